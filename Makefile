@@ -1,0 +1,51 @@
+# Everything runs in VENV, made from the locked requirements on first use and whenever they change.
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-deps --no-build-isolation
+# The editable install points into this folder, so the folder is part of what was installed.
+KEY := $(shell { echo '$(CURDIR)'; cat requirements.txt setup.py pyproject.toml; } | cksum | tr ' ' -)
+OPTIONAL_KEY := $(KEY)-$(shell cksum < requirements-optional.txt | tr ' ' -)
+
+.PHONY: train test lint env env-optional clean
+
+train: env  ## Mask2Former on the built-in data
+	$(BIN)/python tools/train.py configs/mask2former_vit.py
+
+test: env-optional  ## the whole suite: no network, no GPU
+	@$(BIN)/python -m pytest -q
+
+lint: env
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# A stamp is written last, so a failed or interrupted install is done again.
+env:
+	@test "$$(cat $(VENV)/.stamp 2>/dev/null)" = '$(KEY)' || $(MAKE) --no-print-directory install
+
+env-optional: env
+	@test "$$(cat $(VENV)/.stamp-optional 2>/dev/null)" = '$(OPTIONAL_KEY)' || { \
+	    $(PIP) -r requirements-optional.txt && echo '$(OPTIONAL_KEY)' > $(VENV)/.stamp-optional; }
+
+.PHONY: install check-python
+install: check-python
+	@rm -f $(VENV)/.stamp
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt
+	$(PIP) -e .
+	@echo '$(KEY)' > $(VENV)/.stamp
+
+check-python:
+	@command -v $(PYTHON) > /dev/null || { \
+	    echo '$(PYTHON): not found; name one: PYTHON=python3.11 make ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { \
+	    echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), the locked wheels need Python 3.11 to 3.14;" \
+	        'name one: PYTHON=python3.11 make ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+	    echo '$(PYTHON) lacks the venv module; install it (Debian: apt install python3-venv)' \
+	        'or name another Python: PYTHON=python3.11 make ...' >&2; exit 1; }
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,75 @@
+"""Metadata of the vit-backbones distribution; the pinned environment is in requirements*.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+INIT = (ROOT / 'vit_backbones' / '__init__.py').read_text(encoding='utf-8')
+
+# The package imports mmengine, mmcv, mmdet and mmseg, and two families of distributions provide
+# those names: OpenMMLab's and the maintained onedl-* forks. Installing both overwrites one with the
+# other, so neither is a hard requirement and each is an extra. With a compiled mmcv, install the
+# packages of the `openmmlab` extra by hand: mmcv-lite would overwrite it too.
+INSTALL_REQUIRES = [
+    'torch>=2.6',  # loads weights_only by default, which our allow-list of pickles is made for
+    'torchvision>=0.21',  # the release that goes with torch 2.6
+    'timm>=1.0.31,<1.1',  # older ones resample position embeddings wrongly; 1.1 was never tried
+    'numpy>=2',  # the allow-listed pickles of a resume name numpy._core, which NumPy 1 lacks
+    'safetensors>=0.5',  # older ones were never tried
+]
+
+EXTRAS_REQUIRE = {
+    'openmmlab': [
+        'mmengine>=0.10.7,<0.11',  # the checkpoint layout we allow-list was read from 0.10.7
+        'mmcv-lite>=2.1.0,<2.2.0',  # mmdet 3.3.0 and mmsegmentation 1.2.2 refuse 2.2.0
+        'mmdet>=3.3.0,<4',  # older releases refuse mmcv 2.1.0
+        'mmsegmentation>=1.2.2,<2',  # as mmdet
+        'ftfy',  # imported by mmseg, which does not declare it
+        'regex',  # as ftfy
+        'setuptools<82',  # mmengine imports pkg_resources, removed in 82
+        'opencv-python-headless>=4.10',  # cv2 without libGL; 4.10 is the first one for NumPy 2
+    ],
+    'onedl': [  # the releases that were tried; mmcv is compiled from source
+        'onedl-mmengine>=0.10.12',
+        'onedl-mmcv>=2.3.6',
+        'onedl-mmdetection>=3.5.1',
+        'onedl-mmsegmentation>=1.4.2',
+    ],
+    'transformers': ['transformers>=5,<6'],  # tried with 5.23.0, never with 4.x
+    'lightly': ['lightly>=1.6,<2'],  # tried with 1.6.0
+    'peft': ['peft>=0.21,<1'],  # tried with 0.21.2
+    'dev': [
+        'pytest>=8',
+        'pytest-timeout>=2.3',  # `timeout` in pyproject.toml
+        'hypothesis>=6',
+        'ruff>=0.17,<0.18',  # the formatter's style changes between minor releases
+    ],
+}
+
+setup(
+    name='vit-backbones',
+    version=re.search(r"^__version__ = '([^']+)'$", INIT, re.MULTILINE).group(1),
+    description='Any Vision Transformer under any MMDetection or MMSegmentation head',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['vit_backbones', 'vit_backbones.*']),
+    python_requires='>=3.11',  # the locked NumPy and SciPy, and mmengine was never tried below
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    zip_safe=False,
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Science/Research',
+        'License :: OSI Approved :: Apache Software License',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+)

@@ -1,0 +1,30 @@
+"""Lets every test folder import the helpers that lie beside this file."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def load_tool(name):
+    """The module of a script in tools/."""
+    spec = importlib.util.spec_from_file_location(f'tools_{name}', REPOSITORY / f'tools/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """`tools/train.py`'s main, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return load_tool('train').main
+
+
+@pytest.fixture
+def evaluate(tmp_path, monkeypatch):
+    """`tools/test.py`'s main, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return load_tool('test').main

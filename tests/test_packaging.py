@@ -1,0 +1,135 @@
+import importlib.metadata
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+LOCKS = ('requirements.txt', 'requirements-optional.txt')
+LOCK_LINE = re.compile(r"[A-Za-z0-9_-]+==[0-9][0-9a-z.]*(; platform_system == 'Linux')?")
+
+
+def lock_lines(name: str) -> list[str]:
+    lines = (ROOT / name).read_text(encoding='utf-8').splitlines()
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+def locked_versions() -> dict[str, str]:
+    pins = [Requirement(line) for name in LOCKS for line in lock_lines(name)]
+    return {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in pins}
+
+
+def installed_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def unmet_requirements(name: str) -> Iterator[str]:
+    """What an installed distribution asks for and the environment lacks, as pip check does."""
+    for requirement in map(Requirement, importlib.metadata.requires(name) or ()):
+        if requirement.marker and not requirement.marker.evaluate({'extra': ''}):
+            continue
+        version = installed_version(requirement.name)
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            yield requirement.name
+
+
+@pytest.fixture(scope='module')
+def metadata() -> dict[str, Any]:
+    """The arguments that setup.py hands to setuptools."""
+    given: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(setuptools, 'setup', lambda **arguments: given.update(arguments))
+        runpy.run_path(str(ROOT / 'setup.py'))
+    return given
+
+
+@pytest.mark.parametrize('name', LOCKS)
+def test_lock__pins_every_line(name: str) -> None:
+    assert [line for line in lock_lines(name) if not LOCK_LINE.fullmatch(line)] == []
+
+
+def test_lock__names_each_package_once() -> None:
+    assert len(locked_versions()) == sum(len(lock_lines(name)) for name in LOCKS)
+
+
+def test_lock__has_headless_opencv_only() -> None:
+    assert [name for name in locked_versions() if 'opencv' in name] == ['opencv-python-headless']
+
+
+@pytest.mark.parametrize('name', LOCKS)
+def test_lock__leaves_only_opencv_python_open(name: str) -> None:
+    names = [canonicalize_name(Requirement(line).name) for line in lock_lines(name)]
+    locked = locked_versions()
+    for package in names:
+        if installed_version(package) != locked[package]:
+            pytest.skip(f'not the locked environment: {package} is {installed_version(package)}')
+    unmet = [(package, wanted) for package in names for wanted in unmet_requirements(package)]
+    wants_opencv = [('mmengine', 'opencv-python'), ('mmcv-lite', 'opencv-python')]
+    assert unmet == [pair for pair in wants_opencv if pair[0] in names]
+
+
+@pytest.mark.parametrize(
+    'extra', ['install', 'openmmlab', 'transformers', 'lightly', 'peft', 'dev']
+)
+def test_setup__ranges_admit_the_lock(metadata: dict[str, Any], extra: str) -> None:
+    wanted = {'install': metadata['install_requires'], **metadata['extras_require']}[extra]
+    locked = locked_versions()
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
+
+
+def test_setup__reads_the_version_of_the_package(metadata: dict[str, Any]) -> None:
+    import vit_backbones
+
+    assert metadata['version'] == vit_backbones.__version__
+
+
+def test_setup__ships_every_package(metadata: dict[str, Any]) -> None:
+    found = {
+        '.'.join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / 'vit_backbones').rglob('*.py')
+    }
+    assert found == set(metadata['packages'])
+
+
+@pytest.mark.parametrize('path', ['.venv/bin/python', 'data/shapes/a.png', 'work_dirs/a/b.pth'])
+def test_gitignore__covers_what_a_run_writes(path: str, tmp_path: Path) -> None:
+    if shutil.which('git') is None:
+        pytest.skip('git is not installed')
+    subprocess.run(['git', 'init', '-q', tmp_path], check=True)
+    shutil.copy(ROOT / '.gitignore', tmp_path)
+    found = subprocess.run(['git', 'check-ignore', '-q', path], cwd=tmp_path, check=False)
+    assert found.returncode == 0
+
+
+@pytest.mark.parametrize('version', [(3, 10), (3, 15)])
+def test_make__names_the_python_it_cannot_use(version: tuple[int, int], tmp_path: Path) -> None:
+    if shutil.which('make') is None:
+        pytest.skip('make is not installed')
+    python = tmp_path / 'python'
+    python.write_text(
+        '#!/bin/sh\n'
+        f'[ "$1" = -V ] && echo Python {version[0]}.{version[1]}.0 && exit\n'
+        f'exec {sys.executable} -c "import sys; sys.version_info = {(*version, 0)}; $2"\n'
+    )
+    python.chmod(0o755)
+    result = subprocess.run(
+        ['make', 'train', f'PYTHON={python}', f'VENV={tmp_path}/venv'],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert f'is Python {version[0]}.{version[1]}.0, the locked wheels need' in result.stderr
+    assert not (tmp_path / 'venv').exists()

@@ -1,0 +1,175 @@
+"""tools/train.py and tools/test.py, on a task that takes a second."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from toy_task import write_toy_config
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Folder of a finished training from another folder through the shell, and what it printed."""
+    folder = tmp_path_factory.mktemp('trained')
+    write_toy_config(folder, 'toy')
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / 'tests')])
+    run = subprocess.run(
+        [sys.executable, REPOSITORY / 'tools/train.py', 'toy.py', '--seed', '5'],
+        cwd=folder,
+        env=os.environ | {'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+    )
+    return folder, run
+
+
+def test_train__closing_line_tells_last_and_best(trained):
+    _, run = trained
+    assert run.returncode == 0
+    last_line = run.stdout.splitlines()[-1]
+    pattern = r'done: mIoU 40\.0 % \(best 50\.0 % at epoch 2\) · \d+ s · work_dirs/toy'
+    assert re.fullmatch(pattern, last_line), run.stdout + run.stderr
+
+
+def test_train__terminal_is_calm_and_shows_the_eta(trained):
+    folder, run = trained
+    assert run.stderr == ''
+    assert len(run.stdout.splitlines()) < 40
+    assert 'eta: ' in run.stdout
+    assert 'chatty' not in run.stdout
+    log = next((folder / 'work_dirs/toy').glob('*/*.log')).read_text()
+    assert 'System environment' in log
+    assert 'optim_wrapper = dict' in log
+    assert 'chatty' in log
+
+
+def test_train__seed_reaches_the_checkpoint(trained):
+    folder, _ = trained
+    assert load(folder / 'work_dirs/toy/epoch_3.pth')['meta']['seed'] == 5
+
+
+def test_train__curves_are_drawn(trained):
+    folder, _ = trained
+    picture = cv2.imread(str(folder / 'work_dirs/toy/curves.png'))
+    assert picture.shape == (400, 1100, 3)
+    for half in np.hsplit(picture, 2):
+        colored = half.max(2).astype(int) - half.min(2) > 60
+        assert colored.sum() > 100
+
+
+def test_train__predictions_are_drawn(trained):
+    folder, _ = trained
+    pictures = sorted((folder / 'work_dirs/toy/predictions').glob('*.png'))
+    assert [path.stem for path in pictures] == [f'val{i}' for i in range(6)]
+
+
+def test_train__interrupted_and_resumed_equals_undisturbed(train, tmp_path, capsys):
+    stop = "custom_hooks = [dict(type='ToyStopHook', epoch=1)]"
+    assert train([write_toy_config(tmp_path, 'whole')]) == 0
+    stopped = write_toy_config(tmp_path, 'stopped', more=stop)
+    assert train([stopped, '--work-dir', 'parts']) == 130
+    line = capsys.readouterr().err
+    assert re.fullmatch(
+        r'interrupted; the last checkpoint is parts/epoch_1.pth, continue with: '
+        r'python \S*train.py \S*stopped.py --work-dir parts --resume\n',
+        line,
+    )
+    assert train([write_toy_config(tmp_path, 'rest'), '--work-dir', 'parts', '--resume']) == 0
+    whole, parts = (load(f'{folder}/epoch_3.pth') for folder in ('work_dirs/whole', 'parts'))
+    assert parts['meta']['epoch'] == 3
+    assert parts['meta']['iter'] == whole['meta']['iter']
+    for name, tensor in whole['state_dict'].items():
+        assert torch.equal(tensor, parts['state_dict'][name])
+    for mine, theirs in zip(whole['param_schedulers'], parts['param_schedulers'], strict=True):
+        assert mine == theirs
+
+
+def test_train__resume_passes_over_a_half_written_checkpoint(train, tmp_path, capsys):
+    assert train([write_toy_config(tmp_path, 'first'), '--work-dir', 'w']) == 0
+    last = Path('w/epoch_3.pth')
+    last.write_bytes(last.read_bytes()[:-200])
+    assert train([write_toy_config(tmp_path, 'second'), '--work-dir', 'w', '--resume']) == 0
+    assert 'resuming from w/epoch_2.pth' in capsys.readouterr().out
+    assert load(last)['meta']['epoch'] == 3
+
+
+def test_train__nothing_to_resume_starts_anew(train, tmp_path, capsys):
+    config = write_toy_config(tmp_path, 'anew')
+    assert train([config, '--resume', '--cfg-options', 'train_cfg.max_epochs=1']) == 0
+    assert 'nothing to resume in work_dirs/anew: training starts anew' in capsys.readouterr().out
+    assert Path('work_dirs/anew/epoch_1.pth').exists()
+
+
+def test_train__crash_in_training_keeps_its_traceback(train, tmp_path):
+    stop = "custom_hooks = [dict(type='ToyStopHook', epoch=0, error='ValueError')]"
+    with pytest.raises(ValueError, match=''):
+        train([write_toy_config(tmp_path, 'crash', more=stop)])
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_train__unreadable_images_are_skipped_and_counted(num_workers, train, tmp_path, capsys):
+    name = f'skip{num_workers}'
+    config = write_toy_config(tmp_path, name, broken=['train1.png', 'train4.png'])
+    workers = f'train_dataloader.num_workers={num_workers}'
+    assert train([config, '--cfg-options', workers]) == 0
+    out = capsys.readouterr().out
+    assert out.count('skipped unreadable training image') == 2
+    found = re.search(r'skipped 2 unreadable training images: (.*)', out)[1]
+    counts = re.fullmatch(r'train1\.png \((\d+) times\), train4\.png \((\d+) times\)', found)
+    assert all(int(count) >= 3 for count in counts.groups())  # once an epoch at least
+
+
+def test_train__only_unreadable_images_end_with_one_line(train, tmp_path, capsys):
+    config = write_toy_config(tmp_path, 'none', broken=[f'train{i}.png' for i in range(6)])
+    assert train([config, '--cfg-options', 'train_dataloader.num_workers=1']) == 2
+    line = capsys.readouterr().err
+    assert re.fullmatch(r'error: .*100 training images in a row could not be read.*\n', line)
+
+
+def test_train__iteration_based(train, tmp_path, capsys):
+    more = """
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=4, val_interval=2)
+log_processor = dict(by_epoch=False)
+default_hooks.update(
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2))
+"""
+    config = write_toy_config(tmp_path, 'iters', broken=['train0.png'], more=more)
+    workers = 'train_dataloader.num_workers=1'
+    assert train([config, '--cfg-options', workers]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r'skipped 1 unreadable training image: train0.png \(\d times?\)', out)
+    assert out.splitlines()[-1].startswith('done: mIoU 50.0 % · ')
+
+
+def test_train__amp_without_a_gpu_is_one_line(train, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert train([write_toy_config(tmp_path, 'amp'), '--amp']) == 2
+    assert re.fullmatch(r'error: --amp needs a CUDA GPU.*\n', capsys.readouterr().err)
+
+
+def test_test__prints_the_metric_and_draws(evaluate, trained, tmp_path, capsys):
+    config = write_toy_config(tmp_path, 'tested')
+    checkpoint = str(trained[0] / 'work_dirs/toy/epoch_3.pth')
+    assert evaluate([config, checkpoint, '--show-dir', 'shown']) == 0
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r'done: mIoU 30\.0 % · \d+ s · work_dirs/tested', last_line)
+    assert len(list(Path('shown').glob('*.png'))) == 6
+
+
+def test_test__checkpoint_of_another_model_is_one_line(evaluate, tmp_path, capsys):
+    torch.save({'state_dict': {'other.weight': torch.zeros(1)}}, 'other.pth')
+    assert evaluate([write_toy_config(tmp_path, 'other'), 'other.pth']) == 2
+    line = capsys.readouterr().err
+    assert re.fullmatch(r"error: checkpoint 'other.pth' matches 0 of 2 tensors .* 95 % .*\n", line)

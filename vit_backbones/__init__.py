@@ -1,0 +1,18 @@
+"""Vision Transformers as backbones of MMDetection and MMSegmentation.
+
+Importing this package makes mmcv's compiled operators available without a compiler where they are
+missing, lets MMEngine's own checkpoints be resumed by today's PyTorch, and registers everything.
+"""
+
+from vit_backbones import mmcv_ops, panoptic_api
+from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
+
+mmcv_ops.install()
+panoptic_api.install()
+allow_mmengine_checkpoints()
+
+from vit_backbones.backbone import ViTFeatBackbone  # noqa: E402
+from vit_backbones.necks import SimpleFeaturePyramid  # noqa: E402
+
+__version__ = '0.1.0'
+__all__ = ['SimpleFeaturePyramid', 'ViTFeatBackbone', '__version__']

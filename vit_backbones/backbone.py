@@ -1,0 +1,428 @@
+"""The one backbone class: arguments, padding, freezing, output. Knows no model library."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import initialize
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from vit_backbones.checkpoints import PositionTable, match, read_checkpoint
+from vit_backbones.checkpoints.matching import GRID_KEY
+from vit_backbones.position import Grid, resample_map
+from vit_backbones.sources import SOURCES
+from vit_backbones.tokens import FORMATTERS, Tokens, featmap
+
+CLS_READOUTS = ('ignore', 'add', 'concat')
+NORMS = ('last', 'all', 'none')
+POSITION_INTERPOLATIONS = ('timm', 'original')
+
+
+@MODELS.register_module()
+class ViTFeatBackbone(BaseModule):
+    """Any Vision Transformer as an OpenMMLab backbone.
+
+    Takes images (B, in_channels, H, W) of any H and W and gives a tuple with one entry an index
+    of `out_indices`, in the order asked for. Images are zero-padded right and bottom to the patch,
+    so that maps have h = ceil(H / patch) rows and w = ceil(W / patch) columns.
+
+    Example:
+        >>> import torch
+        >>> from vit_backbones import ViTFeatBackbone
+        >>> vit = ViTFeatBackbone('vit_tiny_patch16_224', out_indices='even4')
+        >>> [tuple(f.shape) for f in vit(torch.rand(1, 3, 250, 333))]
+        [(1, 192, 16, 21), (1, 192, 16, 21), (1, 192, 16, 21), (1, 192, 16, 21)]
+
+    Args:
+        model_name: Name in the source library, e.g. `'vit_base_patch16_224.mae'`.
+        source: Model library: `'timm'`.
+        pretrained: Load the source's own published weights (needs network or its cache).
+        checkpoint: Local `.pth` or `.safetensors` file. Positions, patch embedding and input
+            channels are resampled to this model's.
+        allow_partial: Accept a checkpoint that matches under 95 % or holds unknown tensors.
+        img_size: (H, W) for which the position table is built; other sizes stay welcome.
+            Defaults to the model's own.
+        patch_size: Another patch size than the model's; weights are resampled.
+        in_channels: Channels of the images.
+        out_indices: Blocks whose output is wanted, 0-based: an int, a sequence (negatives count
+            from the end, no duplicates), `'last4'`, or `'even4'` (`i * depth // 4 - 1`, i = 1..4).
+        out_type: `'featmap'` (B, C, h, w); `'cls'`, alias `'cls_token'`, (B, C); `'raw'`
+            (B, P + h*w, C), prefix tokens first; `'avg_featmap'` (B, C). May be set later.
+        with_cls_token: `None`: as the model has it. `False`: run without it (registers stay).
+            `True`: the model must have one.
+        cls_readout: What `'featmap'` does with the CLS token: `'ignore'`, `'add'` to every patch,
+            or `'concat'` behind every patch's channels (2C channels).
+        norm: Where the final norm is applied: to the `'last'` block's output as the library does,
+            to `'all'` outputs, or to `'none'`.
+        final_norm: mmpretrain's spelling of `norm`: `True` is `'last'`, `False` is `'none'`.
+        out_stride: Resample maps bilinearly to exactly ceil(H / s) x ceil(W / s) of the unpadded
+            image.
+        pos_interp: How positions are resampled to the image's grid: `'timm'` (bicubic, antialiased)
+            or `'original'` (as the weights' authors do).
+        drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0.
+        with_cp: Recompute blocks in the backward pass to save memory.
+        frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
+            Frozen parts stay in eval mode.
+        init_cfg: As in MMEngine. `dict(type='Pretrained', checkpoint=..., prefix=...)` reads the
+            file as `checkpoint` does, in `init_weights()`.
+
+    Raises:
+        ValueError: For a value out of range; the message says what is allowed.
+        FileNotFoundError: If `checkpoint` does not exist.
+        RuntimeError: If `pretrained` weights cannot be had.
+
+    Attributes:
+        vit: The library's module, its parameters under the library's names.
+        out_indices: Resolved, non-negative.
+        out_channels: Channels of each output.
+        strides: Stride of each output in pixels; (vertical, horizontal) for oblong patches.
+        num_prefix_tokens: CLS and register tokens.
+        depth: Blocks of the architecture, pruned ones included.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        *,
+        source: str = 'timm',
+        pretrained: bool = False,
+        checkpoint: str | Path | None = None,
+        allow_partial: bool = False,
+        img_size: int | Sequence[int] | None = None,
+        patch_size: int | Sequence[int] | None = None,
+        in_channels: int = 3,
+        out_indices: int | str | Sequence[int] = -1,
+        out_type: str = 'featmap',
+        with_cls_token: bool | None = None,
+        cls_readout: str = 'ignore',
+        norm: str = 'last',
+        final_norm: bool | None = None,
+        out_stride: int | None = None,
+        pos_interp: str = 'timm',
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if final_norm is not None:
+            norm = 'last' if final_norm else 'none'
+        _check_choice('source', source, SOURCES)
+        _check_choice('cls_readout', cls_readout, CLS_READOUTS)
+        _check_choice('norm', norm, NORMS)
+        _check_choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
+        if pretrained and checkpoint is not None:
+            raise ValueError('give pretrained=True or checkpoint=..., not both')
+        if out_stride is not None and out_stride < 1:
+            raise ValueError(f'out_stride must be at least 1, got {out_stride}')
+
+        self.source = SOURCES[source]()
+        self.vit = self.source.build(
+            model_name,
+            pretrained=pretrained,
+            img_size=_pair('img_size', img_size),
+            patch_size=_pair('patch_size', patch_size),
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+        )
+        self.model_name, self.in_channels, self.allow_partial = model_name, in_channels, allow_partial
+        self.cls_readout, self.norm, self.out_stride = cls_readout, norm, out_stride
+        self.pos_interp, self.frozen_stages = pos_interp, frozen_stages
+        self._built_names = frozenset(self.vit.state_dict())
+        self.depth = self.source.depth(self.vit)
+        self.out_indices = resolve_out_indices(out_indices, self.depth)
+        if not -1 <= frozen_stages <= self.depth:
+            raise ValueError(
+                f'frozen_stages must be in [-1, {self.depth}], because {model_name!r} has '
+                f'{self.depth} blocks, got {frozen_stages}'
+            )
+        self._choose_cls_token(with_cls_token)
+        self.out_type = out_type
+        self._prune()
+        if self.source.position_name(self.vit) is not None:
+            self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
+        if with_cp:
+            self.source.set_checkpointing(self.vit)
+        if checkpoint is not None:
+            self._load(checkpoint)
+        self._is_init = pretrained or checkpoint is not None
+        self._freeze()
+
+    @property
+    def out_type(self) -> str:
+        """Form of the outputs; settable on a built model."""
+        return self._out_type
+
+    @out_type.setter
+    def out_type(self, value: str) -> None:
+        _check_choice('out_type', value, FORMATTERS)
+        if value in ('cls', 'cls_token') and not self.has_cls_token:
+            raise ValueError(
+                f'out_type={value!r} needs a CLS token, and {self.model_name!r} has none here; '
+                f"use out_type='avg_featmap'"
+            )
+        self._out_type = value
+
+    @property
+    def has_cls_token(self) -> bool:
+        """Whether the model runs with a CLS token."""
+        return self.source.has_cls_token(self.vit)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens in front of the patches: CLS and registers."""
+        return self.source.num_prefix_tokens(self.vit)
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each output."""
+        factor = 2 if (self.out_type, self.cls_readout) == ('featmap', 'concat') else 1
+        dims = self.source.embed_dims(self.vit)
+        return tuple(factor * dims[index] for index in self.out_indices)
+
+    @property
+    def strides(self) -> tuple[int | Grid, ...]:
+        """Stride of each output map in pixels."""
+        ph, pw = self.source.patch_size(self.vit)
+        stride = self.out_stride or (ph if ph == pw else (ph, pw))
+        return (stride,) * len(self.out_indices)
+
+    @property
+    def preprocess(self) -> dict[str, object]:
+        """`mean` and `std` (0-255) and `bgr_to_rgb` that the weights expect, for a data preprocessor."""
+        return self.source.preprocess(self.vit)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run the ViT.
+
+        Args:
+            images: (B, in_channels, H, W), normalised with `preprocess`.
+
+        Returns:
+            One tensor an index, in the form of `out_type`.
+
+        Raises:
+            ValueError: If the images are not 4-D or have another number of channels.
+        """
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise ValueError(
+                f'images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}'
+            )
+        ph, pw = self.source.patch_size(self.vit)
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (0, -width % pw, 0, -height % ph))
+        indices = sorted(self.out_indices)
+        learns = torch.is_grad_enabled() and self.frozen_stages < self.depth
+        with torch.set_grad_enabled(learns):
+            layers = self.source.tokens(self.vit, padded, indices, self.pos_interp)
+            by_index = dict(zip(indices, layers, strict=True))
+            return tuple(
+                self._output(self._normed(by_index[index], index), (height, width))
+                for index in self.out_indices
+            )
+
+    def train(self, mode: bool = True) -> 'ViTFeatBackbone':
+        """Switch the mode; frozen parts stay in eval."""
+        super().train(mode)
+        for name, module in self.vit.named_modules():
+            if name not in ('', 'blocks') and self._is_frozen(name):
+                module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Apply `init_cfg` once; weights that were loaded stay as they are.
+
+        MMEngine would go on to the library's module and re-randomise it with its own
+        `init_weights`; here it never does.
+        """
+        if self._is_init or not self.init_cfg:
+            return
+        configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        for config in configs:
+            if config['type'] == 'Pretrained':
+                self._load(config['checkpoint'], prefix=config.get('prefix'))
+            else:
+                initialize(self, config)
+        self._is_init = True
+
+    def set_input_size(self, size: Sequence[int]) -> None:
+        """Resample the position table to (H, W) images for good, e.g. before an export.
+
+        Not needed for running: forward resamples on the fly. Call it before an optimizer is built,
+        since the parameter is a new one.
+        """
+        self.source.set_input_size(self.vit, _pair('size', size))
+        if hasattr(self, GRID_KEY):
+            self.position_grid = torch.tensor(self.source.grid(self.vit))
+        self._freeze()
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Layer of a parameter, for layer-wise learning rate decay.
+
+        Args:
+            param_name: Name in the whole model, e.g. `'backbone.vit.blocks.0.norm1.weight'`.
+            prefix: Where this backbone stands in it, e.g. `'backbone.'`.
+
+        Returns:
+            (layer, number of layers): 0 for embeddings, i + 1 for block i, and the last layer for
+            the final norm and for everything outside the prefix.
+        """
+        depth = self.source.depth(self.vit)
+        inside = prefix + 'vit.'
+        if not param_name.startswith(inside):
+            return depth + 1, depth + 2
+        return self.source.layer_of(param_name.removeprefix(inside), depth), depth + 2
+
+    def _choose_cls_token(self, with_cls_token: bool | None) -> None:
+        self._dropped_cls = False
+        if with_cls_token is False and self.has_cls_token:
+            self.source.drop_cls_token(self.vit)
+            self._dropped_cls = True
+        if with_cls_token and not self.has_cls_token:
+            raise ValueError(f'with_cls_token=True, but {self.model_name!r} has no CLS token')
+        if self.cls_readout != 'ignore' and not self.has_cls_token:
+            raise ValueError(
+                f'cls_readout={self.cls_readout!r} needs a CLS token, and {self.model_name!r} has '
+                f"none here; use cls_readout='ignore'"
+            )
+
+    def _prune(self) -> None:
+        """Remove what no output needs, so that every parameter gets a gradient."""
+        last = self.depth - 1
+        normed = self.norm == 'all' or (self.norm == 'last' and last in self.out_indices)
+        if normed and self.source.norm(self.vit) is None:
+            print_log(
+                f'{self.model_name} has no final norm of its own: its outputs are not normed',
+                logger='current',
+            )
+        self.source.prune(self.vit, max(self.out_indices), keep_norm=normed)
+
+    def _normed(self, tokens: Tokens, index: int) -> Tokens:
+        norm = self.source.norm(self.vit)
+        wanted = self.norm == 'all' or (self.norm == 'last' and index == self.depth - 1)
+        if norm is None or not wanted:
+            return tokens
+        return tokens._replace(patches=norm(tokens.patches), prefix=norm(tokens.prefix))
+
+    def _output(self, tokens: Tokens, size: Grid) -> Tensor:
+        if self.out_type != 'featmap':
+            return FORMATTERS[self.out_type](tokens)
+        maps = featmap(tokens, self.cls_readout)
+        if self.out_stride is None:
+            return maps
+        target = tuple(math.ceil(side / self.out_stride) for side in size)
+        ph, pw = self.source.patch_size(self.vit)
+        return resample_map(maps, target, (self.out_stride / ph, self.out_stride / pw))
+
+    def _is_frozen(self, name: str) -> bool:
+        everything = self.frozen_stages == self.depth
+        return everything or self.source.layer_of(name, self.depth) <= self.frozen_stages
+
+    def _freeze(self) -> None:
+        for name, parameter in self.vit.named_parameters():
+            if self._is_frozen(name):
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def _positions(self) -> PositionTable | None:
+        name = self.source.position_name(self.vit)
+        if name is None:
+            return None
+        return PositionTable(
+            name=name,
+            grid=self.source.grid(self.vit),
+            num_prefix=self.source.num_position_prefix(self.vit),
+            dropped_cls=self._dropped_cls,
+            native_size=self.source.native_size(self.vit),
+            interpolation=self.source.interpolation(self.vit, self.pos_interp),
+        )
+
+    def _load(self, checkpoint: str | Path, prefix: str | None = None) -> None:
+        tensors = read_checkpoint(checkpoint)
+        if prefix is not None:
+            tensors = {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+        report = match(
+            tensors,
+            self.vit.state_dict(),
+            patch_embed=self.source.patch_embed_name(),
+            positions=self._positions(),
+            built=self._built_names,
+        )
+        if not self.allow_partial:
+            report.check(str(checkpoint))
+        self.vit.load_state_dict(report.matched, strict=False)
+        missing = f'; missing: {", ".join(report.missing)}' if report.missing else ''
+        print_log(f'{checkpoint}: {report}{missing}', logger='current')
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        """Fit the position table of a whole model's checkpoint saved at another `img_size`."""
+        positions = self._positions()
+        if positions is not None:
+            name = f'{prefix}vit.{positions.name}'
+            recorded = state_dict.get(prefix + GRID_KEY)
+            if name in state_dict:
+                patch = self.source.patch_size(self.vit)
+                state_dict[name] = positions.fit(state_dict[name], recorded, patch)
+            state_dict[prefix + GRID_KEY] = self.position_grid
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def resolve_out_indices(out_indices: int | str | Sequence[int], depth: int) -> tuple[int, ...]:
+    """Turn every accepted form into non-negative block indices, in the order given.
+
+    Args:
+        out_indices: An int, a sequence of ints, `'last4'`, or `'even4'`.
+        depth: Number of blocks.
+
+    Returns:
+        Indices in [0, depth).
+
+    Raises:
+        ValueError: For an unknown name, an index out of range, a duplicate, or no index at all.
+        TypeError: For anything that is no int, sequence of ints or name.
+    """
+    presets = {
+        'last4': tuple(range(depth - 4, depth)),
+        'even4': tuple(i * depth // 4 - 1 for i in range(1, 5)),
+    }
+    if isinstance(out_indices, str):
+        _check_choice('out_indices', out_indices, presets)
+        if depth < 4:
+            raise ValueError(f'out_indices={out_indices!r} needs at least 4 blocks, got {depth}')
+        return presets[out_indices]
+    indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    if not all(isinstance(index, int) for index in indices):
+        raise TypeError(f'out_indices must hold ints, got {out_indices!r}')
+    for index in indices:
+        if not -depth <= index < depth:
+            raise ValueError(
+                f'out_indices must be in [{-depth}, {depth}), because the model has {depth} '
+                f'blocks, got {index}'
+            )
+    resolved = tuple(index % depth for index in indices)
+    if not resolved or len(set(resolved)) < len(resolved):
+        raise ValueError(f'out_indices must name different blocks, got {out_indices!r}')
+    return resolved
+
+
+def _check_choice(name: str, value: object, allowed: Sequence[str] | dict) -> None:
+    if value not in allowed:
+        raise ValueError(f'{name} must be one of {", ".join(map(repr, allowed))}, got {value!r}')
+
+
+def _pair(name: str, value: int | Sequence[int] | None) -> Grid | None:
+    if value is None:
+        return None
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise ValueError(f'{name} must be a positive int or (height, width), got {value!r}')
+    return pair

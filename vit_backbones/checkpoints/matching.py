@@ -1,0 +1,169 @@
+"""Fitting the tensors of a checkpoint to a model, and the report of what matched."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from timm.layers import resample_patch_embed
+from timm.models import adapt_input_conv
+from torch import Tensor
+
+from vit_backbones.position import Grid, resample_positions
+
+# The one under which most names of the model are found is taken off
+PREFIXES = ('', 'vit.', 'backbone.vit.', 'backbone.', 'model.', 'module.', 'module.backbone.vit.')
+# What files of ViTs hold beyond the backbone: classifiers, pooling heads, parts of pre-training
+KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token)(\.|$)')
+MIN_MATCHED = 0.95
+# Key under which a saved backbone keeps the (h, w) of its position table
+GRID_KEY = 'position_grid'
+
+
+@dataclass
+class Report:
+    """What became of the tensors of a checkpoint.
+
+    Attributes:
+        matched: Tensors of the model found in the file, fitted to the model's shapes.
+        resized: Names among them whose shape was changed.
+        missing: Names of the model that the file lacks, with the shapes where these differ.
+        leftover: Names of the file that are neither in the model nor known heads or pruned parts.
+    """
+
+    matched: dict[str, Tensor] = field(default_factory=dict)
+    resized: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    leftover: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        total = len(self.matched) + len(self.missing)
+        return f'loaded {len(self.matched)} of {total} tensors, resized {len(self.resized)}'
+
+    def check(self, path: str) -> None:
+        """Refuse a checkpoint that fits badly.
+
+        Raises:
+            ValueError: If under 95 % of the model's tensors matched, or unknown tensors are left.
+        """
+        total = len(self.matched) + len(self.missing)
+        hint = 'another architecture? allow_partial=True loads what fits'
+        if len(self.matched) < MIN_MATCHED * total:
+            raise ValueError(
+                f'checkpoint {path!r} matches {len(self.matched)} of {total} tensors, 95 % are '
+                f'needed ({hint}); missing: {_first_ten(self.missing)}; unknown in the file: '
+                f'{_first_ten(self.leftover)}'
+            )
+        if self.leftover:
+            raise ValueError(
+                f'checkpoint {path!r} holds {len(self.leftover)} tensors unknown to the model '
+                f'({hint}): {_first_ten(self.leftover)}'
+            )
+
+
+@dataclass(frozen=True)
+class PositionTable:
+    """The learned positions of a model, and how to fit another table to them.
+
+    Attributes:
+        name: Key in the state dict.
+        grid: (h, w) of the model's table.
+        num_prefix: Rows in front of the grid.
+        dropped_cls: Whether the model runs without the CLS token that its weights may have.
+        native_size: (H, W) in pixels for which the architecture's published weights are made.
+        interpolation: Keyword arguments of `resample_positions`.
+    """
+
+    name: str
+    grid: Grid
+    num_prefix: int
+    dropped_cls: bool
+    native_size: Grid
+    interpolation: dict[str, object]
+
+    def fit(self, table: Tensor, recorded: Tensor | None, patch_size: Grid) -> Tensor:
+        """Drop a CLS row that the model has not, and resample to the model's grid.
+
+        The grid of `table` is the one recorded with it; failing that the native one, failing that
+        a square, as every published table is. One that fits none of them comes back unchanged.
+        """
+        (rows, columns), (ph, pw) = self.native_size, patch_size
+        grids = [(rows // ph, columns // pw)]
+        if recorded is not None:
+            grids = [tuple(recorded.tolist())]
+        for num_prefix in (self.num_prefix, self.num_prefix + self.dropped_cls):
+            side = math.isqrt(max(0, table.shape[1] - num_prefix))
+            for grid in [*grids, (side, side)]:
+                if table.shape[1] == num_prefix + math.prod(grid):
+                    table = table[:, num_prefix - self.num_prefix :]
+                    return resample_positions(
+                        table, grid, self.grid, num_prefix=self.num_prefix, **self.interpolation
+                    )
+        return table
+
+
+def match(
+    tensors: Mapping[str, Tensor],
+    model: Mapping[str, Tensor],
+    *,
+    patch_embed: str,
+    positions: PositionTable | None = None,
+    built: Iterable[str] = (),
+) -> Report:
+    """Fit a checkpoint's tensors to a model's.
+
+    Args:
+        tensors: The checkpoint by key, bare or under one of `PREFIXES`; keys beside the prefix
+            belong to other parts of a whole model and are passed over.
+        model: The model's state dict.
+        patch_embed: Name of the patch embedding's weight, resampled to another patch size and
+            number of input channels.
+        positions: Fits the position table, where the model has one.
+        built: Names that the model had before unused parts were removed.
+
+    Returns:
+        The report; nothing is loaded yet.
+    """
+    prefix = max(PREFIXES, key=lambda p: sum(p + name in tensors for name in model))
+    # the record of the grid stands beside `vit.`
+    recorded = tensors.get(prefix.removesuffix('vit.') + GRID_KEY)
+    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    own.pop(GRID_KEY, None)
+    embed = own.get(patch_embed)
+    file_patch = (1, 1) if embed is None or embed.ndim != 4 else tuple(embed.shape[-2:])
+    report = Report()
+    for name, target in model.items():
+        tensor = own.pop(name, None)
+        if tensor is None:
+            report.missing.append(name)
+            continue
+        fitted = tensor
+        if name == patch_embed:
+            fitted = _fit_patch_embed(tensor, target)
+        elif positions is not None and name == positions.name:
+            fitted = positions.fit(tensor, recorded, file_patch)
+        if fitted.shape != target.shape:
+            report.missing.append(f'{name} {tuple(tensor.shape)} for {tuple(target.shape)}')
+            continue
+        report.matched[name] = fitted
+        if fitted.shape != tensor.shape:
+            report.resized.append(name)
+    expected = set(built)
+    report.leftover = [n for n in own if n not in expected and not KNOWN_HEADS.match(n)]
+    return report
+
+
+def _fit_patch_embed(weight: Tensor, target: Tensor) -> Tensor:
+    """Resample (C, in_channels, ph, pw) weights to another patch and adapt RGB to n channels."""
+    if weight.ndim != 4:
+        return weight
+    if weight.shape[1] == 3 != target.shape[1]:
+        weight = adapt_input_conv(target.shape[1], weight)
+    if weight.shape[-2:] != target.shape[-2:]:
+        weight = resample_patch_embed(weight, list(target.shape[-2:]))
+    return weight
+
+
+def _first_ten(names: list[str]) -> str:
+    more = f' and {len(names) - 10} more' if len(names) > 10 else ''
+    return (', '.join(names[:10]) or 'none') + more

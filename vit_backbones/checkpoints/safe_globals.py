@@ -1,0 +1,57 @@
+"""What `torch.load(weights_only=True)` must know to read MMEngine's checkpoints, and nothing more.
+
+MMEngine 0.10 saves its logs and metrics beside the weights: `HistoryBuffer` objects, NumPy arrays
+and scalars, and four methods of `HistoryBuffer` that pickle spells `getattr(HistoryBuffer, 'min')`.
+PyTorch refuses all of them by default, so resuming fails. A general `getattr` would open the door
+to any code, so one that knows those four methods only is put in its place.
+"""
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from numpy._core import multiarray
+
+_METHODS = ('min', 'max', 'current', 'mean')
+# The dtypes of losses, counts, flags and metrics
+_DTYPES = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8', 'bool', 'str')
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let `torch.load(weights_only=True)` read what MMEngine's `Runner` saves.
+
+    Calling it again changes nothing. `weights_only` itself stays on: any other class or function
+    in a file is still refused.
+    """
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            *{type(np.dtype(name)) for name in _DTYPES},
+            (_method_of_history_buffer, 'builtins.getattr'),
+            *_under_both_names('_reconstruct', multiarray._reconstruct),
+            *_under_both_names('scalar', multiarray.scalar),
+        ]
+    )
+
+
+def _under_both_names(name: str, function: Callable[..., Any]) -> list[tuple[Any, str]]:
+    """Files written with NumPy 1 name another module than those of NumPy 2."""
+    return [(function, f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')]
+
+
+def _method_of_history_buffer(owner: Any, name: str) -> Callable[..., Any]:
+    """Stand in for `getattr` in a checkpoint.
+
+    Raises:
+        pickle.UnpicklingError: If anything but one of the four methods is asked for.
+    """
+    if owner is not HistoryBuffer or name not in _METHODS:
+        raise pickle.UnpicklingError(
+            f'GLOBAL builtins.getattr of {owner!r}, {name!r} is not allowed'
+        )
+    return getattr(HistoryBuffer, name)

@@ -1,0 +1,279 @@
+"""What `tools/train.py` and `tools/test.py` do: set-up, run, one closing line, exit code."""
+
+import os
+import sys
+import time
+import traceback
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from vit_backbones import preflight
+from vit_backbones.config import load_config
+from vit_backbones.runner import QuietRunner, quiet_warnings
+from vit_backbones.shapes import write_shapes
+from vit_backbones.training.hooks import UnreadableDataError, validations
+
+_HOOKS = {
+    'curves': 'CurvesHook',
+    'pictures': 'PredictionPicturesHook',
+    'skip_unreadable': 'SkipUnreadableImagesHook',
+}
+_HEADLINES = ('PQ', 'segm_mAP', 'mIoU', 'bbox_mAP')
+# mmseg gives these in percent
+_PERCENT = {'aAcc', 'mAcc', 'mIoU', 'mDice', 'mFscore', 'mPrecision', 'mRecall'}
+
+
+def train(
+    config: str,
+    *,
+    work_dir: str | None = None,
+    amp: bool = False,
+    resume: str | None = None,
+    seed: int | None = None,
+    deterministic: bool = False,
+    options: Sequence[str] = (),
+    launcher: str = 'none',
+    debug: bool = False,
+    command: str = '',
+) -> int:
+    """Train as `tools/train.py` does.
+
+    Args:
+        config: Path of an mmdet or mmseg config.
+        work_dir: Folder for results. Defaults to the config's own, else `work_dirs/<config name>`.
+        amp: Mixed precision: bfloat16 where the GPU has it, else float16.
+        resume: `'auto'` for the last whole checkpoint of the work dir, or a checkpoint file.
+        seed: Replaces the config's.
+        deterministic: Only deterministic algorithms.
+        options: `key=value` changes of the config.
+        launcher: `'none'`, `'pytorch'`, `'slurm'` or `'mpi'`.
+        debug: Print the traceback of set-up errors too.
+        command: What resumes the training, for the message after Ctrl-C.
+
+    Returns:
+        Exit code: 0, 2 for what is wrong from outside, 130 after Ctrl-C.
+    """
+
+    def set_up() -> QuietRunner:
+        cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
+        cfg.setdefault('randomness', {})
+        if seed is not None:
+            cfg.randomness.seed = seed
+        if deterministic:
+            cfg.randomness.deterministic = True
+        if amp:
+            _use_amp(cfg)
+        if resume is not None:
+            _resume(cfg, resume)
+        _add_hooks(cfg)
+        return _build(cfg, ('train', 'val'))
+
+    def run(runner: QuietRunner) -> str:
+        runner.train()
+        return _result(runner)
+
+    def interrupted(runner: QuietRunner) -> str:
+        last = find_last_checkpoint(runner.work_dir)
+        if last is None:
+            return 'interrupted before the first checkpoint; start again with the same command'
+        return f'interrupted; the last checkpoint is {_short(last)}, continue with: {command}'
+
+    return _execute(set_up, run, interrupted, debug=debug)
+
+
+def evaluate(
+    config: str,
+    checkpoint: str,
+    *,
+    work_dir: str | None = None,
+    options: Sequence[str] = (),
+    launcher: str = 'none',
+    show_dir: str | None = None,
+    debug: bool = False,
+) -> int:
+    """Evaluate a checkpoint as `tools/test.py` does.
+
+    Args:
+        config: Path of an mmdet or mmseg config.
+        checkpoint: File that `train` wrote.
+        work_dir: As in `train`.
+        options: As in `train`.
+        launcher: As in `train`.
+        show_dir: Folder for pictures of all predictions.
+        debug: As in `train`.
+
+    Returns:
+        Exit code, as of `train`.
+    """
+
+    def set_up() -> QuietRunner:
+        cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
+        cfg.load_from, cfg.resume = checkpoint, False
+        if show_dir is not None:
+            pictures = dict(type=_HOOKS['pictures'], test_dir=os.path.abspath(show_dir))
+            cfg.setdefault('default_hooks', {})['pictures'] = pictures
+        return _build(cfg, ('test',))
+
+    def run(runner: QuietRunner) -> str:
+        metrics = runner.test()
+        return _number(_headline(metrics), metrics) if metrics else 'no metric'
+
+    return _execute(set_up, run, lambda runner: 'interrupted', debug=debug)
+
+
+def _execute(
+    set_up: Callable[[], QuietRunner],
+    run: Callable[[QuietRunner], str],
+    interrupted: Callable[[QuietRunner], str],
+    *,
+    debug: bool,
+) -> int:
+    """Set up and run; real crashes of a running training keep their traceback."""
+    start, runner = time.monotonic(), None
+    with quiet_warnings():
+        try:
+            runner = set_up()
+            result = run(runner)
+        except KeyboardInterrupt:
+            return _tell(interrupted(runner) if runner else 'interrupted before the start', 130)
+        except UnreadableDataError as error:
+            # From a worker process the text is a traceback that ends with the message.
+            return _tell(f'error: {str(error).strip().splitlines()[-1]}', 2)
+        except Exception as error:
+            if runner is not None and runner.is_running:
+                raise
+            if debug:
+                traceback.print_exc()
+            return _tell(f'error: {preflight.describe(error)}', 2)
+    if runner.rank == 0:
+        print(f'done: {result} · {_duration(time.monotonic() - start)} · {_short(runner.work_dir)}')
+    return 0
+
+
+def _tell(line: str, code: int) -> int:
+    if os.environ.get('RANK', '0') == '0':
+        print(line, file=sys.stderr)
+    return code
+
+
+def _load(path: str, options: Sequence[str], *, work_dir: str | None, launcher: str) -> Config:
+    preflight.check_environment()
+    cfg = load_config(path, options)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    cfg.launcher = launcher
+    return cfg
+
+
+def _build(cfg: Config, splits: Sequence[str]) -> QuietRunner:
+    """Draw the built-in data if the config wants it, check, and build the runner."""
+    if cfg.get('builtin_data'):
+        write_shapes(**cfg.builtin_data)
+    preflight.check_files(cfg, splits)
+    runner = QuietRunner.from_cfg(cfg)
+    if cfg.get('load_from') and (cfg.get('resume') or 'test' in splits):
+        preflight.check_fit(runner.model, cfg.load_from)
+    preflight.check_runner(runner, splits[-1])
+    return runner
+
+
+def _use_amp(cfg: Config) -> None:
+    if not torch.cuda.is_available():
+        raise ValueError('--amp needs a CUDA GPU, and PyTorch finds none here; train without it')
+    wrapper = cfg.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(f'--amp replaces OptimWrapper only, the config has {wrapper.type!r}')
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.setdefault('dtype', 'bfloat16' if torch.cuda.is_bf16_supported() else 'float16')
+    # bfloat16 has float32's range, so only float16 needs its loss scaled
+    wrapper.setdefault('loss_scale', 'dynamic' if wrapper.dtype == 'float16' else 1.0)
+
+
+def _resume(cfg: Config, checkpoint: str) -> None:
+    if checkpoint == 'auto':
+        last = find_last_checkpoint(cfg.work_dir)
+        if last is None:
+            print(f'nothing to resume in {_short(cfg.work_dir)}: training starts anew')
+            return
+        checkpoint = str(last)
+        print(f'resuming from {_short(checkpoint)}')
+    cfg.load_from, cfg.resume = checkpoint, True
+
+
+def find_last_checkpoint(work_dir: str | Path) -> Path | None:
+    """The newest whole checkpoint of a work dir; one that a killed run left half is passed over.
+
+    Args:
+        work_dir: Where a runner saved its checkpoints.
+
+    Returns:
+        Its path, or `None` without any. The best ones, which lack the optimizer, do not count.
+    """
+    files = [path for path in Path(work_dir).glob('*.pth') if not path.name.startswith('best_')]
+    # PyTorch writes a zip file, whose directory comes last.
+    whole = [path for path in files if zipfile.is_zipfile(path)]
+    return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _add_hooks(cfg: Config) -> None:
+    """Add our hooks where a config has not got them; `default_hooks.curves=None` leaves one out."""
+    hooks = cfg.setdefault('default_hooks', {})
+    present = {hook.get('type') for hook in [*hooks.values(), *cfg.get('custom_hooks', [])] if hook}
+    for name, kind in _HOOKS.items():
+        if name in hooks and hooks[name] is None:
+            del hooks[name]
+        elif kind not in present:
+            hooks[name] = dict(type=kind)
+
+
+def _result(runner: QuietRunner) -> str:
+    """The last value of the main metric, and the best one if that was another."""
+    entries = validations(runner)
+    if not entries:
+        return 'trained without validation'
+    saving = (runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    last = entries[-1]['metrics']
+    name = _headline(last, saving.get('save_best'))
+    pick = min if saving.get('rule') == 'less' else max
+    entries = [entry for entry in entries if name in entry['metrics']]
+    best = pick(entries, key=lambda entry: entry['metrics'][name])
+    result = _number(name, last)
+    if best['metrics'][name] == last[name]:
+        return result
+    unit = 'epoch' if runner.max_epochs > 1 else 'iter'
+    when = f'{unit.replace("iter", "iteration")} {best[unit]}'
+    return f'{result} (best {_value(name, best["metrics"][name])} at {when})'
+
+
+def _headline(metrics: dict[str, Any], wanted: Any = None) -> str:
+    """The name of the one metric to tell."""
+    if wanted in metrics:
+        return wanted
+    short = {name.split('/')[-1]: name for name in metrics}
+    return next((short[each] for each in _HEADLINES if each in short), next(iter(metrics)))
+
+
+def _number(name: str, metrics: dict[str, Any]) -> str:
+    return f'{name.split("/")[-1]} {_value(name, metrics[name])}'
+
+
+def _value(name: str, value: float) -> str:
+    return f'{value:.1f} %' if name.split('/')[-1] in _PERCENT else f'{value:.3f}'
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f'{hours} h {minutes} min'
+    return f'{minutes} min {seconds} s' if minutes else f'{seconds} s'
+
+
+def _short(path: str | Path) -> str:
+    """Relative to the current folder where the path lies in it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith('..') else relative

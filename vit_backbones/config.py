@@ -1,0 +1,223 @@
+"""Reading a config and the changes given on the command line, with errors that say what to do."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine import registry
+from mmengine.config import Config, DictAction
+from mmengine.optim import OptimWrapper
+from mmengine.registry import DefaultScope, Registry
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    LogProcessor,
+    Runner,
+    TestLoop,
+    ValLoop,
+)
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import nn
+from torch.utils.data import DataLoader
+
+# Dicts that need no `type`: what MMEngine makes of them, and keys it reads beside its arguments.
+_UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
+    ('train_cfg', (EpochBasedTrainLoop, IterBasedTrainLoop), {'by_epoch'}),
+    ('val_cfg', (ValLoop,), set()),
+    ('test_cfg', (TestLoop,), set()),
+    (r'\w+_dataloader', (DataLoader,), {'num_batch_per_epoch'}),
+    ('optim_wrapper', (OptimWrapper,), {'constructor', 'paramwise_cfg'}),
+    (r'param_scheduler(\.\d+)?', (), {'convert_to_iter_based'}),
+    ('log_processor', (LogProcessor,), set()),
+    ('randomness', (Runner.set_randomness,), set()),
+    ('auto_scale_lr', (), {'enable', 'base_batch_size'}),
+    ('env_cfg', (), {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}),
+    (r'env_cfg\.mp_cfg', (set_multi_processing,), set()),
+    (r'.*norm_cfg', (), {'requires_grad'}),
+    (
+        '',
+        (Runner,),
+        {
+            'activation_checkpointing',
+            'builtin_data',
+            'compile',
+            'custom_imports',
+            'efficient_conv_bn_eval',
+            'find_unused_parameters',
+            'model_wrapper_cfg',
+        },
+    ),
+)
+_ALWAYS = {'type', '_delete_', '_scope_'}
+
+
+def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
+    """Read a config file and apply `key=value` changes.
+
+    Args:
+        path: A `.py`, `.yaml` or `.json` config.
+        options: Changes such as `'model.backbone.out_indices=[2,5]'`; list items by their number.
+
+    Returns:
+        The merged config.
+
+    Raises:
+        FileNotFoundError: If there is no such file; the closest existing ones are named.
+        ValueError: If the config cannot be read, or an option names neither an existing key nor an
+            argument of the class at that place.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'config {str(path)!r} does not exist{_closest_files(path)}')
+    try:
+        config = Config.fromfile(str(path))
+    except Exception as error:  # a config is a program: anything may happen in it
+        text = ' '.join(f'{type(error).__name__}: {error}'.split())
+        raise ValueError(f'config {str(path)!r} cannot be read ({text})') from error
+    changes = dict(map(_parse, options))
+    for key in changes:
+        check_option(config, key, changes)
+    config.merge_from_dict(changes)
+    return config
+
+
+def check_option(config: Config, key: str, changes: dict[str, Any] | None = None) -> None:
+    """Refuse an option that would change nothing that anybody reads.
+
+    Args:
+        config: The config before the change.
+        key: Dotted place, e.g. `'model.backbone.out_indices'`.
+        changes: All options by key: a `type` among them counts as the class at its place.
+
+    Raises:
+        ValueError: If `key` names neither an existing key nor an argument of the class there.
+    """
+    node: Any = config._cfg_dict
+    parts = key.split('.')
+    for i, part in enumerate(parts):
+        place = '.'.join(parts[:i])
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                raise ValueError(
+                    f'--cfg-options {key}: {place!r} is a list of {len(node)}, so an index from 0 '
+                    f'to {len(node) - 1} must follow, got {part!r}'
+                )
+            node = node[int(part)]
+        elif not isinstance(node, dict):
+            raise ValueError(
+                f'--cfg-options {key}: {place!r} is {node!r}, which has no {part!r}; '
+                f'set it as a whole'
+            )
+        elif part in node:
+            node = node[part]
+        else:
+            kind = (changes or {}).get(f'{place}.type', node.get('type'))
+            _check_new_key(key, part, place, node, kind, config.get('default_scope'))
+            return
+
+
+def _check_new_key(
+    key: str, part: str, place: str, node: dict, kind: Any, scope: str | None
+) -> None:
+    names, takes_more = _arguments_at(place, kind, scope)
+    allowed = sorted(names | set(node))
+    if part in names | _ALWAYS:
+        return
+    # A class that takes any keyword gets the benefit of the doubt, unless this is a near miss.
+    closest = difflib.get_close_matches(part, allowed, n=1, cutoff=0.8 if takes_more else 0.6)
+    if takes_more and not closest:
+        return
+    owner = f' nor an argument of {getattr(kind, "__name__", kind)}' if kind else ''
+    raise ValueError(
+        f'--cfg-options {key}: {part!r} is neither a key of {place or "the config"!r}{owner}'
+        + (f'; did you mean {closest[0]!r}?' if closest else ';')
+        + f' Allowed: {", ".join(allowed)}'
+    )
+
+
+def _arguments_at(place: str, kind: Any, scope: str | None) -> tuple[set[str], bool]:
+    """Arguments at a place of the config, and whether any other is taken too."""
+    names: set[str] = set()
+    takers = [kind] if callable(kind) else find_registered(kind, scope) if kind else []
+    for pattern, defaults, extra in _UNTYPED:
+        if re.fullmatch(pattern, place):
+            names |= extra
+            takers = takers or list(defaults)
+    found = [arguments_of(taker) for taker in takers]
+    return names.union(*(each for each, _ in found)), any(more for _, more in found)
+
+
+def arguments_of(taker: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Names that a class or function takes, `**kwargs` followed through the base classes.
+
+    Args:
+        taker: A class or a function.
+
+    Returns:
+        The names, and whether `**kwargs` go further than the signatures tell.
+    """
+    functions = [taker]
+    if inspect.isclass(taker):
+        bases = [base for base in taker.__mro__ if base not in (object, nn.Module)]
+        functions = [vars(base)['__init__'] for base in bases if '__init__' in vars(base)]
+    names: set[str] = set()
+    for function in functions:
+        parameters = inspect.signature(function).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return names - {'self'}, False
+    return names - {'self'}, bool(functions)
+
+
+def find_registered(name: str, scope: str | None = None) -> list[Callable[..., Any]]:
+    """What a `type` may mean: the class or function of that name in each of MMEngine's registries.
+
+    Args:
+        name: As in a config, e.g. `'Mask2Former'` or `'mmdet.Mask2Former'`.
+        scope: The config's `default_scope`.
+    """
+    found = []
+    with DefaultScope.overwrite_default_scope(scope):
+        for root in _root_registries():
+            with root.switch_scope_and_registry(scope) as current:
+                found.append(current.get(name))
+    return [each for each in found if each is not None]
+
+
+def close_names(name: str, registry_name: str) -> list[str]:
+    """Registered names similar to one that is not, with those of all imported packages.
+
+    Args:
+        name: The name that was not found.
+        registry_name: Name of MMEngine's root registry, such as `'model'`.
+    """
+    roots = [root for root in _root_registries() if root.name == registry_name]
+    known = set()
+    for each in roots + [child for root in roots for child in root.children.values()]:
+        known |= set(each.module_dict)
+    return difflib.get_close_matches(name.split('.')[-1], sorted(known), n=3)
+
+
+def _root_registries() -> list[Registry]:
+    return [each for each in vars(registry).values() if isinstance(each, Registry)]
+
+
+def _parse(option: str) -> tuple[str, Any]:
+    key, equals, value = option.partition('=')
+    if not equals or not key:
+        raise ValueError(f'--cfg-options takes KEY=VALUE, got {option!r}')
+    return key, DictAction._parse_iterable(value)
+
+
+def _closest_files(path: Path) -> str:
+    """A hint with config files of a similar name around where `path` points to."""
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    files = [str(file) for file in sorted(folder.glob('**/*.py'))[:5000]]
+    by_stem = {Path(file).stem: file for file in files if '_base_' not in file}
+    close = [
+        by_stem[stem] for stem in difflib.get_close_matches(path.stem, by_stem, n=3, cutoff=0.4)
+    ]
+    return f'; did you mean {" or ".join(close)}?' if close else f' (looked from {Path.cwd()})'

@@ -1,0 +1,25 @@
+"""Output files that are written whole or not at all."""
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: str | Path, content: bytes) -> Path:
+    """Write a file so that nobody ever sees half of it.
+
+    Args:
+        path: File to write; missing folders are made, an old file is replaced.
+        content: What it shall hold.
+
+    Returns:
+        `path` as a path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path

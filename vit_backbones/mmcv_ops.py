@@ -1,0 +1,543 @@
+"""Stand-ins for the compiled operators of mmcv, so that mmcv-lite serves mmdet and mmseg.
+
+Every module of `mmcv.ops` asks `mmcv._ext` for its functions by name while it is imported, and
+mmcv-lite ships without that extension. `install` puts a module of that name in its place. The
+layers of mmcv, their registration and their autograd functions stay mmcv's own: only the leaf
+functions are served here, with mmcv's argument order and its habit of writing into tensors that
+the caller has allocated.
+
+All served functions compute in fp32 when given fp16 or bf16 and cast the result back; they use no
+operation that autocast would run in a half type, and the same code on CPU and CUDA. Gradients
+come from autograd through a second forward pass.
+
+Two roundings happen in mmcv before it calls these functions, compiled or not: on CUDA
+`MultiScaleDeformableAttention` casts its sampling locations to the type of the values (half a
+pixel on a map 256 wide in bf16), and `batched_nms` moves boxes of different classes apart in the
+type of the boxes. Keep deformable attention and boxes in fp32 under bf16 autocast.
+"""
+
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import os
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import ops as tv_ops
+
+__all__ = ['install']
+
+_LOGGER = logging.getLogger(__name__)
+_SWITCH = 'VIT_BACKBONES_MMCV_OPS'
+_EXTENSION = 'mmcv._ext'
+_SERVED: dict[str, Callable[..., Any]] = {}
+
+
+def install() -> str:
+    """Makes `mmcv.ops` importable where mmcv has no compiled extension.
+
+    Call it before anything imports `mmcv.ops`, mmdet or mmseg. Calling it again changes nothing.
+    A compiled `mmcv._ext` is left untouched, an mmcv that is not installed too, and the
+    environment variable `VIT_BACKBONES_MMCV_OPS=off` switches the stand-in off. mmcv itself is
+    not imported.
+
+    Returns:
+        One line that says what happened; it is logged too, at level INFO.
+
+    Raises:
+        ValueError: `VIT_BACKBONES_MMCV_OPS` is neither `on` (the default) nor `off`.
+    """
+    loaded = sys.modules.get(_EXTENSION)
+    if isinstance(loaded, _StandIn):
+        return _describe_stand_in()
+    switch = os.environ.get(_SWITCH, 'on')
+    if switch not in ('on', 'off'):
+        raise ValueError(f"{_SWITCH} must be 'on' or 'off', got {switch!r}; unset it for 'on'.")
+    mmcv = importlib.util.find_spec('mmcv')
+    if switch == 'off':
+        line = f'mmcv ops: nothing changed ({_SWITCH}=off).'
+    elif mmcv is None:
+        line = 'mmcv ops: nothing changed (mmcv is not installed).'
+    elif loaded or _has_compiled(mmcv):
+        line = "mmcv ops: mmcv's own compiled extension, left untouched."
+    else:
+        _put_stand_in()
+        line = _describe_stand_in()
+    _LOGGER.info(line)
+    return line
+
+
+def _has_compiled(mmcv: importlib.machinery.ModuleSpec) -> bool:
+    """Whether `mmcv._ext` lies beside the given mmcv; looked up without importing mmcv."""
+    folders = mmcv.submodule_search_locations
+    return importlib.machinery.PathFinder.find_spec(_EXTENSION, folders) is not None
+
+
+def _put_stand_in() -> None:
+    spec = importlib.machinery.ModuleSpec(_EXTENSION, _StandInLoader(), origin=__name__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[_EXTENSION] = module
+
+
+def _describe_stand_in() -> str:
+    return (
+        f'mmcv ops: {_EXTENSION} is missing; {len(_SERVED)} of its functions are served through '
+        f'torchvision and PyTorch ({_SWITCH}=off turns this off).'
+    )
+
+
+class _StandIn(types.ModuleType):
+    """The module `mmcv._ext`; names that it does not serve exist and raise when called.
+
+    mmcv checks by `hasattr` for every function of every operator at import, so a name must not
+    be refused before it is used.
+    """
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith('_'):
+            raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
+
+        def missing(*args: object, **kwargs: object) -> NoReturn:
+            _refuse(f'the operator {name!r}')
+
+        return missing
+
+
+class _StandInLoader(importlib.abc.Loader):
+    """Loader of the stand-in: mmcv's `check_ops_exist` wants a spec that has one."""
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        vars(module).update(_SERVED)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise NotImplementedError(
+        f"{what} of mmcv is not among vit_backbones' stand-ins ({', '.join(sorted(_SERVED))}). "
+        'Install an mmcv with compiled operators: remove mmcv-lite, then build mmcv==2.1.0 from '
+        'source with the CUDA toolkit that matches your torch (MMCV_WITH_OPS=1 pip install '
+        '--no-binary mmcv mmcv==2.1.0), or install the onedl-mmcv family.'
+    )
+
+
+def _serve(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds a function to the stand-in, under its name without the underscore."""
+    _SERVED[function.__name__.removeprefix('_')] = function
+    return function
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """fp32 for the half types, which many CPU kernels lack; other types unchanged."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _gradients(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], grad_output: Tensor
+) -> tuple[Tensor, ...]:
+    """Gradients of `function(*inputs)` for every input, in the wide type."""
+    with torch.enable_grad():
+        leaves = [_wide(tensor.detach()).requires_grad_() for tensor in inputs]
+        output = function(*leaves)
+    return torch.autograd.grad(output, leaves, grad_output.to(output.dtype))
+
+
+def _write(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
+
+
+# Non-maximum suppression
+
+
+@_serve
+def _nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
+    """Indices of the kept boxes, by falling score. boxes: (N, 4) as x1 y1 x2 y2."""
+    if offset:
+        # Sides of x2 - x1 + 1 are those of boxes that end one pixel later. In fp64, since
+        # batched_nms moves boxes so far out that fp32 would round the sum.
+        boxes = boxes.double() + boxes.new_tensor([0, 0, offset, offset])
+    boxes = _wide(boxes)
+    # torchvision compares fp32 overlaps with an fp64 threshold: an overlap of just 0.4 would
+    # exceed 0.4, which it does not in mmcv's kernel.
+    threshold = torch.tensor(iou_threshold, dtype=boxes.dtype).item()
+    return tv_ops.nms(boxes, scores.to(boxes.dtype), threshold)
+
+
+@_serve
+def _softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    *,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Soft-NMS (Bodla et al., ICCV 2017): overlapping boxes lose score instead of going at once.
+
+    Args:
+        boxes: (N, 4) as x1 y1 x2 y2.
+        scores: (N,).
+        dets: (N, 5), whose first rows get the kept boxes and their new scores.
+        iou_threshold: overlap from which methods 0 and 1 act.
+        sigma: width of the Gaussian of method 2.
+        min_score: boxes whose score falls below are dropped.
+        method: 0 hard, 1 linear, 2 Gaussian.
+        offset: 0 or 1, added to the sides of the boxes.
+
+    Returns:
+        Indices of the kept boxes, by falling score.
+    """
+    ends = _wide(boxes) + boxes.new_tensor([0, 0, offset, offset])
+    scores, left, kept = _wide(scores).clone(), torch.arange(len(boxes)), []
+    while len(left):
+        best = left[scores[left].argmax()]
+        dets[len(kept)] = torch.cat((boxes[best], scores[best, None]))
+        kept.append(best)
+        left = left[left != best]
+        # Two boxes without area have the overlap 0 / 0, which counts as none.
+        overlap = tv_ops.box_iou(ends[best, None], ends[left])[0].nan_to_num(0.0)
+        if method == 2:
+            decay = torch.exp(-overlap.square() / sigma)
+        else:
+            decay = torch.where(overlap < iou_threshold, 1.0, (1 - overlap) * (method == 1))
+        scores[left] *= decay
+        left = left[scores[left] >= min_score]
+    return torch.stack(kept) if kept else left
+
+
+# RoIAlign
+
+
+def _roi_align(
+    features: Tensor,
+    rois: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> Tensor:
+    """(B, C, H, W) and (N, 5) rois as image index, x1 y1 x2 y2 -> (N, C, height, width)."""
+    if pool_mode == 0:
+        _refuse("pool_mode='max' of the operator 'roi_align' (use pool_mode='avg')")
+    features = _wide(features)
+    return tv_ops.roi_align(
+        features,
+        rois.to(features.dtype),
+        (aligned_height, aligned_width),
+        spatial_scale,
+        sampling_ratio,
+        aligned,
+    )
+
+
+@_serve
+def _roi_align_forward(
+    features: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, **grid: Any
+) -> None:
+    output.copy_(_roi_align(features, rois, **grid))
+
+
+@_serve
+def _roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    **grid: Any,
+) -> None:
+    # Average pooling is linear: its gradient does not depend on the features.
+    pool = functools.partial(_roi_align, rois=rois, **grid)
+    _write([grad_input], _gradients(pool, [torch.zeros_like(grad_input)], grad_output))
+
+
+# Deformable convolution, v1 (mmcv spells its geometry dW, padH, ...) and v2 (stride_h, pad_w, ...)
+
+
+def _geometry(options: dict[str, Any], stride: str, padding: str, dilation: str) -> dict[str, Any]:
+    """The (height, width) pairs of torchvision; `stride` and so on are mmcv's name prefixes."""
+    height, width = ('H', 'W') if 'dH' in options else ('_h', '_w')
+    return {
+        name: (options[prefix + height], options[prefix + width])
+        for name, prefix in (('stride', stride), ('padding', padding), ('dilation', dilation))
+    }
+
+
+def _deform_conv(options: dict[str, Any]) -> Callable[..., Tensor]:
+    """Function of (features, offset, weight) -> (B, C_out, h, w)."""
+    geometry = _geometry(options, 'd', 'pad', 'dilation')
+    return lambda x, offset, weight: tv_ops.deform_conv2d(x, offset, weight, **geometry)
+
+
+@_serve
+def _deform_conv_forward(
+    features: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    *buffers: Tensor,
+    **options: Any,
+) -> None:
+    output.copy_(_deform_conv(options)(_wide(features), _wide(offset), _wide(weight)))
+
+
+@_serve
+def _deform_conv_backward_input(
+    features: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    weight: Tensor,
+    *buffers: Tensor,
+    **options: Any,
+) -> None:
+    def conv(x: Tensor, shift: Tensor) -> Tensor:
+        return _deform_conv(options)(x, shift, _wide(weight))
+
+    _write([grad_input, grad_offset], _gradients(conv, [features, offset], grad_output))
+
+
+@_serve
+def _deform_conv_backward_parameters(
+    features: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_weight: Tensor,
+    *buffers: Tensor,
+    scale: float,
+    **options: Any,
+) -> None:
+    conv = functools.partial(_deform_conv(options), _wide(features), _wide(offset))
+    (grad,) = _gradients(conv, [torch.zeros_like(grad_weight)], grad_output)
+    grad_weight.add_(grad, alpha=scale)
+
+
+def _modulated_deform_conv(options: dict[str, Any]) -> Callable[..., Tensor]:
+    """Function of (features, offset, mask, weight, bias) -> (B, C_out, h, w)."""
+    geometry = _geometry(options, 'stride', 'pad', 'dilation')
+
+    def conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        out = tv_ops.deform_conv2d(x, offset, weight, mask=mask, **geometry)
+        # Without a bias mmcv passes an empty one, which has to keep its (empty) gradient.
+        return out + (bias[:, None, None] if options['with_bias'] else bias.sum())
+
+    return conv
+
+
+@_serve
+def _modulated_deform_conv_forward(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    **options: Any,
+) -> None:
+    conv = _modulated_deform_conv(options)
+    output.copy_(conv(*map(_wide, (features, offset, mask, weight, bias))))
+
+
+@_serve
+def _modulated_deform_conv_backward(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    **options: Any,
+) -> None:
+    inputs = [features, offset, mask, weight, bias]
+    targets = [grad_input, grad_offset, grad_mask, grad_weight, grad_bias]
+    _write(targets, _gradients(_modulated_deform_conv(options), inputs, grad_output))
+
+
+# Focal losses (Lin et al., Focal Loss for Dense Object Detection, ICCV 2017)
+
+
+def _class_weight(weight: Tensor, target: Tensor) -> Tensor | float:
+    """Factor of each sample, (N,); 1 for background, whose target is -1 or the class count."""
+    return F.pad(_wide(weight), (0, 1), value=1.0)[target] if weight.numel() else 1.0
+
+
+def _sigmoid_focal_loss(
+    logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
+) -> Tensor:
+    """(N, C) logits and (N,) class indices -> (N, C) losses."""
+    positive = target[:, None] == torch.arange(logits.shape[1], device=logits.device)
+    signed = torch.where(positive, logits, -logits)
+    # (1 - p_t) ** gamma through its logarithm: exact gradients where 1 - p_t underflows.
+    loss = -torch.exp(gamma * F.logsigmoid(-signed)) * F.logsigmoid(signed)
+    balanced = loss * torch.where(positive, alpha, 1 - alpha)
+    return (balanced.T * _class_weight(weight, target)).T
+
+
+@_serve
+def _sigmoid_focal_loss_forward(
+    logits: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
+) -> None:
+    output.copy_(_sigmoid_focal_loss(_wide(logits), target, weight, gamma, alpha))
+
+
+@_serve
+def _sigmoid_focal_loss_backward(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    grad_input: Tensor,
+    *,
+    gamma: float,
+    alpha: float,
+) -> None:
+    def loss(x: Tensor) -> Tensor:
+        return _sigmoid_focal_loss(x, target, weight, gamma, alpha)
+
+    _write([grad_input], _gradients(loss, [logits], torch.ones_like(logits)))
+
+
+def _softmax_focal_loss(
+    log_probs: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
+) -> Tensor:
+    """(N, C) log-softmax and (N,) class indices -> (N,) losses, 0 for negative indices."""
+    log_p = log_probs.gather(1, target.clamp_min(0)[:, None])[:, 0]
+    # The floor keeps the gradient of the power finite at p = 1 for gamma < 1.
+    rest = (1 - log_p.exp()).clamp_min(torch.finfo(log_p.dtype).tiny)
+    loss = -alpha * rest**gamma * log_p
+    return torch.where(target >= 0, loss * _class_weight(weight, target), 0.0)
+
+
+def _log_probs(softmax: Tensor) -> Tensor:
+    softmax = _wide(softmax)
+    return softmax.clamp_min(torch.finfo(softmax.dtype).tiny).log()
+
+
+@_serve
+def _softmax_focal_loss_forward(
+    softmax: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
+) -> None:
+    output.copy_(_softmax_focal_loss(_log_probs(softmax), target, weight, gamma, alpha))
+
+
+@_serve
+def _softmax_focal_loss_backward(
+    softmax: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    buffer: Tensor,
+    grad_input: Tensor,
+    *,
+    gamma: float,
+    alpha: float,
+) -> None:
+    # mmcv hands the softmax over, but wants the gradient for the logits: log-probabilities serve
+    # as logits, since log_softmax leaves them as they are.
+    def loss(logits: Tensor) -> Tensor:
+        return _softmax_focal_loss(logits.log_softmax(1), target, weight, gamma, alpha)
+
+    _write([grad_input], _gradients(loss, [_log_probs(softmax)], torch.ones_like(buffer)))
+
+
+# Multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021)
+
+
+def _attend(
+    value: Tensor, locations: Tensor, weights: Tensor, *, shapes: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Sums bilinear samples of every level, weighted by attention.
+
+    Args:
+        value: (B, sum of h * w, heads, C), the levels one after another.
+        locations: (B, Q, heads, levels, points, 2) as x, y; 0 and 1 are the borders of the map.
+        weights: (B, Q, heads, levels, points).
+        shapes: (h, w) of each level.
+
+    Returns:
+        (B, Q, heads * C).
+    """
+    batch, _, heads, channels = value.shape
+    # Queries last: the sum over points then runs along contiguous memory.
+    grids = (2 * locations - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B*heads, L, P, Q, 2)
+    weights = weights.permute(0, 2, 3, 4, 1).flatten(0, 1)  # (B*heads, L, P, Q)
+    maps = value.permute(0, 2, 3, 1).flatten(0, 1)  # (B*heads, C, sum of h*w)
+    total = value.new_zeros(())
+    for level, flat in enumerate(maps.split([h * w for h, w in shapes], dim=2)):
+        # (B*heads, C, h, w) -> (B*heads, C, P, Q)
+        samples = F.grid_sample(
+            flat.unflatten(2, shapes[level]), grids[:, level], align_corners=False
+        )
+        total = total + (samples * weights[:, None, level]).sum(2)
+    # (B*heads, C, Q) -> (B, Q, heads*C)
+    return total.reshape(batch, heads * channels, -1).transpose(1, 2).contiguous()
+
+
+@_serve
+def _ms_deform_attn_forward(
+    value: Tensor,
+    shapes: Tensor,
+    level_start: Tensor,
+    locations: Tensor,
+    weights: Tensor,
+    *,
+    im2col_step: int,
+) -> Tensor:
+    inputs = map(_wide, (value, locations, weights))
+    return _attend(*inputs, shapes=shapes.tolist()).to(value.dtype)
+
+
+@_serve
+def _ms_deform_attn_backward(
+    value: Tensor,
+    shapes: Tensor,
+    level_start: Tensor,
+    locations: Tensor,
+    weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_locations: Tensor,
+    grad_weights: Tensor,
+    *,
+    im2col_step: int,
+) -> None:
+    attend = functools.partial(_attend, shapes=shapes.tolist())
+    grads = _gradients(attend, [value, locations, weights], grad_output)
+    _write([grad_value, grad_locations, grad_weights], grads)
+
+
+# What mmcv reports about its build, in `collect_env`
+
+
+@_serve
+def _get_compiler_version() -> str:
+    return 'none (operators served by vit_backbones)'
+
+
+@_serve
+def _get_compiling_cuda_version() -> str:
+    return 'not available'

@@ -1,0 +1,81 @@
+"""Resampling of position tables and feature maps, grid to grid. Pure functions, no square assumed."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Grid = tuple[int, int]
+
+
+def resample_positions(
+    table: Tensor,
+    old: Grid,
+    new: Grid,
+    *,
+    num_prefix: int = 0,
+    antialias: bool = True,
+    offset: float = 0.0,
+) -> Tensor:
+    """Resample a learned position table from one patch grid to another, bicubically.
+
+    Args:
+        table: (1, num_prefix + h*w, C); the prefix rows are kept as they are.
+        old: (h, w) of the table.
+        new: (h, w) wanted.
+        num_prefix: Rows in front that belong to CLS and register tokens.
+        antialias: Low-pass filter when shrinking, as timm does. Most authors' own code does not.
+        offset: Added to the new grid before the scale is taken, as in DINO and DINOv2 (0.1 there).
+
+    Returns:
+        (1, num_prefix + new_h*new_w, C) in the table's dtype; the table itself when the grids agree.
+
+    Raises:
+        ValueError: If the table does not hold `num_prefix + h*w` rows.
+    """
+    if table.shape[1] != num_prefix + math.prod(old):
+        raise ValueError(
+            f'a position table of {table.shape[1]} rows does not hold {num_prefix} prefix rows and '
+            f'a grid of {old[0]}x{old[1]}'
+        )
+    if tuple(old) == tuple(new):
+        return table
+    prefix, grid = table[:, :num_prefix], table[:, num_prefix:]
+    # (1, h*w, C) -> (1, C, h, w); interpolation of half types is done in fp32
+    grid = grid.float().reshape(1, *old, -1).permute(0, 3, 1, 2)
+    if offset:
+        scale = tuple((n + offset) / o for n, o in zip(new, old, strict=True))
+        grid = F.interpolate(grid, scale_factor=scale, mode='bicubic', antialias=antialias)
+    else:
+        grid = F.interpolate(grid, size=new, mode='bicubic', antialias=antialias)
+    # (1, C, h, w) -> (1, h*w, C)
+    grid = grid.permute(0, 2, 3, 1).reshape(1, math.prod(new), -1)
+    return torch.cat([prefix, grid.to(table.dtype)], dim=1)
+
+
+def resample_map(maps: Tensor, size: Grid, step: tuple[float, float]) -> Tensor:
+    """Sample feature maps bilinearly on another raster with the same origin.
+
+    Output cell `i` lies at `(i + 0.5) * step - 0.5` in source cells, clamped to the border. Unlike
+    `F.interpolate` the step is given, not derived from the two sizes, so that a map whose last
+    cells cover padding keeps its geometry.
+
+    Args:
+        maps: (B, C, h, w).
+        size: (H, W) of the output.
+        step: Source cells per output cell, (vertical, horizontal).
+
+    Returns:
+        (B, C, H, W).
+    """
+    rows = _bilinear_weights(size[0], maps.shape[-2], step[0]).to(maps)  # (H, h)
+    columns = _bilinear_weights(size[1], maps.shape[-1], step[1]).to(maps)  # (W, w)
+    return rows @ (maps @ columns.T)
+
+
+def _bilinear_weights(num_out: int, num_in: int, step: float) -> Tensor:
+    """(num_out, num_in) matrix whose rows hold the two weights of linear interpolation."""
+    at = ((torch.arange(num_out) + 0.5) * step - 0.5).clamp(0, num_in - 1)
+    distance = (at[:, None] - torch.arange(num_in)).abs()
+    return (1 - distance).clamp(min=0)

@@ -1,0 +1,278 @@
+"""What is wrong is told before any training starts: in one line, with exit code 2.
+
+`check_environment` needs nothing, `check_files` the config, `check_runner` the built model and
+datasets. `describe` turns an exception of the set-up into that line.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmengine.utils import ProgressBar, digit_version
+from torch import nn
+
+from vit_backbones.checkpoints import read_checkpoint
+from vit_backbones.checkpoints.matching import MIN_MATCHED
+from vit_backbones.config import close_names
+from vit_backbones.training.hooks import leaf_datasets
+
+# Distributions that bring the same import name and overwrite each other's files
+_RIVALS = (
+    ('mmengine', 'onedl-mmengine'),
+    ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
+    ('mmdet', 'onedl-mmdetection'),
+    ('mmsegmentation', 'onedl-mmsegmentation'),
+)
+_MMCV_LIMIT = '2.2.0'  # refused by mmdet 3.3.0 and mmsegmentation 1.2.2, not by the onedl forks
+_SILENT_SECONDS = 3  # a progress bar for what takes longer
+
+
+def check_environment() -> None:
+    """Refuse packages that do not work together, before mmdet or mmseg is imported.
+
+    Raises:
+        ValueError: If packages that overwrite each other are installed, or mmcv is too new.
+    """
+    for names in _RIVALS:
+        installed = [f'{name} {version}' for name in names if (version := _version(name))]
+        if len(installed) > 1:
+            raise ValueError(
+                f'{" and ".join(installed)} are installed and overwrite each other: uninstall '
+                f'all of them, then install one'
+            )
+    mmcv = next((name for name in _RIVALS[1] if _version(name)), None)
+    for host in ('mmdet', 'mmsegmentation'):
+        if mmcv and _version(host) and digit_version(_version(mmcv)) >= digit_version(_MMCV_LIMIT):
+            raise ValueError(
+                f'{mmcv} {_version(mmcv)} does not work with {host} {_version(host)}, which needs '
+                f'mmcv < {_MMCV_LIMIT}: pip uninstall {mmcv}, then pip install mmcv-lite==2.1.0'
+            )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_files(config: Config, splits: Sequence[str]) -> None:
+    """Refuse a config whose data or weights are not there.
+
+    Args:
+        config: The merged config.
+        splits: Which dataloaders and evaluators count, of `'train'`, `'val'` and `'test'`.
+
+    Raises:
+        FileNotFoundError: If a data folder, annotation file or checkpoint is missing.
+        ValueError: If a checkpoint cannot be read.
+    """
+    for split in splits:
+        loader = config.get(f'{split}_dataloader') or {}
+        for place, dataset in _dataset_configs(loader, f'{split}_dataloader'):
+            _check_dataset(place, dataset)
+        evaluators = config.get(f'{split}_evaluator') or []
+        for each in evaluators if isinstance(evaluators, list) else [evaluators]:
+            _check_path(f'{split}_evaluator.ann_file', each.get('ann_file'))
+    for path in _pretrained(config.get('model')):
+        check_checkpoint(path)
+    if config.get('load_from'):
+        check_checkpoint(config.load_from, resume=bool(config.get('resume')))
+
+
+def _dataset_configs(node: Any, place: str) -> Iterator[tuple[str, dict]]:
+    """Dataset dicts below a dataloader, those in wrappers included, with their places."""
+    if isinstance(node, (list, tuple)):
+        for i, each in enumerate(node):
+            yield from _dataset_configs(each, f'{place}.{i}')
+    elif isinstance(node, dict):
+        inner = [key for key in ('dataset', 'datasets') if key in node]
+        if not inner:
+            yield place, node
+        for key in inner:
+            yield from _dataset_configs(node[key], f'{place}.{key}')
+
+
+def _check_dataset(place: str, dataset: dict) -> None:
+    if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
+        return
+    root = dataset.get('data_root') or ''
+    _check_path(f'{place}.data_root', root)
+    _check_path(f'{place}.ann_file', dataset.get('ann_file'), root)
+    for name, prefix in (dataset.get('data_prefix') or {}).items():
+        _check_path(f'{place}.data_prefix.{name}', prefix, root)
+
+
+def _check_path(place: str, value: Any, root: str = '') -> None:
+    """MMEngine's `BaseDataset` joins paths the same way; what has a scheme is not on this disk."""
+    if not value or not isinstance(value, str) or '://' in root + value:
+        return
+    path = os.path.join(root, value)
+    if not os.path.exists(path):
+        where = '' if os.path.isabs(path) else f' (looked from {Path.cwd()})'
+        raise FileNotFoundError(
+            f'{place}: {path!r} does not exist{where}; put the data there, or set the place with '
+            f'--cfg-options'
+        )
+
+
+def _pretrained(node: Any) -> Iterator[str]:
+    """Files named by `init_cfg=dict(type='Pretrained', checkpoint=...)` anywhere in a model."""
+    if isinstance(node, dict):
+        if node.get('type') == 'Pretrained' and '://' not in str(node.get('checkpoint')):
+            yield str(node.get('checkpoint'))
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for each in node:
+            yield from _pretrained(each)
+
+
+def check_checkpoint(path: str, *, resume: bool = False) -> None:
+    """Refuse a checkpoint that cannot be loaded.
+
+    Args:
+        path: Local file; anything with a scheme, such as `https://`, is left to MMEngine.
+        resume: Whether training shall continue from it, which takes more than weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is a folder, truncated, no checkpoint, or lacks what a resume needs.
+    """
+    if '://' in path:
+        return
+    read_checkpoint(path)
+    if not resume:
+        return
+    content = torch.load(path, map_location='cpu', weights_only=True)
+    lacking = [key for key in ('meta', 'message_hub', 'optimizer') if key not in content]
+    if lacking:
+        raise ValueError(
+            f'checkpoint {path!r} holds weights, but no {", ".join(lacking)}, so training cannot '
+            f'continue from it; start from its weights with --cfg-options load_from={path}'
+        )
+
+
+def check_fit(model: nn.Module, path: str) -> None:
+    """Refuse the checkpoint of another model, of which MMEngine only warns.
+
+    Args:
+        model: The built model.
+        path: A checkpoint that `check_checkpoint` accepted.
+
+    Raises:
+        ValueError: If under 95 % of the model's tensors are in the file with their shape.
+    """
+    if '://' in path:
+        return
+    tensors = {key.removeprefix('module.'): each for key, each in read_checkpoint(path).items()}
+    wanted = {key.removeprefix('module.'): each.shape for key, each in model.state_dict().items()}
+    missing = [k for k, shape in wanted.items() if k not in tensors or tensors[k].shape != shape]
+    if len(missing) > (1 - MIN_MATCHED) * len(wanted):
+        raise ValueError(
+            f'checkpoint {path!r} matches {len(wanted) - len(missing)} of {len(wanted)} tensors of '
+            f"the config's model, 95 % are needed; is it of another config? Missing: "
+            f'{", ".join(missing[:10])}'
+        )
+
+
+def check_runner(runner: Runner, split: str) -> None:
+    """Check what takes the built model and datasets.
+
+    Args:
+        runner: Just built.
+        split: The data to be evaluated, `'val'` or `'test'`.
+
+    Raises:
+        ValueError: If an image to be evaluated cannot be decoded.
+    """
+    if runner.rank == 0 and runner.cfg.get(f'{split}_dataloader') is not None:
+        check_images(getattr(runner, f'{split}_loop').dataloader.dataset, split)
+
+
+def check_images(dataset: Any, split: str) -> None:
+    """Decode each image and annotation once, as the dataset's pipeline will.
+
+    Args:
+        dataset: A built dataset, possibly a wrapper; other than MMEngine's are passed over.
+        split: Name for the message, such as `'val'`.
+
+    Raises:
+        ValueError: If one cannot be decoded; the first five are named.
+    """
+    broken: list[str] = []
+    for leaf in leaf_datasets(dataset):
+        transforms = getattr(getattr(leaf, 'pipeline', None), 'transforms', [])
+        loaders = [each for each in transforms if type(each).__name__.startswith('Load')]
+        if loaders and hasattr(leaf, 'get_data_info'):
+            broken += [reason for reason in _decode_all(leaf, loaders) if reason]
+    if broken:
+        raise ValueError(
+            f'{len(broken)} {split} image{"s" * (len(broken) > 1)} cannot be decoded: '
+            f'{", ".join(broken[:5])}{" ..." if len(broken) > 5 else ""}; repair or remove them'
+        )
+
+
+def _decode_all(dataset: Any, loaders: Sequence[Any]) -> Iterator[str | None]:
+    """For each image, what is wrong with it or `None`."""
+    start, bar, paths = time.monotonic(), None, set()
+
+    def decode(index: int) -> str | None:
+        info = dataset.get_data_info(index)
+        path = info.get('img_path')
+        if path in paths:
+            return None
+        paths.add(path)
+        try:
+            for loader in loaders:
+                info = loader(info)
+        except Exception as error:  # each decoder has its own exceptions
+            return f'{path} ({" ".join(str(error).split()) or type(error).__name__})'
+        return None
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for done, reason in enumerate(pool.map(decode, range(len(dataset)))):
+            if bar is None and time.monotonic() - start > _SILENT_SECONDS:
+                print(f'decoding {len(dataset)} images, to find broken ones before the start')
+                bar = ProgressBar(len(dataset) - done)
+            if bar is not None:
+                bar.update()
+            yield reason
+
+
+def describe(error: BaseException) -> str:
+    """One line for an exception of the set-up.
+
+    Args:
+        error: Raised while a config, model or dataset was built.
+
+    Returns:
+        What is wrong and, where that is known, what to do.
+    """
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = ' '.join(str(text).split())
+    text = re.sub(r'^class `(\w+)` in \S+?: ', r'\1: ', text)
+    found = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', text)
+    if found:
+        close = close_names(found[1], found[3])
+        return (
+            f'{found[1]!r} is not in the {found[2]}::{found[3]} registry; did you mean '
+            f'{" or ".join(close)}?'
+            if close
+            else f'{found[1]!r} is not in the {found[2]}::{found[3]} registry; is the module that '
+            f'registers it in custom_imports?'
+        )
+    if 'got an unexpected keyword argument' in text:
+        return (
+            f'{text}; if the config replaces an inherited dict, add _delete_=True to it, or the '
+            f'old keys stay'
+        )
+    known = isinstance(error, (ValueError, TypeError, OSError, ImportError))
+    return text if known and text else f'{type(error).__name__}: {text}'.rstrip(': ')

@@ -1,0 +1,88 @@
+"""MMEngine's runner with a calm terminal; the log file holds everything."""
+
+import contextlib
+import io
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+
+class TerminalFormatter(logging.Formatter):
+    """Time and text, without the losses of auxiliary decoder layers; the log file has them all."""
+
+    _AUXILIARY = re.compile(r'  (?:\w+\.)*d\d+\.\w+: [-\w.]+')
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        level = '' if record.levelno <= logging.INFO else f'{record.levelname.lower()}: '
+        clock = self.formatTime(record, '%H:%M:%S')
+        return f'{clock} {level}{self._AUXILIARY.sub("", record.getMessage())}'
+
+
+def _fits_terminal(record: logging.LogRecord) -> bool:
+    """Whether a record is shown: the dumps of many lines are for the log file alone."""
+    text = record.getMessage()
+    return record.levelno > logging.INFO or not ('\n' in text or text.startswith('Exp name:'))
+
+
+class QuietRunner(Runner):
+    """MMEngine's runner with a calm terminal; its log file holds everything.
+
+    Attributes:
+        is_running: Whether the first batch was reached, so that errors are no set-up errors.
+    """
+
+    is_running = False
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger; the terminal gets the short lines only."""
+        logger = super().build_logger(*args, **kwargs)
+        terminal = logger.handlers[0]
+        terminal.setFormatter(TerminalFormatter())
+        terminal.addFilter(_fits_terminal)
+        logging.getLogger('py.warnings').handlers[:] = logger.handlers[1:]
+        return logger
+
+    def build_evaluator(self, evaluator: Any) -> Evaluator:
+        """Build the evaluator; what it prints goes to the log file."""
+        with _quiet_prints():
+            built = super().build_evaluator(evaluator)
+        built.evaluate = _quiet_prints()(built.evaluate)
+        return built
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build a dataloader; what its dataset prints goes to the log file."""
+        with _quiet_prints():
+            return Runner.build_dataloader(*args, **kwargs)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call a hook's method, and notice when set-up is over."""
+        super().call_hook(fn_name, **kwargs)
+        self.is_running |= fn_name in ('before_train', 'before_val', 'before_test')
+
+
+@contextlib.contextmanager
+def quiet_warnings() -> Iterator[None]:
+    """Python warnings go to the log file, once there is one, not between the progress lines."""
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        logging.getLogger('py.warnings').handlers.clear()
+
+
+@contextlib.contextmanager
+def _quiet_prints() -> Iterator[None]:
+    """What a library prints, as pycocotools does, goes to the log file."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        yield
+    if printed.getvalue():
+        MMLogger.get_current_instance().info('\n' + printed.getvalue())

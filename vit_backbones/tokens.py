@@ -1,0 +1,65 @@
+"""What a ViT gives, and the shapes in which users want it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Tokens(NamedTuple):
+    """The tokens of one layer.
+
+    Attributes:
+        patches: (B, h*w, C), row-major.
+        prefix: (B, P, C): CLS first where there is one, then registers; P may be 0.
+        grid: (h, w), carried along because a token count does not tell a rectangle.
+    """
+
+    patches: Tensor
+    prefix: Tensor
+    grid: tuple[int, int]
+
+
+def featmap(tokens: Tokens, cls_readout: str = 'ignore') -> Tensor:
+    """Patch tokens as a map.
+
+    Args:
+        tokens: Tokens of one layer.
+        cls_readout: `'ignore'` leaves the CLS token out, `'add'` adds it to every patch,
+            `'concat'` puts it behind every patch's channels.
+
+    Returns:
+        (B, C, h, w), or (B, 2C, h, w) for `'concat'`.
+    """
+    patches = tokens.patches
+    if cls_readout == 'add':
+        patches = patches + tokens.prefix[:, :1]
+    elif cls_readout == 'concat':
+        patches = torch.cat([patches, tokens.prefix[:, :1].expand_as(patches)], dim=-1)
+    # (B, h*w, C) -> (B, C, h*w) -> (B, C, h, w)
+    return patches.transpose(1, 2).reshape(len(patches), -1, *tokens.grid)
+
+
+def cls(tokens: Tokens) -> Tensor:
+    """The CLS token, (B, C)."""
+    return tokens.prefix[:, 0]
+
+
+def raw(tokens: Tokens) -> Tensor:
+    """All tokens, prefix first, (B, P + h*w, C)."""
+    return torch.cat([tokens.prefix, tokens.patches], dim=1)
+
+
+def avg_featmap(tokens: Tokens) -> Tensor:
+    """The mean of the patch tokens, (B, C)."""
+    return tokens.patches.mean(dim=1)
+
+
+FORMATTERS: dict[str, Callable[..., Tensor]] = {
+    'featmap': featmap,
+    'cls': cls,
+    'cls_token': cls,
+    'raw': raw,
+    'avg_featmap': avg_featmap,
+}

@@ -1,0 +1,240 @@
+"""Hooks for MMEngine's `Runner`: unreadable training images, loss and metric curves."""
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import BaseLoop, Runner
+
+from vit_backbones.files import write_whole
+
+VALIDATIONS = 'validations'  # key in the message hub, and so in every checkpoint
+
+
+class UnreadableDataError(RuntimeError):
+    """So many training images in a row cannot be read that training makes no sense."""
+
+
+class _Tolerant:
+    """A loading transform that answers `None` for what it cannot load and notes it in a file.
+
+    MMEngine's `BaseDataset` then takes another sample. A file, because worker processes load.
+    """
+
+    def __init__(self, transform: Any, notes: Path, max_in_a_row: int) -> None:
+        self.transform, self.notes, self.max_in_a_row = transform, notes, max_in_a_row
+        self.in_a_row = 0
+
+    def __call__(self, results: dict) -> dict | None:
+        try:
+            loaded = self.transform(results)
+        except Exception as error:
+            # Any exception: every decoder has its own. A mistake in the config fails on each image.
+            self._note(results, error)
+            return None
+        self.in_a_row = 0
+        return loaded
+
+    def __repr__(self) -> str:
+        return repr(self.transform)
+
+    def _note(self, results: dict, error: Exception) -> None:
+        loads_image = 'Annotation' not in type(self.transform).__name__
+        key = 'img_path' if loads_image or 'seg_map_path' not in results else 'seg_map_path'
+        path = str(results.get(key, 'an image without a path'))
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        # One write in append mode: lines of several processes do not mix.
+        with self.notes.open('a', encoding='utf-8') as file:
+            file.write(json.dumps([path, reason]) + '\n')
+        self.in_a_row += 1
+        if self.in_a_row >= self.max_in_a_row:
+            raise UnreadableDataError(
+                f'{self.in_a_row} training images in a row could not be read, the last one was '
+                f'{path} ({reason}); check the data, {self.notes} lists them'
+            )
+
+
+@HOOKS.register_module()
+class SkipUnreadableImagesHook(Hook):
+    """Skip training images that cannot be decoded, and say which.
+
+    Wraps the transforms named `Load...` of the training dataset, also inside dataset wrappers. An
+    image that fails is replaced by another sample. Its name and the reason are logged the first
+    time, the counts at the end; `unreadable_images.txt` in the log folder lists all.
+
+    Args:
+        max_in_a_row: So many failures without a success in one process end the training, at least
+            1. 100 in a row do not happen by chance unless nearly all images are broken.
+
+    Raises:
+        ValueError: If `max_in_a_row` is below 1.
+        UnreadableDataError: While training, by `max_in_a_row` failures in a row.
+    """
+
+    def __init__(self, *, max_in_a_row: int = 100) -> None:
+        if max_in_a_row < 1:
+            raise ValueError(f'max_in_a_row must be at least 1, got {max_in_a_row}')
+        self.max_in_a_row = max_in_a_row
+        self.counts: Counter[str] = Counter()
+        self._position = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Wrap the loading transforms."""
+        self._notes = Path(runner.log_dir) / 'unreadable_images.txt'
+        loop = runner.train_loop
+        wrapped = [self._wrap(dataset) for dataset in leaf_datasets(loop.dataloader.dataset)]
+        if any(wrapped) and hasattr(loop, 'dataloader_iterator'):
+            # An iteration-based loop has started its workers with the unwrapped dataset already.
+            loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Wrap again what another hook may have replaced."""
+        for dataset in leaf_datasets(runner.train_loop.dataloader.dataset):
+            self._wrap(dataset)
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Log the names met for the first time."""
+        if not is_main_process() or not self._notes.exists():
+            return
+        if self._notes.stat().st_size == self._position:
+            return
+        with self._notes.open(encoding='utf-8') as file:
+            file.seek(self._position)
+            lines = file.readlines()
+            self._position = file.tell()
+        for path, reason in map(json.loads, lines):
+            if path not in self.counts:
+                runner.logger.warning(f'skipped unreadable training image {path} ({reason})')
+            self.counts[path] += 1
+
+    def after_train(self, runner: Runner) -> None:
+        """Log how often each was skipped."""
+        self.after_train_iter(runner)
+        if self.counts:
+            names = (
+                f'{os.path.basename(path)} ({count} time{"s" * (count > 1)})'
+                for path, count in sorted(self.counts.items())
+            )
+            runner.logger.warning(
+                f'skipped {len(self.counts)} unreadable training image'
+                f'{"s" * (len(self.counts) > 1)}: {", ".join(names)}'
+            )
+
+    def _wrap(self, dataset: Any) -> bool:
+        """Wrap in place; whether anything was left to wrap."""
+        # Only MMEngine's datasets take another sample for None.
+        if not hasattr(dataset, '_rand_another') or not hasattr(dataset, 'pipeline'):
+            return False
+        transforms = dataset.pipeline.transforms
+        new = [i for i, t in enumerate(transforms) if type(t).__name__.startswith('Load')]
+        for i in new:
+            transforms[i] = _Tolerant(transforms[i], self._notes, self.max_in_a_row)
+        return bool(new)
+
+
+def leaf_datasets(dataset: Any) -> Iterator[Any]:
+    """Datasets inside wrappers such as `ConcatDataset`, or the dataset itself."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner == [None]:
+        yield dataset
+        return
+    for each in inner:
+        yield from leaf_datasets(each)
+
+
+@HOOKS.register_module()
+class CurvesHook(Hook):
+    """Draw the training loss and the validation metrics into a PNG in the work dir.
+
+    Drawn after each validation and at the end, from values that live in the message hub, so that
+    a resumed run continues its curves.
+
+    Args:
+        filename: Name of the picture.
+    """
+
+    def __init__(self, *, filename: str = 'curves.png') -> None:
+        self.filename = filename
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Note the metrics and draw."""
+        if not isinstance(runner._train_loop, BaseLoop):  # a validation without training
+            return
+        numbers = {
+            name: float(value)
+            for name, value in (metrics or {}).items()
+            if isinstance(value, (int, float, np.number))
+        }
+        entry = {'epoch': runner.epoch, 'iter': runner.iter, 'metrics': numbers}
+        runner.message_hub.update_info(VALIDATIONS, [*validations(runner), entry])
+        self._draw(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Draw once more: iterations may follow the last validation."""
+        self._draw(runner)
+
+    def _draw(self, runner: Runner) -> None:
+        if not is_main_process():
+            return
+        scalars = runner.message_hub.log_scalars
+        losses = scalars['train/loss'].data[0] if 'train/loss' in scalars else np.zeros(0)
+        content = io.BytesIO()
+        draw_curves(losses, validations(runner)).savefig(content, format='png')
+        write_whole(Path(runner.work_dir) / self.filename, content.getvalue())
+
+
+def validations(runner: Runner) -> list[dict[str, Any]]:
+    """Validations so far, those before a resume included.
+
+    Args:
+        runner: A runner that trained with `CurvesHook`.
+
+    Returns:
+        One `{'epoch': int, 'iter': int, 'metrics': {name: value}}` a validation, in order.
+    """
+    return runner.message_hub.get_info(VALIDATIONS, [])
+
+
+def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure:
+    """Draw the loss of each iteration and the metrics of each validation.
+
+    Args:
+        losses: (num_iterations,) training losses.
+        entries: As `validations` gives them.
+
+    Returns:
+        A figure of 1100 x 400 pixels, not tied to any display.
+    """
+    figure = Figure(figsize=(11, 4), dpi=100, layout='constrained')
+    left, right = figure.subplots(1, 2)
+    steps = np.arange(1, len(losses) + 1)
+    left.plot(steps, losses, color='tab:blue', alpha=0.3, label='each iteration')
+    window = max(1, len(losses) // 50)
+    if window > 1:
+        smooth = np.convolve(losses, np.full(window, 1 / window), mode='valid')
+        left.plot(steps[window - 1 :], smooth, color='tab:blue', label=f'mean of {window}')
+    left.set(title='training loss', xlabel='iteration')
+    for name in _main_metrics(entries):
+        points = [(e['iter'], e['metrics'][name]) for e in entries if name in e['metrics']]
+        right.plot(*zip(*points, strict=True), marker='.', label=name.split('/')[-1])
+    right.set(title='validation', xlabel='iteration')
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    return figure
+
+
+def _main_metrics(entries: Sequence[dict[str, Any]]) -> list[str]:
+    """Up to six names, without those by object size, which would hide the others."""
+    names = dict.fromkeys(name for entry in entries for name in entry['metrics'])
+    return [name for name in names if not name.endswith(('_s', '_m', '_l', 'time'))][:6]
