@@ -12,10 +12,13 @@ import pytest
 import torch
 from toy_task import write_toy_config
 
+from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
+
 REPOSITORY = Path(__file__).parents[1]
 
 
 def load(path):
+    allow_mmengine_checkpoints()
     return torch.load(path, weights_only=True)
 
 
@@ -23,7 +26,7 @@ def load(path):
 def trained(tmp_path_factory):
     """Folder of a finished training from another folder through the shell, and what it printed."""
     folder = tmp_path_factory.mktemp('trained')
-    write_toy_config(folder, 'toy')
+    write_toy_config(folder, 'toy', drawn=True)
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / 'tests')])
     run = subprocess.run(
         [sys.executable, REPOSITORY / 'tools/train.py', 'toy.py', '--seed', '5'],
@@ -114,7 +117,7 @@ def test_train__nothing_to_resume_starts_anew(train, tmp_path, capsys):
 
 def test_train__crash_in_training_keeps_its_traceback(train, tmp_path):
     stop = "custom_hooks = [dict(type='ToyStopHook', epoch=0, error='ValueError')]"
-    with pytest.raises(ValueError, match=''):
+    with pytest.raises(ValueError, match='a bug'):
         train([write_toy_config(tmp_path, 'crash', more=stop)])
 
 
@@ -141,6 +144,7 @@ def test_train__only_unreadable_images_end_with_one_line(train, tmp_path, capsys
 def test_train__iteration_based(train, tmp_path, capsys):
     more = """
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=4, val_interval=2)
+train_dataloader.update(sampler=dict(type='InfiniteSampler'))
 log_processor = dict(by_epoch=False)
 default_hooks.update(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2))
@@ -150,7 +154,15 @@ default_hooks.update(
     assert train([config, '--cfg-options', workers]) == 0
     out = capsys.readouterr().out
     assert re.search(r'skipped 1 unreadable training image: train0.png \(\d times?\)', out)
-    assert out.splitlines()[-1].startswith('done: mIoU 50.0 % · ')
+    assert out.splitlines()[-1].startswith('done: mIoU 50.0 % · ')  # without CurvesHook too
+
+
+def test_train__our_hooks_take_options_and_can_be_left_out(train, tmp_path):
+    config = write_toy_config(tmp_path, 'options', drawn=True)
+    hooks = ['default_hooks.curves=None', 'default_hooks.pictures.num_images=2']
+    assert train([config, '--cfg-options', 'train_cfg.max_epochs=1', *hooks]) == 0
+    assert not Path('work_dirs/options/curves.png').exists()
+    assert len(list(Path('work_dirs/options/predictions').glob('*'))) == 2
 
 
 def test_train__amp_without_a_gpu_is_one_line(train, tmp_path, capsys, monkeypatch):

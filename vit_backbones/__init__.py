@@ -11,8 +11,9 @@ mmcv_ops.install()
 panoptic_api.install()
 allow_mmengine_checkpoints()
 
+from vit_backbones import training  # noqa: E402
 from vit_backbones.backbone import ViTFeatBackbone  # noqa: E402
 from vit_backbones.necks import SimpleFeaturePyramid  # noqa: E402
 
 __version__ = '0.1.0'
-__all__ = ['SimpleFeaturePyramid', 'ViTFeatBackbone', '__version__']
+__all__ = ['SimpleFeaturePyramid', 'ViTFeatBackbone', '__version__', 'training']

@@ -1,7 +1,8 @@
 """The one backbone class: arguments, padding, freezing, output. Knows no model library."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import initialize
 from mmengine.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit_backbones.checkpoints import PositionTable, match, read_checkpoint
 from vit_backbones.checkpoints.matching import GRID_KEY
@@ -110,16 +111,20 @@ class ViTFeatBackbone(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if pretrained and checkpoint is not None:
+            raise ValueError('give pretrained=True or checkpoint=..., not both')
+        self.norm, self.cls_readout, self.pos_interp = norm, cls_readout, pos_interp
         if final_norm is not None:
-            norm = 'last' if final_norm else 'none'
+            self.norm = 'last' if final_norm else 'none'
         _check_choice('source', source, SOURCES)
         _check_choice('cls_readout', cls_readout, CLS_READOUTS)
         _check_choice('norm', norm, NORMS)
         _check_choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
-        if pretrained and checkpoint is not None:
-            raise ValueError('give pretrained=True or checkpoint=..., not both')
-        if out_stride is not None and out_stride < 1:
-            raise ValueError(f'out_stride must be at least 1, got {out_stride}')
+        self.model_name, self.allow_partial = model_name, allow_partial
+        self.in_channels = _int('in_channels', in_channels, 1)
+        self.out_stride = None if out_stride is None else _int('out_stride', out_stride, 1)
+        if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate!r}')
 
         self.source = SOURCES[source]()
         self.vit = self.source.build(
@@ -127,25 +132,18 @@ class ViTFeatBackbone(BaseModule):
             pretrained=pretrained,
             img_size=_pair('img_size', img_size),
             patch_size=_pair('patch_size', patch_size),
-            in_channels=in_channels,
+            in_channels=self.in_channels,
             drop_path_rate=drop_path_rate,
+            pos_interp=pos_interp,
         )
-        self.model_name, self.in_channels, self.allow_partial = model_name, in_channels, allow_partial
-        self.cls_readout, self.norm, self.out_stride = cls_readout, norm, out_stride
-        self.pos_interp, self.frozen_stages = pos_interp, frozen_stages
-        self._built_names = frozenset(self.vit.state_dict())
         self.depth = self.source.depth(self.vit)
+        has_blocks = f', because {model_name!r} has {self.depth} blocks'
+        self.frozen_stages = _int('frozen_stages', frozen_stages, -1, self.depth, has_blocks)
         self.out_indices = resolve_out_indices(out_indices, self.depth)
-        if not -1 <= frozen_stages <= self.depth:
-            raise ValueError(
-                f'frozen_stages must be in [-1, {self.depth}], because {model_name!r} has '
-                f'{self.depth} blocks, got {frozen_stages}'
-            )
+        self._built_names = frozenset(self.vit.state_dict())
         self._choose_cls_token(with_cls_token)
         self.out_type = out_type
         self._prune()
-        if self.source.position_name(self.vit) is not None:
-            self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
         if with_cp:
             self.source.set_checkpointing(self.vit)
         if checkpoint is not None:
@@ -194,7 +192,7 @@ class ViTFeatBackbone(BaseModule):
 
     @property
     def preprocess(self) -> dict[str, object]:
-        """`mean` and `std` (0-255) and `bgr_to_rgb` that the weights expect, for a data preprocessor."""
+        """`mean` and `std` (0-255) and `bgr_to_rgb` for a data preprocessor."""
         return self.source.preprocess(self.vit)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -234,6 +232,14 @@ class ViTFeatBackbone(BaseModule):
                 module.eval()
         return self
 
+    def apply(self, fn: Callable[[nn.Module], None]) -> 'ViTFeatBackbone':
+        """Call `fn` on every module, unless it would initialise weights that were loaded.
+
+        By this call the `init_cfg` of a parent reaches all layers below it.
+        """
+        initialises = getattr(fn, '__module__', None) == initialize.__module__
+        return self if self._is_init and initialises else super().apply(fn)
+
     def init_weights(self) -> None:
         """Apply `init_cfg` once; weights that were loaded stay as they are.
 
@@ -256,9 +262,9 @@ class ViTFeatBackbone(BaseModule):
         Not needed for running: forward resamples on the fly. Call it before an optimizer is built,
         since the parameter is a new one.
         """
-        self.source.set_input_size(self.vit, _pair('size', size))
+        self.source.set_input_size(self.vit, _pair('size', size), self.pos_interp)
         if hasattr(self, GRID_KEY):
-            self.position_grid = torch.tensor(self.source.grid(self.vit))
+            self.position_grid.copy_(torch.tensor(self.source.grid(self.vit)))
         self._freeze()
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
@@ -283,6 +289,8 @@ class ViTFeatBackbone(BaseModule):
         if with_cls_token is False and self.has_cls_token:
             self.source.drop_cls_token(self.vit)
             self._dropped_cls = True
+        if with_cls_token not in (None, True, False):
+            raise ValueError(f'with_cls_token must be None, True or False, got {with_cls_token!r}')
         if with_cls_token and not self.has_cls_token:
             raise ValueError(f'with_cls_token=True, but {self.model_name!r} has no CLS token')
         if self.cls_readout != 'ignore' and not self.has_cls_token:
@@ -292,7 +300,7 @@ class ViTFeatBackbone(BaseModule):
             )
 
     def _prune(self) -> None:
-        """Remove what no output needs, so that every parameter gets a gradient."""
+        """Remove what no output needs, so that every parameter gets a gradient; record the grid."""
         last = self.depth - 1
         normed = self.norm == 'all' or (self.norm == 'last' and last in self.out_indices)
         if normed and self.source.norm(self.vit) is None:
@@ -301,6 +309,8 @@ class ViTFeatBackbone(BaseModule):
                 logger='current',
             )
         self.source.prune(self.vit, max(self.out_indices), keep_norm=normed)
+        if self.source.position_name(self.vit) is not None:
+            self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
 
     def _normed(self, tokens: Tokens, index: int) -> Tokens:
         norm = self.source.norm(self.vit)
@@ -345,6 +355,7 @@ class ViTFeatBackbone(BaseModule):
     def _load(self, checkpoint: str | Path, prefix: str | None = None) -> None:
         tensors = read_checkpoint(checkpoint)
         if prefix is not None:
+            prefix = prefix.removesuffix('.') + '.'
             tensors = {
                 name.removeprefix(prefix): value
                 for name, value in tensors.items()
@@ -388,7 +399,7 @@ def resolve_out_indices(out_indices: int | str | Sequence[int], depth: int) -> t
 
     Raises:
         ValueError: For an unknown name, an index out of range, a duplicate, or no index at all.
-        TypeError: For anything that is no int, sequence of ints or name.
+        TypeError: For anything but ints.
     """
     presets = {
         'last4': tuple(range(depth - 4, depth)),
@@ -399,30 +410,33 @@ def resolve_out_indices(out_indices: int | str | Sequence[int], depth: int) -> t
         if depth < 4:
             raise ValueError(f'out_indices={out_indices!r} needs at least 4 blocks, got {depth}')
         return presets[out_indices]
-    indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-    if not all(isinstance(index, int) for index in indices):
-        raise TypeError(f'out_indices must hold ints, got {out_indices!r}')
-    for index in indices:
-        if not -depth <= index < depth:
-            raise ValueError(
-                f'out_indices must be in [{-depth}, {depth}), because the model has {depth} '
-                f'blocks, got {index}'
-            )
-    resolved = tuple(index % depth for index in indices)
+    indices = out_indices if isinstance(out_indices, Iterable) else [out_indices]
+    reason = f', because the model has {depth} blocks'
+    resolved = tuple(_int('out_indices', i, -depth, depth - 1, reason) % depth for i in indices)
     if not resolved or len(set(resolved)) < len(resolved):
         raise ValueError(f'out_indices must name different blocks, got {out_indices!r}')
     return resolved
 
 
-def _check_choice(name: str, value: object, allowed: Sequence[str] | dict) -> None:
-    if value not in allowed:
+def _check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+    if value not in tuple(allowed):
         raise ValueError(f'{name} must be one of {", ".join(map(repr, allowed))}, got {value!r}')
 
 
 def _pair(name: str, value: int | Sequence[int] | None) -> Grid | None:
     if value is None:
         return None
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise ValueError(f'{name} must be a positive int or (height, width), got {value!r}')
-    return pair
+    pair = tuple(value) if isinstance(value, Iterable) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f'{name} must be an int or (height, width), got {value!r}')
+    return tuple(_int(name, side, 1) for side in pair)
+
+
+def _int(name: str, value: object, low: int, high: int | None = None, reason: str = '') -> int:
+    """`value` as an int of [low, high]; NumPy's ints pass, bools do not."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f'{name} takes ints, got {value!r}')
+    if value < low or (high is not None and value > high):
+        bounds = f'at least {low}' if high is None else f'in [{low}, {high}]'
+        raise ValueError(f'{name} must be {bounds}{reason}, got {value}')
+    return int(value)

@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def train(
             _use_amp(cfg)
         if resume is not None:
             _resume(cfg, resume)
-        _add_hooks(cfg)
+        _add_hooks(cfg, _HOOKS)
         return _build(cfg, ('train', 'val'))
 
     def run(runner: QuietRunner) -> str:
@@ -117,6 +117,7 @@ def evaluate(
         if show_dir is not None:
             pictures = dict(type=_HOOKS['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.setdefault('default_hooks', {})['pictures'] = pictures
+        _add_hooks(cfg, ())
         return _build(cfg, ('test',))
 
     def run(runner: QuietRunner) -> str:
@@ -173,6 +174,7 @@ def _build(cfg: Config, splits: Sequence[str]) -> QuietRunner:
     """Draw the built-in data if the config wants it, check, and build the runner."""
     if cfg.get('builtin_data'):
         write_shapes(**cfg.builtin_data)
+    preflight.check_optimizer(cfg)
     preflight.check_files(cfg, splits)
     runner = QuietRunner.from_cfg(cfg)
     if cfg.get('load_from') and (cfg.get('resume') or 'test' in splits):
@@ -219,20 +221,20 @@ def find_last_checkpoint(work_dir: str | Path) -> Path | None:
     return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-def _add_hooks(cfg: Config) -> None:
-    """Add our hooks where a config has not got them; `default_hooks.curves=None` leaves one out."""
+def _add_hooks(cfg: Config, names: Iterable[str]) -> None:
+    """Add our hooks of these names where a config has not got them; `None` leaves one out."""
     hooks = cfg.setdefault('default_hooks', {})
     present = {hook.get('type') for hook in [*hooks.values(), *cfg.get('custom_hooks', [])] if hook}
     for name, kind in _HOOKS.items():
         if name in hooks and hooks[name] is None:
             del hooks[name]
-        elif kind not in present:
-            hooks[name] = dict(type=kind)
+        elif name in names and kind not in present:
+            hooks[name] = dict(type=kind) | (hooks.get(name) or {})
 
 
 def _result(runner: QuietRunner) -> str:
     """The last value of the main metric, and the best one if that was another."""
-    entries = validations(runner)
+    entries = validations(runner) or _last_validation(runner)
     if not entries:
         return 'trained without validation'
     saving = (runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}
@@ -247,6 +249,16 @@ def _result(runner: QuietRunner) -> str:
     unit = 'epoch' if runner.max_epochs > 1 else 'iter'
     when = f'{unit.replace("iter", "iteration")} {best[unit]}'
     return f'{result} (best {_value(name, best["metrics"][name])} at {when})'
+
+
+def _last_validation(runner: QuietRunner) -> list[dict[str, Any]]:
+    """What MMEngine itself remembers, for configs that leave `CurvesHook` out."""
+    metrics = {
+        name.removeprefix('val/'): buffer.current()
+        for name, buffer in runner.message_hub.log_scalars.items()
+        if name.startswith('val/') and not name.endswith('time')
+    }
+    return [{'metrics': metrics}] if metrics else []
 
 
 def _headline(metrics: dict[str, Any], wanted: Any = None) -> str:

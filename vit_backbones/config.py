@@ -1,6 +1,8 @@
 """Reading a config and the changes given on the command line, with errors that say what to do."""
 
+import contextlib
 import difflib
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -10,7 +12,7 @@ from typing import Any
 from mmengine import registry
 from mmengine.config import Config, DictAction
 from mmengine.optim import OptimWrapper
-from mmengine.registry import DefaultScope, Registry
+from mmengine.registry import Registry
 from mmengine.runner import (
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
@@ -37,6 +39,7 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
     ('env_cfg', (), {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}),
     (r'env_cfg\.mp_cfg', (set_multi_processing,), set()),
     (r'.*norm_cfg', (), {'requires_grad'}),
+    ('default_hooks', (), {'curves', 'pictures', 'skip_unreadable', 'visualization'}),
     (
         '',
         (Runner,),
@@ -179,11 +182,10 @@ def find_registered(name: str, scope: str | None = None) -> list[Callable[..., A
         name: As in a config, e.g. `'Mask2Former'` or `'mmdet.Mask2Former'`.
         scope: The config's `default_scope`.
     """
-    found = []
-    with DefaultScope.overwrite_default_scope(scope):
-        for root in _root_registries():
-            with root.switch_scope_and_registry(scope) as current:
-                found.append(current.get(name))
+    if scope:
+        with contextlib.suppress(ImportError):  # a scope that is not installed has no classes
+            importlib.import_module(f'{scope}.registry')
+    found = [root.children.get(scope, root).get(name) for root in _root_registries()]
     return [each for each in found if each is not None]
 
 

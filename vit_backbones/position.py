@@ -1,4 +1,4 @@
-"""Resampling of position tables and feature maps, grid to grid. Pure functions, no square assumed."""
+"""Pure resampling of position tables and feature maps, grid to grid; no square is assumed."""
 
 import math
 
@@ -29,7 +29,7 @@ def resample_positions(
         offset: Added to the new grid before the scale is taken, as in DINO and DINOv2 (0.1 there).
 
     Returns:
-        (1, num_prefix + new_h*new_w, C) in the table's dtype; the table itself when the grids agree.
+        (1, num_prefix + new_h*new_w, C) in the table's dtype; the table itself for equal grids.
 
     Raises:
         ValueError: If the table does not hold `num_prefix + h*w` rows.

@@ -1,7 +1,7 @@
 """What is wrong is told before any training starts: in one line, with exit code 2.
 
-`check_environment` needs nothing, `check_files` the config, `check_runner` the built model and
-datasets. `describe` turns an exception of the set-up into that line.
+`check_environment` needs nothing, `check_optimizer` and `check_files` the config, `check_runner`
+the built model and datasets. `describe` turns an exception of the set-up into that line.
 """
 
 import os
@@ -21,8 +21,9 @@ from torch import nn
 
 from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.checkpoints.matching import MIN_MATCHED
-from vit_backbones.config import close_names
+from vit_backbones.config import close_names, find_registered
 from vit_backbones.training.hooks import leaf_datasets
+from vit_backbones.wiring import check_wiring
 
 # Distributions that bring the same import name and overwrite each other's files
 _RIVALS = (
@@ -62,6 +63,20 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def check_optimizer(config: Config) -> None:
+    """Refuse an unknown optimizer, of which MMEngine says `None is not a callable object`.
+
+    Args:
+        config: The merged config.
+
+    Raises:
+        KeyError: As MMEngine's registries raise it.
+    """
+    kind = ((config.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
+    if isinstance(kind, str) and not find_registered(kind, config.get('default_scope')):
+        raise KeyError(f'{kind} is not in the mmengine::optimizer registry')
 
 
 def check_files(config: Config, splits: Sequence[str]) -> None:
@@ -191,8 +206,10 @@ def check_runner(runner: Runner, split: str) -> None:
         split: The data to be evaluated, `'val'` or `'test'`.
 
     Raises:
-        ValueError: If an image to be evaluated cannot be decoded.
+        ValueError: If the parts of the model do not fit, or an image to be evaluated cannot be
+            decoded.
     """
+    check_wiring(runner.model)
     if runner.rank == 0 and runner.cfg.get(f'{split}_dataloader') is not None:
         check_images(getattr(runner, f'{split}_loop').dataloader.dataset, split)
 

@@ -9,8 +9,17 @@ from typing import Any
 
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
+
+# What MMEngine says at each start or epoch and nobody needs to read
+_NOISE = (
+    'Exp name:',
+    'Distributed training is not used',
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    'paramwise_options -- ',  # one line a parameter
+)
 
 
 class TerminalFormatter(logging.Formatter):
@@ -28,7 +37,7 @@ class TerminalFormatter(logging.Formatter):
 def _fits_terminal(record: logging.LogRecord) -> bool:
     """Whether a record is shown: the dumps of many lines are for the log file alone."""
     text = record.getMessage()
-    return record.levelno > logging.INFO or not ('\n' in text or text.startswith('Exp name:'))
+    return not text.startswith(_NOISE) and (record.levelno > logging.INFO or '\n' not in text)
 
 
 class QuietRunner(Runner):
@@ -61,6 +70,17 @@ class QuietRunner(Runner):
         """Build a dataloader; what its dataset prints goes to the log file."""
         with _quiet_prints():
             return Runner.build_dataloader(*args, **kwargs)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the loop; hooks see its dataloader first, before an iteration-based one starts."""
+        if isinstance(self._train_dataloader, dict):
+            self._train_dataloader = self.build_dataloader(
+                self._train_dataloader,
+                seed=self.seed,
+                diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False),
+            )
+            self.call_hook('after_build_train_dataloader', dataloader=self._train_dataloader)
+        return super().build_train_loop(loop)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call a hook's method, and notice when set-up is over."""

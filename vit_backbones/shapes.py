@@ -1,8 +1,9 @@
 """The built-in dataset: textured, overlapping shapes, drawn and never downloaded.
 
-Class k is shape k filled with texture k; colours are random and tell nothing. A texture has one
-period in pixels at every object size, is anchored to the object's centre and stays upright while
-the outline rotates (so horizontal and vertical stripes remain two textures). A horizontal flip
+Class k is shape k filled with texture k; colours are random and tell nothing. Objects are cut out
+of textured sheets that lie on the image's raster: a texture has one period in pixels at every
+object size and place, and stays upright while the outline rotates (so horizontal and vertical
+stripes remain two textures); rings alone are drawn around the object's centre. A horizontal flip
 turns no texture into another. How hard the data are stands in one place, :class:`Difficulty`:
 
 ==================  ============================================================================
@@ -12,7 +13,7 @@ diameter, pixels    20-32 (30 % of the objects), 32-56 (45 %), 56-88 (25 %); uni
 rotation            up to 30 degrees either way, outline only
 visible part        at least 40 % of every object after overlap and border; the border cuts at
                     most 15 %
-texture period      8 pixels
+texture period      8 pixels along rows and columns
 colours             the two of an object at least 90 apart, each at least 60 from the mean of
                     what lies beneath (Euclidean distance of BGR values on 0-255)
 background          gradient between two random colours at a random angle
@@ -57,7 +58,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
 )  # fmt: skip
 
 _SPLITS = ('train', 'val')
-_FORMAT = 1  # raised whenever the same parameters would give other files
+_FORMAT = 2  # raised whenever the same parameters would give other files
 _MAX_TRIES = 40
 
 
@@ -158,14 +159,14 @@ def _outlines() -> dict[str, list[np.ndarray]]:
 
 _OUTLINES = _outlines()
 
-# (x, y, period) of pixel offsets from the object's centre -> where the second colour goes
+# (x, y, period) in pixels -> where the second colour goes
 _PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
     'checkerboard': lambda x, y, p: (x // (p / 2) + y // (p / 2)) % 2 == 1,
     'dots': lambda x, y, p: np.hypot(x % p - p / 2, y % p - p / 2) < 0.34 * p,
     'grid': lambda x, y, p: (x % p < p / 4) | (y % p < p / 4),
     'concentric': lambda x, y, p: np.hypot(x, y) % p < p / 2,
     'solid': lambda x, y, p: np.zeros(x.shape, dtype=bool),
-    'diagonal': lambda x, y, p: (x + y) / np.sqrt(2) % p < p / 2,
+    'diagonal': lambda x, y, p: (x + y) % p < p / 2,
     'vertical': lambda x, y, p: x % p < p / 2,
     'horizontal': lambda x, y, p: y % p < p / 2,
 }
@@ -276,9 +277,11 @@ def _paint(
         ):
             break
     y, x = np.nonzero(placed.mask)
-    pattern = _PATTERNS[TEXTURES[placed.label]]
-    is_second = pattern(x - placed.centre[0], y - placed.centre[1], difficulty.texture_period)
-    image[y, x] = np.stack([first, second])[is_second.astype(np.intp)]
+    texture = TEXTURES[placed.label]
+    if texture == 'concentric':
+        x, y = x - placed.centre[0], y - placed.centre[1]
+    is_second = _PATTERNS[texture](x, y, difficulty.texture_period)
+    image[placed.mask] = np.stack([first, second])[is_second.astype(np.intp)]
 
 
 def write_shapes(

@@ -1,11 +1,10 @@
 """Reading weight files without ever running code from them."""
 
 import pickle
-import zipfile
+import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -52,19 +51,17 @@ def _load(path: Path) -> object:
         if path.suffix == '.safetensors':
             return load_file(path)
         return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
-            reason = f'it needs code to be run: {_wanted(error)}'
-        else:
-            reason = 'it is no PyTorch file'
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).strip().split('\n')[0] or type(error).__name__
-    raise ValueError(
-        f'checkpoint {str(path)!r} cannot be read ({reason}); is it complete? ({path.stat().st_size:,} bytes)'
-    )
+    except Exception as error:  # damaged files make torch raise anything: IndexError, struct.error
+        raise ValueError(
+            f'checkpoint {str(path)!r} cannot be read: {_reason(error, path)}'
+        ) from error
 
 
-def _wanted(error: pickle.UnpicklingError) -> str:
-    """The line of torch's message that names what the file wanted to import."""
-    lines = str(error).split('\n')
-    return next((line.strip() for line in lines if 'GLOBAL' in line), lines[0])
+def _reason(error: Exception, path: Path) -> str:
+    # torch's message names what the file wanted to import
+    if wanted := re.search(r'GLOBAL (\S+)', str(error)):
+        return f'it wants to run {wanted[1]}, which is refused; save its tensors alone'
+    if isinstance(error, pickle.UnpicklingError):
+        return 'it is no PyTorch file'
+    line = str(error).strip().split('\n')[0] or type(error).__name__
+    return f'{line}; is it complete? ({path.stat().st_size:,} bytes)'

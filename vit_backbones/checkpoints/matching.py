@@ -27,8 +27,9 @@ class Report:
     Attributes:
         matched: Tensors of the model found in the file, fitted to the model's shapes.
         resized: Names among them whose shape was changed.
-        missing: Names of the model that the file lacks, with the shapes where these differ.
-        leftover: Names of the file that are neither in the model nor known heads or pruned parts.
+        missing: Names of the model that the file lacks or holds in another shape.
+        leftover: Names of the file that fit nowhere: neither in the model, or there with another
+            shape, nor known heads or pruned parts.
     """
 
     matched: dict[str, Tensor] = field(default_factory=dict)
@@ -51,13 +52,13 @@ class Report:
         if len(self.matched) < MIN_MATCHED * total:
             raise ValueError(
                 f'checkpoint {path!r} matches {len(self.matched)} of {total} tensors, 95 % are '
-                f'needed ({hint}); missing: {_first_ten(self.missing)}; unknown in the file: '
+                f'needed ({hint}); missing: {_first_ten(self.missing)}; of no use in the file: '
                 f'{_first_ten(self.leftover)}'
             )
         if self.leftover:
             raise ValueError(
-                f'checkpoint {path!r} holds {len(self.leftover)} tensors unknown to the model '
-                f'({hint}): {_first_ten(self.leftover)}'
+                f'checkpoint {path!r} holds {len(self.leftover)} tensors that fit nowhere in the '
+                f'model ({hint}): {_first_ten(self.leftover)}'
             )
 
 
@@ -131,7 +132,7 @@ def match(
     own.pop(GRID_KEY, None)
     embed = own.get(patch_embed)
     file_patch = (1, 1) if embed is None or embed.ndim != 4 else tuple(embed.shape[-2:])
-    report = Report()
+    report, misfits = Report(), []
     for name, target in model.items():
         tensor = own.pop(name, None)
         if tensor is None:
@@ -143,13 +144,15 @@ def match(
         elif positions is not None and name == positions.name:
             fitted = positions.fit(tensor, recorded, file_patch)
         if fitted.shape != target.shape:
-            report.missing.append(f'{name} {tuple(tensor.shape)} for {tuple(target.shape)}')
+            report.missing.append(name)
+            misfits.append(f'{name} {tuple(tensor.shape)} for {tuple(target.shape)}')
             continue
         report.matched[name] = fitted
         if fitted.shape != tensor.shape:
             report.resized.append(name)
     expected = set(built)
-    report.leftover = [n for n in own if n not in expected and not KNOWN_HEADS.match(n)]
+    unknown = [n for n in own if n not in expected and not KNOWN_HEADS.match(n)]
+    report.leftover = misfits + unknown
     return report
 
 

@@ -22,9 +22,10 @@ class Source(ABC):
         *,
         pretrained: bool,
         img_size: Grid | None,
-        patch_size: int | Grid | None,
+        patch_size: Grid | None,
         in_channels: int,
         drop_path_rate: float,
+        pos_interp: str,
     ) -> nn.Module:
         """Build the library's model without its classifier.
 
@@ -107,8 +108,8 @@ class Source(ABC):
         """State-dict key of the patch embedding's weight (C, in_channels, ph, pw)."""
 
     @abstractmethod
-    def set_input_size(self, vit: nn.Module, size: Grid) -> None:
-        """Resample the position table, for good, to the grid of an (H, W) image padded to the patch."""
+    def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
+        """Resample the position table, for good, to the grid of a padded (H, W) image."""
 
     @abstractmethod
     def set_checkpointing(self, vit: nn.Module) -> None:
@@ -116,4 +117,4 @@ class Source(ABC):
 
     @abstractmethod
     def preprocess(self, vit: nn.Module) -> dict[str, object]:
-        """Keys `mean`, `std` (0-255, RGB order) and `bgr_to_rgb`, as data preprocessors take them."""
+        """`mean`, `std` (0-255, RGB order) and `bgr_to_rgb`, as data preprocessors take them."""

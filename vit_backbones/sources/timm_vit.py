@@ -3,17 +3,21 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
+import contextlib
 import copy
 import difflib
+import math
 import re
 
 import timm
+from timm.layers import PatchEmbed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vit_backbones.position import Grid, resample_positions
 from vit_backbones.sources.base import Source
+from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.tokens import Tokens
 
 PlainViT = VisionTransformer | Eva
@@ -29,9 +33,10 @@ class TimmViT(Source):
         *,
         pretrained: bool,
         img_size: Grid | None,
-        patch_size: int | Grid | None,
+        patch_size: Grid | None,
         in_channels: int,
         drop_path_rate: float,
+        pos_interp: str,
     ) -> PlainViT:
         """Build by timm name, e.g. `'vit_base_patch16_224.mae'`, with dynamic input sizes.
 
@@ -47,9 +52,14 @@ class TimmViT(Source):
         try:
             # num_classes=0 drops the classifier; global_pool stays as it is, since '' would
             # invent a final norm that models pooling by average do not have
-            vit = timm.create_model(
-                model_name, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **options
-            )
+            with offline_if_unreachable() if pretrained else contextlib.nullcontext():
+                vit = timm.create_model(
+                    model_name,
+                    pretrained=pretrained,
+                    num_classes=0,
+                    dynamic_img_size=True,
+                    **options,
+                )
         except TypeError as error:
             raise ValueError(_NOT_PLAIN.format(model_name, error)) from error
         except Exception as error:
@@ -59,10 +69,11 @@ class TimmViT(Source):
                 f'no pretrained weights for {model_name!r}: {_first_line(error)}. Give a local '
                 f'file with checkpoint=..., or pretrained=False for random weights'
             ) from error
-        if type(vit) not in (VisionTransformer, Eva):
-            raise ValueError(_NOT_PLAIN.format(model_name, f'it is a {type(vit).__name__}'))
+        if type(vit) not in (VisionTransformer, Eva) or type(vit.patch_embed) is not PatchEmbed:
+            kind = f'it is a {type(vit).__name__} with {type(vit.patch_embed).__name__}'
+            raise ValueError(_NOT_PLAIN.format(model_name, kind))
         if img_size is not None:
-            self.set_input_size(vit, img_size)
+            self.set_input_size(vit, img_size, pos_interp)
         return vit
 
     def tokens(
@@ -73,14 +84,7 @@ class TimmViT(Source):
         grid = (images.shape[-2] // ph, images.shape[-1] // pw)
         num_prefix = self.num_prefix_tokens(vit)
         if pos_interp != 'timm' and vit.pos_embed is not None:
-            table = resample_positions(
-                vit.pos_embed,
-                self.grid(vit),
-                grid,
-                num_prefix=self.num_position_prefix(vit),
-                **self.interpolation(vit, pos_interp),
-            )
-            vit = _with_positions(vit, table, grid)
+            vit = _with_positions(vit, self._table(vit, grid, pos_interp), grid)
         outputs = vit.forward_intermediates(
             images,
             indices=indices,
@@ -170,10 +174,14 @@ class TimmViT(Source):
         """See `Source.patch_embed_name`."""
         return 'patch_embed.proj.weight'
 
-    def set_input_size(self, vit: nn.Module, size: Grid) -> None:
+    def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
         """See `Source.set_input_size`."""
-        padded = tuple(s + -s % p for s, p in zip(size, self.patch_size(vit), strict=True))
-        vit.set_input_size(img_size=padded)
+        ph, pw = self.patch_size(vit)
+        grid = (math.ceil(size[0] / ph), math.ceil(size[1] / pw))
+        table = None if vit.pos_embed is None else self._table(vit, grid, pos_interp).detach()
+        vit.set_input_size(img_size=(grid[0] * ph, grid[1] * pw))
+        if table is not None:
+            vit.pos_embed.data = table  # timm's own is antialiased
 
     def set_checkpointing(self, vit: nn.Module) -> None:
         """See `Source.set_checkpointing`; timm's own, non-reentrant."""
@@ -192,6 +200,16 @@ class TimmViT(Source):
             'bgr_to_rgb': True,
         }
 
+    def _table(self, vit: PlainViT, grid: Grid, pos_interp: str) -> Tensor:
+        """The model's position table at another grid."""
+        return resample_positions(
+            vit.pos_embed,
+            self.grid(vit),
+            grid,
+            num_prefix=self.num_position_prefix(vit),
+            **self.interpolation(vit, pos_interp),
+        )
+
 
 _NOT_PLAIN = (
     'timm model {!r} cannot be used: {}. Only the plain ViTs of timm.models.vision_transformer and '
@@ -204,10 +222,18 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_name(model_name: str) -> None:
-    architecture = model_name.split('.')[0]
-    if ':' in model_name or timm.is_model(architecture):
+    architecture = str(model_name).split('.')[0]
+    if ':' in architecture:
         return
-    plain = timm.list_models(module='vision_transformer') + timm.list_models(module='eva')
+    if timm.is_model(architecture):
+        try:
+            timm.models.get_pretrained_cfg(model_name)
+        except RuntimeError as error:
+            tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
+            raise ValueError(f'{_first_line(error)} Those with weights: {tags}') from error
+        return
+    modules = ('vision_transformer', 'deit', 'eva')
+    plain = [name for module in modules for name in timm.list_models(module=module)]
     close = difflib.get_close_matches(architecture, plain, n=3, cutoff=0.4)
     raise ValueError(
         f'unknown model_name {model_name!r} for source timm; '

@@ -14,10 +14,12 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
+from torch.utils.data import DataLoader
 
 from vit_backbones.files import write_whole
 
-VALIDATIONS = 'validations'  # key in the message hub, and so in every checkpoint
+# Key in the message hub, and so in every checkpoint; MMEngine logs those that begin with `val`
+VALIDATIONS = 'metric_history'
 
 
 class UnreadableDataError(RuntimeError):
@@ -87,14 +89,22 @@ class SkipUnreadableImagesHook(Hook):
         self.counts: Counter[str] = Counter()
         self._position = 0
 
-    def before_train(self, runner: Runner) -> None:
-        """Wrap the loading transforms."""
+    def after_build_train_dataloader(self, runner: Runner, dataloader: DataLoader) -> None:
+        """Wrap the loading transforms; `QuietRunner` calls this before any worker starts."""
         self._notes = Path(runner.log_dir) / 'unreadable_images.txt'
+        for dataset in leaf_datasets(dataloader.dataset):
+            self._wrap(dataset)
+
+    def before_train(self, runner: Runner) -> None:
+        """Wrap them under MMEngine's own runner."""
         loop = runner.train_loop
-        wrapped = [self._wrap(dataset) for dataset in leaf_datasets(loop.dataloader.dataset)]
-        if any(wrapped) and hasattr(loop, 'dataloader_iterator'):
-            # An iteration-based loop has started its workers with the unwrapped dataset already.
-            loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+        self._notes = Path(runner.log_dir) / 'unreadable_images.txt'
+        new = [self._wrap(dataset) for dataset in leaf_datasets(loop.dataloader.dataset)]
+        if any(new) and hasattr(loop, 'dataloader_iterator') and loop.dataloader.num_workers:
+            runner.logger.warning(
+                'unreadable training images will not be skipped: the workers of an iteration-based '
+                'loop have started already; train with tools/train.py'
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Wrap again what another hook may have replaced."""
@@ -217,8 +227,9 @@ def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure
     figure = Figure(figsize=(11, 4), dpi=100, layout='constrained')
     left, right = figure.subplots(1, 2)
     steps = np.arange(1, len(losses) + 1)
-    left.plot(steps, losses, color='tab:blue', alpha=0.3, label='each iteration')
     window = max(1, len(losses) // 50)
+    alpha = 1 if window == 1 else 0.3
+    left.plot(steps, losses, color='tab:blue', alpha=alpha, label='each iteration')
     if window > 1:
         smooth = np.convolve(losses, np.full(window, 1 / window), mode='valid')
         left.plot(steps[window - 1 :], smooth, color='tab:blue', label=f'mean of {window}')

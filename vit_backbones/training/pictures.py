@@ -194,7 +194,7 @@ def _write(panel: np.ndarray, text: str, corner: tuple[int, int]) -> None:
     """White letters with a dark rim, readable on anything."""
     for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(
-            panel, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.4, color, thickness, cv2.LINE_AA
+            panel, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, thickness, cv2.LINE_AA
         )
 
 

@@ -56,9 +56,7 @@ model = dict(
             return_intermediate=True,
             num_layers=3,
             layer_cfg=dict(
-                self_attn_cfg=dict(
-                    embed_dims=channels, num_heads=8, dropout=0.0, batch_first=True
-                ),
+                self_attn_cfg=dict(embed_dims=channels, num_heads=8, dropout=0.0, batch_first=True),
                 cross_attn_cfg=dict(
                     embed_dims=channels, num_heads=8, dropout=0.0, batch_first=True
                 ),

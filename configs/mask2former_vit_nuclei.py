@@ -1,0 +1,27 @@
+_base_ = [
+    '_base_/models/mask2former_light.py',
+    '_base_/datasets/nuclei.py',
+    '_base_/schedules/adamw_cosine_10e.py',
+    '_base_/runtime.py',
+]
+num_classes = 1
+num_queries = 200
+model = dict(
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
+    backbone=dict(
+        type='ViTFeatBackbone',
+        model_name='vit_tiny_patch16_224',
+        checkpoint='{{$VIT_TINY:weights/vit_tiny_patch16_224.safetensors}}',
+        out_indices='even4',
+        norm='all',
+    ),
+    neck=dict(in_channels=[192] * 4, in_strides=16),
+    panoptic_head=dict(
+        num_things_classes=num_classes,
+        num_queries=num_queries,
+        loss_cls=dict(class_weight=[1.0] * num_classes + [0.1]),
+    ),
+    panoptic_fusion_head=dict(num_things_classes=num_classes),
+    test_cfg=dict(max_per_image=num_queries),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))))

@@ -1,0 +1,25 @@
+_base_ = [
+    '_base_/models/upernet_light.py',
+    '_base_/datasets/shapes_semantic.py',
+    '_base_/schedules/adamw_cosine_10e.py',
+    '_base_/runtime.py',
+]
+model = dict(
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, size=(128, 192)),
+    backbone=dict(
+        type='ViTFeatBackbone',
+        model_name='vit_tiny_patch16_224',
+        img_size=(128, 192),
+        patch_size=8,
+        out_indices=3,
+        norm='all',
+    ),
+    neck=dict(in_channels=192, in_strides=8),
+    decode_head=dict(num_classes=9),
+)
+max_epochs = 4
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=60),
+    dict(type='CosineAnnealingLR', eta_min=0.0, end=max_epochs, convert_to_iter_based=True),
+]

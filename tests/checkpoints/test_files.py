@@ -1,0 +1,108 @@
+"""Reading weight files: every kind that is known, and one clear line for all others."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from safetensors.torch import save_file
+
+from vit_backbones.checkpoints import read_checkpoint
+
+TENSORS = {'a.weight': torch.arange(6.0).reshape(2, 3), 'b': torch.ones(300)}
+
+
+class Evil:
+    """Runs a command where a pickle is loaded without care."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
+
+
+def check_same(read):
+    assert read.keys() == TENSORS.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.pt', '.bin', '.ckpt'])
+@pytest.mark.parametrize('zipped', [True, False])
+def test_reads_torch_files(suffix, zipped, tmp_path):
+    path = tmp_path / f'a{suffix}'
+    torch.save(TENSORS, path, _use_new_zipfile_serialization=zipped)
+    check_same(read_checkpoint(str(path)))
+
+
+def test_reads_safetensors(tmp_path):
+    save_file(TENSORS, tmp_path / 'a.safetensors')
+    check_same(read_checkpoint(tmp_path / 'a.safetensors'))
+
+
+@pytest.mark.parametrize('wrapper', ['state_dict', 'model', 'teacher', 'model_state'])
+def test_opens_wrappers_and_leaves_out_what_is_no_tensor(wrapper, tmp_path):
+    torch.save({wrapper: {**TENSORS, 'epoch': 3}, 'optimizer': {}}, tmp_path / 'a.pth')
+    check_same(read_checkpoint(tmp_path / 'a.pth'))
+
+
+def test_reads_what_mmengines_runner_saves(tmp_path):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    content = dict(
+        meta=dict(epoch=1, iter=2),
+        state_dict=TENSORS,
+        message_hub=dict(log_scalars={'train/loss': history}, runtime_info={}),
+    )
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    check_same(read_checkpoint(tmp_path / 'epoch_1.pth'))
+
+
+def saved(name):
+    def make(path):
+        if name == 'a.safetensors':
+            save_file(TENSORS, path)
+        else:
+            torch.save(TENSORS, path)
+        path.write_bytes(path.read_bytes()[:-700])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ('name', 'make', 'message'),
+    [
+        ('a.pth', lambda path: path.mkdir(), 'is no .pth'),
+        ('a.npy', lambda path: path.touch(), 'is no .pth, .pt, .bin, .ckpt, .safetensors file'),
+        ('a.pth', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
+        ('a.safetensors', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
+        ('a.pth', lambda path: path.write_text('<html>not found'), 'it is no PyTorch file'),
+        ('a.safetensors', lambda path: path.write_text('<html>not found'), 'is it complete'),
+        ('a.pth', saved('a.pth'), 'is it complete'),
+        ('a.safetensors', saved('a.safetensors'), 'is it complete'),
+        ('a.pth', lambda path: path.write_bytes(b'\x80\x02.'), 'is it complete'),
+        ('a.pth', lambda path: torch.save({'epoch': 1}, path), 'holds no tensors'),
+        ('a.pth', lambda path: torch.save(torch.ones(2), path), 'holds no tensors'),
+    ],
+)
+def test_other_files_get_one_line_with_their_name(name, make, message, tmp_path):
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_checkpoint(path)
+    assert str(caught.value).startswith(f"checkpoint '{path}'")
+    assert '\n' not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint '.*/a.pth' does not exist"):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize('dump', [torch.save, lambda o, path: path.write_bytes(pickle.dumps(o, 2))])
+def test_code_in_a_file_is_not_run(dump, tmp_path):
+    trace = tmp_path / 'trace'
+    dump({'state_dict': {'evil': Evil(trace)}}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r'it wants to run posix\.system, which is refused'):
+        read_checkpoint(tmp_path / 'a.pth')
+    assert not trace.exists()

@@ -1,0 +1,89 @@
+"""Small ViTs with weights that show every mistake, and the comparison with timm."""
+
+from functools import partial
+from unittest import mock
+
+import timm
+import torch
+import torch.nn.functional as F
+
+from vit_backbones import ViTFeatBackbone
+
+TINY = 'vit_tiny_patch16_224'
+
+
+def redraw(module, seed=0):
+    """Draw weights under which each part of a model matters.
+
+    At their default initialisation LayerScale is 1e-5, biases and tokens are zero: such a model
+    gives almost the same output with all of its blocks deleted.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, param in module.named_parameters():
+        noise = torch.randn(param.shape, generator=generator)
+        if 'gamma' in name:  # LayerScale
+            drawn = torch.ones_like(param)
+        elif name.endswith(('token', 'pos_embed')):
+            drawn = 0.5 * noise
+        elif 'rope' in name:
+            drawn = param * (1 + 0.1 * noise)
+        elif param.ndim > 1:
+            drawn = noise / param[0].numel() ** 0.5
+        else:
+            drawn = 0.3 * noise + name.endswith('weight')
+        param.data = drawn.detach().to(param)
+    return module
+
+
+def timm_vit(name=TINY, *, depth=4, width=None, **options):
+    """A stock timm model of reduced depth and width, redrawn."""
+    if width:
+        options |= dict(embed_dim=width, num_heads=3)
+    options = dict(num_classes=0, dynamic_img_size=True, depth=depth) | options
+    return redraw(timm.create_model(name, **options)).eval()
+
+
+def backbone(name=TINY, *, depth=4, width=None, timm_options=(), **options):
+    """A ViTFeatBackbone over a timm model of reduced depth and width, redrawn."""
+    reduced = dict(timm_options, depth=depth)
+    if width:
+        reduced |= dict(embed_dim=width, num_heads=3)
+    smaller = partial(timm.create_model, **reduced)
+    with mock.patch.object(timm, 'create_model', lambda *args, **kw: smaller(*args, **kw)):
+        built = ViTFeatBackbone(name, **options)
+    if options.get('checkpoint') is None:
+        redraw(built)
+    return built.eval()
+
+
+def copy_weights(vit, weights):
+    """Load what a pruned model has from the state dict of an unpruned one."""
+    vit.load_state_dict({name: weights[name] for name in vit.state_dict()})
+
+
+def images(*size, channels=3, batch=1):
+    return torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(1))
+
+
+def pad(x, ph, pw=None):
+    return F.pad(x, (0, -x.shape[-1] % (pw or ph), 0, -x.shape[-2] % ph))
+
+
+def timm_layers(vit, x, indices, norm=False):
+    """All tokens after each block, prefix first, of an image padded to the patch."""
+    outputs = vit.forward_intermediates(
+        pad(x, *vit.patch_embed.patch_size),
+        indices=indices,
+        return_prefix_tokens=vit.num_prefix_tokens > 0,
+        norm=norm,
+        output_fmt='NLC',
+        intermediates_only=True,
+    )
+    return [torch.cat([o[1], o[0]], dim=1) if isinstance(o, tuple) else o for o in outputs]
+
+
+def error(out, reference):
+    """Largest difference in units of what is tolerated; at most 1 is equal."""
+    assert out.shape == reference.shape
+    limit = 1e-5 * max(1, reference.abs().max().item())
+    return (out - reference).abs().max().item() / limit

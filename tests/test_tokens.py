@@ -1,0 +1,51 @@
+"""The forms of the output, from tokens whose values tell where they lie."""
+
+import pytest
+import torch
+
+from vit_backbones.tokens import FORMATTERS, Tokens, featmap
+
+GRID = (2, 3)
+
+
+def tokens(num_prefix=2):
+    """Patch (row, column) of image b holds (b, row, column, 1); prefix token p holds -1 - p."""
+    patches = [[b, row, column, 1] for b in (0, 1) for row in range(2) for column in range(3)]
+    prefix = -1.0 - torch.arange(num_prefix)[None, :, None].expand(2, num_prefix, 4)
+    return Tokens(torch.tensor(patches).float().reshape(2, 6, 4), prefix, GRID)
+
+
+def test_featmap_puts_each_patch_at_its_row_and_column():
+    maps = featmap(tokens())
+    assert maps.shape == (2, 4, *GRID)
+    for b, row, column in [(0, 0, 2), (1, 1, 0), (1, 0, 1)]:
+        assert maps[b, :, row, column].tolist() == [b, row, column, 1]
+
+
+def test_featmap_adds_the_cls_token_not_a_register():
+    assert torch.equal(featmap(tokens(), 'add'), featmap(tokens()) - 1)
+
+
+def test_featmap_puts_the_cls_token_behind_the_channels():
+    maps = featmap(tokens(), 'concat')
+    assert torch.equal(maps[:, :4], featmap(tokens()))
+    assert torch.equal(maps[:, 4:], torch.full((2, 4, *GRID), -1.0))
+
+
+@pytest.mark.parametrize('name', ['cls', 'cls_token'])
+def test_cls_is_the_first_prefix_token(name):
+    assert torch.equal(FORMATTERS[name](tokens()), torch.full((2, 4), -1.0))
+
+
+@pytest.mark.parametrize('num_prefix', [0, 1, 5])
+def test_raw_is_prefix_then_patches(num_prefix):
+    given = tokens(num_prefix)
+    out = FORMATTERS['raw'](given)
+    assert out.shape == (2, num_prefix + 6, 4)
+    assert torch.equal(out[:, :num_prefix], given.prefix)
+    assert torch.equal(out[:, num_prefix:], given.patches)
+
+
+def test_avg_featmap_is_the_mean_of_patches_alone():
+    expected = [[b, 0.5, 1, 1] for b in (0, 1)]
+    assert FORMATTERS['avg_featmap'](tokens()).tolist() == expected

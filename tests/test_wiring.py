@@ -1,0 +1,64 @@
+"""Parts that do not fit are refused, naming both sides."""
+
+import pytest
+from mmengine.model import BaseModel
+from torch import nn
+
+from vit_backbones import SimpleFeaturePyramid, ViTFeatBackbone
+from vit_backbones.wiring import check_wiring
+
+
+class _Decoder(nn.Module):
+    in_index = (0, 1)
+    in_channels = (32, 32)
+
+
+class _Segmenter(BaseModel):
+    def __init__(self, backbone: nn.Module, neck: nn.Module | None, head: nn.Module | None) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.decode_head = backbone, neck, head
+
+    def forward(self) -> None:
+        """Nothing is run here."""
+
+
+def _vit(**options: object) -> ViTFeatBackbone:
+    return ViTFeatBackbone('vit_tiny_patch16_224', **{'out_indices': (0, 1), **options})
+
+
+def _neck(channels: int = 192, strides: int = 16) -> SimpleFeaturePyramid:
+    return SimpleFeaturePyramid(
+        [channels] * 2, 32, in_strides=strides, out_strides=(8, 16), norm_cfg=None
+    )
+
+
+def test_what_fits_passes() -> None:
+    assert check_wiring(_Segmenter(_vit(), _neck(), _Decoder())) is None
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'neck', 'message'),
+    [
+        (dict(out_type='cls'), {}, r"backbone\.out_type='cls' under a neck.*'featmap'"),
+        ({}, dict(channels=64), r'channels \[192, 192\], but neck\.in_channels is \[64, 64\]'),
+        ({}, dict(strides=8), r'strides \[16, 16\], but neck\.in_strides is \[8, 8\]'),
+        (dict(out_indices=0), {}, r'channels \[192\], but neck\.in_channels is \[192, 192\]'),
+    ],
+)
+def test_neck_that_does_not_fit(backbone: dict, neck: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_wiring(_Segmenter(_vit(**backbone), _neck(**neck), _Decoder()))
+
+
+def test_head_that_does_not_fit() -> None:
+    with pytest.raises(ValueError, match=r'channels \[192, 192\], but decode_head\.in_channels'):
+        check_wiring(_Segmenter(_vit(), None, _Decoder()))
+
+
+def test_out_type_under_a_head_alone() -> None:
+    with pytest.raises(ValueError, match=r"out_type='raw' under a decode_head"):
+        check_wiring(_Segmenter(_vit(out_type='raw'), None, _Decoder()))
+
+
+def test_other_backbones_pass() -> None:
+    assert check_wiring(_Segmenter(nn.Identity(), _neck(), None)) is None

@@ -1,0 +1,80 @@
+"""Whether the parts of a built model fit: what the backbone gives against what the rest takes."""
+
+from collections.abc import Sequence
+
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from vit_backbones.backbone import ViTFeatBackbone
+from vit_backbones.necks import SimpleFeaturePyramid
+
+_TAKERS = ('neck', 'decode_head', 'panoptic_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head')
+
+
+def check_wiring(model: nn.Module) -> None:
+    """Refuse a model whose neck or head would get the wrong tensors from a `ViTFeatBackbone`.
+
+    Args:
+        model: A built detector or segmenter; models without a `ViTFeatBackbone` pass.
+
+    Raises:
+        ValueError: If the outputs are no feature maps, or their number, channels or strides differ
+            from what the next part takes; both are named.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    backbone = getattr(model, 'backbone', None)
+    takers = [name for name in _TAKERS if getattr(model, name, None) is not None]
+    if not isinstance(backbone, ViTFeatBackbone) or not takers:
+        return
+    if backbone.out_type != 'featmap':
+        raise ValueError(
+            f'backbone.out_type={backbone.out_type!r} under a {takers[0]}, which takes feature '
+            f"maps: use out_type='featmap'"
+        )
+    channels, strides = backbone.out_channels, backbone.strides
+    giver = 'backbone'
+    if 'neck' in takers:
+        neck = model.neck
+        _compare('channels', giver, channels, 'neck.in_channels', _listed(neck, 'in_channels'))
+        _compare('strides', giver, strides, 'neck.in_strides', _listed(neck, 'in_strides'))
+        if not isinstance(neck, SimpleFeaturePyramid):
+            return
+        giver, strides = 'neck', neck.strides
+        channels = (neck.out_channels,) * len(strides)
+    head = getattr(model, 'decode_head', None)
+    if isinstance(head, nn.ModuleList):
+        head = head[0]
+    if head is not None:
+        _check_decode_head(head, giver, channels)
+    decoder = getattr(getattr(model, 'panoptic_head', None), 'pixel_decoder', None)
+    if decoder is not None:
+        taken = _listed(decoder, 'strides')
+        _compare('strides', giver, strides, 'panoptic_head.strides', taken)
+
+
+def _check_decode_head(head: nn.Module, giver: str, channels: Sequence[int]) -> None:
+    """Compare with the maps that an mmseg head picks by `in_index`."""
+    picked = _listed(head, 'in_index') or (-1,)
+    if not all(-len(channels) <= index < len(channels) for index in picked):
+        raise ValueError(
+            f'decode_head.in_index={list(picked)}, but the {giver} gives {len(channels)} maps'
+        )
+    given = [channels[index] for index in picked]
+    _compare('channels', giver, given, 'decode_head.in_channels', _listed(head, 'in_channels'))
+
+
+def _listed(module: nn.Module, name: str) -> tuple | None:
+    value = getattr(module, name, None)
+    if value is None:
+        return None
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _compare(
+    what: str, giver: str, given: Sequence[int], taker: str, taken: Sequence[int] | None
+) -> None:
+    if taken is not None and list(given) != list(taken):
+        raise ValueError(
+            f'the {giver} gives maps of {what} {list(given)}, but {taker} is {list(taken)}: make '
+            f'them equal'
+        )
