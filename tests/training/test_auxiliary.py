@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
 import vit_backbones  # noqa: F401  (mmcv's operators)
-from mmdet.structures import DetDataSample
-from mmdet.structures.mask import BitmapMasks
 from vit_backbones.training.auxiliary import AuxiliaryMask2Former
 
 

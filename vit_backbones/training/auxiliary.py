@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.registry import MODELS
-from torch import Tensor, nn
-
 from mmdet.models.detectors import Mask2Former
 from mmdet.structures import SampleList
+from mmengine.registry import MODELS
+from torch import Tensor, nn
 
 
 @MODELS.register_module()
