@@ -14,6 +14,8 @@ model = dict(
         num_classes=11,
         dropout_ratio=0.1,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+        loss_decode=dict(
+            type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True, loss_weight=1.0
+        ),
     ),
 )

@@ -32,9 +32,10 @@ def _load(name: str) -> Config:
 
 def _batch(cfg: Config) -> dict[str, list[Any]]:
     """Two images with a bright rectangle each, packed as the config's toolbox does."""
-    image = torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8)
-    image[:, 16:48, 24:72] = 200
-    mask = (image[0] > 0).numpy()
+    images = torch.randint(0, 100, (2, 3, HEIGHT, WIDTH), dtype=torch.uint8)
+    images[:, :, 16:48, 24:72] += 100
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[16:48, 24:72] = True
     shapes = dict(img_shape=mask.shape, ori_shape=mask.shape, batch_input_shape=mask.shape)
     if cfg.default_scope == 'mmseg':
         from mmseg.structures import SegDataSample
@@ -52,7 +53,7 @@ def _batch(cfg: Config) -> dict[str, list[Any]]:
             labels=torch.tensor([0]),
             masks=BitmapMasks(mask[None].astype(np.uint8), HEIGHT, WIDTH),
         )
-    return dict(inputs=[image, image.clone()], data_samples=[sample, sample.clone()])
+    return dict(inputs=list(images), data_samples=[sample, sample.clone()])
 
 
 @pytest.mark.parametrize('name', CONFIGS)
