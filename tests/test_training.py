@@ -1,0 +1,148 @@
+"""The shipped configs through tools/train.py and tools/test.py, on a few drawn images."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vit_backbones import ViTFeatBackbone
+from vit_backbones.checkpoints import read_checkpoint
+from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
+
+ROOT = Path(__file__).resolve().parents[1]
+MASK2FORMER = str(ROOT / 'configs/mask2former_vit.py')
+UPERNET = str(ROOT / 'configs/upernet_vit.py')
+DATA = Path(os.environ.get('VIT_BACKBONES_DATA', ROOT.parent / 'shared'))
+WEIGHTS = DATA / 'weights/vit_tiny_patch16_224.safetensors'
+TINY = ['builtin_data.num_train=4', 'builtin_data.num_val=2', 'model.backbone.out_indices=0']
+QUICK = [
+    *TINY,
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'train_dataloader.batch_size=2',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+]
+
+
+def _command(config, *options):
+    return [config, '--cfg-options', *QUICK, *options]
+
+
+@pytest.mark.parametrize(
+    ('config', 'metric', 'options'),
+    [
+        (MASK2FORMER, r'segm_mAP \d\.\d{3}', ['model.auxiliary_iters=1']),
+        (UPERNET, r'mIoU \d+\.\d %', []),
+    ],
+    ids=['mask2former', 'upernet'],
+)
+def test_train_then_test(train, evaluate, capsys, config, metric, options):
+    once = ['train_cfg.max_epochs=1', 'param_scheduler.1.end=1', 'train_cfg.val_interval=1']
+    assert train(_command(config, *once, *options)) == 0
+    name = Path(config).stem
+    line = rf'done: {metric} · .* · work_dirs/{name}'
+    assert re.fullmatch(line, capsys.readouterr().out.splitlines()[-1])
+    assert {'curves.png', 'epoch_1.pth'} <= set(os.listdir(f'work_dirs/{name}'))
+    code = evaluate(
+        [config, f'work_dirs/{name}/epoch_1.pth', '--show-dir', 'seen', *_command('')[1:]]
+    )
+    assert code == 0
+    assert len(os.listdir('seen')) == 2
+    assert re.match(rf'done: {metric}', capsys.readouterr().out.splitlines()[-1])
+
+
+def test_loaded_weights_survive_50_steps_at_lr_0(train, tmp_path):
+    if not WEIGHTS.exists():
+        pytest.skip(f'{WEIGHTS} is absent; VIT_BACKBONES_DATA names the folder of data and weights')
+    still = [
+        f'model.backbone.checkpoint={WEIGHTS}',
+        'model.backbone.patch_size=16',
+        'model.backbone.img_size=224',
+        'model.neck.in_strides=16',
+        'optim_wrapper.optimizer.lr=0.0',
+        'train_dataloader.batch_size=2',
+        'train_cfg.max_epochs=25',
+        'train_cfg.val_interval=25',
+        'param_scheduler.1.end=25',
+        'default_hooks.checkpoint.interval=25',
+    ]
+    assert train(_command(UPERNET, *still)) == 0
+    allow_mmengine_checkpoints()
+    saved = read_checkpoint('work_dirs/upernet_vit/epoch_25.pth')
+    assert torch.load('work_dirs/upernet_vit/epoch_25.pth', weights_only=True)['meta']['iter'] == 50
+    vit = {k.removeprefix('backbone.vit.'): v for k, v in saved.items() if 'backbone.vit.' in k}
+    original = load_file(WEIGHTS)
+    assert len(vit) > 15
+    assert all(torch.equal(value, original[name]) for name, value in vit.items())
+
+
+BAD = {
+    'unknown name': (
+        ['backbone.model_name=vit_tny'],
+        r"unknown model_name 'vit_tny'.*closest: vit_t",
+    ),
+    'index': (['backbone.out_indices=12'], r'out_indices must be in \[-12, 11\].*got 12'),
+    'no cls': (
+        ['backbone.model_name=vit_base_patch16_siglip_224', 'backbone.out_type=cls'],
+        r"out_type='cls' needs a CLS token.*avg_featmap",
+    ),
+    'out_type under a neck': (['backbone.out_type=raw'], r"out_type='raw' under a neck.*'featmap'"),
+    'wrong out_type': (['backbone.out_type=map'], r"out_type must be one of 'featmap'.*got 'map'"),
+    'neck channels': (['neck.in_channels=64'], r'channels \[192\], but neck.in_channels is \[64\]'),
+    'neck strides': (['neck.in_strides=16'], r'strides \[8\], but neck.in_strides is \[16\]'),
+    'no checkpoint': (['backbone.checkpoint=gone.pth'], r"checkpoint 'gone.pth' does not exist"),
+    'truncated': (['backbone.checkpoint=cut.safetensors'], r"'cut.safetensors' cannot be read"),
+    'other weights': (
+        ['backbone.checkpoint=other.safetensors'],
+        r'matches \d of \d+ tensors, 95 %',
+    ),
+    'option': (['backbone.out_indces=1'], r'out_indces.*out_indices'),
+}
+
+
+@pytest.mark.parametrize('config', [MASK2FORMER, UPERNET], ids=['mask2former', 'upernet'])
+@pytest.mark.parametrize('case', BAD)
+def test_bad_input_is_one_line_before_the_start(train, capsys, config, case):
+    save_file({'conv1.weight': torch.zeros(3)}, 'other.safetensors')
+    Path('cut.safetensors').write_bytes(Path('other.safetensors').read_bytes()[:40])
+    options, message = BAD[case]
+    assert train(_command(config, *(f'model.{option}' for option in options))) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith('error: ')
+    assert re.search(message, lines[0]), lines[0]
+    assert not Path('work_dirs', Path(config).stem, 'epoch_1.pth').exists()
+
+
+def test_missing_dataset_is_one_line(train, capsys):
+    options = ['train_dataloader.dataset.data_root=nowhere/']
+    assert train(_command(UPERNET, *options)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert re.search(r"'nowhere/' does not exist", lines[0])
+
+
+def test_same_seed_draws_the_same_backbone(train):
+    seeds = []
+    for work_dir in ('a', 'b'):
+        once = [
+            'train_cfg.max_epochs=1',
+            'param_scheduler.1.end=1',
+            'optim_wrapper.optimizer.lr=0.',
+        ]
+        assert train([*_command(UPERNET, *once), '--work-dir', work_dir]) == 0
+        vit = ViTFeatBackbone(
+            'vit_tiny_patch16_224',
+            patch_size=8,
+            out_indices=0,
+            norm='all',
+            img_size=(128, 192),
+            checkpoint=f'{work_dir}/epoch_1.pth',
+        )
+        seeds.append(float(np.sum([p.double().sum().item() for p in vit.parameters()])))
+    assert seeds[0] == seeds[1]
