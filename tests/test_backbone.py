@@ -544,7 +544,7 @@ def test_a_config_in_another_folder_finds_it_by_custom_imports(tmp_path):
         (dict(drop_path_rate=1.5), ValueError, r'drop_path_rate must be in \[0, 1\), got 1.5'),
         (dict(drop_path_rate='a'), ValueError, r"drop_path_rate must be in \[0, 1\), got 'a'"),
         (dict(with_cls_token='no'), ValueError, "with_cls_token must be None.*got 'no'"),
-        (dict(pretrained=True, checkpoint='a.pth'), ValueError, 'not both'),
+        (dict(pretrained=True, checkpoint='a.pth'), ValueError, 'give one of pretrained'),
         (dict(checkpoint='a.pth'), FileNotFoundError, "checkpoint 'a.pth' does not exist"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,

@@ -111,29 +111,24 @@ class ViTFeatBackbone(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if pretrained and checkpoint is not None:
-            raise ValueError('give pretrained=True or checkpoint=..., not both')
-        self.norm, self.cls_readout, self.pos_interp = norm, cls_readout, pos_interp
+        if bool(pretrained) + bool(checkpoint) + bool(init_cfg) > 1:
+            raise ValueError('give one of pretrained=True, checkpoint=... and init_cfg=...')
+        self.model_name, self.allow_partial = model_name, allow_partial
+        self.cls_readout = _choice('cls_readout', cls_readout, CLS_READOUTS)
+        self.pos_interp = _choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
+        self.norm = _choice('norm', norm, NORMS)
         if final_norm is not None:
             self.norm = 'last' if final_norm else 'none'
-        _check_choice('source', source, SOURCES)
-        _check_choice('cls_readout', cls_readout, CLS_READOUTS)
-        _check_choice('norm', norm, NORMS)
-        _check_choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
-        self.model_name, self.allow_partial = model_name, allow_partial
         self.in_channels = _int('in_channels', in_channels, 1)
         self.out_stride = None if out_stride is None else _int('out_stride', out_stride, 1)
-        if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate!r}')
-
-        self.source = SOURCES[source]()
+        self.source = SOURCES[_choice('source', source, SOURCES)]()
         self.vit = self.source.build(
             model_name,
             pretrained=pretrained,
             img_size=_pair('img_size', img_size),
             patch_size=_pair('patch_size', patch_size),
             in_channels=self.in_channels,
-            drop_path_rate=drop_path_rate,
+            drop_path_rate=_rate('drop_path_rate', drop_path_rate),
             pos_interp=pos_interp,
         )
         self.depth = self.source.depth(self.vit)
@@ -158,7 +153,7 @@ class ViTFeatBackbone(BaseModule):
 
     @out_type.setter
     def out_type(self, value: str) -> None:
-        _check_choice('out_type', value, FORMATTERS)
+        _choice('out_type', value, FORMATTERS)
         if value in ('cls', 'cls_token') and not self.has_cls_token:
             raise ValueError(
                 f'out_type={value!r} needs a CLS token, and {self.model_name!r} has none here; '
@@ -406,7 +401,7 @@ def resolve_out_indices(out_indices: int | str | Sequence[int], depth: int) -> t
         'even4': tuple(i * depth // 4 - 1 for i in range(1, 5)),
     }
     if isinstance(out_indices, str):
-        _check_choice('out_indices', out_indices, presets)
+        _choice('out_indices', out_indices, presets)
         if depth < 4:
             raise ValueError(f'out_indices={out_indices!r} needs at least 4 blocks, got {depth}')
         return presets[out_indices]
@@ -418,9 +413,16 @@ def resolve_out_indices(out_indices: int | str | Sequence[int], depth: int) -> t
     return resolved
 
 
-def _check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+def _choice(name: str, value: object, allowed: Iterable[str]) -> str:
     if value not in tuple(allowed):
         raise ValueError(f'{name} must be one of {", ".join(map(repr, allowed))}, got {value!r}')
+    return value
+
+
+def _rate(name: str, value: object) -> float:
+    if not isinstance(value, Real) or not 0 <= value < 1:
+        raise ValueError(f'{name} must be in [0, 1), got {value!r}')
+    return float(value)
 
 
 def _pair(name: str, value: int | Sequence[int] | None) -> Grid | None:
