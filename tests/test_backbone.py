@@ -25,7 +25,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import vit_backbones.backbone as module
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.backbone import resolve_out_indices
+from vit_backbones.arguments import resolve_out_indices
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = dict(depth=4, width=24)

@@ -1,8 +1,7 @@
 """The one backbone class: arguments, padding, freezing, output. Knows no model library."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral, Real
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from mmengine.model.weight_init import initialize
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from vit_backbones.arguments import choice, integer, pair, rate, resolve_out_indices
 from vit_backbones.checkpoints import PositionTable, match, read_checkpoint
 from vit_backbones.checkpoints.matching import GRID_KEY
 from vit_backbones.position import Grid, resample_map
@@ -114,26 +114,26 @@ class ViTFeatBackbone(BaseModule):
         if bool(pretrained) + bool(checkpoint) + bool(init_cfg) > 1:
             raise ValueError('give one of pretrained=True, checkpoint=... and init_cfg=...')
         self.model_name, self.allow_partial = model_name, allow_partial
-        self.cls_readout = _choice('cls_readout', cls_readout, CLS_READOUTS)
-        self.pos_interp = _choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
-        self.norm = _choice('norm', norm, NORMS)
+        self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
+        self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
+        self.norm = choice('norm', norm, NORMS)
         if final_norm is not None:
             self.norm = 'last' if final_norm else 'none'
-        self.in_channels = _int('in_channels', in_channels, 1)
-        self.out_stride = None if out_stride is None else _int('out_stride', out_stride, 1)
-        self.source = SOURCES[_choice('source', source, SOURCES)]()
+        self.in_channels = integer('in_channels', in_channels, 1)
+        self.out_stride = None if out_stride is None else integer('out_stride', out_stride, 1)
+        self.source = SOURCES[choice('source', source, SOURCES)]()
         self.vit = self.source.build(
             model_name,
             pretrained=pretrained,
-            img_size=_pair('img_size', img_size),
-            patch_size=_pair('patch_size', patch_size),
+            img_size=pair('img_size', img_size),
+            patch_size=pair('patch_size', patch_size),
             in_channels=self.in_channels,
-            drop_path_rate=_rate('drop_path_rate', drop_path_rate),
+            drop_path_rate=rate('drop_path_rate', drop_path_rate),
             pos_interp=pos_interp,
         )
         self.depth = self.source.depth(self.vit)
         has_blocks = f', because {model_name!r} has {self.depth} blocks'
-        self.frozen_stages = _int('frozen_stages', frozen_stages, -1, self.depth, has_blocks)
+        self.frozen_stages = integer('frozen_stages', frozen_stages, -1, self.depth, has_blocks)
         self.out_indices = resolve_out_indices(out_indices, self.depth)
         self._built_names = frozenset(self.vit.state_dict())
         self._choose_cls_token(with_cls_token)
@@ -153,7 +153,7 @@ class ViTFeatBackbone(BaseModule):
 
     @out_type.setter
     def out_type(self, value: str) -> None:
-        _choice('out_type', value, FORMATTERS)
+        choice('out_type', value, FORMATTERS)
         if value in ('cls', 'cls_token') and not self.has_cls_token:
             raise ValueError(
                 f'out_type={value!r} needs a CLS token, and {self.model_name!r} has none here; '
@@ -257,7 +257,7 @@ class ViTFeatBackbone(BaseModule):
         Not needed for running: forward resamples on the fly. Call it before an optimizer is built,
         since the parameter is a new one.
         """
-        self.source.set_input_size(self.vit, _pair('size', size), self.pos_interp)
+        self.source.set_input_size(self.vit, pair('size', size), self.pos_interp)
         if hasattr(self, GRID_KEY):
             self.position_grid.copy_(torch.tensor(self.source.grid(self.vit)))
         self._freeze()
@@ -380,65 +380,3 @@ class ViTFeatBackbone(BaseModule):
                 state_dict[name] = positions.fit(state_dict[name], recorded, patch)
             state_dict[prefix + GRID_KEY] = self.position_grid
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def resolve_out_indices(out_indices: int | str | Sequence[int], depth: int) -> tuple[int, ...]:
-    """Turn every accepted form into non-negative block indices, in the order given.
-
-    Args:
-        out_indices: An int, a sequence of ints, `'last4'`, or `'even4'`.
-        depth: Number of blocks.
-
-    Returns:
-        Indices in [0, depth).
-
-    Raises:
-        ValueError: For an unknown name, an index out of range, a duplicate, or no index at all.
-        TypeError: For anything but ints.
-    """
-    presets = {
-        'last4': tuple(range(depth - 4, depth)),
-        'even4': tuple(i * depth // 4 - 1 for i in range(1, 5)),
-    }
-    if isinstance(out_indices, str):
-        _choice('out_indices', out_indices, presets)
-        if depth < 4:
-            raise ValueError(f'out_indices={out_indices!r} needs at least 4 blocks, got {depth}')
-        return presets[out_indices]
-    indices = out_indices if isinstance(out_indices, Iterable) else [out_indices]
-    reason = f', because the model has {depth} blocks'
-    resolved = tuple(_int('out_indices', i, -depth, depth - 1, reason) % depth for i in indices)
-    if not resolved or len(set(resolved)) < len(resolved):
-        raise ValueError(f'out_indices must name different blocks, got {out_indices!r}')
-    return resolved
-
-
-def _choice(name: str, value: object, allowed: Iterable[str]) -> str:
-    if value not in tuple(allowed):
-        raise ValueError(f'{name} must be one of {", ".join(map(repr, allowed))}, got {value!r}')
-    return value
-
-
-def _rate(name: str, value: object) -> float:
-    if not isinstance(value, Real) or not 0 <= value < 1:
-        raise ValueError(f'{name} must be in [0, 1), got {value!r}')
-    return float(value)
-
-
-def _pair(name: str, value: int | Sequence[int] | None) -> Grid | None:
-    if value is None:
-        return None
-    pair = tuple(value) if isinstance(value, Iterable) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f'{name} must be an int or (height, width), got {value!r}')
-    return tuple(_int(name, side, 1) for side in pair)
-
-
-def _int(name: str, value: object, low: int, high: int | None = None, reason: str = '') -> int:
-    """`value` as an int of [low, high]; NumPy's ints pass, bools do not."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f'{name} takes ints, got {value!r}')
-    if value < low or (high is not None and value > high):
-        bounds = f'at least {low}' if high is None else f'in [{low}, {high}]'
-        raise ValueError(f'{name} must be {bounds}{reason}, got {value}')
-    return int(value)

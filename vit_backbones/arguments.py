@@ -1,0 +1,81 @@
+"""Normalising and checking arguments: pure functions, errors that name value, range and reason."""
+
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+
+from vit_backbones.position import Grid
+
+
+def resolve_out_indices(out_indices: int | str | Sequence[int], depth: int) -> tuple[int, ...]:
+    """Turn every accepted form into non-negative block indices, in the order given.
+
+    Args:
+        out_indices: An int, a sequence of ints, `'last4'`, or `'even4'`.
+        depth: Number of blocks.
+
+    Returns:
+        Indices in [0, depth).
+
+    Raises:
+        ValueError: For an unknown name, an index out of range, a duplicate, or no index at all.
+        TypeError: For anything but ints.
+    """
+    presets = {
+        'last4': tuple(range(depth - 4, depth)),
+        'even4': tuple(i * depth // 4 - 1 for i in range(1, 5)),
+    }
+    if isinstance(out_indices, str):
+        choice('out_indices', out_indices, presets)
+        if depth < 4:
+            raise ValueError(f'out_indices={out_indices!r} needs at least 4 blocks, got {depth}')
+        return presets[out_indices]
+    indices = out_indices if isinstance(out_indices, Iterable) else [out_indices]
+    reason = f', because the model has {depth} blocks'
+    resolved = tuple(integer('out_indices', i, -depth, depth - 1, reason) % depth for i in indices)
+    if not resolved or len(set(resolved)) < len(resolved):
+        raise ValueError(f'out_indices must name different blocks, got {out_indices!r}')
+    return resolved
+
+
+def choice(name: str, value: object, allowed: Iterable[str]) -> str:
+    """`value` if it is one of `allowed`, else a `ValueError`."""
+    if value not in tuple(allowed):
+        raise ValueError(f'{name} must be one of {", ".join(map(repr, allowed))}, got {value!r}')
+    return value
+
+
+def rate(name: str, value: object) -> float:
+    """`value` as a float of [0, 1), else a `ValueError`."""
+    if not isinstance(value, Real) or not 0 <= value < 1:
+        raise ValueError(f'{name} must be in [0, 1), got {value!r}')
+    return float(value)
+
+
+def pair(name: str, value: int | Sequence[int] | None) -> Grid | None:
+    """(height, width) of an int or of a sequence of two; `None` stays `None`.
+
+    Raises:
+        ValueError: If there are not two, or one is below 1.
+        TypeError: If one is no int.
+    """
+    if value is None:
+        return None
+    sides = tuple(value) if isinstance(value, Iterable) else (value, value)
+    if len(sides) != 2:
+        raise ValueError(f'{name} must be an int or (height, width), got {value!r}')
+    return tuple(integer(name, side, 1) for side in sides)
+
+
+def integer(name: str, value: object, low: int, high: int | None = None, reason: str = '') -> int:
+    """`value` as an int of [low, high]; NumPy's ints pass, bools do not.
+
+    Raises:
+        ValueError: If it is out of range; `reason` is appended.
+        TypeError: If it is no int.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f'{name} takes ints, got {value!r}')
+    if value < low or (high is not None and value > high):
+        bounds = f'at least {low}' if high is None else f'in [{low}, {high}]'
+        raise ValueError(f'{name} must be {bounds}{reason}, got {value}')
+    return int(value)
