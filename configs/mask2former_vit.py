@@ -1,7 +1,7 @@
 _base_ = [
     '_base_/models/mask2former_light.py',
     '_base_/datasets/shapes_instance.py',
-    '_base_/schedules/adamw_cosine_10e.py',
+    '_base_/schedules/adamw_cosine_4e.py',
     '_base_/runtime.py',
 ]
 custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary'])
@@ -26,9 +26,3 @@ model = dict(
     ),
     panoptic_fusion_head=dict(num_things_classes=num_classes),
 )
-max_epochs = 4
-train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=60),
-    dict(type='CosineAnnealingLR', eta_min=0.0, end=max_epochs, convert_to_iter_based=True),
-]

@@ -24,4 +24,3 @@ model = dict(
     panoptic_fusion_head=dict(num_things_classes=num_classes),
     test_cfg=dict(max_per_image=num_queries),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))))

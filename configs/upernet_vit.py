@@ -1,7 +1,7 @@
 _base_ = [
     '_base_/models/upernet_light.py',
     '_base_/datasets/shapes_semantic.py',
-    '_base_/schedules/adamw_cosine_10e.py',
+    '_base_/schedules/adamw_cosine_4e.py',
     '_base_/runtime.py',
 ]
 model = dict(
@@ -17,9 +17,3 @@ model = dict(
     neck=dict(in_channels=192, in_strides=8),
     decode_head=dict(num_classes=9),
 )
-max_epochs = 4
-train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=60),
-    dict(type='CosineAnnealingLR', eta_min=0.0, end=max_epochs, convert_to_iter_based=True),
-]

@@ -16,4 +16,3 @@ model = dict(
     neck=dict(in_channels=[192] * 4, in_strides=16),
     decode_head=dict(num_classes=11),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))))

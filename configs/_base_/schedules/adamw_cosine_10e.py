@@ -1,17 +1,12 @@
-# AdamW, one epoch of linear warm-up, then a cosine to nothing, stepped every iteration.
+# AdamW for fine-tuning: one epoch of warm-up, then a cosine to nothing; loaded backbones learn at a
+# tenth of the rate.
+_base_ = 'adamw_cosine_4e.py'
 max_epochs = 10
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
-    clip_grad=dict(max_norm=1.0),
-)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=1, convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR', eta_min=0.0, begin=1, end=max_epochs, convert_to_iter_based=True
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+train_cfg = dict(max_epochs=max_epochs)
