@@ -22,7 +22,8 @@ class AuxiliaryMask2Former(Mask2Former):
     Args:
         auxiliary_weight: Weight of the loss `loss_dense`.
         auxiliary_iters: In the first so many iterations this loss stands alone and the head is not
-            run, which makes them several times cheaper.
+            run, which makes them several times cheaper. The head then has no gradients: train in
+            one process, or with `find_unused_parameters=True`.
         **kwargs: As `mmdet.Mask2Former`; the backbone must tell its `out_channels`.
     """
 
