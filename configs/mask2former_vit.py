@@ -1,3 +1,5 @@
+# Mask2Former from random weights on the drawn shapes: `make train`.
+#   source: Cheng et al., CVPR 2022; data: drawn on first use, 1,600 + 200 images
 _base_ = [
     '_base_/models/mask2former_light.py',
     '_base_/datasets/shapes_instance.py',

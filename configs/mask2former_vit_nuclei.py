@@ -1,3 +1,8 @@
+# Mask2Former on a fine-tuned ViT-Ti/16; an image holds up to 375 nuclei, hence 200 queries.
+#   source: Cheng et al., CVPR 2022
+#   data: Data Science Bowl 2018 nuclei, 500 + 84 images; weights: ImageNet ViT-Ti/16, timm keys
+#   result: not run yet
+#   command: NUCLEI_ROOT=... VIT_TINY=... python tools/train.py configs/mask2former_vit_nuclei.py
 _base_ = [
     '_base_/models/mask2former_light.py',
     '_base_/datasets/nuclei.py',

@@ -1,3 +1,6 @@
+# UPerNet from random weights on the drawn shapes.
+#   source: Xiao et al., ECCV 2018; data: drawn on first use, 1,600 + 200 images
+#   command: python tools/train.py configs/upernet_vit.py
 _base_ = [
     '_base_/models/upernet_light.py',
     '_base_/datasets/shapes_semantic.py',

@@ -1,3 +1,8 @@
+# UPerNet on a fine-tuned ViT-Ti/16, pyramid from the last layer.
+#   source: Xiao et al., ECCV 2018; Li et al., ECCV 2022 (the pyramid)
+#   data: CamVid, 367 + 101 images; weights: ImageNet ViT-Ti/16, timm keys
+#   result: not run at full length yet
+#   command: CAMVID_ROOT=... VIT_TINY=... python tools/train.py configs/upernet_vit_camvid.py
 _base_ = [
     '_base_/models/upernet_light.py',
     '_base_/datasets/camvid.py',
@@ -10,9 +15,7 @@ model = dict(
         type='ViTFeatBackbone',
         model_name='vit_tiny_patch16_224',
         checkpoint='{{$VIT_TINY:weights/vit_tiny_patch16_224.safetensors}}',
-        out_indices='even4',
-        norm='all',
     ),
-    neck=dict(in_channels=[192] * 4, in_strides=16),
+    neck=dict(in_channels=192, in_strides=16),
     decode_head=dict(num_classes=11),
 )
