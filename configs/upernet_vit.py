@@ -20,3 +20,10 @@ model = dict(
     neck=dict(in_channels=192, in_strides=8),
     decode_head=dict(num_classes=9),
 )
+max_epochs = 3  # dense supervision needs fewer
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=60),
+    dict(type='CosineAnnealingLR', eta_min=0.0, end=max_epochs, convert_to_iter_based=True),
+]
+default_hooks = dict(checkpoint=dict(save_best='mIoU'))

@@ -27,7 +27,10 @@ def test_every_result_names_its_config_command_hardware_and_date(tables):
         run = json.loads(path.read_text())
         assert (ROOT / run['config']).exists()
         assert run['config'] in run['command']
-        assert run['data'] and run['hardware'] and run['date'] and run['minutes'] > 0
+        assert run['data']
+        assert run['hardware']
+        assert run['date']
+        assert run['minutes'] > 0
 
 
 def test_rows_are_sorted_by_data_and_value(tables, tmp_path):

@@ -146,3 +146,57 @@ def test_same_seed_draws_the_same_backbone(train):
         )
         seeds.append(float(np.sum([p.double().sum().item() for p in vit.parameters()])))
     assert seeds[0] == seeds[1]
+
+
+STOCK = """
+_base_ = '{base}'
+custom_imports = dict(imports=['vit_backbones'])
+"""
+
+
+@pytest.mark.parametrize(
+    'base',
+    [
+        'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+        'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
+    ],
+)
+def test_stock_config_gets_as_far_as_its_missing_data(train, capsys, base):
+    Path('stock.py').write_text(STOCK.format(base=base))
+    assert train(['stock.py']) == 2
+    assert re.search(r'data/\S+ does not exist', capsys.readouterr().err)
+
+
+def test_inherited_pretrained_is_explained(train, capsys):
+    assert train(_command(UPERNET, 'model.pretrained=open-mmlab://resnet50_v1c')) == 2
+    line = capsys.readouterr().err
+    assert re.search(r"pretrained must be True or False, got 'open-mmlab.*Set it to None", line)
+
+
+def test_delete_without_anything_to_replace_is_explained(train, capsys):
+    assert train(_command(UPERNET, 'model.neck._delete_=True')) == 2
+    assert 'leave _delete_ out' in capsys.readouterr().err
+
+
+def test_builtin_data_in_one_folder_and_read_from_another(train, capsys):
+    assert train(_command(UPERNET, 'builtin_data.root=data/tiny')) == 2
+    assert re.search(
+        r"root is 'data/tiny', but train_data.*'data/shapes/'", capsys.readouterr().err
+    )
+    assert not Path('data').exists()
+
+
+def test_nothing_is_drawn_for_a_wrong_model(train):
+    assert train(_command(UPERNET, 'model.backbone.model_name=vit_tny')) == 2
+    assert not Path('data').exists()
+
+
+@pytest.mark.parametrize(
+    ('option', 'place'), [('max_epochs=1', 'train_cfg.max_epochs'), ('data_root=x', 'builtin_data')]
+)
+def test_variable_of_the_config_file_is_refused(train, capsys, option, place):
+    assert train(_command(UPERNET, option)) == 2
+    line = capsys.readouterr().err
+    assert re.search(r'is a variable of the config file, which nothing reads any more', line)
+    if place != 'builtin_data':
+        assert place in line

@@ -1,9 +1,11 @@
 """Parts that do not fit are refused, naming both sides."""
 
 import pytest
+from mmdet.models.task_modules import AnchorGenerator
 from mmengine.model import BaseModel
 from torch import nn
 
+import vit_backbones  # noqa: F401  (mmcv's operators come first)
 from vit_backbones import SimpleFeaturePyramid, ViTFeatBackbone
 from vit_backbones.wiring import check_wiring
 
@@ -62,3 +64,19 @@ def test_out_type_under_a_head_alone() -> None:
 
 def test_other_backbones_pass() -> None:
     assert check_wiring(_Segmenter(nn.Identity(), _neck(), None)) is None
+
+
+def test_auxiliary_heads_are_checked_too() -> None:
+    model = _Segmenter(_vit(), _neck(), _Decoder())
+    model.auxiliary_head = nn.ModuleList([_Decoder(), _Decoder()])
+    model.auxiliary_head[1].in_channels = (64, 32)
+    with pytest.raises(ValueError, match=r'channels \[32, 32\], but auxiliary_head.in_channels'):
+        check_wiring(model)
+
+
+def test_anchors_of_other_strides_are_refused() -> None:
+    model = _Segmenter(_vit(), _neck(), None)
+    model.rpn_head = nn.Module()
+    model.rpn_head.prior_generator = AnchorGenerator([4, 8, 16], [1.0], [8])
+    with pytest.raises(ValueError, match=r'strides \[8, 16\], but rpn_head.prior_generator is'):
+        check_wiring(model)

@@ -91,7 +91,7 @@ class ViTFeatBackbone(BaseModule):
         model_name: str,
         *,
         source: str = 'timm',
-        pretrained: bool = False,
+        pretrained: bool | None = False,
         checkpoint: str | Path | None = None,
         allow_partial: bool = False,
         img_size: int | Sequence[int] | None = None,
@@ -111,6 +111,11 @@ class ViTFeatBackbone(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if pretrained not in (None, True, False):
+            raise ValueError(
+                f'pretrained must be True or False, got {pretrained!r}; does the config inherit '
+                f'model.pretrained? Set it to None'
+            )
         if bool(pretrained) + bool(checkpoint) + bool(init_cfg) > 1:
             raise ValueError('give one of pretrained=True, checkpoint=... and init_cfg=...')
         self.model_name, self.allow_partial = model_name, allow_partial
@@ -124,7 +129,7 @@ class ViTFeatBackbone(BaseModule):
         self.source = SOURCES[choice('source', source, SOURCES)]()
         self.vit = self.source.build(
             model_name,
-            pretrained=pretrained,
+            pretrained=bool(pretrained),
             img_size=pair('img_size', img_size),
             patch_size=pair('patch_size', patch_size),
             in_channels=self.in_channels,
@@ -143,7 +148,7 @@ class ViTFeatBackbone(BaseModule):
             self.source.set_checkpointing(self.vit)
         if checkpoint is not None:
             self._load(checkpoint)
-        self._is_init = pretrained or checkpoint is not None
+        self._is_init = bool(pretrained) or checkpoint is not None
         self._freeze()
 
     @property

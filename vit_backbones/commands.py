@@ -61,7 +61,7 @@ def train(
 
     def set_up() -> QuietRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
-        cfg.setdefault('randomness', {})
+        cfg.setdefault('randomness', {}).setdefault('seed', None)
         if seed is not None:
             cfg.randomness.seed = seed
         if deterministic:
@@ -115,6 +115,7 @@ def evaluate(
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
         cfg.load_from, cfg.resume = checkpoint, False
         if show_dir is not None:
+            os.makedirs(show_dir, exist_ok=True)
             pictures = dict(type=_HOOKS['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.setdefault('default_hooks', {})['pictures'] = pictures
         _add_hooks(cfg, ())
@@ -146,6 +147,8 @@ def _execute(
             # From a worker process the text is a traceback that ends with the message.
             return _tell(f'error: {str(error).strip().splitlines()[-1]}', 2)
         except Exception as error:
+            if _was_interrupted(error):
+                return _tell(interrupted(runner) if runner else 'interrupted before the start', 130)
             if runner is not None and runner.is_running:
                 raise
             if debug:
@@ -154,6 +157,13 @@ def _execute(
     if runner.rank == 0:
         print(f'done: {result} · {_duration(time.monotonic() - start)} · {_short(runner.work_dir)}')
     return 0
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an exception: a bare `except` on the way may have replaced it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _tell(line: str, code: int) -> int:

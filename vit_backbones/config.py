@@ -5,7 +5,7 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,7 @@ def check_option(config: Config, key: str, changes: dict[str, Any] | None = None
     """
     node: Any = config._cfg_dict
     parts = key.split('.')
+    _check_is_read(config, key, parts)
     for i, part in enumerate(parts):
         place = '.'.join(parts[:i])
         if isinstance(node, list):
@@ -120,6 +121,26 @@ def check_option(config: Config, key: str, changes: dict[str, Any] | None = None
             kind = (changes or {}).get(f'{place}.type', node.get('type'))
             _check_new_key(key, part, place, node, kind, config.get('default_scope'))
             return
+
+
+def _check_is_read(config: Config, key: str, parts: list[str]) -> None:
+    """Refuse variables of a config file: their value was used when the file was read."""
+    if parts[0] not in config or parts[0] in _arguments_at('', None, None)[0]:
+        return
+    places = [each for each in _places(config._cfg_dict, parts[-1]) if each != key]
+    raise ValueError(
+        f'--cfg-options {key}: {parts[0]!r} is a variable of the config file, which nothing reads '
+        f'any more' + (f'; set {" and ".join(places[:4])}' if places else '')
+    )
+
+
+def _places(node: Any, name: str, place: str = '') -> Iterator[str]:
+    """Dotted places below `node` that end with `name`."""
+    items = node.items() if isinstance(node, dict) else ()
+    for key, value in items:
+        if key == name:
+            yield place + key
+        yield from _places(value, name, f'{place}{key}.')
 
 
 def _check_new_key(

@@ -103,6 +103,28 @@ def check_files(config: Config, splits: Sequence[str]) -> None:
         check_checkpoint(config.load_from, resume=bool(config.get('resume')))
 
 
+def check_drawn(config: Config, splits: Sequence[str]) -> None:
+    """Refuse a config that draws its built-in data in one folder and reads another.
+
+    Args:
+        config: With the key `builtin_data`.
+        splits: As in `check_files`.
+
+    Raises:
+        ValueError: If a dataset's `data_root` is not `builtin_data.root`.
+    """
+    root = config.builtin_data.get('root', 'data/shapes')
+    for split in splits:
+        loader = config.get(f'{split}_dataloader') or {}
+        for place, dataset in _dataset_configs(loader, f'{split}_dataloader'):
+            read = dataset.get('data_root') or ''
+            if os.path.abspath(read) != os.path.abspath(root):
+                raise ValueError(
+                    f'builtin_data.root is {root!r}, but {place}.data_root is {read!r}: give both, '
+                    f'and {split}_evaluator.ann_file where there is one, the same folder'
+                )
+
+
 def _dataset_configs(node: Any, place: str) -> Iterator[tuple[str, dict]]:
     """Dataset dicts below a dataloader, those in wrappers included, with their places."""
     if isinstance(node, (list, tuple)):
@@ -286,6 +308,8 @@ def describe(error: BaseException) -> str:
             else f'{found[1]!r} is not in the {found[2]}::{found[3]} registry; is the module that '
             f'registers it in custom_imports?'
         )
+    if "unexpected keyword argument '_delete_'" in text:
+        return f'{text}; the config replaces nothing at that place, so leave _delete_ out'
     if 'got an unexpected keyword argument' in text:
         return (
             f'{text}; if the config replaces an inherited dict, add _delete_=True to it, or the '

@@ -9,6 +9,16 @@ from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.necks import SimpleFeaturePyramid
 
 _TAKERS = ('neck', 'decode_head', 'panoptic_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head')
+_ADVICE = {
+    ('strides', 'backbone'): ', for patch 14 by out_stride=16',
+    ('strides', 'neck'): ', by out_strides= and num_outs= of the neck',
+}
+# Where mmdet's heads keep the strides that they were configured for
+_STRIDED = (
+    ('panoptic_head', 'pixel_decoder'),
+    ('rpn_head', 'prior_generator'),
+    ('bbox_head', 'prior_generator'),
+)
 
 
 def check_wiring(model: nn.Module) -> None:
@@ -41,26 +51,34 @@ def check_wiring(model: nn.Module) -> None:
             return
         giver, strides = 'neck', neck.strides
         channels = (neck.out_channels,) * len(strides)
-    head = getattr(model, 'decode_head', None)
-    if isinstance(head, nn.ModuleList):
-        head = head[0]
-    if head is not None:
-        _check_decode_head(head, giver, channels)
-    decoder = getattr(getattr(model, 'panoptic_head', None), 'pixel_decoder', None)
-    if decoder is not None:
-        taken = _listed(decoder, 'strides')
-        _compare('strides', giver, strides, 'panoptic_head.strides', taken)
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = getattr(model, name, None)
+        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+            if head is not None:
+                _check_decode_head(name, head, giver, channels)
+    for name, part in _STRIDED:
+        taken = getattr(getattr(getattr(model, name, None), part, None), 'strides', None)
+        if taken is not None:
+            _compare('strides', giver, strides, f'{name}.{part}', _square(taken))
 
 
-def _check_decode_head(head: nn.Module, giver: str, channels: Sequence[int]) -> None:
+def _square(strides: Sequence) -> tuple:
+    """mmdet's generators hold strides as pairs (horizontal, vertical)."""
+    pairs = (
+        stride if isinstance(stride, (list, tuple)) else (stride, stride) for stride in strides
+    )
+    return tuple(x if x == y else (y, x) for x, y in pairs)
+
+
+def _check_decode_head(name: str, head: nn.Module, giver: str, channels: Sequence[int]) -> None:
     """Compare with the maps that an mmseg head picks by `in_index`."""
-    picked = _listed(head, 'in_index') or (-1,)
+    picked = _listed(head, 'in_index') or tuple(range(len(channels)))
     if not all(-len(channels) <= index < len(channels) for index in picked):
         raise ValueError(
-            f'decode_head.in_index={list(picked)}, but the {giver} gives {len(channels)} maps'
+            f'{name}.in_index={list(picked)}, but the {giver} gives {len(channels)} maps'
         )
     given = [channels[index] for index in picked]
-    _compare('channels', giver, given, 'decode_head.in_channels', _listed(head, 'in_channels'))
+    _compare('channels', giver, given, f'{name}.in_channels', _listed(head, 'in_channels'))
 
 
 def _listed(module: nn.Module, name: str) -> tuple | None:
@@ -76,5 +94,5 @@ def _compare(
     if taken is not None and list(given) != list(taken):
         raise ValueError(
             f'the {giver} gives maps of {what} {list(given)}, but {taker} is {list(taken)}: make '
-            f'them equal'
+            f'them equal' + _ADVICE.get((what, giver), '')
         )

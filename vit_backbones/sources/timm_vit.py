@@ -68,7 +68,7 @@ class TimmViT(Source):
             raise RuntimeError(
                 f'no pretrained weights for {model_name!r}: {_first_line(error)}. Give a local '
                 f'file with checkpoint=..., or pretrained=False for random weights'
-            ) from error
+            ) from None
         if type(vit) not in (VisionTransformer, Eva) or type(vit.patch_embed) is not PatchEmbed:
             kind = f'it is a {type(vit).__name__} with {type(vit.patch_embed).__name__}'
             raise ValueError(_NOT_PLAIN.format(model_name, kind))
@@ -218,7 +218,7 @@ _NOT_PLAIN = (
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split('\n')[0] or type(error).__name__
+    return str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__
 
 
 def _check_name(model_name: str) -> None:

@@ -82,7 +82,15 @@ class PredictionPicturesHook(Hook):
                 mmcv.imread(path), sample, classes, palette, score_thr=self.score_thr
             )
             _, content = cv2.imencode('.png', picture)
-            write_whole(folder / f'{Path(path).stem}.png', content.tobytes())
+            write_whole(folder / _file_name(path, dataset), content.tobytes())
+
+
+def _file_name(path: str, dataset: Any) -> str:
+    """The image's name, with its folders below the dataset's: names alone may come twice."""
+    prefixes = getattr(dataset, 'data_prefix', None) or {}
+    root = Path(prefixes.get('img_path') or prefixes.get('img') or '')
+    below = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path(path)
+    return '_'.join(part for part in below.with_suffix('.png').parts if part != below.anchor)
 
 
 def class_names_and_colors(metainfo: dict[str, Any]) -> tuple[list[str], np.ndarray]:

@@ -1,0 +1,43 @@
+"""What the README shows works as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+import vit_backbones  # noqa: F401  (mmcv's operators)
+from vit_backbones.wiring import check_wiring
+
+README = (Path(__file__).resolve().parents[1] / 'README.md').read_text()
+BLOCKS = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+CONFIGS = [block for block in BLOCKS if block.startswith('_base_')]
+
+
+@pytest.mark.parametrize('block', CONFIGS, ids=lambda block: block[9:14])
+def test_config_fragment_builds_and_fits(block, tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(block)
+    cfg = Config.fromfile(path)
+    cfg.model.backbone.checkpoint = None
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model).eval()
+    assert check_wiring(model) is None
+    maps = model.extract_feat(torch.zeros(1, 3, 64, 96))
+    sizes = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
+    assert [tuple(each.shape[-2:]) for each in maps] == sizes[: len(maps)]
+    assert len(maps) == len(model.neck.strides)
+
+
+def test_both_toolboxes_are_shown():
+    assert [re.search(r"'(\w+)::", block)[1] for block in CONFIGS] == ['mmdet', 'mmseg']
+
+
+def test_features_in_python_have_the_shapes_it_says():
+    block = next(block for block in BLOCKS if 'embeddings' in block)
+    names = {}
+    exec(block.replace('pretrained=True', 'pretrained=False'), names)
+    assert [tuple(each.shape) for each in names['maps']] == [(1, 192, 16, 21)] * 2
+    assert tuple(names['embeddings'].shape) == (1, 192)
