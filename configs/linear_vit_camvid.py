@@ -5,6 +5,7 @@
 _base_ = 'upernet_vit_camvid.py'
 model = dict(
     neck=None,
+    auxiliary_head=None,
     decode_head=dict(
         _delete_=True,
         type='FCNHead',

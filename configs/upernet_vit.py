@@ -1,5 +1,6 @@
 # UPerNet from random weights on the drawn shapes.
 #   source: Xiao et al., ECCV 2018; data: drawn on first use, 1,600 + 200 images
+#   result: mIoU 18.0 after 6 minutes without the auxiliary head; the aim of 65 is not reached yet
 #   command: python tools/train.py configs/upernet_vit.py
 _base_ = [
     '_base_/models/upernet_light.py',
@@ -19,6 +20,7 @@ model = dict(
     ),
     neck=dict(in_channels=192, in_strides=8),
     decode_head=dict(num_classes=9),
+    auxiliary_head=dict(num_classes=9),
 )
 max_epochs = 3  # dense supervision needs fewer
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

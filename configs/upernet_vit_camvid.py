@@ -18,5 +18,6 @@ model = dict(
     ),
     neck=dict(in_channels=192, in_strides=16),
     decode_head=dict(num_classes=11),
+    auxiliary_head=dict(num_classes=11),
 )
 default_hooks = dict(checkpoint=dict(save_best='mIoU'))
