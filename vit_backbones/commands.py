@@ -181,12 +181,17 @@ def _load(path: str, options: Sequence[str], *, work_dir: str | None, launcher: 
 
 
 def _build(cfg: Config, splits: Sequence[str]) -> QuietRunner:
-    """Draw the built-in data if the config wants it, check, and build the runner."""
-    if cfg.get('builtin_data'):
-        write_shapes(**cfg.builtin_data)
+    """Check, build the runner, and draw the built-in data if the config wants it."""
+    drawn = cfg.get('builtin_data')
     preflight.check_optimizer(cfg)
-    preflight.check_files(cfg, splits)
+    if drawn:
+        preflight.check_drawn(cfg, splits)
+    else:
+        preflight.check_files(cfg, splits)
     runner = QuietRunner.from_cfg(cfg)
+    if drawn:  # only now that the model is known to be in order
+        write_shapes(**drawn)
+        preflight.check_files(cfg, splits)
     if cfg.get('load_from') and (cfg.get('resume') or 'test' in splits):
         preflight.check_fit(runner.model, cfg.load_from)
     preflight.check_runner(runner, splits[-1])
