@@ -79,3 +79,19 @@ def integer(name: str, value: object, low: int, high: int | None = None, reason:
         bounds = f'at least {low}' if high is None else f'in [{low}, {high}]'
         raise ValueError(f'{name} must be {bounds}{reason}, got {value}')
     return int(value)
+
+
+def check_weights(pretrained: object, checkpoint: object, init_cfg: object) -> None:
+    """Weights come from one place.
+
+    Raises:
+        ValueError: If more than one is given, or `pretrained` is no bool, as when a config inherits
+            `model.pretrained` from one for another backbone.
+    """
+    if pretrained not in (None, True, False):
+        raise ValueError(
+            f'pretrained must be True or False, got {pretrained!r}; does the config inherit '
+            f'model.pretrained? Set it to None'
+        )
+    if bool(pretrained) + bool(checkpoint) + bool(init_cfg) > 1:
+        raise ValueError('give one of pretrained=True, checkpoint=... and init_cfg=...')

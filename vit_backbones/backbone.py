@@ -12,7 +12,7 @@ from mmengine.model.weight_init import initialize
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from vit_backbones.arguments import choice, integer, pair, rate, resolve_out_indices
+from vit_backbones.arguments import check_weights, choice, integer, pair, rate, resolve_out_indices
 from vit_backbones.checkpoints import PositionTable, match, read_checkpoint
 from vit_backbones.checkpoints.matching import GRID_KEY
 from vit_backbones.position import Grid, resample_map
@@ -111,13 +111,7 @@ class ViTFeatBackbone(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if pretrained not in (None, True, False):
-            raise ValueError(
-                f'pretrained must be True or False, got {pretrained!r}; does the config inherit '
-                f'model.pretrained? Set it to None'
-            )
-        if bool(pretrained) + bool(checkpoint) + bool(init_cfg) > 1:
-            raise ValueError('give one of pretrained=True, checkpoint=... and init_cfg=...')
+        check_weights(pretrained, checkpoint, init_cfg)
         self.model_name, self.allow_partial = model_name, allow_partial
         self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
         self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
