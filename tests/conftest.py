@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import vit_backbones  # noqa: F401  (serves mmcv's operators before any test imports mmdet)
+
 REPOSITORY = Path(__file__).parents[1]
 
 

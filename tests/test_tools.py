@@ -13,6 +13,7 @@ import torch
 from toy_task import write_toy_config
 
 from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
+from vit_backbones.commands import _was_interrupted
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -185,3 +186,10 @@ def test_test__checkpoint_of_another_model_is_one_line(evaluate, tmp_path, capsy
     assert evaluate([write_toy_config(tmp_path, 'other'), 'other.pth']) == 2
     line = capsys.readouterr().err
     assert re.fullmatch(r"error: checkpoint 'other.pth' matches 0 of 2 tensors .* 95 % .*\n", line)
+
+
+def test_ctrl_c_that_a_library_turned_into_another_error_still_counts():
+    error = SyntaxError('cannot format')
+    error.__context__ = KeyboardInterrupt()
+    assert _was_interrupted(error)
+    assert not _was_interrupted(ValueError())

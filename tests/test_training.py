@@ -128,7 +128,7 @@ def test_missing_dataset_is_one_line(train, capsys):
     assert re.search(r"'data/shapes/nowhere' does not exist", lines[0])
 
 
-def test_same_seed_draws_the_same_backbone(train):
+def test_same_seed_trains_from_the_same_weights(train):
     seeds = []
     for work_dir in ('a', 'b'):
         once = [
@@ -201,3 +201,17 @@ def test_variable_of_the_config_file_is_refused(train, capsys, option, place):
     assert re.search(r'is a variable of the config file, which nothing reads any more', line)
     if place != 'builtin_data':
         assert place in line
+
+
+def test_nothing_is_drawn_for_missing_weights(evaluate, capsys):
+    assert evaluate([UPERNET, 'gone.pth']) == 2
+    assert re.search(r"'gone.pth' does not exist", capsys.readouterr().err)
+    assert not Path('data').exists()
+
+
+def test_unwritable_show_dir_is_one_line_before_the_start(evaluate, capsys):
+    Path('file').touch()
+    torch.save({'state_dict': {'a': torch.zeros(1)}}, 'a.pth')
+    assert evaluate([UPERNET, 'a.pth', '--show-dir', 'file/seen']) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not Path('data').exists()

@@ -186,8 +186,7 @@ def _build(cfg: Config, splits: Sequence[str]) -> QuietRunner:
     preflight.check_optimizer(cfg)
     if drawn:
         preflight.check_drawn(cfg, splits)
-    else:
-        preflight.check_files(cfg, splits)
+    preflight.check_files(cfg, () if drawn else splits)  # without splits: the weights alone
     runner = QuietRunner.from_cfg(cfg)
     if drawn:  # only now that the model is known to be in order
         write_shapes(**drawn)

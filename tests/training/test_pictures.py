@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from vit_backbones.training.pictures import class_names_and_colors, draw_sample
+from vit_backbones.training.pictures import _file_name, class_names_and_colors, draw_sample
 
 IMAGE = np.full((400, 500, 3), 100, np.uint8)
 CLASSES, PALETTE = class_names_and_colors(
@@ -93,3 +95,10 @@ def test_colors__are_made_up_where_the_dataset_has_none():
     assert names == []
     assert colors.shape == (256, 3)
     assert len(np.unique(colors, axis=0)) > 200
+
+
+def test_pictures_of_equal_names_in_two_folders_are_kept_apart():
+    dataset = SimpleNamespace(data_prefix=dict(img_path='data/val'))
+    names = [_file_name(f'data/val/{folder}/1.jpg', dataset) for folder in 'ab']
+    assert names == ['a_1.png', 'b_1.png']
+    assert _file_name('elsewhere/1.jpg', SimpleNamespace()) == 'elsewhere_1.png'
