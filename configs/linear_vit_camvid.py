@@ -2,23 +2,19 @@
 #   data: CamVid, 367 + 101 images; weights: ImageNet ViT-Ti/16, timm keys
 #   result: mIoU 62.6 on val after 34 minutes on one core, 2026-11-21
 #   command: CAMVID_ROOT=... VIT_TINY=... python tools/train.py configs/linear_vit_camvid.py
-_base_ = 'upernet_vit_camvid.py'
+_base_ = [
+    '_base_/models/linear.py',
+    '_base_/datasets/camvid.py',
+    '_base_/schedules/adamw_cosine_10e.py',
+    '_base_/runtime.py',
+]
 model = dict(
-    neck=None,
-    auxiliary_head=None,
-    decode_head=dict(
-        _delete_=True,
-        type='FCNHead',
-        in_channels=192,
-        in_index=-1,
-        channels=192,
-        num_convs=0,
-        concat_input=False,
-        num_classes=11,
-        dropout_ratio=0.1,
-        align_corners=False,
-        loss_decode=dict(
-            type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True, loss_weight=1.0
-        ),
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, size=(352, 480)),
+    backbone=dict(
+        type='ViTFeatBackbone',
+        model_name='vit_tiny_patch16_224',
+        checkpoint='{{$VIT_TINY:weights/vit_tiny_patch16_224.safetensors}}',
     ),
+    decode_head=dict(in_channels=192, channels=192, num_classes=11),
 )
+default_hooks = dict(checkpoint=dict(save_best='mIoU'))

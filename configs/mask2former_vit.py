@@ -6,7 +6,7 @@ _base_ = [
     '_base_/schedules/adamw_cosine_4e.py',
     '_base_/runtime.py',
 ]
-custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary'])
+custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary.mask2former'])
 num_classes = 8
 model = dict(
     # From random weights: cells as well as queries learn the classes

@@ -9,6 +9,7 @@ _base_ = [
     '_base_/schedules/adamw_cosine_10e.py',
     '_base_/runtime.py',
 ]
+custom_imports = dict(imports=['vit_backbones', 'vit_backbones.heads.located_mask2former'])
 num_classes = 1
 num_queries = 200
 model = dict(
@@ -22,10 +23,20 @@ model = dict(
     ),
     neck=dict(in_channels=[192] * 4, in_strides=16),
     panoptic_head=dict(
+        type='LocatedMask2FormerHead',
         num_things_classes=num_classes,
         num_queries=num_queries,
+        positional_encoding=dict(scale=50.0),  # eight periods an image instead of one
         loss_cls=dict(class_weight=[1.0] * num_classes + [0.1]),
     ),
     panoptic_fusion_head=dict(num_things_classes=num_classes),
     test_cfg=dict(max_per_image=num_queries),
 )
+max_epochs = 8
+train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, begin=0, end=1, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR', eta_min=0.0, begin=1, end=max_epochs, convert_to_iter_based=True
+    ),
+]

@@ -8,7 +8,12 @@ _base_ = [
     '_base_/schedules/adamw_cosine_4e.py',
     '_base_/runtime.py',
 ]
+custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary.encoder_decoder'])
 model = dict(
+    # From random weights: the backbone's own cells learn the classes first
+    type='AuxiliaryEncoderDecoder',
+    auxiliary_weight=1.0,
+    auxiliary_iters=250,
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, size=(128, 192)),
     backbone=dict(
         type='ViTFeatBackbone',
@@ -20,12 +25,12 @@ model = dict(
     ),
     neck=dict(in_channels=192, in_strides=8),
     decode_head=dict(num_classes=9),
-    auxiliary_head=dict(num_classes=9),
 )
-max_epochs = 3  # dense supervision needs fewer
+max_epochs = 3
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=60),
     dict(type='CosineAnnealingLR', eta_min=0.0, end=max_epochs, convert_to_iter_based=True),
 ]
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(conv_seg=dict(lr_mult=10.0))))
 default_hooks = dict(checkpoint=dict(save_best='mIoU'))

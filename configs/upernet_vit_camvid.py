@@ -1,4 +1,4 @@
-# UPerNet on a fine-tuned ViT-Ti/16, pyramid from the last layer.
+# UPerNet on a fine-tuned ViT-Ti/16, one level from each of four layers.
 #   source: Xiao et al., ECCV 2018; Li et al., ECCV 2022 (the pyramid)
 #   data: CamVid, 367 + 101 images; weights: ImageNet ViT-Ti/16, timm keys
 #   result: not run at full length yet
@@ -9,15 +9,23 @@ _base_ = [
     '_base_/schedules/adamw_cosine_10e.py',
     '_base_/runtime.py',
 ]
+custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary.encoder_decoder'])
 model = dict(
+    type='AuxiliaryEncoderDecoder',
+    auxiliary_iters=46,  # one epoch
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, size=(352, 480)),
     backbone=dict(
         type='ViTFeatBackbone',
         model_name='vit_tiny_patch16_224',
         checkpoint='{{$VIT_TINY:weights/vit_tiny_patch16_224.safetensors}}',
+        out_indices='even4',
+        norm='all',
     ),
-    neck=dict(in_channels=192, in_strides=16),
+    neck=dict(in_channels=[192] * 4, in_strides=16),
     decode_head=dict(num_classes=11),
-    auxiliary_head=dict(num_classes=11),
+)
+# Logits grow slowly through 64 channels, and rare classes wait for them: larger steps, no decay
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(conv_seg=dict(lr_mult=200.0, decay_mult=0.0)))
 )
 default_hooks = dict(checkpoint=dict(save_best='mIoU'))

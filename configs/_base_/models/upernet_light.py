@@ -20,25 +20,11 @@ model = dict(
         pool_scales=(1, 2, 3, 6),
         channels=channels,
         dropout_ratio=0.1,
-        norm_cfg=dict(type='BN', requires_grad=True),
+        # Not BN: the coarsest pool has one value an image, and batches are small
+        norm_cfg=dict(type='GN', num_groups=1),
         align_corners=False,
         loss_decode=dict(
             type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True, loss_weight=1.0
-        ),
-    ),
-    # A shallow way to the features: through the deep head alone they learn several times slower
-    auxiliary_head=dict(
-        type='FCNHead',
-        in_channels=channels,
-        in_index=1,
-        channels=channels,
-        num_convs=0,
-        concat_input=False,
-        dropout_ratio=0.0,
-        norm_cfg=dict(type='BN', requires_grad=True),
-        align_corners=False,
-        loss_decode=dict(
-            type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True, loss_weight=2.0
         ),
     ),
     train_cfg=dict(),

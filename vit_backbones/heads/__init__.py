@@ -1,0 +1,1 @@
+"""Heads of our own. Each names its toolbox's module: a config lists it in `custom_imports`."""

@@ -1,0 +1,87 @@
+"""A dense auxiliary loss on the backbone's own map, for any model of backbone, neck and head."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IGNORED = 255
+
+
+class CellSupervision(nn.Module):
+    """Mixin: every cell of the backbone's last map learns its class, next to what the head learns.
+
+    The first layers of a neck and a head are random, and a query gets one class signal an object,
+    so a backbone behind them learns slowly at first. One 1x1 convolution on the backbone's own map,
+    used in training alone, shows it sooner what things look like. Auxiliary dense losses of this
+    kind are common in segmentation (Zhao et al., Pyramid Scene Parsing Network, CVPR 2017).
+
+    A subclass names the model class as its second base, and defines what raises
+    NotImplementedError here.
+
+    Args:
+        auxiliary_weight: Weight of the loss `loss_dense`, at least 0.
+        auxiliary_iters: In the first so many iterations this loss stands alone and the head is not
+            run, which makes them several times cheaper. The head then has no gradients: train in
+            one process, or with `find_unused_parameters=True`.
+        **kwargs: As the model class; its backbone must tell its `out_channels` and `strides`.
+    """
+
+    def __init__(
+        self, *, auxiliary_weight: float = 1.0, auxiliary_iters: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.auxiliary_weight, self.auxiliary_iters = auxiliary_weight, auxiliary_iters
+        self.register_buffer('iterations', torch.tensor(0))  # saved, so that a resume goes on
+        in_channels = self.backbone.out_channels[-1]
+        self.auxiliary_classifier = nn.Conv2d(in_channels, self.num_cell_classes, kernel_size=1)
+
+    @property
+    def num_cell_classes(self) -> int:
+        """Number of classes a cell can have."""
+        raise NotImplementedError
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list[Any]) -> dict[str, Tensor]:
+        """Losses of the head and of the cells.
+
+        Args:
+            batch_inputs: (B, C, H, W).
+            batch_data_samples: With ground truth of the same H and W.
+
+        Returns:
+            Named losses.
+        """
+        features = self.backbone(batch_inputs)
+        logits = self.auxiliary_classifier(features[-1])
+        rows, columns = (
+            _centres(size, self.backbone.strides[-1]) for size in batch_inputs.shape[-2:]
+        )
+        targets = torch.stack(
+            [self._cell_classes(sample, rows, columns) for sample in batch_data_samples]
+        )
+        entropy = F.cross_entropy(
+            logits, targets.to(logits.device), ignore_index=IGNORED, reduction='sum'
+        )
+        num_cells = (targets != IGNORED).sum().clamp(min=1)
+        losses = {'loss_dense': self.auxiliary_weight * entropy / num_cells}
+        self.iterations += 1
+        if self.iterations <= self.auxiliary_iters:
+            return losses
+        maps = self.neck(features) if self.with_neck else features
+        return {**self._head_losses(maps, batch_data_samples), **losses}
+
+    def _cell_classes(self, sample: Any, rows: Tensor, columns: Tensor) -> Tensor:
+        """Class (h, w) of the pixels where these rows and columns cross; IGNORED where unknown."""
+        raise NotImplementedError
+
+    def _head_losses(
+        self, maps: tuple[Tensor, ...], batch_data_samples: list[Any]
+    ) -> dict[str, Tensor]:
+        """Losses of the model's own head or heads on the neck's maps."""
+        raise NotImplementedError
+
+
+def _centres(pixels: int, stride: int) -> Tensor:
+    """Pixel at the centre of each cell of `stride` pixels; of the last one, if cut, its last."""
+    return (torch.arange(0, pixels, stride) + stride // 2).clamp(max=pixels - 1)
