@@ -7,6 +7,7 @@ import torch
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 from redraw import redraw
 from torch import Tensor
 
@@ -19,6 +20,7 @@ SIZES = [(16, 24), (8, 12), (4, 6), (2, 3)]
 
 @pytest.fixture
 def config() -> ConfigDict:
+    init_default_scope('mmdet')
     config = Config.fromfile(BASE_MODELS / 'mask2former_light.py').model.panoptic_head
     config.pop('type')
     config.update(num_things_classes=3, num_queries=7)
