@@ -71,7 +71,7 @@ def test_out_types_come_from_the_same_tokens(name, out_type):
     vit = backbone(name, **SMALL, out_type='raw')
     x = images(50, 90)
     tokens = vit(x)[0]
-    prefix, (ph, pw) = vit.num_prefix_tokens, vit.source.patch_size(vit.vit)
+    prefix, (ph, pw) = vit.num_prefix_tokens, vit.source.strides(vit.vit)[0]
     if out_type.startswith('cls') and not vit.has_cls_token:
         with pytest.raises(ValueError, match=r"needs a CLS token.*out_type='avg_featmap'"):
             vit.out_type = out_type

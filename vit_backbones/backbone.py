@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from vit_backbones.arguments import check_weights, choice, integer, pair, rate, 
 from vit_backbones.checkpoints import PositionTable, match, read_checkpoint
 from vit_backbones.checkpoints.matching import GRID_KEY
 from vit_backbones.position import Grid, resample_map
-from vit_backbones.sources import SOURCES
+from vit_backbones.sources import SOURCES, Source, wrap
 from vit_backbones.tokens import FORMATTERS, Tokens, featmap
 
 CLS_READOUTS = ('ignore', 'add', 'concat')
@@ -40,8 +41,10 @@ class ViTFeatBackbone(BaseModule):
         [(1, 192, 16, 21), (1, 192, 16, 21), (1, 192, 16, 21), (1, 192, 16, 21)]
 
     Args:
-        model_name: Name in the source library, e.g. `'vit_base_patch16_224.mae'`.
-        source: Model library: `'timm'`.
+        model_name: Name in the source library, e.g. `'vit_base_patch16_224.mae'`; an existing
+            module is what `from_module` is for.
+        source: Model library: `'timm'`; or a function that builds as those of
+            `vit_backbones.sources` do.
         pretrained: Load the source's own published weights (needs network or its cache).
         checkpoint: Local `.pth` or `.safetensors` file. Positions, patch embedding and input
             channels are resampled to this model's.
@@ -88,9 +91,9 @@ class ViTFeatBackbone(BaseModule):
 
     def __init__(
         self,
-        model_name: str,
+        model_name: str | nn.Module,
         *,
-        source: str = 'timm',
+        source: str | Callable[..., tuple[Source, nn.Module]] = 'timm',
         pretrained: bool | None = False,
         checkpoint: str | Path | None = None,
         allow_partial: bool = False,
@@ -112,7 +115,9 @@ class ViTFeatBackbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         check_weights(pretrained, checkpoint, init_cfg)
-        self.model_name, self.allow_partial = model_name, allow_partial
+        given = isinstance(model_name, nn.Module)
+        self.model_name = type(model_name).__name__ if given else model_name
+        self.allow_partial = allow_partial
         self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
         self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
         self.norm = choice('norm', norm, NORMS)
@@ -120,16 +125,19 @@ class ViTFeatBackbone(BaseModule):
             self.norm = 'last' if final_norm else 'none'
         self.in_channels = integer('in_channels', in_channels, 1)
         self.out_stride = None if out_stride is None else integer('out_stride', out_stride, 1)
-        self.source = SOURCES[choice('source', source, SOURCES)]()
-        self.vit = self.source.build(
-            model_name,
-            pretrained=bool(pretrained),
-            img_size=pair('img_size', img_size),
-            patch_size=pair('patch_size', patch_size),
-            in_channels=self.in_channels,
-            drop_path_rate=rate('drop_path_rate', drop_path_rate),
-            pos_interp=pos_interp,
-        )
+        if given:
+            self.source, self.vit = wrap(model_name)
+        else:
+            build = source if callable(source) else SOURCES[choice('source', source, SOURCES)]
+            self.source, self.vit = build(
+                model_name,
+                pretrained=bool(pretrained),
+                img_size=pair('img_size', img_size),
+                patch_size=pair('patch_size', patch_size),
+                in_channels=self.in_channels,
+                drop_path_rate=rate('drop_path_rate', drop_path_rate),
+                pos_interp=pos_interp,
+            )
         self.depth = self.source.depth(self.vit)
         has_blocks = f', because {model_name!r} has {self.depth} blocks'
         self.frozen_stages = integer('frozen_stages', frozen_stages, -1, self.depth, has_blocks)
@@ -142,8 +150,33 @@ class ViTFeatBackbone(BaseModule):
             self.source.set_checkpointing(self.vit)
         if checkpoint is not None:
             self._load(checkpoint)
-        self._is_init = bool(pretrained) or checkpoint is not None
+        self._is_init = bool(pretrained) or checkpoint is not None or given
         self._freeze()
+
+    @classmethod
+    def from_module(cls, vit: nn.Module, **options: object) -> 'ViTFeatBackbone':
+        """Make a backbone of a model that exists already.
+
+        The backbone shares the model's weights, each under a parameter of its own; the model itself
+        is left unchanged, whatever is pruned or frozen here.
+
+        Args:
+            vit: A model of one of the source libraries.
+            **options: Those of `ViTFeatBackbone` that do not rebuild the model: not `source`,
+                `pretrained`, `img_size`, `patch_size` and `drop_path_rate`.
+
+        Raises:
+            ValueError: If no source knows the model.
+            TypeError: For an option that would rebuild it.
+        """
+        rebuild = {'source', 'pretrained', 'img_size', 'patch_size', 'drop_path_rate'} & set(
+            options
+        )
+        if rebuild:
+            raise TypeError(
+                f'from_module takes the model as it is, not {", ".join(sorted(rebuild))}: build it so'
+            )
+        return cls(vit, **options)
 
     @property
     def out_type(self) -> str:
@@ -180,9 +213,9 @@ class ViTFeatBackbone(BaseModule):
     @property
     def strides(self) -> tuple[int | Grid, ...]:
         """Stride of each output map in pixels."""
-        ph, pw = self.source.patch_size(self.vit)
-        stride = self.out_stride or (ph if ph == pw else (ph, pw))
-        return (stride,) * len(self.out_indices)
+        steps = self.source.strides(self.vit)
+        sides = ((1, 1) if self.out_stride else steps[index] for index in self.out_indices)
+        return tuple(self.out_stride or (v if v == h else (v, h)) for v, h in sides)
 
     @property
     def preprocess(self) -> dict[str, object]:
@@ -205,16 +238,22 @@ class ViTFeatBackbone(BaseModule):
             raise ValueError(
                 f'images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}'
             )
-        ph, pw = self.source.patch_size(self.vit)
         height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % pw, 0, -height % ph))
+        rows, columns = self.source.padded(self.vit, (height, width))
+        fixed = self.source.fixed_size(self.vit)
+        if fixed not in (None, (rows, columns)):
+            raise ValueError(
+                f'{self.model_name!r} is of fixed size, built for images of {fixed[0]}x{fixed[1]}, '
+                f'got {height}x{width}: build it with img_size={(height, width)}'
+            )
+        padded = F.pad(images, (0, columns - width, 0, rows - height))
         indices = sorted(self.out_indices)
         learns = torch.is_grad_enabled() and self.frozen_stages < self.depth
         with torch.set_grad_enabled(learns):
             layers = self.source.tokens(self.vit, padded, indices, self.pos_interp)
             by_index = dict(zip(indices, layers, strict=True))
             return tuple(
-                self._output(self._normed(by_index[index], index), (height, width))
+                self._output(self._normed(by_index[index], index), index, (height, width))
                 for index in self.out_indices
             )
 
@@ -222,7 +261,7 @@ class ViTFeatBackbone(BaseModule):
         """Switch the mode; frozen parts stay in eval."""
         super().train(mode)
         for name, module in self.vit.named_modules():
-            if name not in ('', 'blocks') and self._is_frozen(name):
+            if self._is_frozen(name):
                 module.eval()
         return self
 
@@ -302,26 +341,26 @@ class ViTFeatBackbone(BaseModule):
                 f'{self.model_name} has no final norm of its own: its outputs are not normed',
                 logger='current',
             )
-        self.source.prune(self.vit, max(self.out_indices), keep_norm=normed)
+        keep_norm = normed and self.source.norm(self.vit) is not None
+        self.source.prune(self.vit, max(self.out_indices), keep_norm=keep_norm)
         if self.source.position_name(self.vit) is not None:
             self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
 
     def _normed(self, tokens: Tokens, index: int) -> Tokens:
-        norm = self.source.norm(self.vit)
         wanted = self.norm == 'all' or (self.norm == 'last' and index == self.depth - 1)
-        if norm is None or not wanted:
+        if not wanted or self.source.norm(self.vit) is None:
             return tokens
-        return tokens._replace(patches=norm(tokens.patches), prefix=norm(tokens.prefix))
+        return self.source.normed(self.vit, tokens)
 
-    def _output(self, tokens: Tokens, size: Grid) -> Tensor:
+    def _output(self, tokens: Tokens, index: int, size: Grid) -> Tensor:
         if self.out_type != 'featmap':
             return FORMATTERS[self.out_type](tokens)
         maps = featmap(tokens, self.cls_readout)
         if self.out_stride is None:
             return maps
         target = tuple(math.ceil(side / self.out_stride) for side in size)
-        ph, pw = self.source.patch_size(self.vit)
-        return resample_map(maps, target, (self.out_stride / ph, self.out_stride / pw))
+        down, across = self.source.strides(self.vit)[index]
+        return resample_map(maps, target, (self.out_stride / down, self.out_stride / across))
 
     def _is_frozen(self, name: str) -> bool:
         everything = self.frozen_stages == self.depth
@@ -361,6 +400,7 @@ class ViTFeatBackbone(BaseModule):
             patch_embed=self.source.patch_embed_name(),
             positions=self._positions(),
             built=self._built_names,
+            convert=partial(self.source.convert, self.vit),
         )
         if not self.allow_partial:
             report.check(str(checkpoint))
@@ -375,7 +415,7 @@ class ViTFeatBackbone(BaseModule):
             name = f'{prefix}vit.{positions.name}'
             recorded = state_dict.get(prefix + GRID_KEY)
             if name in state_dict:
-                patch = self.source.patch_size(self.vit)
+                patch = self.source.strides(self.vit)[0]
                 state_dict[name] = positions.fit(state_dict[name], recorded, patch)
             state_dict[prefix + GRID_KEY] = self.position_grid
         super()._load_from_state_dict(state_dict, prefix, *args)

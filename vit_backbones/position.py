@@ -17,6 +17,7 @@ def resample_positions(
     num_prefix: int = 0,
     antialias: bool = True,
     offset: float = 0.0,
+    align_corners: bool = False,
 ) -> Tensor:
     """Resample a learned position table from one patch grid to another, bicubically.
 
@@ -27,6 +28,7 @@ def resample_positions(
         num_prefix: Rows in front that belong to CLS and register tokens.
         antialias: Low-pass filter when shrinking, as timm does. Most authors' own code does not.
         offset: Added to the new grid before the scale is taken, as in DINO and DINOv2 (0.1 there).
+        align_corners: Keep the corner positions where they are, as torchvision does.
 
     Returns:
         (1, num_prefix + new_h*new_w, C) in the table's dtype; the table itself for equal grids.
@@ -48,7 +50,9 @@ def resample_positions(
         scale = tuple((n + offset) / o for n, o in zip(new, old, strict=True))
         grid = F.interpolate(grid, scale_factor=scale, mode='bicubic', antialias=antialias)
     else:
-        grid = F.interpolate(grid, size=new, mode='bicubic', antialias=antialias)
+        grid = F.interpolate(
+            grid, size=new, mode='bicubic', antialias=antialias, align_corners=align_corners
+        )
     # (1, C, h, w) -> (1, h*w, C)
     grid = grid.permute(0, 2, 3, 1).reshape(1, math.prod(new), -1)
     return torch.cat([prefix, grid.to(table.dtype)], dim=1)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from timm.layers import resample_patch_embed
@@ -107,9 +107,10 @@ def match(
     tensors: Mapping[str, Tensor],
     model: Mapping[str, Tensor],
     *,
-    patch_embed: str,
+    patch_embed: str | None,
     positions: PositionTable | None = None,
     built: Iterable[str] = (),
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
 ) -> Report:
     """Fit a checkpoint's tensors to a model's.
 
@@ -121,6 +122,7 @@ def match(
             number of input channels.
         positions: Fits the position table, where the model has one.
         built: Names that the model had before unused parts were removed.
+        convert: Gives tensors the keys and shapes of the model, where the library knows how.
 
     Returns:
         The report; nothing is loaded yet.
@@ -130,6 +132,8 @@ def match(
     recorded = tensors.get(prefix.removesuffix('vit.') + GRID_KEY)
     own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     own.pop(GRID_KEY, None)
+    pruned = set(built) - set(model)
+    own = convert({name: tensor for name, tensor in own.items() if name not in pruned})
     embed = own.get(patch_embed)
     file_patch = (1, 1) if embed is None or embed.ndim != 4 else tuple(embed.shape[-2:])
     report, misfits = Report(), []
@@ -150,8 +154,7 @@ def match(
         report.matched[name] = fitted
         if fitted.shape != tensor.shape:
             report.resized.append(name)
-    expected = set(built)
-    unknown = [n for n in own if n not in expected and not KNOWN_HEADS.match(n)]
+    unknown = [n for n in own if n not in pruned and not KNOWN_HEADS.match(n)]
     report.leftover = misfits + unknown
     return report
 

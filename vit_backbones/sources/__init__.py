@@ -1,8 +1,36 @@
-"""One adapter a model library; `SOURCES` maps the `source` argument to it."""
+"""Builders of models by the `source` argument, and adapters of models that exist already."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
 
 from vit_backbones.sources.base import Source
-from vit_backbones.sources.timm_vit import TimmViT
+from vit_backbones.sources.timm_build import build_timm, wrap_timm
+from vit_backbones.sources.torchvision_vit import build_torchvision, wrap_torchvision
+from vit_backbones.sources.twin import twin
 
-SOURCES: dict[str, type[Source]] = {'timm': TimmViT}
+SOURCES: dict[str, Callable[..., tuple[Source, nn.Module]]] = {
+    'timm': build_timm,
+    'torchvision': build_torchvision,
+}
+_WRAPPERS: tuple[Callable[[nn.Module], Source | None], ...] = (wrap_timm, wrap_torchvision)
 
-__all__ = ['SOURCES', 'Source', 'TimmViT']
+__all__ = ['SOURCES', 'Source', 'wrap']
+
+
+def wrap(vit: nn.Module) -> tuple[Source, nn.Module]:
+    """The adapter of an existing model, and a copy of the model that shares its weights.
+
+    The copy may be pruned and frozen; the model given is left as it is.
+
+    Raises:
+        ValueError: If no adapter knows the model.
+    """
+    shared = twin(vit, parameter=lambda weight: weight, buffer=Tensor.clone)
+    for wrapper in _WRAPPERS:
+        if (source := wrapper(shared)) is not None:
+            return source, shared
+    raise ValueError(
+        f'no source knows {type(vit).__module__}.{type(vit).__name__}; those of '
+        f'{", ".join(SOURCES)} can be wrapped'
+    )

@@ -4,117 +4,149 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from vit_backbones.position import Grid
+from vit_backbones.position import Grid, resample_positions
 from vit_backbones.tokens import Tokens
 
 
 class Source(ABC):
-    """Knows how one library builds its ViTs, names their parts and runs them.
+    """Knows how one kind of model is made up and how it is run.
 
     An adapter holds no weights: every method takes the library's module, so that wrappers (EMA
     copies, FSDP) may replace it and parameter names stay those of the library.
+
+    A *layer* is what `out_indices` counts: a block, or a stage of a hierarchical model.
     """
-
-    @abstractmethod
-    def build(
-        self,
-        model_name: str,
-        *,
-        pretrained: bool,
-        img_size: Grid | None,
-        patch_size: Grid | None,
-        in_channels: int,
-        drop_path_rate: float,
-        pos_interp: str,
-    ) -> nn.Module:
-        """Build the library's model without its classifier.
-
-        Raises:
-            ValueError: For an unknown name or a model that the adapter cannot run.
-            RuntimeError: If pretrained weights were asked for and cannot be had.
-        """
 
     @abstractmethod
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
-        """Un-normed tokens after the blocks `indices` (ascending, 0-based).
+        """Un-normed tokens after the layers `indices` (ascending, 0-based).
 
         Args:
             vit: The library's module.
-            images: (B, C, H, W), H and W multiples of the patch.
-            indices: Blocks wanted.
+            images: (B, C, H, W), H and W multiples of the largest stride.
+            indices: Layers wanted.
             pos_interp: `'timm'` or `'original'`.
         """
 
     @abstractmethod
     def depth(self, vit: nn.Module) -> int:
-        """Number of blocks."""
+        """Number of layers."""
 
     @abstractmethod
     def embed_dims(self, vit: nn.Module) -> list[int]:
-        """Channels after each block."""
+        """Channels after each layer."""
 
     @abstractmethod
-    def patch_size(self, vit: nn.Module) -> Grid:
-        """(height, width) of a patch in pixels."""
-
-    @abstractmethod
-    def grid(self, vit: nn.Module) -> Grid:
-        """(h, w) of the position table."""
-
-    @abstractmethod
-    def num_prefix_tokens(self, vit: nn.Module) -> int:
-        """CLS and register tokens in front of the patches."""
-
-    @abstractmethod
-    def has_cls_token(self, vit: nn.Module) -> bool:
-        """Whether the first prefix token is a CLS token."""
-
-    @abstractmethod
-    def norm(self, vit: nn.Module) -> nn.Module | None:
-        """The final norm, `None` where the model has none."""
-
-    @abstractmethod
-    def drop_cls_token(self, vit: nn.Module) -> None:
-        """Remove the CLS token and its position; registers stay."""
-
-    @abstractmethod
-    def prune(self, vit: nn.Module, last_block: int, *, keep_norm: bool) -> None:
-        """Remove the classifier, the blocks after `last_block` and, unless kept, the final norm."""
+    def strides(self, vit: nn.Module) -> list[Grid]:
+        """(vertical, horizontal) stride after each layer in pixels."""
 
     @abstractmethod
     def layer_of(self, name: str, depth: int) -> int:
-        """Layer of a parameter or module name: 0 embeddings, i + 1 block i, depth + 1 the rest."""
+        """Layer of a parameter or module: 0 embeddings, i + 1 layer i, depth + 1 the rest.
+
+        A module that holds several layers belongs to the last of them.
+        """
 
     @abstractmethod
-    def position_name(self, vit: nn.Module) -> str | None:
-        """State-dict key of the learned position table, `None` where there is none."""
-
-    @abstractmethod
-    def num_position_prefix(self, vit: nn.Module) -> int:
-        """Rows of the position table that belong to prefix tokens."""
-
-    @abstractmethod
-    def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
-        """Keyword arguments of `resample_positions` for `'timm'` or `'original'`."""
+    def prune(self, vit: nn.Module, last_layer: int, *, keep_norm: bool) -> None:
+        """Remove the classifier, the layers after `last_layer` and, unless kept, the final norm."""
 
     @abstractmethod
     def native_size(self, vit: nn.Module) -> Grid:
         """(H, W) of the images for which the published weights are made."""
 
     @abstractmethod
-    def patch_embed_name(self) -> str:
-        """State-dict key of the patch embedding's weight (C, in_channels, ph, pw)."""
-
-    @abstractmethod
-    def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
-        """Resample the position table, for good, to the grid of a padded (H, W) image."""
+    def preprocess(self, vit: nn.Module) -> dict[str, object]:
+        """`mean`, `std` (0-255, RGB order) and `bgr_to_rgb`, as data preprocessors take them."""
 
     @abstractmethod
     def set_checkpointing(self, vit: nn.Module) -> None:
-        """Recompute each block in the backward pass."""
+        """Recompute each block in the backward pass.
+
+        Raises:
+            ValueError: If the model cannot.
+        """
 
     @abstractmethod
-    def preprocess(self, vit: nn.Module) -> dict[str, object]:
-        """`mean`, `std` (0-255, RGB order) and `bgr_to_rgb`, as data preprocessors take them."""
+    def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
+        """Rebuild for good what depends on the size of images, for padded (H, W) ones.
+
+        Raises:
+            ValueError: If the model has one size only.
+        """
+
+    def padded(self, vit: nn.Module, size: Grid) -> Grid:
+        """(H, W) to which images are padded: what the largest stride divides, or the fixed size."""
+        fixed = self.fixed_size(vit) or (0, 0)
+        steps = [max(steps) for steps in zip(*self.strides(vit), strict=True)]
+        if all(0 <= f - s < step for f, s, step in zip(fixed, size, steps, strict=True)):
+            return fixed
+        return tuple(-(-s // step) * step for s, step in zip(size, steps, strict=True))
+
+    def fixed_size(self, vit: nn.Module) -> Grid | None:
+        """(H, W) of the only images the model takes; `None` where any size is welcome."""
+        return None
+
+    def num_prefix_tokens(self, vit: nn.Module) -> int:
+        """CLS, distillation and register tokens in front of the patches."""
+        return 0
+
+    def has_cls_token(self, vit: nn.Module) -> bool:
+        """Whether the first prefix token is a CLS token."""
+        return False
+
+    def norm(self, vit: nn.Module) -> nn.Module | None:
+        """The final norm, `None` where the model has none."""
+        return None
+
+    def normed(self, vit: nn.Module, tokens: Tokens) -> Tokens:
+        """Tokens after the final norm."""
+        norm = self.norm(vit)
+        return tokens._replace(patches=norm(tokens.patches), prefix=norm(tokens.prefix))
+
+    def drop_cls_token(self, vit: nn.Module) -> None:
+        """Remove the CLS token and its position; other prefix tokens stay.
+
+        Raises:
+            ValueError: If the model cannot run without.
+        """
+        raise ValueError(
+            f'with_cls_token=False is not possible for {type(vit).__name__}, whose blocks need the '
+            f"CLS token; out_type='featmap' leaves it out of the maps"
+        )
+
+    def position_name(self, vit: nn.Module) -> str | None:
+        """State-dict key of a learned position table for any grid, `None` where there is none."""
+        return None
+
+    def grid(self, vit: nn.Module) -> Grid:
+        """(h, w) of that table."""
+        raise NotImplementedError
+
+    def num_position_prefix(self, vit: nn.Module) -> int:
+        """Rows of that table that belong to prefix tokens."""
+        return 0
+
+    def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
+        """Keyword arguments of `resample_positions` for `'timm'` or `'original'`."""
+        return {}
+
+    def table(self, vit: nn.Module, grid: Grid, pos_interp: str) -> Tensor:
+        """That table at another grid, (1, prefix + h*w, C)."""
+        return resample_positions(
+            vit.get_parameter(self.position_name(vit)),
+            self.grid(vit),
+            grid,
+            num_prefix=self.num_position_prefix(vit),
+            **self.interpolation(vit, pos_interp),
+        )
+
+    def patch_embed_name(self) -> str | None:
+        """State-dict key of the patch embedding's weight (C, in_channels, ph, pw)."""
+        return None
+
+    def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint's tensors under the keys and in the shapes of the model, where known."""
+        return tensors

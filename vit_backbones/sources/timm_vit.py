@@ -3,88 +3,48 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
-import contextlib
 import copy
-import difflib
 import math
 import re
 
-import timm
+import torch
 from timm.layers import PatchEmbed
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vit_backbones.position import Grid, resample_positions
-from vit_backbones.sources.base import Source
-from vit_backbones.sources.hub import offline_if_unreachable
+from vit_backbones.sources.timm_model import TimmModel
 from vit_backbones.tokens import Tokens
 
 PlainViT = VisionTransformer | Eva
-_AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head')
+_AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head', 'head_dist')
 
 
-class TimmViT(Source):
-    """Adapter of timm's `VisionTransformer` and `Eva`."""
+class TimmViT(TimmModel):
+    """Adapter of the plain ViTs, whose learned positions are resampled to each image's grid."""
 
-    def build(
-        self,
-        model_name: str,
-        *,
-        pretrained: bool,
-        img_size: Grid | None,
-        patch_size: Grid | None,
-        in_channels: int,
-        drop_path_rate: float,
-        pos_interp: str,
-    ) -> PlainViT:
-        """Build by timm name, e.g. `'vit_base_patch16_224.mae'`, with dynamic input sizes.
+    def __init__(self) -> None:
+        """Nothing to find out: the layout of these models is known."""
+        self._canvas = None
 
-        Raises:
-            ValueError: For a name timm does not know (the closest ones are named) and for
-                architectures other than the two plain families.
-            RuntimeError: If the pretrained weights cannot be had (no network, no such weights).
-        """
-        _check_name(model_name)
-        options: dict[str, object] = {'in_chans': in_channels, 'drop_path_rate': drop_path_rate}
-        if patch_size is not None:
-            options['patch_size'] = patch_size
-        try:
-            # num_classes=0 drops the classifier; global_pool stays as it is, since '' would
-            # invent a final norm that models pooling by average do not have
-            with offline_if_unreachable() if pretrained else contextlib.nullcontext():
-                vit = timm.create_model(
-                    model_name,
-                    pretrained=pretrained,
-                    num_classes=0,
-                    dynamic_img_size=True,
-                    **options,
-                )
-        except TypeError as error:
-            raise ValueError(_NOT_PLAIN.format(model_name, error)) from error
-        except Exception as error:
-            if not pretrained:
-                raise
-            raise RuntimeError(
-                f'no pretrained weights for {model_name!r}: {_first_line(error)}. Give a local '
-                f'file with checkpoint=..., or pretrained=False for random weights'
-            ) from None
-        if type(vit) not in (VisionTransformer, Eva) or type(vit.patch_embed) is not PatchEmbed:
-            kind = f'it is a {type(vit).__name__} with {type(vit.patch_embed).__name__}'
-            raise ValueError(_NOT_PLAIN.format(model_name, kind))
-        if img_size is not None:
-            self.set_input_size(vit, img_size, pos_interp)
-        return vit
+    @staticmethod
+    def suits(vit: nn.Module) -> bool:
+        """Whether a model is one of them: patches made by one convolution, any size welcome."""
+        kinds = VisionTransformer, VisionTransformerDistilled, Eva
+        plain = type(vit) in kinds and type(vit.patch_embed) is PatchEmbed
+        return plain and vit.dynamic_img_size
 
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
         """See `Source.tokens`; equal to timm's `forward_intermediates` for `pos_interp='timm'`."""
-        ph, pw = self.patch_size(vit)
+        ph, pw = vit.patch_embed.patch_size
         grid = (images.shape[-2] // ph, images.shape[-1] // pw)
         num_prefix = self.num_prefix_tokens(vit)
         if pos_interp != 'timm' and vit.pos_embed is not None:
-            vit = _with_positions(vit, self._table(vit, grid, pos_interp), grid)
+            vit = _with_positions(vit, self.table(vit, grid, pos_interp), grid)
         outputs = vit.forward_intermediates(
             images,
             indices=indices,
@@ -106,9 +66,13 @@ class TimmViT(Source):
         """See `Source.embed_dims`."""
         return [vit.embed_dim] * len(vit.blocks)
 
-    def patch_size(self, vit: nn.Module) -> Grid:
-        """See `Source.patch_size`."""
-        return vit.patch_embed.patch_size
+    def strides(self, vit: nn.Module) -> list[Grid]:
+        """See `Source.strides`."""
+        return [vit.patch_embed.patch_size] * len(vit.blocks)
+
+    def fixed_size(self, vit: nn.Module) -> Grid | None:
+        """See `Source.fixed_size`: none."""
+        return None
 
     def grid(self, vit: nn.Module) -> Grid:
         """See `Source.grid`."""
@@ -122,14 +86,12 @@ class TimmViT(Source):
         """See `Source.has_cls_token`."""
         return vit.cls_token is not None
 
-    def norm(self, vit: nn.Module) -> nn.Module | None:
-        """See `Source.norm`; models that pool by average keep a `fc_norm` only, so `None`."""
-        return None if isinstance(vit.norm, nn.Identity) else vit.norm
-
     def drop_cls_token(self, vit: nn.Module) -> None:
         """See `Source.drop_cls_token`."""
         if self.num_position_prefix(vit):
             vit.pos_embed = nn.Parameter(vit.pos_embed.detach()[:, 1:].clone())
+        if type(vit) is VisionTransformerDistilled:
+            vit.__class__ = _DistilledWithoutCls
         vit.cls_token = None
         vit.num_prefix_tokens -= 1
         for module in vit.modules():
@@ -141,11 +103,15 @@ class TimmViT(Source):
         """See `Source.prune`."""
         vit.prune_intermediate_layers([last_block], prune_norm=not keep_norm, prune_head=True)
 
+    def prune(self, vit: nn.Module, last_layer: int, *, keep_norm: bool) -> None:
+        """See `Source.prune`."""
+        vit.prune_intermediate_layers([last_layer], prune_norm=not keep_norm, prune_head=True)
+
     def layer_of(self, name: str, depth: int) -> int:
         """See `Source.layer_of`."""
         if block := re.match(r'blocks\.(\d+)', name):
             return int(block[1]) + 1
-        return depth + 1 if name.split('.')[0] in _AFTER_THE_BLOCKS else 0
+        return depth + 1 if name in ('', 'blocks') or name.split('.')[0] in _AFTER_THE_BLOCKS else 0
 
     def position_name(self, vit: nn.Module) -> str | None:
         """See `Source.position_name`."""
@@ -176,69 +142,29 @@ class TimmViT(Source):
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
         """See `Source.set_input_size`."""
-        ph, pw = self.patch_size(vit)
+        ph, pw = vit.patch_embed.patch_size
         grid = (math.ceil(size[0] / ph), math.ceil(size[1] / pw))
-        table = None if vit.pos_embed is None else self._table(vit, grid, pos_interp).detach()
+        table = None if vit.pos_embed is None else self.table(vit, grid, pos_interp).detach()
         vit.set_input_size(img_size=(grid[0] * ph, grid[1] * pw))
         if table is not None:
             vit.pos_embed.data = table  # timm's own is antialiased
 
-    def set_checkpointing(self, vit: nn.Module) -> None:
-        """See `Source.set_checkpointing`; timm's own, non-reentrant."""
-        vit.set_grad_checkpointing(True)
+    def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Source.convert`: nothing, `checkpoints` knows these models."""
+        return tensors
 
-    def native_size(self, vit: nn.Module) -> Grid:
-        """See `Source.native_size`."""
-        return tuple(vit.pretrained_cfg['input_size'][-2:])
 
-    def preprocess(self, vit: nn.Module) -> dict[str, object]:
-        """See `Source.preprocess`; from timm's `pretrained_cfg`."""
-        config = vit.pretrained_cfg
-        return {
-            'mean': [round(255 * value, 4) for value in config['mean']],
-            'std': [round(255 * value, 4) for value in config['std']],
-            'bgr_to_rgb': True,
-        }
+class _DistilledWithoutCls(VisionTransformerDistilled):
+    """DeiT with its distillation token alone in front of the patches."""
 
-    def _table(self, vit: PlainViT, grid: Grid, pos_interp: str) -> Tensor:
-        """The model's position table at another grid."""
-        return resample_positions(
-            vit.pos_embed,
-            self.grid(vit),
-            grid,
-            num_prefix=self.num_position_prefix(vit),
-            **self.interpolation(vit, pos_interp),
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        """(B, h, w, C) to (B, 1 + h*w, C) with positions."""
+        grid = tuple(x.shape[1:3])
+        table = resample_positions(
+            self.pos_embed, self.patch_embed.grid_size, grid, num_prefix=self.num_prefix_tokens
         )
-
-
-_NOT_PLAIN = (
-    'timm model {!r} cannot be used: {}. Only the plain ViTs of timm.models.vision_transformer and '
-    'timm.models.eva are supported; see timm.list_models(module=...)'
-)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__
-
-
-def _check_name(model_name: str) -> None:
-    architecture = str(model_name).split('.')[0]
-    if ':' in architecture:
-        return
-    if timm.is_model(architecture):
-        try:
-            timm.models.get_pretrained_cfg(model_name)
-        except RuntimeError as error:
-            tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
-            raise ValueError(f'{_first_line(error)} Those with weights: {tags}') from error
-        return
-    modules = ('vision_transformer', 'deit', 'eva')
-    plain = [name for module in modules for name in timm.list_models(module=module)]
-    close = difflib.get_close_matches(architecture, plain, n=3, cutoff=0.4)
-    raise ValueError(
-        f'unknown model_name {model_name!r} for source timm; '
-        f'closest: {", ".join(close) or "none"}. timm.list_models() names all'
-    )
+        x = torch.cat([self.dist_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+        return self.pos_drop(x + table)
 
 
 def _with_positions(vit: PlainViT, table: Tensor, grid: Grid) -> PlainViT:

@@ -1,0 +1,204 @@
+"""Which of timm's transformers work: each one compared with timm itself, on weights that show."""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vit_backbones.backbone import ViTFeatBackbone
+from vit_backbones.position import Grid
+from vit_backbones.sources.timm_build import build_timm
+from vit_backbones.sources.timm_model import first_line
+
+SIZES: tuple[Grid, ...] = ((256, 320), (250, 333))
+TOLERANCE = 1e-5  # times the largest magnitude of the reference, at least 1
+# Smaller builds of an architecture, the first that it accepts
+_REDUCTIONS = ({'depth': 2}, {'depths': (2, 2, 2, 2)}, {})
+# Modules of timm without attention over patches: convolutions, MLPs, scans
+_OTHERS = frozenset(
+    'byoanet byobnet convmixer convnext cpubone cspnet cspnext densenet dla dpn efficientnet '
+    'fasternet ghostnet hardcorenas hgnet hrnet inception_next inception_resnet_v2 inception_v3 '
+    'inception_v4 lcnetv2 mambaout mlp_mixer mobilenetv3 mobilenetv5 nasnet nfnet pnasnet rdnet '
+    'regnet repghost repvit res2net resnest resnet resnetv2 rexnet selecsls senet sequencer sknet '
+    'starnet tresnet vgg vovnet xception xception_aligned'.split()
+)
+
+
+class Check(NamedTuple):
+    """What became of one architecture.
+
+    Attributes:
+        module: timm's module.
+        name: Architecture.
+        status: `'works'`, `'refuses'` (other sizes than its own, with a reason) or `'fails'`.
+        how: `'any size'` or `'built at img_size'`; why, if it does not work.
+        error: Largest difference from timm in units of the tolerance; `None` without a comparison.
+    """
+
+    module: str
+    name: str
+    status: str
+    how: str
+    error: float | None = None
+
+
+def architectures() -> list[tuple[str, str]]:
+    """(module, name) of timm's transformer-like architectures, by module and name."""
+    modules = sorted(set(timm.list_modules()) - _OTHERS)
+    return [(module, name) for module in modules for name in timm.list_models(module=module)]
+
+
+def check(module: str, name: str) -> Check:
+    """Compare an architecture's features with timm's on a rectangle and on an odd size."""
+    how, worst = '', 0.0
+    for size in SIZES:
+        try:
+            how, error = _compare(name, size)
+        except Exception as error:  # whatever a model raises is its result
+            refuses = isinstance(error, ValueError) and 'cannot be used' in str(error)
+            reason = str(error) if refuses else f'{type(error).__name__}: {first_line(error)}'
+            return Check(module, name, 'refuses' if refuses else 'fails', reason)
+        worst = max(worst, error)
+    status = 'works' if worst <= 1 else 'fails'
+    return Check(module, name, status, how if status == 'works' else 'differs', round(worst, 4))
+
+
+def redraw(module: nn.Module, seed: int = 0, gain: float = 1.0) -> nn.Module:
+    """Draw weights under which each part of a model matters, in place.
+
+    At their default initialisation LayerScale is 1e-5, biases and tokens are zero: such a model
+    gives almost the same output with all of its blocks deleted.
+
+    Args:
+        module: A model, changed.
+        seed: Of the draw.
+        gain: Of the matrices; below 1 for models that grow beyond all bounds without it.
+
+    Returns:
+        The module: matrices of standard deviation gain/sqrt(inputs), LayerScale 1, tokens and
+        positions 0.5, biases and norms 0.3 about their usual value.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, param in module.named_parameters():
+        noise = torch.randn(param.shape, generator=generator)
+        if 'gamma' in name:  # LayerScale
+            drawn = torch.ones_like(param)
+        elif name.endswith(('token', 'pos_embed')):
+            drawn = 0.5 * noise
+        elif 'rope' in name:
+            drawn = param * (1 + 0.1 * noise)
+        elif param.ndim > 1:
+            drawn = gain * noise / param[0].numel() ** 0.5
+        else:
+            drawn = 0.3 * noise + name.endswith('weight')
+        param.data.copy_(drawn)
+    return module
+
+
+def difference(out: Tensor, reference: Tensor) -> float:
+    """Largest difference in units of what is tolerated; at most 1 is equal.
+
+    Raises:
+        ValueError: If the shapes differ or a value is not finite.
+    """
+    if out.shape != reference.shape:
+        raise ValueError(f'shape {tuple(out.shape)} for {tuple(reference.shape)}')
+    if not out.isfinite().all():
+        raise ValueError('values are not finite')
+    limit = TOLERANCE * max(1, reference.abs().max().item())
+    return (out - reference).abs().max().item() / limit
+
+
+def table(checks: list[Check]) -> str:
+    """Markdown: totals, then one row a module, then what does not work and why."""
+    works = sum(c.status == 'works' for c in checks)
+    lines = [
+        f'{works} of {len(checks)} architectures work ({100 * works / max(1, len(checks)):.1f} %), '
+        f'{sum(c.status == "fails" for c in checks)} fail.',
+        '',
+        '| timm module | architectures | any size | built at `img_size` | refuses | fails |',
+        '|---|---|---|---|---|---|',
+    ]
+    for module in sorted({c.module for c in checks}):
+        of = [c for c in checks if c.module == module]
+        counts = [sum(c.how == how for c in of) for how in ('any size', 'built at img_size')]
+        counts += [sum(c.status == status for c in of) for status in ('refuses', 'fails')]
+        lines.append(f'| `{module}` | {len(of)} | ' + ' | '.join(map(str, counts)) + ' |')
+    rest = [c for c in checks if c.status != 'works']
+    lines += ['', *(f'- `{c.name}` {c.status}: {c.how}' for c in rest)]
+    return '\n'.join(lines)
+
+
+def _reduction(name: str) -> Mapping[str, object]:
+    """Options for a small build of an architecture."""
+    for reduction in _REDUCTIONS[:-1]:
+        try:
+            with torch.device('meta'):
+                timm.create_model(name, **reduction)
+        except Exception:  # it counts its blocks otherwise
+            continue
+        return reduction
+    return {}
+
+
+def _compare(name: str, size: Grid) -> tuple[str, float]:
+    """How a model takes images, and its largest difference from timm on one.
+
+    The first and the last layer are compared, and the last one normed.
+    """
+    build = functools.partial(build_timm, more=_reduction(name))
+    stock, vit = build(
+        name,
+        pretrained=False,
+        img_size=size,
+        patch_size=None,
+        in_channels=3,
+        drop_path_rate=0.0,
+        pos_interp='timm',
+    )
+    last = len(vit.feature_info) - 1
+    indices = sorted({0, last})
+    ours = ViTFeatBackbone(name, source=build, img_size=size, out_indices=indices, norm='none')
+    normed = ViTFeatBackbone(name, source=build, img_size=size)
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    for gain in (1.0, 0.5, 0.2, 0.05):  # some grow beyond all bounds
+        weights = redraw(vit.eval(), gain=gain).state_dict()
+        for backbone in (ours, normed):
+            backbone.vit.load_state_dict({key: weights[key] for key in backbone.vit.state_dict()})
+        outputs = ours.train().eval()(images)  # drops what was cached
+        if all(output.abs().max() < 1e6 for output in outputs):
+            break
+    errors = []
+    for output, channels, stride in zip(outputs, ours.out_channels, ours.strides, strict=True):
+        cells = [side / stride for side in stock.padded(vit, size)]
+        off = max(abs(a - b) for a, b in zip(output.shape[-2:], cells, strict=True))
+        if output.shape[1] != channels or off > 2:
+            raise ValueError(f'{tuple(output.shape)} for {channels} channels and stride {stride}')
+    with torch.no_grad():
+        for backbone, wanted, norm in ((ours, indices, False), (normed, [last], True)):
+            if norm and stock.norm(vit) is None:
+                continue
+            rows, columns = stock.canvas(vit, size)
+            padded = F.pad(images, (0, columns - size[1], 0, rows - size[0]))
+            expected = vit.forward_intermediates(
+                padded, indices=wanted, norm=norm, intermediates_only=True
+            )
+            for output, map_ in zip(backbone.eval()(images), expected, strict=True):
+                h, w = output.shape[-2:]
+                errors.append(difference(output, map_[:, :, :h, :w]))
+    _check_gradients(ours, outputs)
+    return 'any size' if stock.fixed_size(vit) is None else 'built at img_size', max(errors)
+
+
+def _check_gradients(backbone: ViTFeatBackbone, outputs: tuple[Tensor, ...]) -> None:
+    named = [(name, p) for name, p in backbone.named_parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(
+        sum(output.sum() for output in outputs), [p for _, p in named], allow_unused=True
+    )
+    unused = [name for (name, _), g in zip(named, gradients, strict=True) if g is None]
+    if unused:
+        raise ValueError(f'{len(unused)} parameters without gradient: {unused[0]} ...')

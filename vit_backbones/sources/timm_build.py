@@ -1,0 +1,155 @@
+"""Building timm's models by name, and choosing the adapter that runs them.
+
+Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
+"""
+
+import contextlib
+import difflib
+import functools
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import timm
+from timm.layers import Format, PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from vit_backbones.position import Grid
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.hub import offline_if_unreachable
+from vit_backbones.sources.timm_model import TimmModel, first_line, native_size
+from vit_backbones.sources.timm_vit import TimmViT
+
+
+def build_timm(
+    model_name: str,
+    *,
+    pretrained: bool,
+    img_size: Grid | None,
+    patch_size: Grid | None,
+    in_channels: int,
+    drop_path_rate: float,
+    pos_interp: str,
+    more: Mapping[str, object] = MappingProxyType({}),
+) -> tuple[Source, nn.Module]:
+    """Build by timm name, e.g. `'vit_base_patch16_224.mae'`, without the classifier.
+
+    A model that takes images of any size is built so; any other is built for `img_size`. `more` are
+    options of the architecture, such as its depth.
+
+    Raises:
+        ValueError: For a name timm does not know (the closest ones are named), an argument that
+            the architecture lacks, and one that gives no intermediate features.
+        RuntimeError: If the pretrained weights cannot be had (no network, no such weights).
+    """
+    _check_name(model_name)
+    # num_classes=0 drops the classifier; global_pool stays as it is, since '' would invent a final
+    # norm that models pooling by average do not have
+    options = {'num_classes': 0, 'drop_path_rate': drop_path_rate, **more}
+    if in_channels != 3:
+        options['in_chans'] = in_channels
+    if patch_size is not None:
+        options['patch_size'] = patch_size
+    vit = _create(model_name, pretrained, {**options, 'dynamic_img_size': True})
+    if not callable(getattr(vit, 'forward_intermediates', None)) or not vit.feature_info:
+        raise ValueError(
+            f'timm model {model_name!r} cannot be used: {type(vit).__name__} gives no intermediate '
+            f'features; see timm.list_models()'
+        )
+    try:
+        if TimmViT.suits(vit):
+            plain = TimmViT()
+            if img_size is not None:
+                plain.set_input_size(vit, img_size, pos_interp)
+            return plain, vit
+        source = TimmModel(vit, native_size(vit), in_channels)
+        if img_size is None or source.fixed_size(vit) in (None, source.padded(vit, img_size)):
+            return source, vit
+        size = source.padded(vit, img_size)
+        build = functools.partial(_build_at, model_name, pretrained, options, in_channels)
+        try:
+            return build(size)
+        except (AssertionError, ValueError):
+            if size[0] == size[1]:
+                raise
+            return build((max(size), max(size)), fixed=size)
+    except RuntimeError:
+        raise
+    except Exception as error:  # each architecture refuses a size in its own way
+        raise ValueError(
+            f'timm model {model_name!r} cannot be used: {first_line(error)}'
+        ) from error
+
+
+def _build_at(
+    model_name: str,
+    pretrained: bool,
+    options: dict[str, object],
+    in_channels: int,
+    size: Grid,
+    fixed: Grid | None = None,
+) -> tuple[TimmModel, nn.Module]:
+    vit = _create(model_name, pretrained, {**options, 'img_size': size})
+    return TimmModel(vit, size, in_channels, fixed), vit
+
+
+def wrap_timm(vit: nn.Module) -> TimmModel | None:
+    """The adapter of an existing timm model, made to take any size if it can; else `None`."""
+    if not type(vit).__module__.startswith('timm.models.') or not hasattr(vit, 'feature_info'):
+        return None
+    patch_embed = getattr(vit, 'patch_embed', None)
+    if type(vit) is VisionTransformer and type(patch_embed) is PatchEmbed:
+        # what timm does itself for dynamic_img_size=True
+        vit.dynamic_img_size, patch_embed.strict_img_size = True, False
+        patch_embed.flatten, patch_embed.output_fmt = False, Format.NHWC
+    built = getattr(vit, '_model_args', {})  # what create_model was told
+    size = built.get('img_size') or getattr(patch_embed, 'img_size', None) or native_size(vit)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if TimmViT.suits(vit):
+        return TimmViT()
+    return TimmModel(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0]))
+
+
+def _create(model_name: str, pretrained: bool, options: dict[str, object]) -> nn.Module:
+    """timm's model; options that leave it as it is are dropped where it does not know them."""
+    try:
+        # the hub's client would retry for most of a minute
+        with offline_if_unreachable() if pretrained else contextlib.nullcontext():
+            return timm.create_model(model_name, pretrained=pretrained, **options)
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument.*?'(\w+)'", str(error))
+        if unknown is None or unknown[1] not in options:
+            raise
+        name, rest = unknown[1], dict(options)
+        value = rest.pop(name)
+        if value not in (0, True):
+            raise ValueError(
+                f'timm model {model_name!r} has no {name}; leave it at its default, got {value!r}'
+            ) from error
+        return _create(model_name, pretrained, rest)
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise RuntimeError(
+            f'no pretrained weights for {model_name!r}: {first_line(error)}. Give a local file '
+            f'with checkpoint=..., or pretrained=False for random weights'
+        ) from None
+
+
+def _check_name(model_name: str) -> None:
+    architecture = str(model_name).split('.')[0]
+    if ':' in architecture:
+        return
+    if timm.is_model(architecture):
+        try:
+            timm.models.get_pretrained_cfg(model_name)
+        except RuntimeError as error:
+            tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
+            raise ValueError(f'{first_line(error)} Those with weights: {tags}') from error
+        return
+    close = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.4)
+    raise ValueError(
+        f'unknown model_name {model_name!r} for source timm; '
+        f'closest: {", ".join(close) or "none"}. timm.list_models() names all'
+    )

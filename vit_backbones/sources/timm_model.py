@@ -1,0 +1,270 @@
+"""Any timm architecture that gives intermediate features: stages, fixed sizes, prefix tokens.
+
+Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
+"""
+
+import importlib
+import inspect
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vit_backbones.position import Grid
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.twin import twin
+from vit_backbones.tokens import Tokens
+
+_TOLERANCE = 2  # cells by which a map may miss side / stride: patches that overlap or do not pad
+# Look up tables by position; the meta device does not see that they are too short
+_SIZED = ('MultiScaleVit',)
+
+
+class TimmModel(Source):
+    """Adapter of timm's models with `forward_intermediates`, run through that method.
+
+    What a model takes and which parameters each of its outputs needs is found by trying it on
+    PyTorch's meta device, which costs no arithmetic.
+
+    Args:
+        vit: The unpruned model; only names and sizes are kept of it.
+        size: (H, W) for which it was built.
+        in_channels: Channels of its images.
+        fixed: (H, W) of the only images it shall take, if smaller than `size`: they are padded to
+            that, and maps cropped back, for models that take squares only.
+
+    Raises:
+        ValueError: If timm cannot run it at that size.
+    """
+
+    def __init__(
+        self, vit: nn.Module, size: Grid, in_channels: int = 3, fixed: Grid | None = None
+    ) -> None:
+        self._in_channels = in_channels
+        self._strides = [_two(info['reduction']) for info in vit.feature_info]
+        self._fixed: Grid | None = None
+        trial: _Trial | str = 'its tables are for one size'
+        if type(vit).__name__ not in _SIZED:
+            trial = self._try(vit, self.padded(vit, (size[0] + max(size) // 2, size[1] + 1)))
+        for built in (size, self.padded(vit, size)):
+            if isinstance(trial, str):
+                trial, self._fixed = self._try(vit, built), built
+        if isinstance(trial, str):
+            raise ValueError(f'timm does not run it on {size[0]}x{size[1]}: {trial}')
+        self._canvas = self._fixed if fixed else None
+        self._fixed = fixed or self._fixed
+        self._layers = _layers(vit, trial)
+
+    def tokens(
+        self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
+    ) -> list[Tokens]:
+        """See `Source.tokens`; equal to timm's `forward_intermediates`."""
+        if self._canvas is None:
+            return _intermediates(self, vit, images, indices=indices)
+        rows, columns = images.shape[-2:]
+        canvas = F.pad(images, (0, self._canvas[1] - columns, 0, self._canvas[0] - rows))
+        outputs = _intermediates(self, vit, canvas, indices=indices)
+        steps = (self._strides[index] for index in indices)
+        return [
+            _cropped(output, (math.ceil(rows / down), math.ceil(columns / across)))
+            for output, (down, across) in zip(outputs, steps, strict=True)
+        ]
+
+    def depth(self, vit: nn.Module) -> int:
+        """See `Source.depth`."""
+        return len(vit.feature_info)
+
+    def embed_dims(self, vit: nn.Module) -> list[int]:
+        """See `Source.embed_dims`."""
+        return [info['num_chs'] for info in vit.feature_info]
+
+    def strides(self, vit: nn.Module) -> list[Grid]:
+        """See `Source.strides`."""
+        return self._strides
+
+    def layer_of(self, name: str, depth: int) -> int:
+        """See `Source.layer_of`: the first output that needs it."""
+        while name and name not in self._layers:
+            name = name.rpartition('.')[0]
+        return self._layers.get(name, depth + 1)
+
+    def prune(self, vit: nn.Module, last_layer: int, *, keep_norm: bool) -> None:
+        """See `Source.prune`; what timm leaves standing beyond is frozen."""
+        info, depth = list(vit.feature_info), self.depth(vit)
+        vit.prune_intermediate_layers([last_layer], prune_norm=not keep_norm, prune_head=True)
+        vit.feature_info = info
+        norm = self.norm(vit) if keep_norm else None
+        kept = set() if norm is None else set(norm.parameters())
+        for name, parameter in vit.named_parameters():
+            if self.layer_of(name, depth) > last_layer + 1 and parameter not in kept:
+                parameter.requires_grad_(False)
+
+    def native_size(self, vit: nn.Module) -> Grid:
+        """See `Source.native_size`."""
+        return native_size(vit)
+
+    def preprocess(self, vit: nn.Module) -> dict[str, object]:
+        """See `Source.preprocess`; from timm's `pretrained_cfg`."""
+        config = vit.pretrained_cfg
+        return {
+            'mean': [round(255 * value, 4) for value in config['mean']],
+            'std': [round(255 * value, 4) for value in config['std']],
+            'bgr_to_rgb': True,
+        }
+
+    def set_checkpointing(self, vit: nn.Module) -> None:
+        """See `Source.set_checkpointing`; timm's own, non-reentrant."""
+        try:
+            vit.set_grad_checkpointing(True)
+        except AssertionError as error:
+            raise ValueError(f'with_cp=True: {type(vit).__name__} cannot: {error}') from error
+
+    def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
+        """See `Source.set_input_size`."""
+        if self._fixed is None:
+            return
+        if not hasattr(vit, 'set_input_size'):
+            raise ValueError(
+                f'{type(vit).__name__} is built for {self._fixed[0]}x{self._fixed[1]} for good: '
+                f'build another one with img_size={size}'
+            )
+        self._fixed = self.padded(vit, size)
+        vit.set_input_size(img_size=self._fixed)
+
+    def fixed_size(self, vit: nn.Module) -> Grid | None:
+        """See `Source.fixed_size`."""
+        return self._fixed
+
+    def canvas(self, vit: nn.Module, size: Grid) -> Grid:
+        """(H, W) of what the model itself is given for images of a size."""
+        return self._canvas or self.padded(vit, size)
+
+    def num_prefix_tokens(self, vit: nn.Module) -> int:
+        """See `Source.num_prefix_tokens`; those that timm gives beside the maps."""
+        given = 'return_prefix_tokens' in inspect.signature(vit.forward_intermediates).parameters
+        return getattr(vit, 'num_prefix_tokens', 0) if given else 0
+
+    def has_cls_token(self, vit: nn.Module) -> bool:
+        """See `Source.has_cls_token`."""
+        return self.num_prefix_tokens(vit) > 0 and getattr(vit, 'cls_token', None) is not None
+
+    def norm(self, vit: nn.Module) -> nn.Module | None:
+        """See `Source.norm`; models that pool by average keep a `fc_norm` only, so `None`."""
+        # beside an `encoder` it is for pooled features
+        norm = None if hasattr(vit, 'encoder') else getattr(vit, 'norm', None)
+        return None if isinstance(norm, nn.Identity | nn.ModuleList) else norm
+
+    def normed(self, vit: nn.Module, tokens: Tokens) -> Tokens:
+        """See `Source.normed`."""
+        norm = self.norm(vit)
+        if not (isinstance(norm, nn.GroupNorm) or '2d' in type(norm).__name__):
+            return super().normed(vit, tokens)
+        maps = tokens.patches.transpose(1, 2).unflatten(2, tokens.grid)
+        return _tokens(norm(maps))
+
+    def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Source.convert`; timm's own filter of the model's module."""
+        module = importlib.import_module(type(vit).__module__)
+        convert = getattr(module, 'checkpoint_filter_fn', None)
+        return tensors if convert is None else convert(tensors, vit)
+
+    def _try(self, vit: nn.Module, size: Grid) -> '_Trial | str':
+        """What the model gives for such images; a reason if it refuses or misses its strides."""
+        images = torch.zeros(1, self._in_channels, *size)
+        try:
+            trial = _run(self, vit, images.to('meta'))
+        except Exception as error:  # each architecture refuses in its own way
+            if 'meta' not in str(error):
+                return first_line(error)
+            try:
+                trial = _run(self, vit, images)  # a few look into their tensors
+            except Exception as again:
+                return first_line(again)
+        for (rows, columns), (down, across) in zip(trial.grids, self._strides, strict=True):
+            misses = abs(rows - size[0] / down), abs(columns - size[1] / across)
+            if max(misses) > _TOLERANCE:
+                return f'it gives {rows}x{columns} cells for a stride of {down}x{across}'
+        return trial
+
+
+class _Trial(NamedTuple):
+    """Grids of all outputs, and of each parameter the first output that needs it."""
+
+    grids: list[Grid]
+    first_use: dict[str, int]
+
+
+def native_size(vit: nn.Module) -> Grid:
+    """(H, W) of the images for which timm's weights of a model are made."""
+    return tuple(vit.pretrained_cfg['input_size'][-2:])
+
+
+def _intermediates(
+    source: TimmModel, vit: nn.Module, images: Tensor, **options: object
+) -> list[Tokens]:
+    if source.num_prefix_tokens(vit):  # Eva stumbles over the option where there are none
+        options['return_prefix_tokens'] = True
+    outputs = vit.forward_intermediates(images, stop_early=True, intermediates_only=True, **options)
+    return [
+        _tokens(*output) if isinstance(output, tuple) else _tokens(output) for output in outputs
+    ]
+
+
+def _tokens(maps: Tensor, prefix: Tensor | None = None) -> Tokens:
+    """Tokens of maps (B, C, h, w) and prefix tokens (B, P, C)."""
+    patches = maps.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h*w, C)
+    return Tokens(patches, patches[:, :0] if prefix is None else prefix, tuple(maps.shape[-2:]))
+
+
+def _cropped(tokens: Tokens, grid: Grid) -> Tokens:
+    """The top left part of a grid."""
+    maps = tokens.patches.unflatten(1, tokens.grid)[:, : grid[0], : grid[1]]
+    return Tokens(maps.flatten(1, 2), tokens.prefix, grid)
+
+
+@torch.enable_grad()
+def _run(source: TimmModel, vit: nn.Module, images: Tensor) -> _Trial:
+    """Run the model on images, on their device, and back from each output to the parameters."""
+
+    def to_device(tensor: Tensor) -> Tensor:
+        return tensor.to(images.device)
+
+    copy = twin(vit, to_device, to_device).eval().requires_grad_()
+    outputs = _intermediates(source, copy, images)
+    parameters = dict(copy.named_parameters())
+    first_use: dict[str, int] = {}
+    for index, output in enumerate(outputs):
+        rest = {name: p for name, p in parameters.items() if name not in first_use}
+        total = output.patches.sum() + output.prefix.sum()
+        gradients = torch.autograd.grad(
+            total, list(rest.values()), retain_graph=True, allow_unused=True
+        )
+        first_use |= {name: index for name, g in zip(rest, gradients, strict=True) if g is not None}
+    return _Trial([output.grid for output in outputs], first_use)
+
+
+def _layers(vit: nn.Module, trial: _Trial) -> dict[str, int]:
+    """Layer of each parameter and, being that of its last parameter, of each module."""
+    depth = len(trial.grids)
+    stages = vit.feature_info[0]['module'].split('.')[0] + '.'  # beside them: embeddings
+    layers: dict[str, int] = {}
+    for name, _ in vit.named_parameters():
+        first = trial.first_use.get(name, depth)
+        layer = first + 1 if first > 0 or name.startswith(stages) else 0
+        while True:
+            layers[name] = max(layer, layers.get(name, 0))
+            if not name:
+                break
+            name = name.rpartition('.')[0]
+    return layers
+
+
+def _two(reduction: int | Grid) -> Grid:
+    return (reduction, reduction) if isinstance(reduction, int) else tuple(reduction)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__

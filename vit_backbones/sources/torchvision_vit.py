@@ -1,0 +1,197 @@
+"""torchvision's `VisionTransformer`: vit_b_16, vit_b_32, vit_l_16, vit_l_32, vit_h_14.
+
+Source: https://github.com/pytorch/vision (BSD-3-Clause).
+"""
+
+import difflib
+import math
+import re
+
+import torch
+import torchvision
+from timm.layers import resample_patch_embed
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.models import VisionTransformer
+
+from vit_backbones.position import Grid
+from vit_backbones.sources.base import Source
+from vit_backbones.tokens import Tokens
+
+# All published weights expect these
+_MEAN, _STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+_CONTAINERS = ('', 'encoder', 'encoder.layers')
+_AFTER_THE_BLOCKS = ('encoder.ln', 'heads')
+
+
+def build_torchvision(
+    model_name: str,
+    *,
+    pretrained: bool,
+    img_size: Grid | None,
+    patch_size: Grid | None,
+    in_channels: int,
+    drop_path_rate: float,
+    pos_interp: str,
+) -> tuple[Source, nn.Module]:
+    """Build by torchvision's name, e.g. `'vit_b_16'`, for images of any size.
+
+    Raises:
+        ValueError: For a name that is no ViT of torchvision, and for `drop_path_rate`, which these
+            models lack.
+        RuntimeError: If the pretrained weights cannot be had.
+    """
+    names = torchvision.models.list_models(include='vit_*')
+    if model_name not in names:
+        close = difflib.get_close_matches(str(model_name), names, n=3, cutoff=0)
+        raise ValueError(
+            f'unknown model_name {model_name!r} for source torchvision; closest: {", ".join(close)}'
+        )
+    if drop_path_rate:
+        raise ValueError(
+            f'drop_path_rate={drop_path_rate}: the ViTs of torchvision have no stochastic depth; '
+            f"use 0, or source='timm'"
+        )
+    try:
+        vit = torchvision.models.get_model(model_name, weights='DEFAULT' if pretrained else None)
+    except OSError as error:  # urllib's errors among them
+        raise RuntimeError(
+            f'no pretrained weights for {model_name!r}: {error}. Give a local file with '
+            f'checkpoint=..., or pretrained=False for random weights'
+        ) from None
+    source = wrap_torchvision(vit)
+    _rebuild_patches(vit, patch_size or (vit.patch_size, vit.patch_size), in_channels)
+    source.set_input_size(vit, img_size or source.native_size(vit), pos_interp)
+    return source, vit
+
+
+def wrap_torchvision(vit: nn.Module) -> 'TorchvisionViT | None':
+    """The adapter of an existing ViT of torchvision; of other models `None`."""
+    if not isinstance(vit, VisionTransformer):
+        return None
+    side = vit.image_size // vit.patch_size
+    vit.grid_size, vit.grad_checkpointing = (side, side), False
+    return TorchvisionViT()
+
+
+class TorchvisionViT(Source):
+    """Adapter of torchvision's ViT; the grid of its positions is kept as `grid_size` on it."""
+
+    def tokens(
+        self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
+    ) -> list[Tokens]:
+        """See `Source.tokens`."""
+        patches = vit.conv_proj(images)  # (B, C, h, w)
+        grid = tuple(patches.shape[-2:])
+        x = patches.flatten(2).transpose(1, 2)
+        if self.has_cls_token(vit):
+            x = torch.cat([vit.class_token.expand(len(x), -1, -1), x], dim=1)
+        x = vit.encoder.dropout(x + self.table(vit, grid, pos_interp))
+        num_prefix, outputs = self.num_prefix_tokens(vit), []
+        for index, block in enumerate(vit.encoder.layers[: indices[-1] + 1]):
+            recompute = vit.grad_checkpointing and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            if index in indices:
+                outputs.append(Tokens(x[:, num_prefix:], x[:, :num_prefix], grid))
+        return outputs
+
+    def depth(self, vit: nn.Module) -> int:
+        """See `Source.depth`."""
+        return len(vit.encoder.layers)
+
+    def embed_dims(self, vit: nn.Module) -> list[int]:
+        """See `Source.embed_dims`."""
+        return [vit.hidden_dim] * self.depth(vit)
+
+    def strides(self, vit: nn.Module) -> list[Grid]:
+        """See `Source.strides`."""
+        side = vit.patch_size
+        return [(side, side) if isinstance(side, int) else side] * self.depth(vit)
+
+    def layer_of(self, name: str, depth: int) -> int:
+        """See `Source.layer_of`."""
+        if block := re.match(r'encoder\.layers\.encoder_layer_(\d+)', name):
+            return int(block[1]) + 1
+        return depth + 1 if name in _CONTAINERS or name.startswith(_AFTER_THE_BLOCKS) else 0
+
+    def prune(self, vit: nn.Module, last_layer: int, *, keep_norm: bool) -> None:
+        """See `Source.prune`."""
+        vit.heads = nn.Identity()
+        vit.encoder.layers = vit.encoder.layers[: last_layer + 1]
+        if not keep_norm:
+            vit.encoder.ln = nn.Identity()
+
+    def native_size(self, vit: nn.Module) -> Grid:
+        """See `Source.native_size`."""
+        return vit.image_size, vit.image_size
+
+    def preprocess(self, vit: nn.Module) -> dict[str, object]:
+        """See `Source.preprocess`."""
+        return {'mean': list(_MEAN), 'std': list(_STD), 'bgr_to_rgb': True}
+
+    def set_checkpointing(self, vit: nn.Module) -> None:
+        """See `Source.set_checkpointing`."""
+        vit.grad_checkpointing = True
+
+    def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
+        """See `Source.set_input_size`."""
+        grid = tuple(
+            math.ceil(side / step) for side, step in zip(size, self.strides(vit)[0], strict=True)
+        )
+        table = self.table(vit, grid, pos_interp).detach()
+        vit.encoder.pos_embedding = nn.Parameter(table)
+        vit.grid_size = grid
+
+    def num_prefix_tokens(self, vit: nn.Module) -> int:
+        """See `Source.num_prefix_tokens`."""
+        return int(self.has_cls_token(vit))
+
+    def has_cls_token(self, vit: nn.Module) -> bool:
+        """See `Source.has_cls_token`."""
+        return vit.class_token is not None
+
+    def norm(self, vit: nn.Module) -> nn.Module | None:
+        """See `Source.norm`."""
+        return None if isinstance(vit.encoder.ln, nn.Identity) else vit.encoder.ln
+
+    def drop_cls_token(self, vit: nn.Module) -> None:
+        """See `Source.drop_cls_token`."""
+        table = vit.encoder.pos_embedding.detach()
+        vit.encoder.pos_embedding = nn.Parameter(table[:, 1:].clone())
+        vit.class_token = None
+
+    def position_name(self, vit: nn.Module) -> str | None:
+        """See `Source.position_name`."""
+        return 'encoder.pos_embedding'
+
+    def grid(self, vit: nn.Module) -> Grid:
+        """See `Source.grid`."""
+        return vit.grid_size
+
+    def num_position_prefix(self, vit: nn.Module) -> int:
+        """See `Source.num_position_prefix`."""
+        return self.num_prefix_tokens(vit)
+
+    def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
+        """See `Source.interpolation`; `'original'` as torchvision's `interpolate_embeddings`."""
+        if pos_interp == 'timm':
+            return {'antialias': True}
+        return {'antialias': False, 'align_corners': True}
+
+    def patch_embed_name(self) -> str | None:
+        """See `Source.patch_embed_name`."""
+        return 'conv_proj.weight'
+
+
+def _rebuild_patches(vit: VisionTransformer, patch_size: Grid, in_channels: int) -> None:
+    """Resample the patch embedding, and the grid with it, where they differ from the model's."""
+    old = vit.conv_proj
+    if (tuple(old.kernel_size), old.in_channels) == (tuple(patch_size), in_channels):
+        return
+    new = nn.Conv2d(in_channels, old.out_channels, patch_size, patch_size)
+    weight = adapt_input_conv(in_channels, old.weight.detach())
+    new.weight.data.copy_(resample_patch_embed(weight, list(patch_size)))
+    new.bias.data.copy_(old.bias.detach())
+    vit.conv_proj = new
+    vit.patch_size = patch_size[0] if patch_size[0] == patch_size[1] else patch_size
