@@ -1,7 +1,7 @@
-"""Write the result tables of the README from docs/results/*.json: `python docs/tables.py`.
+"""Write the result tables of the README from docs/results: `python docs/tables.py`.
 
-Each file is one run: `config`, `data`, `metric`, `value`, `minutes` (training, wall), `hardware`,
-`date` and `command`.
+Each file `docs/results/*.json` is one run: `config`, `data`, `metric`, `value`, `minutes` (training, wall), `hardware`,
+`date` and `command`. `docs/results/models/timm.json` is the walk of `tools/check_models.py`.
 """
 
 import json
@@ -9,9 +9,13 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / 'README.md'
-START, END = (
+RESULTS = (
     '<!-- results: written by docs/tables.py from docs/results/*.json -->',
     '<!-- end of results -->',
+)
+MODELS = (
+    '<!-- models: written by docs/tables.py from docs/results/models/timm.json -->',
+    '<!-- end of models -->',
 )
 
 
@@ -29,11 +33,27 @@ def table(results: Path = DOCS / 'results') -> str:
     return '\n'.join([*lines, '', '```bash', *dict.fromkeys(commands), '```'])
 
 
-def with_table(readme: str, rows: str) -> str:
-    """The README's text with the rows between its two marks."""
-    head, rest = readme.split(START)
-    return f'{head}{START}\n{rows}\n{END}{rest.split(END)[1]}'
+def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
+    """How many of timm's architectures work, in a sentence."""
+    rows = json.loads(walk.read_text())
+    works = [row for row in rows if row['status'] == 'works']
+    any_size = sum(row['how'] == 'any size' for row in works)
+    fails = sum(row['status'] == 'fails' for row in rows)
+    return (
+        f"Of timm's {len(rows)} transformers {len(works)} ({100 * len(works) / len(rows):.1f} %) give "
+        f"timm's own features\non a rectangle and an odd size, {any_size} of them at any size, "
+        f'{len(works) - any_size} built at `img_size`;\n{len(rows) - len(works) - fails} have one '
+        f'size and say so, {fails} fail: [table](docs/results/models/timm.md).'
+    )
+
+
+def with_tables(readme: str) -> str:
+    """The README's text with what belongs between its marks."""
+    for (start, end), text in ((RESULTS, table()), (MODELS, totals())):
+        head, rest = readme.split(start)
+        readme = f'{head}{start}\n{text}\n{end}{rest.split(end)[1]}'
+    return readme
 
 
 if __name__ == '__main__':
-    README.write_text(with_table(README.read_text(), table()))
+    README.write_text(with_tables(README.read_text()))

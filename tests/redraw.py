@@ -1,38 +1,19 @@
 """Small ViTs with weights that show every mistake, and the comparison with timm."""
 
 from functools import partial
-from unittest import mock
 
 import timm
 import torch
 import torch.nn.functional as F
 
 from vit_backbones import ViTFeatBackbone
+from vit_backbones.coverage import difference as error
+from vit_backbones.coverage import redraw
+from vit_backbones.sources.timm_build import build_timm
+
+__all__ = ['TINY', 'backbone', 'copy_weights', 'error', 'images', 'pad', 'redraw', 'timm_layers']
 
 TINY = 'vit_tiny_patch16_224'
-
-
-def redraw(module, seed=0):
-    """Draw weights under which each part of a model matters.
-
-    At their default initialisation LayerScale is 1e-5, biases and tokens are zero: such a model
-    gives almost the same output with all of its blocks deleted.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for name, param in module.named_parameters():
-        noise = torch.randn(param.shape, generator=generator)
-        if 'gamma' in name:  # LayerScale
-            drawn = torch.ones_like(param)
-        elif name.endswith(('token', 'pos_embed')):
-            drawn = 0.5 * noise
-        elif 'rope' in name:
-            drawn = param * (1 + 0.1 * noise)
-        elif param.ndim > 1:
-            drawn = noise / param[0].numel() ** 0.5
-        else:
-            drawn = 0.3 * noise + name.endswith('weight')
-        param.data = drawn.detach().to(param)
-    return module
 
 
 def timm_vit(name=TINY, *, depth=4, width=None, **options):
@@ -48,9 +29,7 @@ def backbone(name=TINY, *, depth=4, width=None, timm_options=(), **options):
     reduced = dict(timm_options, depth=depth)
     if width:
         reduced |= dict(embed_dim=width, num_heads=3)
-    smaller = partial(timm.create_model, **reduced)
-    with mock.patch.object(timm, 'create_model', lambda *args, **kw: smaller(*args, **kw)):
-        built = ViTFeatBackbone(name, **options)
+    built = ViTFeatBackbone(name, source=partial(build_timm, more=reduced), **options)
     if options.get('checkpoint') is None:
         redraw(built)
     return built.eval()
@@ -80,10 +59,3 @@ def timm_layers(vit, x, indices, norm=False):
         intermediates_only=True,
     )
     return [torch.cat([o[1], o[0]], dim=1) if isinstance(o, tuple) else o for o in outputs]
-
-
-def error(out, reference):
-    """Largest difference in units of what is tolerated; at most 1 is equal."""
-    assert out.shape == reference.shape
-    limit = 1e-5 * max(1, reference.abs().max().item())
-    return (out - reference).abs().max().item() / limit

@@ -19,7 +19,7 @@ def tables():
 
 def test_readme_holds_the_tables_of_the_results(tables):
     readme = (ROOT / 'README.md').read_text()
-    assert tables.with_table(readme, tables.table()) == readme
+    assert tables.with_tables(readme) == readme
 
 
 def test_every_result_names_its_config_command_hardware_and_date(tables):

@@ -1,13 +1,16 @@
 """Parts that do not fit are refused, naming both sides."""
 
+import logging
+
 import pytest
+import timm
 from mmdet.models.task_modules import AnchorGenerator
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators come first)
 from vit_backbones import SimpleFeaturePyramid, ViTFeatBackbone
-from vit_backbones.wiring import check_wiring
+from vit_backbones.wiring import check_wiring, warn_of_preprocessing
 
 
 class _Decoder(nn.Module):
@@ -80,3 +83,31 @@ def test_anchors_of_other_strides_are_refused() -> None:
     model.rpn_head.prior_generator = AnchorGenerator([4, 8, 16], [1.0], [8])
     with pytest.raises(ValueError, match=r'strides \[8, 16\], but rpn_head.prior_generator is'):
         check_wiring(model)
+
+
+def _with_preprocessor(mean: float, name: str = 'vit_base_patch16_siglip_224') -> _Segmenter:
+    vit = ViTFeatBackbone.from_module(timm.create_model(name, depth=1, num_classes=0))
+    model = _Segmenter(vit, None, None)
+    model.data_preprocessor = ImgDataPreprocessor([mean] * 3, [127.5] * 3)
+    return model
+
+
+def test_mean_that_the_weights_do_not_expect_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_of_preprocessing(_with_preprocessor(123.7))
+    assert 'data_preprocessor.mean is [123.7' in caplog.text
+    assert 'weights of VisionTransformer expect [127.5' in caplog.text
+
+
+def test_mean_that_the_weights_expect_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_of_preprocessing(_with_preprocessor(127.5))
+    assert not caplog.text
+
+
+def test_random_weights_expect_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    model = _with_preprocessor(0.0)
+    model.backbone = _vit()
+    with caplog.at_level(logging.WARNING):
+        warn_of_preprocessing(model)
+    assert not caplog.text

@@ -23,6 +23,7 @@ from vit_backbones.tokens import FORMATTERS, Tokens, featmap
 CLS_READOUTS = ('ignore', 'add', 'concat')
 NORMS = ('last', 'all', 'none')
 POSITION_INTERPOLATIONS = ('timm', 'original')
+_REBUILD = {'source', 'pretrained', 'img_size', 'patch_size', 'drop_path_rate'}
 
 
 @MODELS.register_module()
@@ -218,6 +219,11 @@ class ViTFeatBackbone(BaseModule):
         return tuple(self.out_stride or (v if v == h else (v, h)) for v, h in sides)
 
     @property
+    def holds_weights(self) -> bool:
+        """Whether weights were loaded, or came with the module given."""
+        return self._is_init
+
+    @property
     def preprocess(self) -> dict[str, object]:
         """`mean` and `std` (0-255) and `bgr_to_rgb` for a data preprocessor."""
         return self.source.preprocess(self.vit)
@@ -318,10 +324,9 @@ class ViTFeatBackbone(BaseModule):
         return self.source.layer_of(param_name.removeprefix(inside), depth), depth + 2
 
     def _choose_cls_token(self, with_cls_token: bool | None) -> None:
-        self._dropped_cls = False
-        if with_cls_token is False and self.has_cls_token:
+        self._dropped_cls = with_cls_token is False and self.has_cls_token
+        if with_cls_token is False:
             self.source.drop_cls_token(self.vit)
-            self._dropped_cls = True
         if with_cls_token not in (None, True, False):
             raise ValueError(f'with_cls_token must be None, True or False, got {with_cls_token!r}')
         if with_cls_token and not self.has_cls_token:

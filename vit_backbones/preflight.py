@@ -23,7 +23,7 @@ from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.checkpoints.matching import MIN_MATCHED
 from vit_backbones.config import close_names, find_registered
 from vit_backbones.training.hooks import leaf_datasets
-from vit_backbones.wiring import check_wiring
+from vit_backbones.wiring import check_wiring, warn_of_preprocessing
 
 # Distributions that bring the same import name and overwrite each other's files
 _RIVALS = (
@@ -232,6 +232,7 @@ def check_runner(runner: Runner, split: str) -> None:
             decoded.
     """
     check_wiring(runner.model)
+    warn_of_preprocessing(runner.model)
     if runner.rank == 0 and runner.cfg.get(f'{split}_dataloader') is not None:
         check_images(getattr(runner, f'{split}_loop').dataloader.dataset, split)
 

@@ -1,7 +1,10 @@
 """Whether the parts of a built model fit: what the backbone gives against what the rest takes."""
 
+import logging
 from collections.abc import Sequence
 
+import torch
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import nn
 
@@ -9,6 +12,7 @@ from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.necks import SimpleFeaturePyramid
 
 _TAKERS = ('neck', 'decode_head', 'panoptic_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head')
+_PIXELS = 1.0  # of 255: rounding in configs is no mistake
 _ADVICE = {
     ('strides', 'backbone'): ', for patch 14 by out_stride=16',
     ('strides', 'neck'): ', by out_strides= and num_outs= of the neck',
@@ -60,6 +64,33 @@ def check_wiring(model: nn.Module) -> None:
         taken = getattr(getattr(getattr(model, name, None), part, None), 'strides', None)
         if taken is not None:
             _compare('strides', giver, strides, f'{name}.{part}', _square(taken))
+
+
+def warn_of_preprocessing(model: nn.Module) -> None:
+    """Log a warning if images are not normalised as the backbone's weights expect.
+
+    Args:
+        model: A built detector or segmenter. Models without a `ViTFeatBackbone` that holds
+            pretrained weights, or with a preprocessor that does not normalise, pass.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    backbone = getattr(model, 'backbone', None)
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if not isinstance(backbone, ViTFeatBackbone) or not backbone.holds_weights:
+        return
+    expected = backbone.preprocess
+    for name in ('mean', 'std'):
+        given = getattr(preprocessor, name, None)
+        if given is None or given.numel() != len(expected[name]):
+            continue
+        if (given.flatten().cpu() - torch.tensor(expected[name])).abs().max() > _PIXELS:
+            print_log(
+                f'data_preprocessor.{name} is {[round(v, 2) for v in given.flatten().tolist()]}, but '
+                f'the weights of {backbone.model_name} expect {expected[name]}, RGB on 0-255: set '
+                f'mean and std to those of backbone.preprocess',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 def _square(strides: Sequence) -> tuple:

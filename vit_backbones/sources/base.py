@@ -107,15 +107,13 @@ class Source(ABC):
         return tokens._replace(patches=norm(tokens.patches), prefix=norm(tokens.prefix))
 
     def drop_cls_token(self, vit: nn.Module) -> None:
-        """Remove the CLS token and its position; other prefix tokens stay.
+        """Remove the CLS token, if any, and its position; other prefix tokens stay.
 
         Raises:
             ValueError: If the model cannot run without.
         """
-        raise ValueError(
-            f'with_cls_token=False is not possible for {type(vit).__name__}, whose blocks need the '
-            f"CLS token; out_type='featmap' leaves it out of the maps"
-        )
+        if self.has_cls_token(vit):
+            raise ValueError(needs_cls_token(vit))
 
     def position_name(self, vit: nn.Module) -> str | None:
         """State-dict key of a learned position table for any grid, `None` where there is none."""
@@ -150,3 +148,11 @@ class Source(ABC):
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors under the keys and in the shapes of the model, where known."""
         return tensors
+
+
+def needs_cls_token(vit: nn.Module) -> str:
+    """Why `with_cls_token=False` is refused."""
+    return (
+        f'with_cls_token=False: {type(vit).__name__} cannot run without its CLS token; '
+        f"out_type='featmap' leaves it out of the maps"
+    )

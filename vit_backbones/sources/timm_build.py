@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import timm
@@ -51,47 +51,40 @@ def build_timm(
         options['in_chans'] = in_channels
     if patch_size is not None:
         options['patch_size'] = patch_size
-    vit = _create(model_name, pretrained, {**options, 'dynamic_img_size': True})
-    if not callable(getattr(vit, 'forward_intermediates', None)) or not vit.feature_info:
-        raise ValueError(
-            f'timm model {model_name!r} cannot be used: {type(vit).__name__} gives no intermediate '
-            f'features; see timm.list_models()'
-        )
+    create = functools.partial(_create, model_name, pretrained, options)
     try:
-        if TimmViT.suits(vit):
-            plain = TimmViT()
-            if img_size is not None:
-                plain.set_input_size(vit, img_size, pos_interp)
-            return plain, vit
-        source = TimmModel(vit, native_size(vit), in_channels)
-        if img_size is None or source.fixed_size(vit) in (None, source.padded(vit, img_size)):
-            return source, vit
-        size = source.padded(vit, img_size)
-        build = functools.partial(_build_at, model_name, pretrained, options, in_channels)
-        try:
-            return build(size)
-        except (AssertionError, ValueError):
-            if size[0] == size[1]:
-                raise
-            return build((max(size), max(size)), fixed=size)
-    except RuntimeError:
+        vit = create(dynamic_img_size=True)
+        if not TimmViT.suits(vit):
+            return _fit(vit, create, img_size, in_channels)
+    except RuntimeError:  # of pretrained weights
         raise
     except Exception as error:  # each architecture refuses a size in its own way
         raise ValueError(
             f'timm model {model_name!r} cannot be used: {first_line(error)}'
         ) from error
+    source = TimmViT()
+    if img_size is not None:
+        source.set_input_size(vit, img_size, pos_interp)
+    return source, vit
 
 
-def _build_at(
-    model_name: str,
-    pretrained: bool,
-    options: dict[str, object],
-    in_channels: int,
-    size: Grid,
-    fixed: Grid | None = None,
+def _fit(
+    vit: nn.Module, create: Callable[..., nn.Module], img_size: Grid | None, in_channels: int
 ) -> tuple[TimmModel, nn.Module]:
-    vit = _create(model_name, pretrained, {**options, 'img_size': size})
-    return TimmModel(vit, size, in_channels, fixed), vit
+    """The model if it takes images of `img_size`, else another one that was created for them."""
+    source = TimmModel(vit, native_size(vit), in_channels)
+    if img_size is None or source.fixed_size(vit) in (None, source.padded(vit, img_size)):
+        return source, vit
+    size = source.padded(vit, img_size)
+    try:
+        vit = create(img_size=size)
+        return TimmModel(vit, size, in_channels), vit
+    except (AssertionError, ValueError):
+        square = (max(size), max(size))
+        if size == square:
+            raise
+        vit = create(img_size=square)
+        return TimmModel(vit, square, in_channels, fixed=size), vit
 
 
 def wrap_timm(vit: nn.Module) -> TimmModel | None:
@@ -111,8 +104,11 @@ def wrap_timm(vit: nn.Module) -> TimmModel | None:
     return TimmModel(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0]))
 
 
-def _create(model_name: str, pretrained: bool, options: dict[str, object]) -> nn.Module:
+def _create(
+    model_name: str, pretrained: bool, options: Mapping[str, object], **more: object
+) -> nn.Module:
     """timm's model; options that leave it as it is are dropped where it does not know them."""
+    options = {**options, **more}
     try:
         # the hub's client would retry for most of a minute
         with offline_if_unreachable() if pretrained else contextlib.nullcontext():
@@ -124,9 +120,7 @@ def _create(model_name: str, pretrained: bool, options: dict[str, object]) -> nn
         name, rest = unknown[1], dict(options)
         value = rest.pop(name)
         if value not in (0, True):
-            raise ValueError(
-                f'timm model {model_name!r} has no {name}; leave it at its default, got {value!r}'
-            ) from error
+            raise ValueError(f'it has no {name}, got {value!r}') from error
         return _create(model_name, pretrained, rest)
     except Exception as error:
         if not pretrained:

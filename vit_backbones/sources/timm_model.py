@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import Source
+from vit_backbones.sources.base import Source, needs_cls_token
 from vit_backbones.sources.twin import twin
 from vit_backbones.tokens import Tokens
 
@@ -150,6 +150,11 @@ class TimmModel(Source):
         """See `Source.has_cls_token`."""
         return self.num_prefix_tokens(vit) > 0 and getattr(vit, 'cls_token', None) is not None
 
+    def drop_cls_token(self, vit: nn.Module) -> None:
+        """See `Source.drop_cls_token`; class attention (CaiT, XCiT) needs it too."""
+        if getattr(vit, 'cls_token', None) is not None:
+            raise ValueError(needs_cls_token(vit))
+
     def norm(self, vit: nn.Module) -> nn.Module | None:
         """See `Source.norm`; models that pool by average keep a `fc_norm` only, so `None`."""
         # beside an `encoder` it is for pooled features
@@ -206,10 +211,8 @@ def _intermediates(
 ) -> list[Tokens]:
     if source.num_prefix_tokens(vit):  # Eva stumbles over the option where there are none
         options['return_prefix_tokens'] = True
-    outputs = vit.forward_intermediates(images, stop_early=True, intermediates_only=True, **options)
-    return [
-        _tokens(*output) if isinstance(output, tuple) else _tokens(output) for output in outputs
-    ]
+    maps = vit.forward_intermediates(images, stop_early=True, intermediates_only=True, **options)
+    return [_tokens(*both) if isinstance(both, tuple) else _tokens(both) for both in maps]
 
 
 def _tokens(maps: Tensor, prefix: Tensor | None = None) -> Tokens:

@@ -88,6 +88,8 @@ class TimmViT(TimmModel):
 
     def drop_cls_token(self, vit: nn.Module) -> None:
         """See `Source.drop_cls_token`."""
+        if vit.cls_token is None:
+            return
         if self.num_position_prefix(vit):
             vit.pos_embed = nn.Parameter(vit.pos_embed.detach()[:, 1:].clone())
         if type(vit) is VisionTransformerDistilled:
@@ -98,10 +100,6 @@ class TimmViT(TimmModel):
             # rotary attention skips the prefix by a count of its own
             if module is not vit and hasattr(module, 'num_prefix_tokens'):
                 module.num_prefix_tokens -= 1
-
-    def prune(self, vit: nn.Module, last_block: int, *, keep_norm: bool) -> None:
-        """See `Source.prune`."""
-        vit.prune_intermediate_layers([last_block], prune_norm=not keep_norm, prune_head=True)
 
     def prune(self, vit: nn.Module, last_layer: int, *, keep_norm: bool) -> None:
         """See `Source.prune`."""
