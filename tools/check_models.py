@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vit_backbones.coverage import Check, architectures, check, table
     from vit_backbones.files import write_whole
 
-    MMLogger.get_instance('vit_backbones', log_level='ERROR')
+    MMLogger.get_current_instance().setLevel('ERROR')
     every = architectures()
     unknown = set(args.names) - {name for _, name in every}
     if unknown:

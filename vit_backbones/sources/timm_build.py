@@ -76,15 +76,17 @@ def _fit(
     if img_size is None or source.fixed_size(vit) in (None, source.padded(vit, img_size)):
         return source, vit
     size = source.padded(vit, img_size)
-    try:
-        vit = create(img_size=size)
-        return TimmModel(vit, size, in_channels), vit
-    except (AssertionError, ValueError):
-        square = (max(size), max(size))
-        if size == square:
-            raise
-        vit = create(img_size=square)
-        return TimmModel(vit, square, in_channels, fixed=size), vit
+    # a few architectures take squares only
+    tries = [(size, None)] if size[0] == size[1] else [(size, None), ((max(size),) * 2, size)]
+    reason = ''
+    for built, fixed in tries:
+        try:
+            vit = create(img_size=built)
+            return TimmModel(vit, built, in_channels, fixed), vit
+        except (AssertionError, ValueError) as error:
+            reason = first_line(error)
+    rows, columns = source.fixed_size(vit)
+    raise ValueError(f'it is of fixed size {rows}x{columns}, got img_size={img_size} ({reason})')
 
 
 def wrap_timm(vit: nn.Module) -> TimmModel | None:
