@@ -31,7 +31,9 @@ def two(monkeypatch):
         calls.append(name)
         return coverage.Check(module, name, 'works', 'any size', 0.0)
 
-    monkeypatch.setattr(coverage, 'architectures', lambda: [('vision_transformer', TINY), ('x', 'b')])
+    monkeypatch.setattr(
+        coverage, 'architectures', lambda: [('vision_transformer', TINY), ('x', 'b')]
+    )
     monkeypatch.setattr(coverage, 'check', check)
     return calls
 
@@ -86,5 +88,7 @@ def test_unknown_name_is_told(tool, two, capsys):
 
 def test_failure_is_the_exit_code(tool, monkeypatch):
     monkeypatch.setattr(coverage, 'architectures', lambda: [('m', 'a')])
-    monkeypatch.setattr(coverage, 'check', lambda m, n: coverage.Check(m, n, 'fails', 'differs', 9.0))
+    monkeypatch.setattr(
+        coverage, 'check', lambda m, n: coverage.Check(m, n, 'fails', 'differs', 9.0)
+    )
     assert tool.main(['a']) == 1

@@ -30,12 +30,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from mmengine.logging import MMLogger
-    from rich.progress import track
 
-    from vit_backbones.coverage import Check, architectures, check, table
-    from vit_backbones.files import write_whole
+    from vit_backbones.coverage import architectures
 
-    MMLogger.get_current_instance().setLevel('ERROR')
     every = architectures()
     unknown = set(args.names) - {name for _, name in every}
     if unknown:
@@ -45,18 +42,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     part = bool(args.names) or args.sample is not None
     if args.sample is not None:
         wanted = random.Random(args.seed).sample(wanted, min(args.sample, len(wanted)))
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('ERROR')  # models tell what they have not, a line each
+    try:
+        return walk(wanted, None if part else args.out)
+    finally:
+        logger.setLevel(level)
+
+
+def walk(wanted: Sequence[tuple[str, str]], out: Path | None) -> int:
+    """Compare architectures, and print the table; with `out` keep each result there at once."""
+    from rich.progress import track
+
+    from vit_backbones.coverage import Check, check, table
+    from vit_backbones.files import write_whole
+
     known = {}
-    if not part and args.out.exists():
-        known = {row['name']: Check(**row) for row in json.loads(args.out.read_text())}
-    checks = []
+    if out is not None and out.exists():
+        known = {row['name']: Check(**row) for row in json.loads(out.read_text())}
     for module, name in track(wanted, description='comparing'):
-        checks.append(known.get(name) or check(module, name))
-        if not part and name not in known:
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            rows = json.dumps([c._asdict() for c in checks], indent=1)
-            write_whole(args.out, rows.encode())
-    if not part:
-        write_whole(args.out.with_suffix('.md'), table(checks).encode())
+        if name not in known:
+            known[name] = check(module, name)
+            if out is not None:
+                rows = [c._asdict() for c in known.values()]
+                write_whole(out, json.dumps(rows, indent=1).encode())
+    checks = [known[name] for _, name in wanted]
+    if out is not None:
+        write_whole(out.with_suffix('.md'), table(checks).encode())
     print(table(checks))
     return 1 if any(c.status == 'fails' for c in checks) else 0
 

@@ -80,7 +80,9 @@ def test_model_for_squares_equals_timm_on_the_padded_square():
         assert error(ours(x)[0], expected[:, :, :10]) <= 1
 
 
-@pytest.mark.parametrize('name', ['beit_base_patch16_224', 'cait_xxs24_224', 'xcit_nano_12_p16_224'])
+@pytest.mark.parametrize(
+    'name', ['beit_base_patch16_224', 'cait_xxs24_224', 'xcit_nano_12_p16_224']
+)
 def test_cls_token_that_blocks_need_is_not_dropped(name):
     with pytest.raises(ValueError, match="cannot run without its CLS token; out_type='featmap'"):
         ViTFeatBackbone(name, with_cls_token=False)
@@ -141,7 +143,9 @@ def test_every_parameter_that_is_left_gets_a_gradient():
 
 
 def test_size_that_timm_refuses_is_told_in_one_line():
-    with pytest.raises(ValueError, match="'efficientformer_l1' cannot be used: it is of fixed size 224x224"):
+    with pytest.raises(
+        ValueError, match="'efficientformer_l1' cannot be used: it is of fixed size 224x224"
+    ):
         ViTFeatBackbone('efficientformer_l1', img_size=(256, 320))
 
 
