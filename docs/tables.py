@@ -1,7 +1,7 @@
 """Write the result tables of the README from docs/results: `python docs/tables.py`.
 
-Each file `docs/results/*.json` is one run: `config`, `data`, `metric`, `value`, `minutes` (training, wall), `hardware`,
-`date` and `command`. `docs/results/models/timm.json` is the walk of `tools/check_models.py`.
+Each file `docs/results/*.json` is one run: `config`, `data`, `metric`, `value`, `minutes`
+(training, wall), `hardware`, `date` and `command`. `docs/results/models/timm.json` is the walk of `tools/check_models.py`.
 """
 
 import json
@@ -39,11 +39,12 @@ def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
     works = [row for row in rows if row['status'] == 'works']
     any_size = sum(row['how'] == 'any size' for row in works)
     fails = sum(row['status'] == 'fails' for row in rows)
+    share = f'{len(works) / len(rows):.1%}'
     return (
-        f"Of timm's {len(rows)} transformers {len(works)} ({100 * len(works) / len(rows):.1f} %) give "
-        f"timm's own features\non a rectangle and an odd size, {any_size} of them at any size, "
-        f'{len(works) - any_size} built at `img_size`;\n{len(rows) - len(works) - fails} have one '
-        f'size and say so, {fails} fail: [table](docs/results/models/timm.md).'
+        f"Of timm's {len(rows)} transformers {len(works)} ({share}) give timm's own features\n"
+        f'on a rectangle and an odd size, {any_size} of them at any size, {len(works) - any_size} '
+        f'built at `img_size`;\n{len(rows) - len(works) - fails} have one size and say so, {fails} '
+        f'fail: [table](docs/results/models/timm.md).'
     )
 
 

@@ -170,13 +170,8 @@ class ViTFeatBackbone(BaseModule):
             ValueError: If no source knows the model.
             TypeError: For an option that would rebuild it.
         """
-        rebuild = {'source', 'pretrained', 'img_size', 'patch_size', 'drop_path_rate'} & set(
-            options
-        )
-        if rebuild:
-            raise TypeError(
-                f'from_module takes the model as it is, not {", ".join(sorted(rebuild))}: build it so'
-            )
+        if rebuild := sorted(_REBUILD & set(options)):
+            raise TypeError(f'from_module takes the model as it is, not {", ".join(rebuild)}')
         return cls(vit, **options)
 
     @property

@@ -84,10 +84,10 @@ def warn_of_preprocessing(model: nn.Module) -> None:
         if given is None or given.numel() != len(expected[name]):
             continue
         if (given.flatten().cpu() - torch.tensor(expected[name])).abs().max() > _PIXELS:
+            values = [round(value, 2) for value in given.flatten().tolist()]
             print_log(
-                f'data_preprocessor.{name} is {[round(v, 2) for v in given.flatten().tolist()]}, but '
-                f'the weights of {backbone.model_name} expect {expected[name]}, RGB on 0-255: set '
-                f'mean and std to those of backbone.preprocess',
+                f'data_preprocessor.{name} is {values}, but the weights of {backbone.model_name} '
+                f'expect {expected[name]}, RGB on 0-255: set mean and std to those of backbone.preprocess',
                 logger='current',
                 level=logging.WARNING,
             )
