@@ -1,7 +1,8 @@
 """Write the result tables of the README from docs/results: `python docs/tables.py`.
 
 Each file `docs/results/*.json` is one run: `config`, `data`, `metric`, `value`, `minutes`
-(training, wall), `hardware`, `date` and `command`. `docs/results/models/timm.json` is the walk of `tools/check_models.py`.
+(training, wall), `hardware`, `date` and `command`. `docs/results/models/timm.json` is the walk of
+`tools/check_models.py`.
 """
 
 import json

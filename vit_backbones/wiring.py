@@ -87,7 +87,7 @@ def warn_of_preprocessing(model: nn.Module) -> None:
             values = [round(value, 2) for value in given.flatten().tolist()]
             print_log(
                 f'data_preprocessor.{name} is {values}, but the weights of {backbone.model_name} '
-                f'expect {expected[name]}, RGB on 0-255: set mean and std to those of backbone.preprocess',
+                f'expect {expected[name]}, RGB on 0-255: set mean and std to backbone.preprocess',
                 logger='current',
                 level=logging.WARNING,
             )
