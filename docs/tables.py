@@ -42,10 +42,10 @@ def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
     fails = sum(row['status'] == 'fails' for row in rows)
     share = f'{len(works) / len(rows):.1%}'
     return (
-        f"Of timm's {len(rows)} transformers {len(works)} ({share}) give timm's own features\n"
-        f'on a rectangle and an odd size, {any_size} of them at any size, {len(works) - any_size} '
-        f'built at `img_size`;\n{len(rows) - len(works) - fails} have one size and say so, {fails} '
-        f'fail: [table](docs/results/models/timm.md).'
+        f"Of {len(rows)} transformers of timm compared so far {len(works)} ({share}) give timm's\nown "
+        f'features on a rectangle and an odd size, {any_size} of them at any size, '
+        f'{len(works) - any_size} built at\n`img_size`; {len(rows) - len(works) - fails} have one '
+        f'size and say so, {fails} fail: [table](docs/results/models/timm.md).'
     )
 
 

@@ -342,7 +342,7 @@ class ViTFeatBackbone(BaseModule):
                 logger='current',
             )
         keep_norm = normed and self.source.norm(self.vit) is not None
-        self.source.prune(self.vit, max(self.out_indices), keep_norm=keep_norm)
+        self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
         if self.source.position_name(self.vit) is not None:
             self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
 

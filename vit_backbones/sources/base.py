@@ -50,8 +50,11 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def prune(self, vit: nn.Module, last_layer: int, *, keep_norm: bool) -> None:
-        """Remove the classifier, the layers after `last_layer` and, unless kept, the final norm."""
+    def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
+        """Remove or freeze what the layers `indices` do not need: classifier, later layers.
+
+        The final norm is one of these unless it is kept.
+        """
 
     @abstractmethod
     def native_size(self, vit: nn.Module) -> Grid:

@@ -55,6 +55,7 @@ class TimmModel(Source):
             raise ValueError(f'timm does not run it on {size[0]}x{size[1]}: {trial}')
         self._canvas = self._fixed if fixed else None
         self._fixed = fixed or self._fixed
+        self._uses = trial.uses
         self._layers = _layers(vit, trial)
 
     def tokens(
@@ -90,15 +91,15 @@ class TimmModel(Source):
             name = name.rpartition('.')[0]
         return self._layers.get(name, depth + 1)
 
-    def prune(self, vit: nn.Module, last_layer: int, *, keep_norm: bool) -> None:
+    def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """See `Source.prune`; what timm leaves standing beyond is frozen."""
-        info, depth = list(vit.feature_info), self.depth(vit)
-        vit.prune_intermediate_layers([last_layer], prune_norm=not keep_norm, prune_head=True)
+        info = list(vit.feature_info)
+        vit.prune_intermediate_layers([max(indices)], prune_norm=not keep_norm, prune_head=True)
         vit.feature_info = info
         norm = self.norm(vit) if keep_norm else None
-        kept = set() if norm is None else set(norm.parameters())
+        used = set() if norm is None else set(norm.parameters())
         for name, parameter in vit.named_parameters():
-            if self.layer_of(name, depth) > last_layer + 1 and parameter not in kept:
+            if not (parameter in used or self._uses.get(name, set()) & set(indices)):
                 parameter.requires_grad_(False)
 
     def native_size(self, vit: nn.Module) -> Grid:
@@ -195,10 +196,10 @@ class TimmModel(Source):
 
 
 class _Trial(NamedTuple):
-    """Grids of all outputs, and of each parameter the first output that needs it."""
+    """Grids of all outputs, and of each parameter the outputs that need it."""
 
     grids: list[Grid]
-    first_use: dict[str, int]
+    uses: dict[str, set[int]]
 
 
 def native_size(vit: nn.Module) -> Grid:
@@ -237,15 +238,16 @@ def _run(source: TimmModel, vit: nn.Module, images: Tensor) -> _Trial:
     copy = twin(vit, to_device, to_device).eval().requires_grad_()
     outputs = _intermediates(source, copy, images)
     parameters = dict(copy.named_parameters())
-    first_use: dict[str, int] = {}
+    uses: dict[str, set[int]] = {name: set() for name in parameters}
     for index, output in enumerate(outputs):
-        rest = {name: p for name, p in parameters.items() if name not in first_use}
         total = output.patches.sum() + output.prefix.sum()
         gradients = torch.autograd.grad(
-            total, list(rest.values()), retain_graph=True, allow_unused=True
+            total, list(parameters.values()), retain_graph=True, allow_unused=True
         )
-        first_use |= {name: index for name, g in zip(rest, gradients, strict=True) if g is not None}
-    return _Trial([output.grid for output in outputs], first_use)
+        for name, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                uses[name].add(index)
+    return _Trial([output.grid for output in outputs], uses)
 
 
 def _layers(vit: nn.Module, trial: _Trial) -> dict[str, int]:
@@ -254,7 +256,7 @@ def _layers(vit: nn.Module, trial: _Trial) -> dict[str, int]:
     stages = vit.feature_info[0]['module'].split('.')[0] + '.'  # beside them: embeddings
     layers: dict[str, int] = {}
     for name, _ in vit.named_parameters():
-        first = trial.first_use.get(name, depth)
+        first = min(trial.uses[name], default=depth)
         layer = first + 1 if first > 0 or name.startswith(stages) else 0
         while True:
             layers[name] = max(layer, layers.get(name, 0))

@@ -101,9 +101,9 @@ class TimmViT(TimmModel):
             if module is not vit and hasattr(module, 'num_prefix_tokens'):
                 module.num_prefix_tokens -= 1
 
-    def prune(self, vit: nn.Module, last_layer: int, *, keep_norm: bool) -> None:
+    def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """See `Source.prune`."""
-        vit.prune_intermediate_layers([last_layer], prune_norm=not keep_norm, prune_head=True)
+        vit.prune_intermediate_layers([max(indices)], prune_norm=not keep_norm, prune_head=True)
 
     def layer_of(self, name: str, depth: int) -> int:
         """See `Source.layer_of`."""

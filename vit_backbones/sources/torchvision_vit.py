@@ -115,10 +115,10 @@ class TorchvisionViT(Source):
             return int(block[1]) + 1
         return depth + 1 if name in _CONTAINERS or name.startswith(_AFTER_THE_BLOCKS) else 0
 
-    def prune(self, vit: nn.Module, last_layer: int, *, keep_norm: bool) -> None:
+    def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """See `Source.prune`."""
         vit.heads = nn.Identity()
-        vit.encoder.layers = vit.encoder.layers[: last_layer + 1]
+        vit.encoder.layers = vit.encoder.layers[: max(indices) + 1]
         if not keep_norm:
             vit.encoder.ln = nn.Identity()
 
