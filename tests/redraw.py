@@ -23,7 +23,7 @@ def redraw(module, seed=0):
         noise = torch.randn(param.shape, generator=generator)
         if 'gamma' in name:  # LayerScale
             drawn = torch.ones_like(param)
-        elif name.endswith(('token', 'pos_embed')):
+        elif name.endswith(('token', 'pos_embed', 'pos_embedding')):
             drawn = 0.5 * noise
         elif 'rope' in name:
             drawn = param * (1 + 0.1 * noise)
