@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from vit_backbones.sources.base import Source
+from vit_backbones.sources.presets import build_sapiens
 from vit_backbones.sources.timm_build import build_timm, wrap_timm
 from vit_backbones.sources.torchvision_vit import build_torchvision, wrap_torchvision
 from vit_backbones.sources.twin import twin
@@ -12,6 +13,7 @@ from vit_backbones.sources.twin import twin
 SOURCES: dict[str, Callable[..., tuple[Source, nn.Module]]] = {
     'timm': build_timm,
     'torchvision': build_torchvision,
+    'sapiens': build_sapiens,
 }
 _WRAPPERS: tuple[Callable[[nn.Module], Source | None], ...] = (wrap_timm, wrap_torchvision)
 
@@ -32,5 +34,5 @@ def wrap(vit: nn.Module) -> tuple[Source, nn.Module]:
             return source, shared
     raise ValueError(
         f'no source knows {type(vit).__module__}.{type(vit).__name__}; those of '
-        f'{", ".join(SOURCES)} can be wrapped'
+        'timm and torchvision can be wrapped'
     )

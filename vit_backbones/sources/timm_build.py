@@ -47,10 +47,8 @@ def build_timm(
     # num_classes=0 drops the classifier; global_pool stays as it is, since '' would invent a final
     # norm that models pooling by average do not have
     options = {'num_classes': 0, 'drop_path_rate': drop_path_rate, **more}
-    if in_channels != 3:
-        options['in_chans'] = in_channels
-    if patch_size is not None:
-        options['patch_size'] = patch_size
+    options |= {'in_chans': in_channels} if in_channels != 3 else {}
+    options |= {'patch_size': patch_size} if patch_size is not None else {}
     vit = _create(model_name, pretrained, {**options, 'dynamic_img_size': True})
     if not callable(getattr(vit, 'forward_intermediates', None)) or not vit.feature_info:
         raise ValueError(
