@@ -45,8 +45,8 @@ class ViTFeatBackbone(BaseModule):
     Args:
         model_name: Name in the source library, e.g. `'vit_base_patch16_224.mae'`; an existing
             module is what `from_module` is for.
-        source: Model library: `'timm'`, `'torchvision'` or `'sapiens'`; or a function
-            that builds as those of `vit_backbones.sources` do.
+        source: Model library: `'timm'`, `'torchvision'`, `'lightly'` or `'sapiens'`; or a
+            function that builds as those of `vit_backbones.sources` do.
         arch: mmpretrain's spelling of a plain ViT, in place of `model_name` and `source`: a name
             such as `'base'` or `'sapiens_1b'`, or a dict with `embed_dims`, `num_layers`,
             `num_heads` and `feedforward_channels`. `out_type` stays `'featmap'` unless given.
