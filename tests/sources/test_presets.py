@@ -287,3 +287,9 @@ def test_pretrained_weights_are_asked_for_as_a_file():
 def test_padding_up_to_the_corner_is_what_images_get_anyway():
     vit = ViTFeatBackbone(arch=ARCH, patch_cfg=dict(padding='corner'))
     assert vit.vit.patch_embed.proj.padding == (0, 0)
+
+
+@pytest.mark.parametrize('option', [dict(arch='base'), dict(patch_cfg=dict(padding=2))], ids=str)
+def test_an_existing_model_is_not_rebuilt(option):
+    with pytest.raises(TypeError, match=f'the model as it is, not {next(iter(option))}: build'):
+        ViTFeatBackbone.from_module(ViTFeatBackbone(arch=ARCH).vit, **option)

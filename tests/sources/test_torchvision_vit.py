@@ -10,7 +10,7 @@ import torchvision
 from redraw import error, images, pad, redraw
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torchvision.models import VisionTransformer
-from torchvision.models.vision_transformer import interpolate_embeddings
+from torchvision.models.vision_transformer import ConvStemConfig, interpolate_embeddings
 
 from vit_backbones import ViTFeatBackbone
 
@@ -296,6 +296,13 @@ def test_from_module_gives_the_models_features():
     given, x = tiny(), images(224, 224)
     vit = ViTFeatBackbone.from_module(given, out_type='cls').eval()
     assert error(vit(x)[0], seen(given, 'heads', x)) <= 1
+
+
+@torch.no_grad()
+def test_from_module_takes_a_stem_of_convolutions():
+    given, x = tiny(conv_stem_configs=[ConvStemConfig(8, 3, 2)] * 4), images(224, 224)
+    vit = ViTFeatBackbone.from_module(given, out_type='raw').eval()
+    assert error(vit(x)[0], seen(given, 'encoder', x)) <= 1
 
 
 def test_from_module_shares_the_weights():

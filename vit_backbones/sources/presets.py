@@ -3,7 +3,8 @@
 Sizes: https://github.com/open-mmlab/mmpretrain (Apache-2.0), `VisionTransformer`, and
 https://github.com/facebookresearch/sapiens (Sapiens licence), a copy of that class.
 timm's `VisionTransformer` computes the same: pre-norm blocks, one `qkv` matrix, GELU, LayerNorm
-with an epsilon of 1e-6, and a final norm.
+with an epsilon of 1e-6, and a final norm. Where mmpretrain takes
+the mean over the patches (`out_type='avg_featmap'`) it normalises it once more, this package not.
 """
 
 import math
