@@ -41,11 +41,12 @@ def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
     any_size = sum(row['how'] == 'any size' for row in works)
     fails = sum(row['status'] == 'fails' for row in rows)
     share = f'{len(works) / len(rows):.1%}'
+    refuses = len(rows) - len(works) - fails
     return (
-        f"Of {len(rows)} transformers of timm compared so far {len(works)} ({share}) give timm's\nown "
-        f'features on a rectangle and an odd size, {any_size} of them at any size, '
-        f'{len(works) - any_size} built at\n`img_size`; {len(rows) - len(works) - fails} have one '
-        f'size and say so, {fails} fail: [table](docs/results/models/timm.md).'
+        f'Compared so far: {len(rows)} transformers of timm. {len(works)} ({share}) give its own '
+        f'features on a rectangle\nand an odd size, {any_size} of them at any size, the others '
+        f'built at `img_size`; {refuses} have one\nsize and say so, {fails} fail: '
+        f'[table](docs/results/models/timm.md).'
     )
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.coverage import difference as error
 from vit_backbones.coverage import redraw
-from vit_backbones.sources.timm_build import build_timm
+from vit_backbones.sources import SOURCES
 
 __all__ = ['TINY', 'backbone', 'copy_weights', 'error', 'images', 'pad', 'redraw', 'timm_layers']
 
@@ -29,7 +29,8 @@ def backbone(name=TINY, *, depth=4, width=None, timm_options=(), **options):
     reduced = dict(timm_options, depth=depth)
     if width:
         reduced |= dict(embed_dim=width, num_heads=3)
-    built = ViTFeatBackbone(name, source=partial(build_timm, more=reduced), **options)
+    build = partial(SOURCES[options.pop('source', 'timm')], more=reduced)
+    built = ViTFeatBackbone(name, source=build, **options)
     if options.get('checkpoint') is None:
         redraw(built)
     return built.eval()

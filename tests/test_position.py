@@ -59,6 +59,22 @@ def test_equal_counts_on_another_grid_are_resampled(old, new):
     assert not torch.equal(out, table)
 
 
+@given(old=grids, new=st.tuples(st.integers(2, 12), st.integers(2, 12)))
+def test_aligned_corners_stay_where_they_are(old, new):
+    table = draw(1, math.prod(old), 3)
+    out = resample_positions(table, old, new, antialias=False, align_corners=True)
+    corners = [out.reshape(*new, 3)[i, j] for i in (0, -1) for j in (0, -1)]
+    expected = [table.reshape(*old, 3)[i, j] for i in (0, -1) for j in (0, -1)]
+    torch.testing.assert_close(corners, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_aligned_positions_of_a_line_are_another_line():
+    """Cubic interpolation keeps lines, away from the border."""
+    table = torch.arange(9.0)[None, :, None]
+    out = resample_positions(table, (1, 9), (1, 17), antialias=False, align_corners=True)
+    torch.testing.assert_close(out[0, 4:13, 0], torch.arange(2.0, 6.5, 0.5))
+
+
 def test_half_positions_are_resampled_in_fp32():
     table = draw(1, 35, 4).bfloat16()
     expected = resample_positions(table.float(), (5, 7), (9, 4)).bfloat16()

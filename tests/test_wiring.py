@@ -43,6 +43,7 @@ def test_what_fits_passes() -> None:
     ('backbone', 'neck', 'message'),
     [
         (dict(out_type='cls'), {}, r"backbone\.out_type='cls' under a neck.*'featmap'"),
+        (dict(pool='avg'), {}, r"backbone\.pool='avg' under a neck.*no pool"),
         ({}, dict(channels=64), r'channels \[192, 192\], but neck\.in_channels is \[64, 64\]'),
         ({}, dict(strides=8), r'strides \[16, 16\], but neck\.in_strides is \[8, 8\]'),
         (dict(out_indices=0), {}, r'channels \[192\], but neck\.in_channels is \[192, 192\]'),

@@ -1,7 +1,7 @@
 """The one backbone class: arguments, padding, freezing, output. Knows no model library."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +13,18 @@ from mmengine.model.weight_init import initialize
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from vit_backbones.arch import Build, choose_build
 from vit_backbones.arguments import check_weights, choice, integer, pair, rate, resolve_out_indices
 from vit_backbones.checkpoints import PositionTable, match, read_checkpoint
 from vit_backbones.checkpoints.matching import GRID_KEY
 from vit_backbones.position import Grid, resample_map
-from vit_backbones.sources import SOURCES, Source, wrap
-from vit_backbones.tokens import FORMATTERS, Tokens, featmap
+from vit_backbones.tokens import FORMATTERS, POOLINGS, Tokens, featmap
 
 CLS_READOUTS = ('ignore', 'add', 'concat')
 NORMS = ('last', 'all', 'none')
 POSITION_INTERPOLATIONS = ('timm', 'original')
-_REBUILD = {'source', 'pretrained', 'img_size', 'patch_size', 'drop_path_rate'}
+_SPELLING = ('qkv_bias', 'patch_cfg', 'layer_scale_init_value')  # what goes with mmpretrain's arch
+_REBUILDING = ('source', 'arch', 'pretrained', 'img_size', 'patch_size', 'drop_path_rate')
 
 
 @MODELS.register_module()
@@ -44,8 +45,14 @@ class ViTFeatBackbone(BaseModule):
     Args:
         model_name: Name in the source library, e.g. `'vit_base_patch16_224.mae'`; an existing
             module is what `from_module` is for.
-        source: Model library: `'timm'`; or a function that builds as those of
-            `vit_backbones.sources` do.
+        source: Model library: `'timm'`, `'torchvision'`, `'lightly'` or `'sapiens'`; or a
+            function that builds as those of `vit_backbones.sources` do.
+        arch: mmpretrain's spelling of a plain ViT, in place of `model_name` and `source`: a name
+            such as `'base'` or `'sapiens_1b'`, or a dict with `embed_dims`, `num_layers`,
+            `num_heads` and `feedforward_channels`. `out_type` stays `'featmap'` unless given.
+        qkv_bias: With `arch` or Sapiens: whether queries, keys and values have a bias (default).
+        patch_cfg: With those: `dict(padding=2)` pads the patch embedding's convolution.
+        layer_scale_init_value: With those: start of LayerScale, none by default.
         pretrained: Load the source's own published weights (needs network or its cache).
         checkpoint: Local `.pth` or `.safetensors` file. Positions, patch embedding and input
             channels are resampled to this model's.
@@ -62,6 +69,9 @@ class ViTFeatBackbone(BaseModule):
             `True`: the model must have one.
         cls_readout: What `'featmap'` does with the CLS token: `'ignore'`, `'add'` to every patch,
             or `'concat'` behind every patch's channels (2C channels).
+        pool: Embeddings (B, C') of each output in place of `out_type`: `'cls'`, `'avg'`, `'max'`,
+            `'cls+avg'` (2C channels), `'gem'` (generalised mean), or `'attn'`, the model's own
+            attention pooling.
         norm: Where the final norm is applied: to the `'last'` block's output as the library does,
             to `'all'` outputs, or to `'none'`.
         final_norm: mmpretrain's spelling of `norm`: `True` is `'last'`, `False` is `'none'`.
@@ -92,9 +102,13 @@ class ViTFeatBackbone(BaseModule):
 
     def __init__(
         self,
-        model_name: str | nn.Module,
+        model_name: str | nn.Module | None = None,
         *,
-        source: str | Callable[..., tuple[Source, nn.Module]] = 'timm',
+        source: str | Build = 'timm',
+        arch: str | Mapping[str, int] | None = None,
+        qkv_bias: bool | None = None,
+        patch_cfg: Mapping[str, object] | None = None,
+        layer_scale_init_value: float | None = None,
         pretrained: bool | None = False,
         checkpoint: str | Path | None = None,
         allow_partial: bool = False,
@@ -105,6 +119,7 @@ class ViTFeatBackbone(BaseModule):
         out_type: str = 'featmap',
         with_cls_token: bool | None = None,
         cls_readout: str = 'ignore',
+        pool: str | None = None,
         norm: str = 'last',
         final_norm: bool | None = None,
         out_stride: int | None = None,
@@ -116,8 +131,8 @@ class ViTFeatBackbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         check_weights(pretrained, checkpoint, init_cfg)
-        given = isinstance(model_name, nn.Module)
-        self.model_name = type(model_name).__name__ if given else model_name
+        spelling = dict(zip(_SPELLING, (qkv_bias, patch_cfg, layer_scale_init_value), strict=True))
+        self.model_name, build = choose_build(model_name, source, arch, spelling)
         self.allow_partial = allow_partial
         self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
         self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
@@ -126,31 +141,28 @@ class ViTFeatBackbone(BaseModule):
             self.norm = 'last' if final_norm else 'none'
         self.in_channels = integer('in_channels', in_channels, 1)
         self.out_stride = None if out_stride is None else integer('out_stride', out_stride, 1)
-        if given:
-            self.source, self.vit = wrap(model_name)
-        else:
-            build = source if callable(source) else SOURCES[choice('source', source, SOURCES)]
-            self.source, self.vit = build(
-                model_name,
-                pretrained=bool(pretrained),
-                img_size=pair('img_size', img_size),
-                patch_size=pair('patch_size', patch_size),
-                in_channels=self.in_channels,
-                drop_path_rate=rate('drop_path_rate', drop_path_rate),
-                pos_interp=pos_interp,
-            )
+        self.source, self.vit = build(
+            pretrained=bool(pretrained),
+            img_size=pair('img_size', img_size),
+            patch_size=pair('patch_size', patch_size),
+            in_channels=self.in_channels,
+            drop_path_rate=rate('drop_path_rate', drop_path_rate),
+            pos_interp=pos_interp,
+        )
         self.depth = self.source.depth(self.vit)
-        has_blocks = f', because {model_name!r} has {self.depth} blocks'
+        has_blocks = f', because {self.model_name!r} has {self.depth} blocks'
         self.frozen_stages = integer('frozen_stages', frozen_stages, -1, self.depth, has_blocks)
         self.out_indices = resolve_out_indices(out_indices, self.depth)
         self._built_names = frozenset(self.vit.state_dict())
         self._choose_cls_token(with_cls_token)
         self.out_type = out_type
+        self.pool = self._checked_pool(pool)
         self._prune()
         if with_cp:
             self.source.set_checkpointing(self.vit)
         if checkpoint is not None:
             self._load(checkpoint)
+        given = isinstance(model_name, nn.Module)
         self._is_init = bool(pretrained) or checkpoint is not None or given
         self._freeze()
 
@@ -162,16 +174,19 @@ class ViTFeatBackbone(BaseModule):
         is left unchanged, whatever is pruned or frozen here.
 
         Args:
-            vit: A model of one of the source libraries.
+            vit: A model of timm, torchvision or Lightly (whose masked ViTs hold one of those two).
             **options: Those of `ViTFeatBackbone` that do not rebuild the model: not `source`,
-                `pretrained`, `img_size`, `patch_size` and `drop_path_rate`.
+                `arch` with what goes with it, `pretrained`, `img_size`, `patch_size` and
+                `drop_path_rate`.
 
         Raises:
             ValueError: If no source knows the model.
             TypeError: For an option that would rebuild it.
         """
-        if rebuild := sorted(_REBUILD & set(options)):
-            raise TypeError(f'from_module takes the model as it is, not {", ".join(rebuild)}')
+        if rebuild := sorted({*_REBUILDING, *_SPELLING} & set(options)):
+            raise TypeError(
+                f'from_module takes the model as it is, not {", ".join(rebuild)}: build it so'
+            )
         return cls(vit, **options)
 
     @property
@@ -202,7 +217,8 @@ class ViTFeatBackbone(BaseModule):
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each output."""
-        factor = 2 if (self.out_type, self.cls_readout) == ('featmap', 'concat') else 1
+        widens = self.pool is None and (self.out_type, self.cls_readout) == ('featmap', 'concat')
+        factor = 2 if widens or self.pool == 'cls+avg' else 1
         dims = self.source.embed_dims(self.vit)
         return tuple(factor * dims[index] for index in self.out_indices)
 
@@ -230,7 +246,7 @@ class ViTFeatBackbone(BaseModule):
             images: (B, in_channels, H, W), normalised with `preprocess`.
 
         Returns:
-            One tensor an index, in the form of `out_type`.
+            One tensor an index, in the form of `pool` or else `out_type`.
 
         Raises:
             ValueError: If the images are not 4-D or have another number of channels.
@@ -332,6 +348,18 @@ class ViTFeatBackbone(BaseModule):
                 f"none here; use cls_readout='ignore'"
             )
 
+    def _checked_pool(self, pool: str | None) -> str | None:
+        if pool is not None:
+            choice('pool', pool, [*POOLINGS, 'attn'])
+        if pool == 'attn':
+            self.source.keep_attention_pooling(self.vit)
+        elif pool in ('cls', 'cls+avg') and not self.has_cls_token:
+            raise ValueError(
+                f'pool={pool!r} needs a CLS token, and {self.model_name!r} has none here; use '
+                f"pool='avg'"
+            )
+        return pool
+
     def _prune(self) -> None:
         """Remove what no output needs, so that every parameter gets a gradient; record the grid."""
         last = self.depth - 1
@@ -353,6 +381,10 @@ class ViTFeatBackbone(BaseModule):
         return self.source.normed(self.vit, tokens)
 
     def _output(self, tokens: Tokens, index: int, size: Grid) -> Tensor:
+        if self.pool == 'attn':
+            return self.source.attention_pooled(self.vit, tokens)
+        if self.pool is not None:
+            return POOLINGS[self.pool](tokens)
         if self.out_type != 'featmap':
             return FORMATTERS[self.out_type](tokens)
         maps = featmap(tokens, self.cls_readout)

@@ -87,7 +87,7 @@ def redraw(module: nn.Module, seed: int = 0, gain: float = 1.0) -> nn.Module:
         noise = torch.randn(param.shape, generator=generator)
         if 'gamma' in name:  # LayerScale
             drawn = torch.ones_like(param)
-        elif name.endswith(('token', 'pos_embed')):
+        elif name.endswith(('token', 'pos_embed', 'pos_embedding')):
             drawn = 0.5 * noise
         elif 'rope' in name:
             drawn = param * (1 + 0.1 * noise)

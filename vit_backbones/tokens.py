@@ -56,10 +56,43 @@ def avg_featmap(tokens: Tokens) -> Tensor:
     return tokens.patches.mean(dim=1)
 
 
+def max_patches(tokens: Tokens) -> Tensor:
+    """The largest value of each channel over the patches, (B, C)."""
+    return tokens.patches.amax(dim=1)
+
+
+def cls_and_avg(tokens: Tokens) -> Tensor:
+    """The CLS token, and behind it the mean of the patch tokens, (B, 2C)."""
+    return torch.cat([cls(tokens), avg_featmap(tokens)], dim=-1)
+
+
+def gem(tokens: Tokens, power: float = 3.0, floor: float = 1e-6) -> Tensor:
+    """Generalised mean of the patch tokens, (B, C): between the mean and the maximum.
+
+    Radenović et al., Fine-tuning CNN image retrieval with no human annotation, 2018. Powers are
+    taken in fp32.
+
+    Args:
+        tokens: Tokens of one layer.
+        power: 1 is the mean, infinity the maximum.
+        floor: Smaller values, negative ones among them, count as this.
+    """
+    powers = tokens.patches.float().clamp(min=floor).pow(power)
+    return powers.mean(dim=1).pow(1 / power).to(tokens.patches.dtype)
+
+
 FORMATTERS: dict[str, Callable[..., Tensor]] = {
     'featmap': featmap,
     'cls': cls,
     'cls_token': cls,
     'raw': raw,
     'avg_featmap': avg_featmap,
+}
+
+POOLINGS: dict[str, Callable[..., Tensor]] = {
+    'cls': cls,
+    'avg': avg_featmap,
+    'max': max_patches,
+    'cls+avg': cls_and_avg,
+    'gem': gem,
 }

@@ -40,10 +40,11 @@ def check_wiring(model: nn.Module) -> None:
     takers = [name for name in _TAKERS if getattr(model, name, None) is not None]
     if not isinstance(backbone, ViTFeatBackbone) or not takers:
         return
-    if backbone.out_type != 'featmap':
+    if backbone.pool is not None or backbone.out_type != 'featmap':
+        form = 'out_type' if backbone.pool is None else 'pool'
         raise ValueError(
-            f'backbone.out_type={backbone.out_type!r} under a {takers[0]}, which takes feature '
-            f"maps: use out_type='featmap'"
+            f'backbone.{form}={getattr(backbone, form)!r} under a {takers[0]}, which takes feature '
+            f"maps: use out_type='featmap' and no pool"
         )
     channels, strides = backbone.out_channels, backbone.strides
     giver = 'backbone'

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from vit_backbones.sources.base import Source
+from vit_backbones.sources.lightly_vit import build_lightly, wrap_lightly
+from vit_backbones.sources.presets import build_sapiens
 from vit_backbones.sources.timm_build import build_timm, wrap_timm
 from vit_backbones.sources.torchvision_vit import build_torchvision, wrap_torchvision
 from vit_backbones.sources.twin import twin
@@ -12,6 +14,8 @@ from vit_backbones.sources.twin import twin
 SOURCES: dict[str, Callable[..., tuple[Source, nn.Module]]] = {
     'timm': build_timm,
     'torchvision': build_torchvision,
+    'lightly': build_lightly,
+    'sapiens': build_sapiens,
 }
 _WRAPPERS: tuple[Callable[[nn.Module], Source | None], ...] = (wrap_timm, wrap_torchvision)
 
@@ -27,10 +31,12 @@ def wrap(vit: nn.Module) -> tuple[Source, nn.Module]:
         ValueError: If no adapter knows the model.
     """
     shared = twin(vit, parameter=lambda weight: weight, buffer=Tensor.clone)
+    if (found := wrap_lightly(shared)) is not None:
+        return found
     for wrapper in _WRAPPERS:
         if (source := wrapper(shared)) is not None:
             return source, shared
     raise ValueError(
         f'no source knows {type(vit).__module__}.{type(vit).__name__}; those of '
-        f'{", ".join(SOURCES)} can be wrapped'
+        'timm, torchvision and lightly can be wrapped'
     )

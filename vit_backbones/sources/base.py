@@ -109,6 +109,20 @@ class Source(ABC):
         norm = self.norm(vit)
         return tokens._replace(patches=norm(tokens.patches), prefix=norm(tokens.prefix))
 
+    def keep_attention_pooling(self, vit: nn.Module) -> None:
+        """Let `prune` leave the model's own attention pooling.
+
+        Raises:
+            ValueError: If the model has none.
+        """
+        raise ValueError(
+            f"pool='attn': {type(vit).__name__} has no attention pooling here; use pool='avg'"
+        )
+
+    def attention_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
+        """Embeddings (B, C) of the tokens by that pooling."""
+        raise NotImplementedError
+
     def drop_cls_token(self, vit: nn.Module) -> None:
         """Remove the CLS token, if any, and its position; other prefix tokens stay.
 

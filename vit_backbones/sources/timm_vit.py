@@ -8,7 +8,7 @@ import math
 import re
 
 import torch
-from timm.layers import PatchEmbed
+from timm.layers import AttentionPoolPrr, PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vit_backbones.position import Grid, resample_positions
 from vit_backbones.sources.timm_model import TimmModel
-from vit_backbones.tokens import Tokens
+from vit_backbones.tokens import Tokens, raw
 
 PlainViT = VisionTransformer | Eva
 _AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head', 'head_dist')
@@ -103,7 +103,22 @@ class TimmViT(TimmModel):
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """See `Source.prune`."""
+        pooling, norm = vit.attn_pool, vit.fc_norm
         vit.prune_intermediate_layers([max(indices)], prune_norm=not keep_norm, prune_head=True)
+        if getattr(vit, 'keeps_attn_pool', False):
+            vit.attn_pool, vit.fc_norm = pooling, norm
+
+    def keep_attention_pooling(self, vit: nn.Module) -> None:
+        """See `Source.keep_attention_pooling`."""
+        pooling = getattr(vit, 'attn_pool', None)
+        lacks_cls = isinstance(pooling, AttentionPoolPrr) and pooling.pool == 'token'
+        if pooling is None or (lacks_cls and not self.has_cls_token(vit)):
+            super().keep_attention_pooling(vit)
+        vit.keeps_attn_pool = True
+
+    def attention_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
+        """See `Source.attention_pooled`; equal to timm's `forward_head(..., pre_logits=True)`."""
+        return vit.forward_head(raw(tokens), pre_logits=True)
 
     def layer_of(self, name: str, depth: int) -> int:
         """See `Source.layer_of`."""

@@ -3,9 +3,12 @@
 Source: https://github.com/pytorch/vision (BSD-3-Clause).
 """
 
+import contextlib
 import difflib
 import math
 import re
+import socket
+from collections.abc import Iterator
 
 import torch
 import torchvision
@@ -23,6 +26,9 @@ from vit_backbones.tokens import Tokens
 _MEAN, _STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 _CONTAINERS = ('', 'encoder', 'encoder.layers')
 _AFTER_THE_BLOCKS = ('encoder.ln', 'heads')
+_OLD_MLP = re.compile(r'(?<=\.mlp\.)linear_[12](?=\.)')
+_MLP = {'linear_1': '0', 'linear_2': '3'}
+_SECONDS = 10.0  # of silence after which a download is given up
 
 
 def build_torchvision(
@@ -54,7 +60,9 @@ def build_torchvision(
             f"use 0, or source='timm'"
         )
     try:
-        vit = torchvision.models.get_model(model_name, weights='DEFAULT' if pretrained else None)
+        with _patience():
+            weights = 'DEFAULT' if pretrained else None
+            vit = torchvision.models.get_model(model_name, weights=weights)
     except OSError as error:  # urllib's errors among them
         raise RuntimeError(
             f'no pretrained weights for {model_name!r}: {error}. Give a local file with '
@@ -140,7 +148,8 @@ class TorchvisionViT(Source):
             math.ceil(side / step) for side, step in zip(size, self.strides(vit)[0], strict=True)
         )
         table = self.table(vit, grid, pos_interp).detach()
-        vit.encoder.pos_embedding = nn.Parameter(table)
+        learns = vit.encoder.pos_embedding.requires_grad
+        vit.encoder.pos_embedding = nn.Parameter(table, learns)
         vit.grid_size = grid
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
@@ -157,8 +166,8 @@ class TorchvisionViT(Source):
 
     def drop_cls_token(self, vit: nn.Module) -> None:
         """See `Source.drop_cls_token`."""
-        table = vit.encoder.pos_embedding.detach()
-        vit.encoder.pos_embedding = nn.Parameter(table[:, 1:].clone())
+        table = vit.encoder.pos_embedding
+        vit.encoder.pos_embedding = nn.Parameter(table.detach()[:, 1:].clone(), table.requires_grad)
         vit.class_token = None
 
     def position_name(self, vit: nn.Module) -> str | None:
@@ -182,6 +191,28 @@ class TorchvisionViT(Source):
     def patch_embed_name(self) -> str | None:
         """See `Source.patch_embed_name`."""
         return 'conv_proj.weight'
+
+    def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Source.convert`: classifiers left out, MLPs named as since torchvision 0.13.
+
+        The published files are older than that.
+        """
+        return {
+            _OLD_MLP.sub(lambda found: _MLP[found[0]], name): tensor
+            for name, tensor in tensors.items()
+            if not name.startswith('heads.')
+        }
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Give up where a network swallows what it is sent; torch.hub would wait for good."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _rebuild_patches(vit: VisionTransformer, patch_size: Grid, in_channels: int) -> None:

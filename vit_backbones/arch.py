@@ -1,0 +1,50 @@
+"""Which function builds a model: `model_name` with `source`, or mmpretrain's `arch`."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch import nn
+
+from vit_backbones.arguments import choice
+from vit_backbones.sources import SOURCES, Source, wrap
+from vit_backbones.sources.presets import build_preset, build_sapiens
+
+Build = Callable[..., tuple[Source, nn.Module]]
+
+
+def choose_build(
+    model_name: str | nn.Module | None,
+    source: str | Build,
+    arch: str | Mapping[str, int] | None,
+    options: Mapping[str, object],
+) -> tuple[str, Build]:
+    """Find the function that builds a model.
+
+    Args:
+        model_name: A name, or a model that exists already.
+        source: A name of `SOURCES` or a function.
+        arch: mmpretrain's name or sizes of a ViT, in place of both.
+        options: Options of mmpretrain's ViT by name; `None` for those not given.
+
+    Returns:
+        What to call the model in messages, and the function; it takes the keyword arguments that
+        all sources take.
+
+    Raises:
+        ValueError: If `arch` is given beside one of the two, an option beside another source, or
+            the source is unknown.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if arch is not None:
+        if model_name is not None or source != 'timm':
+            raise ValueError('arch replaces model_name and source: give arch alone, or those two')
+        name = arch if isinstance(arch, str) else 'custom'
+        return name, partial(build_preset, arch, **given)
+    if isinstance(model_name, nn.Module):
+        name, build = type(model_name).__name__, lambda **others: wrap(model_name)
+    else:
+        build = source if callable(source) else SOURCES[choice('source', source, SOURCES)]
+        name, build = model_name, partial(build, model_name)
+    if given and getattr(build, 'func', None) is not build_sapiens:
+        raise ValueError(f"{', '.join(given)}: only with arch=... or source='sapiens'")
+    return name, partial(build, **given)

@@ -1,0 +1,82 @@
+"""Lightly's ViTs: `MAEBackbone`, and the masked ViTs that hold one of timm or torchvision.
+
+All of them run as the ViT inside does; positions off their grid are resampled in a way of their
+own, which `pos_interp='original'` follows. Lightly itself is needed for none of this.
+
+Source: https://github.com/lightly-ai/lightly (MIT).
+"""
+
+import sys
+
+import torchvision
+from torch import nn
+
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.timm_build import build_timm, wrap_timm
+from vit_backbones.sources.timm_vit import TimmViT
+from vit_backbones.sources.torchvision_vit import (
+    TorchvisionViT,
+    build_torchvision,
+    wrap_torchvision,
+)
+
+
+def build_lightly(model_name: str, **options: object) -> tuple[Source, nn.Module]:
+    """Build the ViT inside Lightly's models by the name that torchvision or timm gives it.
+
+    Files that Lightly's masked ViTs were saved to load into it.
+
+    Args:
+        model_name: `'vit_b_32'` as in torchvision, or `'vit_small_patch16_224'` as in timm.
+        **options: Those that all sources take.
+
+    Raises:
+        ValueError: As the sources of torchvision and timm do.
+        RuntimeError: If the pretrained weights cannot be had.
+    """
+    named = model_name in torchvision.models.list_models(include='vit_*')
+    source, vit = (build_torchvision if named else build_timm)(model_name, **options)
+    return _with_lightlys_positions(source, antialias=True), vit
+
+
+def wrap_lightly(model: nn.Module) -> tuple[Source, nn.Module] | None:
+    """The adapter of an existing model of Lightly and the ViT inside it; of other models `None`."""
+    modules = sys.modules.get('lightly.models.modules')
+    if modules is None:  # who has made such a model has imported it
+        return None
+    if isinstance(model, modules.MAEBackbone):
+        return _with_lightlys_positions(wrap_torchvision(model), antialias=False), model
+    masked = modules.MaskedVisionTransformerTIMM, modules.MaskedVisionTransformerTorchvision
+    if not isinstance(model, masked):
+        return None
+    source = wrap_torchvision(model.vit) or wrap_timm(model.vit)
+    if source is None:
+        return None
+    return _with_lightlys_positions(source, antialias=model.antialias), model.vit
+
+
+def _with_lightlys_positions(source: Source, *, antialias: bool) -> Source:
+    """The adapter with Lightly's resampling of positions, where it resamples any."""
+    if isinstance(source, TorchvisionViT):
+        return _LightlyTorchvision(antialias)
+    return _LightlyTimm(antialias) if type(source) is TimmViT else source
+
+
+class _Positions:
+    """Bicubic by the size alone, without aligned corners."""
+
+    def __init__(self, antialias: bool) -> None:
+        super().__init__()
+        self._antialias = antialias
+
+    def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
+        """See `Source.interpolation`."""
+        return {'antialias': pos_interp == 'timm' or self._antialias}
+
+
+class _LightlyTorchvision(_Positions, TorchvisionViT):
+    """A ViT of torchvision inside a model of Lightly."""
+
+
+class _LightlyTimm(_Positions, TimmViT):
+    """A plain ViT of timm inside a model of Lightly."""

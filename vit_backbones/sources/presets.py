@@ -1,0 +1,173 @@
+"""Plain ViTs by their sizes: Sapiens, and the architectures that mmpretrain names.
+
+Sizes: https://github.com/open-mmlab/mmpretrain (Apache-2.0), `VisionTransformer`, and
+https://github.com/facebookresearch/sapiens (Sapiens licence), a copy of that class.
+timm's `VisionTransformer` computes the same: pre-norm blocks, one `qkv` matrix, GELU, LayerNorm
+with an epsilon of 1e-6, and a final norm. Where mmpretrain takes
+the mean over the patches (`out_type='avg_featmap'`) it normalises it once more, this package not.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from vit_backbones.arguments import choice, integer
+from vit_backbones.position import Grid
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.timm_vit import TimmViT
+
+_SIZES = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
+_ROWS = {
+    ('s', 'small'): (768, 8, 8, 2304),
+    ('b', 'base', 'deit-b', 'deit-base'): (768, 12, 12, 3072),
+    ('l', 'large'): (1024, 24, 16, 4096),
+    ('h', 'huge'): (1280, 32, 16, 5120),
+    ('eva-g', 'eva-giant'): (1408, 40, 16, 6144),
+    ('deit-t', 'deit-tiny'): (192, 12, 3, 768),
+    ('deit-s', 'deit-small', 'dinov2-s', 'dinov2-small'): (384, 12, 6, 1536),
+    ('dinov2-g', 'dinov2-giant'): (1536, 40, 24, 6144),
+    ('sapiens_0.3b', '0.3b'): (1024, 24, 16, 4096),
+    ('sapiens_0.6b', '0.6b'): (1280, 32, 16, 5120),
+    ('sapiens_1b', '1b'): (1536, 40, 24, 6144),
+    ('sapiens_2b', '2b'): (1920, 48, 32, 7680),
+}
+ARCHITECTURES: dict[str, dict[str, int]] = {
+    name: dict(zip(_SIZES, row, strict=True)) for names, row in _ROWS.items() for name in names
+}
+SAPIENS = tuple(name for name in ARCHITECTURES if name.startswith('sapiens'))
+
+
+def build_sapiens(
+    model_name: str, *, img_size: Grid | None, **options: object
+) -> tuple[Source, nn.Module]:
+    """Build `'sapiens_0.3b'`, `'_0.6b'`, `'_1b'` or `'_2b'`, at 1024x1024 as they were pre-trained.
+
+    Their heads for pose, parts, depth and normals were trained on 1024x768 without a CLS token and
+    with padded patches: `img_size=(1024, 768), with_cls_token=False, patch_cfg=dict(padding=2)`.
+
+    Args:
+        model_name: One of `SAPIENS`.
+        img_size: (H, W).
+        **options: Those of `build_preset`.
+
+    Raises:
+        ValueError: For another name, and as `build_preset` does.
+        RuntimeError: For `pretrained=True`.
+    """
+    return build_preset(
+        choice('model_name', model_name, SAPIENS), img_size=img_size or (1024, 1024), **options
+    )
+
+
+def build_preset(
+    arch: str | Mapping[str, int],
+    *,
+    pretrained: bool,
+    img_size: Grid | None,
+    patch_size: Grid | None,
+    in_channels: int,
+    drop_path_rate: float,
+    pos_interp: str,
+    qkv_bias: bool = True,
+    patch_cfg: Mapping[str, object] | None = None,
+    layer_scale_init_value: float = 0.0,
+) -> tuple[Source, nn.Module]:
+    """Build a ViT of given sizes with a CLS token, by default for 224x224 in patches of 16.
+
+    Args:
+        arch: A name of `ARCHITECTURES`, or a dict with `embed_dims`, `num_layers`, `num_heads` and
+            `feedforward_channels`.
+        pretrained: Refused; the weights come from a file.
+        img_size: (H, W); the grid of positions is ceil(H / patch) x ceil(W / patch).
+        patch_size: (vertical, horizontal).
+        in_channels: Channels of the images.
+        drop_path_rate: Of the last block.
+        pos_interp: Not needed: nothing is resampled here.
+        qkv_bias: Whether queries, keys and values have a bias.
+        patch_cfg: mmpretrain's; its `padding` is honoured.
+        layer_scale_init_value: Start of the factors behind attention and MLP, 0 for none.
+
+    Raises:
+        ValueError: For an unknown architecture, and for anything in `patch_cfg` that cannot be
+            honoured.
+        RuntimeError: For `pretrained=True`.
+    """
+    name, sizes = _sizes(arch)
+    if pretrained:
+        raise RuntimeError(
+            f'no pretrained weights for {name!r}: they are published as files. Give a local one '
+            f'with checkpoint=..., or pretrained=False for random weights'
+        )
+    patch = patch_size or (16, 16)
+    padding = _padding(patch_cfg or {}, patch)
+    size = tuple(
+        math.ceil(side / step) * step
+        for side, step in zip(img_size or (224, 224), patch, strict=True)
+    )
+    vit = VisionTransformer(
+        img_size=size,
+        patch_size=patch,
+        in_chans=in_channels,
+        num_classes=0,
+        embed_dim=sizes['embed_dims'],
+        depth=sizes['num_layers'],
+        num_heads=sizes['num_heads'],
+        # timm rounds the product of ratio and width down
+        mlp_ratio=(sizes['feedforward_channels'] + 0.5) / sizes['embed_dims'],
+        qkv_bias=qkv_bias,
+        init_values=layer_scale_init_value or None,
+        drop_path_rate=drop_path_rate,
+        dynamic_img_size=True,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )
+    vit.patch_embed.proj.padding = padding
+    vit.pretrained_cfg = vit.default_cfg = {
+        'architecture': name,
+        'tag': '',
+        'input_size': (in_channels, *size),
+        'mean': IMAGENET_DEFAULT_MEAN,
+        'std': IMAGENET_DEFAULT_STD,
+        'first_conv': 'patch_embed.proj',
+        'classifier': 'head',
+    }
+    return TimmViT(), vit
+
+
+def _sizes(arch: str | Mapping[str, int]) -> tuple[str, Mapping[str, int]]:
+    if isinstance(arch, str):
+        return arch, ARCHITECTURES[choice('arch', arch.lower(), ARCHITECTURES)]
+    if not isinstance(arch, Mapping) or not set(_SIZES) <= set(arch):
+        raise ValueError(f'arch must be a name or a dict with {", ".join(_SIZES)}, got {arch!r}')
+    sizes = {key: integer(f'arch[{key!r}]', arch[key], 1) for key in _SIZES}
+    if sizes['embed_dims'] % sizes['num_heads']:
+        raise ValueError(f'arch: num_heads must divide embed_dims, got {sizes}')
+    return 'custom', sizes
+
+
+def _padding(patch_cfg: Mapping[str, object], patch: Grid) -> Grid:
+    """(vertical, horizontal) padding of the patch embedding's convolution, on either side."""
+    if unknown := sorted(set(patch_cfg) - {'padding'}):
+        raise ValueError(
+            f'patch_cfg: {", ".join(unknown)} cannot be honoured, padding alone can; patches of '
+            f'another size are patch_size=...'
+        )
+    padding = patch_cfg.get('padding', 0)
+    if padding == 'corner':  # right and bottom, up to the patch, as images are padded anyway
+        return (0, 0)
+    sides = tuple(padding) if isinstance(padding, list | tuple) else (padding, padding)
+    if isinstance(padding, str) or len(sides) != 2:
+        raise ValueError(f"patch_cfg: padding must be an int, two or 'corner', got {padding!r}")
+    return tuple(
+        integer(
+            f'patch_cfg: padding of a patch of {step}',
+            side,
+            0,
+            (step - 1) // 2,
+            ', since more of it adds patches',
+        )
+        for side, step in zip(sides, patch, strict=True)
+    )
