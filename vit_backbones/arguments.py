@@ -95,3 +95,24 @@ def check_weights(pretrained: object, checkpoint: object, init_cfg: object) -> N
         )
     if bool(pretrained) + bool(checkpoint) + bool(init_cfg) > 1:
         raise ValueError('give one of pretrained=True, checkpoint=... and init_cfg=...')
+
+
+def respelled_checkpoint(
+    checkpoint: object, checkpoint_path: object, features_only: object
+) -> object:
+    """The checkpoint from its own name and from that of timm's wrappers, whose '' is none.
+
+    Raises:
+        ValueError: If both are given and differ, or `features_only` is not `True`.
+    """
+    if features_only is not True:
+        raise ValueError(
+            f'features_only must be True, got {features_only!r}: this backbone gives features, and '
+            f"heads classify; embeddings come by out_type='cls' or pool="
+        )
+    if checkpoint and checkpoint_path and checkpoint != checkpoint_path:
+        raise ValueError(
+            f'checkpoint={str(checkpoint)!r} and checkpoint_path={str(checkpoint_path)!r} are one '
+            f'argument: give one'
+        )
+    return checkpoint or checkpoint_path or None

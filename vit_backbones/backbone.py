@@ -14,7 +14,15 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from vit_backbones.arch import Build, choose_build
-from vit_backbones.arguments import check_weights, choice, integer, pair, rate, resolve_out_indices
+from vit_backbones.arguments import (
+    check_weights,
+    choice,
+    integer,
+    pair,
+    rate,
+    resolve_out_indices,
+    respelled_checkpoint,
+)
 from vit_backbones.checkpoints import PositionTable, match, read_checkpoint
 from vit_backbones.checkpoints.matching import GRID_KEY
 from vit_backbones.position import Grid, resample_map
@@ -56,6 +64,8 @@ class ViTFeatBackbone(BaseModule):
         pretrained: Load the source's own published weights (needs network or its cache).
         checkpoint: Local `.pth` or `.safetensors` file. Positions, patch embedding and input
             channels are resampled to this model's.
+        checkpoint_path: Other projects' spelling of `checkpoint`.
+        features_only: `True`, as configs of timm's backbones have it; there is nothing else.
         allow_partial: Accept a checkpoint that matches under 95 % or holds unknown tensors.
         img_size: (H, W) for which the position table is built; other sizes stay welcome.
             Defaults to the model's own.
@@ -111,6 +121,8 @@ class ViTFeatBackbone(BaseModule):
         layer_scale_init_value: float | None = None,
         pretrained: bool | None = False,
         checkpoint: str | Path | None = None,
+        checkpoint_path: str | Path | None = None,
+        features_only: bool = True,
         allow_partial: bool = False,
         img_size: int | Sequence[int] | None = None,
         patch_size: int | Sequence[int] | None = None,
@@ -130,6 +142,7 @@ class ViTFeatBackbone(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        checkpoint = respelled_checkpoint(checkpoint, checkpoint_path, features_only)
         check_weights(pretrained, checkpoint, init_cfg)
         spelling = dict(zip(_SPELLING, (qkv_bias, patch_cfg, layer_scale_init_value), strict=True))
         self.model_name, build = choose_build(model_name, source, arch, spelling)

@@ -39,6 +39,8 @@ class SimpleFeaturePyramid(BaseModule):
         in_channels: Channels of the one map, or of each map. An int together with several
             ``in_strides`` holds for each of them.
         out_channels: Channels of every output.
+        backbone_channel: Channels of the one map in configs of mmdet's ViTDet, whose
+            `in_channels` are those after rescaling, `[C // 4, C // 2, C, C]`.
         in_strides: Stride in pixels of each map, ascending; an int holds for all.
         out_strides: Strides in pixels of the outputs, in the order wanted, without repetition. Each
             is a power of two times (or a fraction of) its input's stride.
@@ -66,6 +68,7 @@ class SimpleFeaturePyramid(BaseModule):
         in_channels: int | Sequence[int],
         out_channels: int = 256,
         *,
+        backbone_channel: int | None = None,
         in_strides: int | Sequence[int] = 16,
         out_strides: Sequence[int] = (4, 8, 16, 32),
         num_outs: int | None = None,
@@ -74,6 +77,8 @@ class SimpleFeaturePyramid(BaseModule):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if backbone_channel is not None:
+            in_channels = _of_vitdet(backbone_channel, in_channels)
         self.in_channels, self.in_strides = _match_inputs(in_channels, in_strides)
         self.out_channels = out_channels
         self.strides = _extend_strides(tuple(out_strides), num_outs)
@@ -133,6 +138,17 @@ class SimpleFeaturePyramid(BaseModule):
                 f'{self.in_channels}, got {len(shapes)} of shape {shapes}: set in_channels to the '
                 "backbone's out_channels, one entry an out_index, and its out_type to 'featmap'."
             )
+
+
+def _of_vitdet(channels: int, rescaled: int | Sequence[int]) -> int:
+    """Channels of the one map that mmdet's ViTDet describes by those of its rescaled versions."""
+    expected = [channels // 4, channels // 2, channels, channels]
+    if rescaled != channels and list(rescaled) != expected:
+        raise ValueError(
+            f'backbone_channel={channels} goes with in_channels={expected}, got {rescaled}: leave '
+            f'backbone_channel out for maps of several layers'
+        )
+    return channels
 
 
 def _match_inputs(

@@ -1,0 +1,165 @@
+"""Backbones and necks as people's configs have them today: they build with `type` replaced."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from redraw import error, images, redraw, timm_vit
+from torch import nn
+
+import vit_backbones  # noqa: F401  (mmcv's operators come first)
+from vit_backbones import SimpleFeaturePyramid, ViTFeatBackbone
+
+TINY = 'vit_tiny_patch16_224'
+SMALL = dict(embed_dims=48, num_layers=4, num_heads=3, feedforward_channels=96)
+
+
+def build(**config):
+    """As a config builds it; the config is not changed by that."""
+    config = dict(type='ViTFeatBackbone', **config)
+    before = copy.deepcopy(config)
+    built = MODELS.build(config)
+    assert config == before
+    return built.eval()
+
+
+def shapes(backbone, *size):
+    with torch.no_grad():
+        return [tuple(m.shape[1:]) for m in backbone(images(*size))]
+
+
+def test_1_timm_backbone_of_mmpretrain():
+    vit = build(model_name=TINY, features_only=True, pretrained=False, out_indices=[2, 5, 8, 11])
+    assert shapes(vit, 64, 96) == [(192, 4, 6)] * 4
+
+
+def test_2_timm_backbone_of_mmseg(tmp_path):
+    weights = timm_vit(TINY, depth=12).state_dict()
+    torch.save(weights, tmp_path / 'vit.pth')
+    vit = build(
+        model_name=TINY,
+        features_only=True,
+        pretrained=False,
+        checkpoint_path=str(tmp_path / 'vit.pth'),
+        in_channels=3,
+        init_cfg=None,
+        img_size=512,
+    )
+    assert torch.equal(vit.vit.blocks[0].attn.qkv.weight, weights['blocks.0.attn.qkv.weight'])
+
+
+def test_features_only_false_is_refused():
+    with pytest.raises(ValueError, match='features_only must be True, got False'):
+        build(model_name=TINY, features_only=False)
+
+
+def test_two_checkpoints_are_refused():
+    with pytest.raises(ValueError, match=r'a.pth. and checkpoint_path=.b.pth. are one'):
+        build(model_name=TINY, checkpoint='a.pth', checkpoint_path='b.pth')
+
+
+def test_3_vision_transformer_of_mmpretrain(tmp_path):
+    """Weights come from a whole classifier's file, by `init_cfg` and its prefix."""
+    options = dict(arch=SMALL, img_size=(64, 96), out_type='featmap', final_norm=True)
+    trained = redraw(build(**options))
+    classifier = nn.ModuleDict(dict(backbone=trained, head=nn.Linear(48, 10)))
+    torch.save(dict(state_dict=classifier.state_dict()), tmp_path / 'classifier.pth')
+    vit = build(
+        **options,
+        init_cfg=dict(
+            type='Pretrained', checkpoint=str(tmp_path / 'classifier.pth'), prefix='backbone.'
+        ),
+    )
+    vit.init_weights()
+    assert error(vit(images(64, 96))[0], trained(images(64, 96))[0]) <= 1
+
+
+def test_4_dinov2_without_out_type():
+    vit = build(arch='dinov2-small', img_size=518, patch_size=14, out_indices=[8, 9, 10, 11])
+    assert (vit.strides, vit.out_channels) == ((14,) * 4, (384,) * 4)
+    assert shapes(vit, 28, 42) == [(384, 2, 3)] * 4
+
+
+def test_5_sapiens():
+    vit = build(
+        arch=SMALL,
+        img_size=(64, 48),
+        with_cls_token=False,
+        out_type='featmap',
+        final_norm=True,
+        qkv_bias=True,
+        patch_cfg=dict(padding=2),
+    )
+    assert shapes(vit, 64, 48) == [(48, 4, 3)]
+
+
+@pytest.mark.parametrize(
+    'neck',
+    [
+        dict(type='mmseg.MultiLevelNeck', in_channels=[192] * 4, out_channels=32),
+        dict(type='mmseg.Feature2Pyramid', embed_dim=192, norm_cfg=dict(type='BN')),
+    ],
+    ids=lambda neck: neck['type'],
+)
+def test_6_necks_of_mmseg(neck):
+    import mmseg.models  # noqa: F401
+
+    vit = build(model_name=TINY, out_indices=(2, 5, 8, 11))
+    maps = MODELS.build(neck).eval()(vit(images(64, 96)))
+    assert [m.shape[-1] for m in maps] == {
+        'mmseg.MultiLevelNeck': [3, 6, 12, 24],
+        'mmseg.Feature2Pyramid': [24, 12, 6, 3],
+    }[neck['type']]
+
+
+def test_7_simple_fpn_of_vitdet():
+    neck = dict(
+        type='SimpleFeaturePyramid',
+        backbone_channel=192,
+        in_channels=[48, 96, 192, 192],
+        out_channels=32,
+        num_outs=5,
+        norm_cfg=dict(type='LN2d', requires_grad=True),
+    )
+    maps = MODELS.build(neck)(build(model_name=TINY)(images(128, 64)))
+    assert [m.shape[-2] for m in maps] == [32, 16, 8, 4, 2]
+
+
+def test_7_other_channels_are_refused():
+    with pytest.raises(ValueError, match=r'backbone_channel=192 goes with in_channels=\[48, 96, 1'):
+        SimpleFeaturePyramid([192] * 4, backbone_channel=192)
+
+
+def test_8_backbone_of_ones_own_for_dinov3(tmp_path):
+    name = 'vit_small_patch16_dinov3'
+    torch.save(timm_vit(name, depth=12).state_dict(), tmp_path / 'dinov3.pth')
+    vit = build(model_name=name, checkpoint_path=tmp_path / 'dinov3.pth', out_indices='even4')
+    assert shapes(vit, 64, 96) == [(384, 4, 6)] * 4
+
+
+def test_9_not_finetuned():
+    vit = build(model_name=TINY, frozen_stages=12)
+    assert not any(p.requires_grad for p in vit.parameters())
+
+
+def test_12_checkpointing_under_bfloat16():
+    vit = build(model_name=TINY, with_cp=True, out_indices=0).train()
+    with torch.autocast('cpu', torch.bfloat16):
+        vit(images(32, 48))[0].float().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in vit.parameters())
+
+
+def test_13_out_type_is_set_on_a_built_model():
+    vit = build(model_name=TINY)
+    vit.out_type = 'cls_token'
+    assert shapes(vit, 32, 48) == [(192,)]
+
+
+def test_a_config_object_is_as_good_as_a_dict():
+    config = Config(
+        dict(backbone=dict(type='ViTFeatBackbone', model_name=TINY, out_indices=[0, 1]))
+    )
+    assert isinstance(MODELS.build(config.backbone), ViTFeatBackbone)
+    assert config.backbone.out_indices == [0, 1]
