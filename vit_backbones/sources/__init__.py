@@ -7,13 +7,19 @@ from torch import Tensor, nn
 from vit_backbones.sources.base import Source
 from vit_backbones.sources.timm_build import build_timm, wrap_timm
 from vit_backbones.sources.torchvision_vit import build_torchvision, wrap_torchvision
+from vit_backbones.sources.transformers_build import build_transformers, wrap_transformers
 from vit_backbones.sources.twin import twin
 
 SOURCES: dict[str, Callable[..., tuple[Source, nn.Module]]] = {
     'timm': build_timm,
     'torchvision': build_torchvision,
+    'transformers': build_transformers,
 }
-_WRAPPERS: tuple[Callable[[nn.Module], Source | None], ...] = (wrap_timm, wrap_torchvision)
+_WRAPPERS: tuple[Callable[[nn.Module], Source | None], ...] = (
+    wrap_timm,
+    wrap_torchvision,
+    wrap_transformers,
+)
 
 __all__ = ['SOURCES', 'Source', 'wrap']
 

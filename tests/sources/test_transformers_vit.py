@@ -1,0 +1,187 @@
+"""Vision encoders of transformers: features equal to the library's own, weights, refusals."""
+
+import pytest
+import torch
+from redraw import error, images, pad, redraw
+
+from vit_backbones import ViTFeatBackbone
+from vit_backbones.sources.transformers_families import FAMILIES
+
+transformers = pytest.importorskip('transformers')
+
+_SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=224)
+_WIDE = dict(_SMALL, intermediate_size=64)
+# Model type, prefix tokens, and what its config needs
+CONFIGS = {
+    'vit': (1, dict(_WIDE, patch_size=16)),
+    'deit': (2, dict(_WIDE, patch_size=16)),
+    'dinov2': (1, dict(_SMALL, patch_size=14, mlp_ratio=2)),
+    'dinov2_swiglu': (1, dict(_SMALL, patch_size=14, mlp_ratio=2, use_swiglu_ffn=True)),
+    'dinov2_with_registers': (5, dict(_SMALL, patch_size=14, mlp_ratio=2)),
+    'dinov3_vit': (5, dict(_WIDE, patch_size=16, num_register_tokens=4)),
+    'siglip_vision_model': (0, dict(_WIDE, patch_size=16)),
+    'clip_vision_model': (1, dict(_WIDE, patch_size=32)),
+    'beit': (1, dict(_WIDE, patch_size=16, use_relative_position_bias=True)),
+    'beit_shared': (
+        1,
+        dict(
+            _WIDE,
+            patch_size=16,
+            use_shared_relative_position_bias=True,
+            use_absolute_position_embeddings=True,
+            use_mean_pooling=False,
+        ),
+    ),
+    'swin': (0, dict(embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=7)),
+}
+SIZES = [(224, 224), (250, 333), (480, 640), (1024, 128)]
+FLAT = [name for name in CONFIGS if name != 'swin']
+
+
+def config_of(name):
+    model_type = name.removesuffix('_swiglu').removesuffix('_shared')
+    return dict(CONFIGS[name][1], model_type=model_type)
+
+
+def library_model(name, **options):
+    """The library's own encoder, redrawn."""
+    config = transformers.AutoConfig.for_model(**config_of(name), **options)
+    vit = redraw(getattr(transformers, FAMILIES[config.model_type][1].model)(config)).eval()
+    for weight_name, weight in vit.named_parameters():
+        if 'position_embedding' in weight_name:  # redrawn too small to be seen
+            weight.data = 20 * weight.data
+    return vit
+
+
+def backbone(name, **options):
+    return ViTFeatBackbone(config_of(name), source='transformers', **options).eval()
+
+
+def layers(vit, x):
+    """The library's hidden states after each layer, prefix tokens first, and its last one."""
+    options = dict(output_hidden_states=True)
+    if FAMILIES[vit.config.model_type][1].sized:
+        options['interpolate_pos_encoding'] = True
+    if vit.config.model_type == 'swin':
+        out = vit(x, output_hidden_states_before_downsampling=True, **options)
+        states = [state.flatten(2).transpose(1, 2) for state in out.reshaped_hidden_states]
+    else:
+        out = vit(x, **options)
+        states = out.hidden_states
+    return [*states[1:], out.last_hidden_state]
+
+
+def padded(ours, x):
+    rows, columns = ours.source.padded(ours.vit, x.shape[-2:])
+    return (
+        pad(x, rows, columns) if rows < x.shape[-2] else pad(x, *ours.source.strides(ours.vit)[-1])
+    )
+
+
+@pytest.mark.parametrize('size', SIZES, ids=str)
+@pytest.mark.parametrize('name', CONFIGS)
+@torch.no_grad()
+def test_features_equal_the_librarys(name, size):
+    vit, x = library_model(name), images(*size)
+    ours = ViTFeatBackbone.from_module(vit, out_indices=(0, 1), out_type='raw').eval()
+    first, _, last = layers(vit, padded(ours, x))
+    assert max(error(out, ref) for out, ref in zip(ours(x), (first, last), strict=True)) <= 1
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+@torch.no_grad()
+def test_without_norm_the_last_hidden_states_equal_the_librarys(name):
+    vit, x = library_model(name), images(96, 64)
+    if name == 'swin':
+        x = images(224, 160)
+    ours = ViTFeatBackbone.from_module(vit, out_type='raw', norm='none').eval()
+    assert error(ours(x)[0], layers(vit, padded(ours, x))[1]) <= 1
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_prefix_tokens_are_counted(name):
+    ours = backbone(name)
+    assert (ours.num_prefix_tokens, ours.has_cls_token) == (CONFIGS[name][0], CONFIGS[name][0] > 0)
+
+
+@pytest.mark.parametrize('name', FLAT)
+def test_maps_of_a_plain_encoder_have_the_stride_of_the_patch(name):
+    ours, patch = backbone(name), CONFIGS[name][1]['patch_size']
+    assert (ours.strides, ours.out_channels) == ((patch,), (32,))
+
+
+@torch.no_grad()
+def test_stages_of_swin_have_strides_and_channels_of_their_own():
+    ours = backbone('swin', out_indices=(0, 1))
+    assert (ours.strides, ours.out_channels) == ((4, 8), (16, 32))
+    assert [f.shape[1:] for f in ours(images(250, 333))] == [(16, 64, 84), (32, 32, 42)]
+
+
+@pytest.mark.parametrize('index', [0, 1])
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_trainable_parameter_gets_a_gradient(name, index):
+    ours = backbone(name, out_indices=index).train()
+    ours(images(64, 96))[0].sum().backward()
+    without = [n for n, p in ours.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_frozen_stages_are_the_embeddings_and_the_first_layers(name):
+    ours = backbone(name, frozen_stages=1)
+    first, second = (f'{FAMILIES[ours.vit.config.model_type][1].layers}.{i}.' for i in (0, 1))
+    trainable = {n for n, p in ours.vit.named_parameters() if p.requires_grad}
+    last = {
+        n for n, _ in ours.vit.named_parameters() if n.startswith((second, 'norm', 'layernorm'))
+    }
+    last |= {n for n, _ in ours.vit.named_parameters() if n.startswith('post_layernorm')}
+    assert trainable == last
+    assert any(n.startswith(first) for n, _ in ours.vit.named_parameters())
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_checkpointing_leaves_the_gradients_as_they_are(name):
+    vit, gradients = library_model(name), []
+    for with_cp in (False, True):
+        ours = ViTFeatBackbone.from_module(vit, with_cp=with_cp).eval()
+        ours(images(64, 96))[0].square().sum().backward()
+        gradients.append([p.grad for p in ours.parameters() if p.requires_grad])
+    assert all(torch.allclose(*pair) for pair in zip(*gradients, strict=True))
+
+
+def test_checkpointing_keeps_fewer_activations():
+    saved = []
+    for with_cp in (False, True):
+        ours, count = backbone('vit', with_cp=with_cp), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, c=count: c.append(t), lambda t: t):
+            ours(images(64, 96))
+        saved.append(len(count))
+    assert saved[1] < saved[0] / 2
+
+
+@torch.no_grad()
+def test_swin_gives_the_same_after_a_small_image():
+    ours, x = backbone('swin'), images(224, 224)
+    before = ours(x)[0]
+    ours(images(16, 24))
+    assert torch.equal(ours(x)[0], before)
+
+
+def test_swin_refuses_its_final_norm_on_other_stages():
+    ours = backbone('swin', out_indices=(0, 1), norm='all')
+    with pytest.raises(ValueError, match=r"norm='all'.*32 channels of the last stage"):
+        ours(images(64, 64))
+
+
+def test_from_module_leaves_the_model_as_it_was():
+    vit = library_model('dinov2')
+    before = set(vit.state_dict())
+    ViTFeatBackbone.from_module(vit, out_indices=0, frozen_stages=0)
+    assert set(vit.state_dict()) == before
+    assert all(p.requires_grad for p in vit.parameters())
+
+
+def test_from_module_names_the_encoders_for_a_model_with_a_head():
+    config = transformers.AutoConfig.for_model(**config_of('vit'))
+    with pytest.raises(ValueError, match=r'ViTForImageClassification.*ViTModel.*base_model'):
+        ViTFeatBackbone.from_module(transformers.ViTForImageClassification(config))

@@ -1,0 +1,72 @@
+"""Swin of transformers: stages with windows of attention.
+
+Source: https://github.com/huggingface/transformers (Apache-2.0).
+"""
+
+import copy
+
+from torch import Tensor, nn
+
+from vit_backbones.position import Grid
+from vit_backbones.sources.transformers_vit import TransformersViT, two
+from vit_backbones.tokens import Tokens
+
+
+class Swin(TransformersViT):
+    """Adapter of Swin; its layers are the stages, before each halves the resolution.
+
+    The tokens are the library's `reshaped_hidden_states` before downsampling, with strides of 4, 8,
+    16 and 32 for a patch of 4. The windows of a stage are shifted where its map is larger than one
+    of them, and smaller maps are padded to one; the library shrinks the windows of the model for
+    good once a small image came by.
+    """
+
+    def tokens(
+        self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
+    ) -> list[Tokens]:
+        """See `Source.tokens`."""
+        (x, grid), outputs = self._embed(vit, images, pos_interp), []
+        for index, stage in enumerate(self._layers(vit)[: indices[-1] + 1]):
+            for number, block in enumerate(stage.blocks):
+                fitted = _with_window(block, vit.config.window_size, number % 2 == 1, grid)
+                x, _ = self._run(fitted, x, grid, always_partition=True)
+            if index in indices:
+                outputs.append(Tokens(x, x[:, :0], grid))
+            if stage.downsample is not None:
+                x, grid = stage.downsample(x, grid), (grid[0] // 2, grid[1] // 2)
+        return outputs
+
+    def embed_dims(self, vit: nn.Module) -> list[int]:
+        """See `Source.embed_dims`."""
+        return [vit.config.embed_dim * 2**stage for stage in range(self.depth(vit))]
+
+    def strides(self, vit: nn.Module) -> list[Grid]:
+        """See `Source.strides`."""
+        ph, pw = two(vit.config.patch_size)
+        return [(ph * 2**stage, pw * 2**stage) for stage in range(self.depth(vit))]
+
+    def prune(self, vit: nn.Module, last_layer: int, *, keep_norm: bool) -> None:
+        """See `Source.prune`."""
+        super().prune(vit, last_layer, keep_norm=keep_norm)
+        self._layers(vit)[-1].downsample = None
+
+    def normed(self, vit: nn.Module, tokens: Tokens) -> Tokens:
+        """See `Source.normed`.
+
+        Raises:
+            ValueError: For another stage than the last.
+        """
+        if tokens.patches.shape[-1] != vit.num_features:
+            raise ValueError(
+                f"norm='all' is not possible for {type(vit).__name__}: its final norm is made for "
+                f"the {vit.num_features} channels of the last stage; use norm='last'"
+            )
+        return super().normed(vit, tokens)
+
+
+def _with_window(block: nn.Module, window: int, shifted: bool, grid: Grid) -> nn.Module:
+    """A shallow copy of a block of Swin with the window that is right for a map of (h, w)."""
+    view = copy.copy(block)
+    view.window_size = window
+    view.shift_size = window // 2 if shifted and min(grid) > window else 0
+    return view
