@@ -45,7 +45,7 @@ def config_of(name):
 
 def library_model(name, **options):
     """The library's own encoder, redrawn."""
-    config = transformers.AutoConfig.for_model(**config_of(name), **options)
+    config = transformers.AutoConfig.for_model(**(config_of(name) | options))
     vit = redraw(getattr(transformers, FAMILIES[config.model_type][1].model)(config)).eval()
     for weight_name, weight in vit.named_parameters():
         if 'position_embedding' in weight_name:  # redrawn too small to be seen
@@ -124,6 +124,15 @@ def test_every_trainable_parameter_gets_a_gradient(name, index):
     ours(images(64, 96))[0].sum().backward()
     without = [n for n, p in ours.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_what_no_output_needs_is_pruned(name):
+    names = ' '.join(backbone(name, out_indices=0).vit.state_dict())
+    second = f'{FAMILIES[config_of(name)["model_type"]][1].layers}.1.'
+    assert [
+        part for part in (second, 'pooler', 'head', 'mask_token', 'downsample') if part in names
+    ] == []
 
 
 @pytest.mark.parametrize('name', CONFIGS)

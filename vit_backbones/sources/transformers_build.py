@@ -7,7 +7,8 @@ and is imported only where one of its models is asked for.
 import contextlib
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -58,15 +59,16 @@ def build_transformers(
     config = _config(transformers, model_name, pretrained)
     _set_drop_path(config, drop_path_rate)
     adapter, family = FAMILIES[config.model_type]
-    family = family._replace(**_statistics(model_name))
+    adapt = partial(adapter, family._replace(**_statistics(model_name, pretrained)))
     kind = getattr(transformers, family.model)
-    vit = _pretrained(kind, model_name, config) if pretrained else None
     wanted = _changed(config, patch_size, in_channels)
-    if vit is None or wanted is not config:
-        weights, vit = vit, _build(kind, wanted)
-        if weights is not None:
-            _transfer(adapter(family, weights), weights, adapter(family, vit), vit, pos_interp)
-    source = adapter(family, vit)
+    if wanted is config and pretrained:
+        vit = _pretrained(kind, model_name, config)
+    else:
+        vit = _build(kind, wanted)
+        if pretrained:
+            _transfer(adapt, _pretrained(kind, model_name, config), vit, pos_interp)
+    source = adapt(vit)
     _grow_drop_path(vit.get_submodule(family.layers), drop_path_rate)
     if img_size is not None:
         source.set_input_size(vit, img_size, pos_interp)
@@ -112,6 +114,8 @@ def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 
     try:
         if isinstance(model_name, Mapping):
             config = transformers.AutoConfig.for_model(**model_name)
+            if unknown := set(model_name) - set(type(config)().to_dict()):
+                raise ValueError(f'{type(config).__name__} has no {", ".join(sorted(unknown))}')
         elif given:
             config = copy.deepcopy(model_name)
         elif model_type:
@@ -182,7 +186,7 @@ def _build(kind: type[nn.Module], config: 'PreTrainedConfig') -> nn.Module:
 def _pretrained(
     kind: type[nn.Module], model_name: str | Path, config: 'PreTrainedConfig'
 ) -> nn.Module:
-    from vit_backbones.sources.transformers_keys import RENAMED, UNUSED
+    from vit_backbones.sources.transformers_keys import UNUSED
 
     try:
         with offline_if_unreachable():
@@ -190,7 +194,6 @@ def _pretrained(
                 str(model_name),
                 config=config,
                 dtype=torch.float32,
-                key_mapping=RENAMED.get(kind.__name__),
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError) as error:
@@ -208,11 +211,14 @@ def _pretrained(
 
 
 def _transfer(
-    old: TransformersViT, weights: nn.Module, new: TransformersViT, vit: nn.Module, pos_interp: str
+    adapt: Callable[[nn.Module], TransformersViT],
+    weights: nn.Module,
+    vit: nn.Module,
+    pos_interp: str,
 ) -> None:
     """Weights of a model for one with another patch or number of channels."""
-    tensors, name = weights.state_dict(), old.patch_embed_name()
-    target = vit.state_dict()
+    old, new = adapt(weights), adapt(vit)
+    tensors, target, name = weights.state_dict(), vit.state_dict(), old.patch_embed_name()
     kernel = adapt_input_conv(target[name].shape[1], tensors[name])
     tensors[name] = resample_patch_embed(kernel, list(target[name].shape[-2:]))
     if (table := old.position_name(weights)) is not None:
@@ -227,14 +233,17 @@ def _transfer(
         ) from error
 
 
-def _statistics(model_name: 'Named') -> dict[str, tuple[float, ...]]:
+def _statistics(model_name: 'Named', download: bool) -> dict[str, tuple[float, ...]]:
     """`mean` and `std` (0-255) of the preprocessor_config.json beside a config, if there is one."""
     from transformers.utils import cached_file
 
     if not isinstance(model_name, str | Path):
         return {}
     try:
-        path = cached_file(str(model_name), 'preprocessor_config.json', local_files_only=True)
+        with offline_if_unreachable() if download else contextlib.nullcontext():
+            path = cached_file(
+                str(model_name), 'preprocessor_config.json', local_files_only=not download
+            )
         content = json.loads(Path(path).read_text(encoding='utf-8'))
         return {
             ours: tuple(round(255 * value, 4) for value in content[theirs])

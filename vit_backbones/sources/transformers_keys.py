@@ -12,13 +12,6 @@ from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
-# What the library's own table lacks: the relative positions of BEiT
-RENAMED: Mapping[str, Mapping[str, str]] = {
-    'BeitModel': {
-        r'attention\.attention\.relative_position_bias': 'relative_position_bias',
-        r'encoder\.relative_position_bias': 'shared_position_bias',
-    }
-}
 # What files hold that an encoder has no use for: pooling, masked pre-training, constants
 UNUSED = re.compile(r'^(pooler|head)\.|\.(mask_token|position_ids|relative_position_index)$')
 
@@ -30,7 +23,7 @@ def convert_keys(vit: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[st
         vit: The encoder.
         tensors: Those of its own file or of one of a whole model; other parts are passed over.
     """
-    rules = get_model_conversion_mapping(vit, key_mapping=RENAMED.get(type(vit).__name__))
+    rules = get_model_conversion_mapping(vit)
     splits = [rule for rule in rules if isinstance(rule, WeightConverter)]
     renames = [rule for rule in rules if not isinstance(rule, WeightConverter)]
     own, converted = vit.state_dict().keys(), {}
