@@ -8,14 +8,12 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from encoders import CONFIGS, backbone, config_of, layers, library_model, transformers
 from redraw import error, images
 from safetensors.torch import load_file, save_file
-from test_transformers_vit import CONFIGS, backbone, config_of, layers, library_model
 from timm.layers import resample_patch_embed
 
 from vit_backbones import ViTFeatBackbone
-
-transformers = pytest.importorskip('transformers')
 
 _VIT = {
     'layers.': 'encoder.layer.',
