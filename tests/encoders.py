@@ -1,6 +1,7 @@
 """Small vision encoders of transformers, redrawn, and their own hidden states."""
 
 import pytest
+import torch
 from redraw import redraw
 
 from vit_backbones import ViTFeatBackbone
@@ -66,3 +67,9 @@ def layers(vit, x):
         out = vit(x, **options)
         states = out.hidden_states
     return [*states[1:], out.last_hidden_state]
+
+
+def equal_weights(ours, vit):
+    """Whether every tensor of a backbone is that of the library's encoder."""
+    theirs = vit.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in ours.vit.state_dict().items())

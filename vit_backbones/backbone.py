@@ -43,7 +43,8 @@ class ViTFeatBackbone(BaseModule):
     Args:
         model_name: Name in the source library, e.g. `'vit_base_patch16_224.mae'`; an existing
             module is what `from_module` is for.
-        source: Model library: `'timm'`; or a function that builds as those of
+        source: Model library: `'timm'`, `'torchvision'` or `'transformers'`, which also takes a
+            folder, a config or its dict for a name; or a function that builds as those of
             `vit_backbones.sources` do.
         pretrained: Load the source's own published weights (needs network or its cache).
         checkpoint: Local `.pth` or `.safetensors` file. Positions, patch embedding and input
@@ -116,7 +117,6 @@ class ViTFeatBackbone(BaseModule):
         super().__init__(init_cfg)
         check_weights(pretrained, checkpoint, init_cfg)
         given = isinstance(model_name, nn.Module)
-        self.model_name = type(model_name).__name__ if given else model_name
         self.allow_partial = allow_partial
         self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
         self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
@@ -138,8 +138,9 @@ class ViTFeatBackbone(BaseModule):
                 drop_path_rate=rate('drop_path_rate', drop_path_rate),
                 pos_interp=pos_interp,
             )
+        self.model_name = model_name if isinstance(model_name, str) else type(self.vit).__name__
         self.depth = self.source.depth(self.vit)
-        has_blocks = f', because {model_name!r} has {self.depth} blocks'
+        has_blocks = f', because {self.model_name!r} has {self.depth} blocks'
         self.frozen_stages = integer('frozen_stages', frozen_stages, -1, self.depth, has_blocks)
         self.out_indices = resolve_out_indices(out_indices, self.depth)
         self._built_names = frozenset(self.vit.state_dict())

@@ -1,4 +1,4 @@
-"""Building encoders of transformers: configs, folders, weights of both layouts, refusals."""
+"""Building encoders of transformers: configs, folders, pretrained weights, refusals."""
 
 import copy
 import json
@@ -8,66 +8,20 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from encoders import CONFIGS, backbone, config_of, layers, library_model, transformers
+from encoders import (
+    CONFIGS,
+    backbone,
+    config_of,
+    equal_weights,
+    layers,
+    library_model,
+    transformers,
+)
 from redraw import error, images
 from safetensors.torch import load_file, save_file
 from timm.layers import resample_patch_embed
 
 from vit_backbones import ViTFeatBackbone
-
-_VIT = {
-    'layers.': 'encoder.layer.',
-    'attention.q_proj': 'attention.attention.query',
-    'attention.k_proj': 'attention.attention.key',
-    'attention.v_proj': 'attention.attention.value',
-    'attention.o_proj': 'attention.output.dense',
-    'mlp.fc1': 'intermediate.dense',
-    'mlp.fc2': 'output.dense',
-}
-_BEIT = {
-    '.relative_position_bias.': '.attention.attention.relative_position_bias.',
-    'shared_position_bias': 'encoder.relative_position_bias',
-    **_VIT,
-}
-_SWIN = {
-    'attention.q_proj': 'attention.self.query',
-    'attention.k_proj': 'attention.self.key',
-    'attention.v_proj': 'attention.self.value',
-    'attention.relative_position_bias.': 'attention.self.',
-    **{new: old for new, old in _VIT.items() if new.startswith(('mlp', 'attention.o'))},
-}
-_DINOV2 = {
-    **{new: old for new, old in _VIT.items() if new.startswith('attention')},
-    'mlp.down_proj': 'mlp.weights_out',
-}
-# Prefix in the files of whole models, and how transformers 4.x spelled what 5.x has renamed
-OLD_KEYS = {
-    'vit': ('vit.', _VIT),
-    'deit': ('deit.', _VIT),
-    'dinov2': ('dinov2.', _DINOV2),
-    'dinov2_swiglu': ('dinov2.', _DINOV2),
-    'dinov2_with_registers': ('dinov2_with_registers.', _DINOV2),
-    'dinov3_vit': ('', {'model.layer.': 'layer.'}),
-    'siglip_vision_model': ('vision_model.', {}),
-    'clip_vision_model': ('vision_model.', {}),
-    'beit': ('beit.', _BEIT),
-    'beit_shared': ('beit.', _BEIT),
-    'swin': ('swin.', _SWIN),
-}
-
-
-def old_layout(name, tensors):
-    """Tensors under the keys of transformers 4.x, without a prefix."""
-    tensors = dict(tensors)
-    for key in [key for key in tensors if 'gate_proj' in key]:
-        halves = tensors.pop(key), tensors.pop(key.replace('gate_proj', 'up_proj'))
-        tensors[key.replace('gate_proj', 'weights_in')] = torch.cat(halves)
-    renamed = {}
-    for key, tensor in tensors.items():
-        for new, old in OLD_KEYS[name][1].items():
-            key = key.replace(new, old)
-        renamed[key] = tensor
-    return renamed
 
 
 @pytest.fixture
@@ -91,30 +45,6 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, 'create_connection', refuse)
     monkeypatch.setattr(socket.socket, 'connect', refuse)
     monkeypatch.setattr(socket, 'getaddrinfo', refuse)
-
-
-def equal_weights(ours, vit):
-    theirs = vit.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in ours.vit.state_dict().items())
-
-
-@pytest.mark.parametrize('whole', [False, True], ids=['encoder', 'whole model'])
-@pytest.mark.parametrize('name', CONFIGS)
-def test_every_tensor_of_the_4x_layout_is_loaded(name, whole, tmp_path):
-    vit = library_model(name)
-    prefix = OLD_KEYS[name][0] if whole else ''
-    tensors = {prefix + k: t for k, t in old_layout(name, vit.state_dict()).items()}
-    if prefix:
-        tensors['classifier.weight'] = torch.zeros(10, 32)
-    save_file(tensors, tmp_path / 'old.safetensors')
-    assert equal_weights(backbone(name, checkpoint=tmp_path / 'old.safetensors'), vit)
-
-
-@pytest.mark.parametrize('name', CONFIGS)
-def test_every_tensor_of_the_5x_layout_is_loaded(name, tmp_path):
-    vit = library_model(name)
-    torch.save(vit.state_dict(), tmp_path / 'new.pth')
-    assert equal_weights(backbone(name, checkpoint=tmp_path / 'new.pth', out_indices=0), vit)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -258,6 +188,13 @@ HUB = 'nobody/no-such-vit'
             dict(pretrained=True),
             ValueError,
             "needs a name on the hub or a folder, not 'vit'",
+        ),
+        (transformers.ViTConfig(), dict(pretrained=True), ValueError, 'not ViTConfig'),
+        (
+            dict(CONFIGS['vit'][1], model_type='vit'),
+            dict(frozen_stages=3),
+            ValueError,
+            "'ViTModel'",
         ),
         (dict(hidden_size=32), {}, ValueError, 'model_type'),
         (dict(model_type='vit', hiden_size=32), {}, ValueError, 'ViTConfig has no hiden_size'),

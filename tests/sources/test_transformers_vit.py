@@ -107,11 +107,26 @@ def test_checkpointing_keeps_fewer_activations():
 
 
 @torch.no_grad()
-def test_swin_gives_the_same_after_a_small_image():
-    ours, x = backbone('swin'), images(224, 224)
-    before = ours(x)[0]
-    ours(images(16, 24))
-    assert torch.equal(ours(x)[0], before)
+def test_swin_does_not_shift_windows_that_are_as_large_as_the_map():
+    vit, x = library_model('swin'), images(56, 56)
+    ours = ViTFeatBackbone.from_module(vit, out_type='raw').eval()
+    assert error(ours(x)[0], layers(vit, x)[-1]) <= 1
+
+
+@torch.no_grad()
+def test_swin_shifts_again_after_a_small_image():
+    vit, small, x = library_model('swin'), images(56, 56), images(96, 112)
+    expected = layers(vit, x)[-1]
+    vit(small)  # the library shifts no more
+    ours = ViTFeatBackbone.from_module(vit, out_type='raw').eval()
+    ours(small)
+    assert error(ours(x)[0], expected) <= 1
+
+
+@torch.no_grad()
+def test_swin_takes_images_smaller_than_a_window():
+    ours = backbone('swin', out_indices=(0, 1))
+    assert [f.shape[-2:] for f in ours(images(16, 20))] == [(4, 6), (2, 3)]
 
 
 def test_swin_refuses_its_final_norm_on_other_stages():

@@ -108,9 +108,10 @@ def _library() -> ModuleType:
 def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 'PreTrainedConfig':
     """The encoder's config, one of its own."""
     given = isinstance(model_name, Mapping | transformers.PreTrainedConfig)
+    shown = type(model_name).__name__ if given else repr(str(model_name))  # in one line
     model_type = model_name in (*FAMILIES, *_PARENTS) and not Path(model_name).is_dir()
     if pretrained and (given or model_type):
-        raise ValueError(f'pretrained=True needs a name on the hub or a folder, not {model_name!r}')
+        raise ValueError(f'pretrained=True needs a name on the hub or a folder, not {shown}')
     try:
         if isinstance(model_name, Mapping):
             config = transformers.AutoConfig.for_model(**model_name)
@@ -125,13 +126,13 @@ def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 
     except (OSError, TypeError, ValueError) as error:
         missing = isinstance(error, OSError)
         raise (RuntimeError if missing and pretrained else ValueError)(
-            f'no config for model_name {model_name!r} of source transformers: {first_line(error)}. '
+            f'no config for model_name {shown} of source transformers: {first_line(error)}. '
             f'Give a folder with a config.json, a config or a model type: {", ".join(FAMILIES)}'
         ) from None
     config = getattr(config, 'vision_config', config)
     if config.model_type not in FAMILIES:
         raise ValueError(
-            f'model_name {model_name!r} is of model type {config.model_type!r}, which source '
+            f'model_name {shown} is of model type {config.model_type!r}, which source '
             f'transformers does not know here; it knows {", ".join(FAMILIES)}'
         )
     return config

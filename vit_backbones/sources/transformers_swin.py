@@ -16,9 +16,9 @@ class Swin(TransformersViT):
     """Adapter of Swin; its layers are the stages, before each halves the resolution.
 
     The tokens are the library's `reshaped_hidden_states` before downsampling, with strides of 4, 8,
-    16 and 32 for a patch of 4. The windows of a stage are shifted where its map is larger than one
-    of them, and smaller maps are padded to one; the library shrinks the windows of the model for
-    good once a small image came by.
+    16 and 32 for a patch of 4. Windows are shifted where a map is larger than one of them, and
+    smaller maps are padded to one. The library fails on smaller maps, and once it has seen one of
+    the window's size it never shifts again.
     """
 
     def tokens(
@@ -28,8 +28,10 @@ class Swin(TransformersViT):
         (x, grid), outputs = self._embed(vit, images, pos_interp), []
         for index, stage in enumerate(self._layers(vit)[: indices[-1] + 1]):
             for number, block in enumerate(stage.blocks):
-                fitted = _with_window(block, vit.config.window_size, number % 2 == 1, grid)
-                x, _ = self._run(fitted, x, grid, always_partition=True)
+                shift = (
+                    block.window_size // 2 if number % 2 and min(grid) > block.window_size else 0
+                )
+                x, _ = self._run(_shifted(block, shift), x, grid, always_partition=True)
             if index in indices:
                 outputs.append(Tokens(x, x[:, :0], grid))
             if stage.downsample is not None:
@@ -64,9 +66,8 @@ class Swin(TransformersViT):
         return super().normed(vit, tokens)
 
 
-def _with_window(block: nn.Module, window: int, shifted: bool, grid: Grid) -> nn.Module:
-    """A shallow copy of a block of Swin with the window that is right for a map of (h, w)."""
+def _shifted(block: nn.Module, shift: int) -> nn.Module:
+    """A shallow copy of a block with another shift of its windows, in cells."""
     view = copy.copy(block)
-    view.window_size = window
-    view.shift_size = window // 2 if shifted and min(grid) > window else 0
+    view.shift_size = shift
     return view
