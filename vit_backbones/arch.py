@@ -17,7 +17,7 @@ def choose_build(
     source: str | Build,
     arch: str | Mapping[str, int] | None,
     options: Mapping[str, object],
-) -> tuple[str, Build]:
+) -> tuple[str | None, Build]:
     """Find the function that builds a model.
 
     Args:
@@ -27,8 +27,8 @@ def choose_build(
         options: Options of mmpretrain's ViT by name; `None` for those not given.
 
     Returns:
-        What to call the model in messages, and the function; it takes the keyword arguments that
-        all sources take.
+        What to call the model in messages, `None` if it was not named, and the function; it takes
+        the keyword arguments that all sources take.
 
     Raises:
         ValueError: If `arch` is given beside one of the two, an option beside another source, or
@@ -41,10 +41,11 @@ def choose_build(
         name = arch if isinstance(arch, str) else 'custom'
         return name, partial(build_preset, arch, **given)
     if isinstance(model_name, nn.Module):
-        name, build = type(model_name).__name__, lambda **others: wrap(model_name)
+        name, build = None, lambda **others: wrap(model_name)
     else:
         build = source if callable(source) else SOURCES[choice('source', source, SOURCES)]
-        name, build = model_name, partial(build, model_name)
+        name = model_name if isinstance(model_name, str) else None
+        build = partial(build, model_name)
     if given and getattr(build, 'func', None) is not build_sapiens:
         raise ValueError(f"{', '.join(given)}: only with arch=... or source='sapiens'")
     return name, partial(build, **given)

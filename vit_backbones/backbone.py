@@ -53,8 +53,9 @@ class ViTFeatBackbone(BaseModule):
     Args:
         model_name: Name in the source library, e.g. `'vit_base_patch16_224.mae'`; an existing
             module is what `from_module` is for.
-        source: Model library: `'timm'`, `'torchvision'`, `'lightly'` or `'sapiens'`; or a
-            function that builds as those of `vit_backbones.sources` do.
+        source: Model library: `'timm'`, `'torchvision'`, `'transformers'` (which also takes a
+            folder, a config or its dict for a name), `'lightly'` or `'sapiens'`; or a function
+            that builds as those of `vit_backbones.sources` do.
         arch: mmpretrain's spelling of a plain ViT, in place of `model_name` and `source`: a name
             such as `'base'` or `'sapiens_1b'`, or a dict with `embed_dims`, `num_layers`,
             `num_heads` and `feedforward_channels`. `out_type` stays `'featmap'` unless given.
@@ -145,7 +146,7 @@ class ViTFeatBackbone(BaseModule):
         checkpoint = respelled_checkpoint(checkpoint, checkpoint_path, features_only)
         check_weights(pretrained, checkpoint, init_cfg)
         spelling = dict(zip(_SPELLING, (qkv_bias, patch_cfg, layer_scale_init_value), strict=True))
-        self.model_name, build = choose_build(model_name, source, arch, spelling)
+        name, build = choose_build(model_name, source, arch, spelling)
         self.allow_partial = allow_partial
         self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
         self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
@@ -162,6 +163,7 @@ class ViTFeatBackbone(BaseModule):
             drop_path_rate=rate('drop_path_rate', drop_path_rate),
             pos_interp=pos_interp,
         )
+        self.model_name = name or type(self.vit).__name__
         self.depth = self.source.depth(self.vit)
         has_blocks = f', because {self.model_name!r} has {self.depth} blocks'
         self.frozen_stages = integer('frozen_stages', frozen_stages, -1, self.depth, has_blocks)

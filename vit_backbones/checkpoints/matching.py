@@ -88,6 +88,8 @@ class PositionTable:
         The grid of `table` is the one recorded with it; failing that the native one, failing that
         a square, as every published table is. One that fits none of them comes back unchanged.
         """
+        if table.ndim == 2:  # a table kept as an nn.Embedding
+            return self.fit(table[None], recorded, patch_size)[0]
         (rows, columns), (ph, pw) = self.native_size, patch_size
         grids = [(rows // ph, columns // pw)]
         if recorded is not None:

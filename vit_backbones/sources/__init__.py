@@ -9,6 +9,7 @@ from vit_backbones.sources.lightly_vit import build_lightly, wrap_lightly
 from vit_backbones.sources.presets import build_sapiens
 from vit_backbones.sources.timm_build import build_timm, wrap_timm
 from vit_backbones.sources.torchvision_vit import build_torchvision, wrap_torchvision
+from vit_backbones.sources.transformers_build import build_transformers, wrap_transformers
 from vit_backbones.sources.twin import twin
 
 SOURCES: dict[str, Callable[..., tuple[Source, nn.Module]]] = {
@@ -16,8 +17,13 @@ SOURCES: dict[str, Callable[..., tuple[Source, nn.Module]]] = {
     'torchvision': build_torchvision,
     'lightly': build_lightly,
     'sapiens': build_sapiens,
+    'transformers': build_transformers,
 }
-_WRAPPERS: tuple[Callable[[nn.Module], Source | None], ...] = (wrap_timm, wrap_torchvision)
+_WRAPPERS: tuple[Callable[[nn.Module], Source | None], ...] = (
+    wrap_timm,
+    wrap_torchvision,
+    wrap_transformers,
+)
 
 __all__ = ['SOURCES', 'Source', 'wrap']
 

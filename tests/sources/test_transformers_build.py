@@ -1,0 +1,233 @@
+"""Building encoders of transformers: configs, folders, pretrained weights, refusals."""
+
+import copy
+import json
+import socket
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from encoders import (
+    CONFIGS,
+    backbone,
+    config_of,
+    equal_weights,
+    layers,
+    library_model,
+    transformers,
+)
+from redraw import error, images
+from safetensors.torch import load_file, save_file
+from timm.layers import resample_patch_embed
+
+from vit_backbones import ViTFeatBackbone
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Saves an encoder as the library does, and tells where."""
+
+    def save(vit):
+        vit.save_pretrained(tmp_path / 'vit')
+        return tmp_path / 'vit'
+
+    return save
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Sockets that refuse, as on a machine without a network."""
+
+    def refuse(*args, **kwargs):
+        raise OSError('no network')
+
+    monkeypatch.setattr(socket, 'create_connection', refuse)
+    monkeypatch.setattr(socket.socket, 'connect', refuse)
+    monkeypatch.setattr(socket, 'getaddrinfo', refuse)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_pretrained_folder_is_loaded(name, folder):
+    vit = library_model(name)
+    ours = ViTFeatBackbone(folder(vit), source='transformers', pretrained=True)
+    assert equal_weights(ours, vit)
+
+
+def test_pretrained_half_weights_become_single(folder):
+    path = folder(library_model('vit').half())
+    ours = ViTFeatBackbone(path, source='transformers', pretrained=True)
+    assert {weight.dtype for weight in ours.parameters()} == {torch.float32}
+
+
+def test_pretrained_weights_that_lack_a_part_are_refused(folder):
+    path = folder(library_model('vit'))
+    tensors = load_file(path / 'model.safetensors')
+    tensors = {name: t for name, t in tensors.items() if 'layer.1.attention.output' not in name}
+    save_file(tensors, path / 'model.safetensors', metadata={'format': 'pt'})
+    with pytest.raises(RuntimeError, match=r'lack 2 tensors of ViTModel, among them layers\.1'):
+        ViTFeatBackbone(path, source='transformers', pretrained=True)
+
+
+@pytest.mark.parametrize('name', ['vit', 'siglip_vision_model', 'dinov3_vit'])
+@torch.no_grad()
+def test_patch_size_and_channels_are_resampled_from_pretrained_weights(name, folder):
+    vit, options = library_model(name), dict(source='transformers', pretrained=True)
+    ours = ViTFeatBackbone(folder(vit), patch_size=8, in_channels=1, **options)
+    key = ours.source.patch_embed_name()
+    expected = resample_patch_embed(vit.state_dict()[key].sum(1, keepdim=True), [8, 8])
+    torch.testing.assert_close(ours.vit.state_dict()[key], expected)
+    assert ours(images(64, 40, channels=1))[0].shape == (1, 32, 8, 5)
+
+
+def test_beit_keeps_the_patch_of_its_pretrained_weights(folder):
+    path = folder(library_model('beit'))
+    with pytest.raises(ValueError, match=r'BeitModel.*patch of 8.*relative positions'):
+        ViTFeatBackbone(path, source='transformers', pretrained=True, patch_size=8)
+
+
+@pytest.mark.parametrize('name', ['vit', 'siglip_vision_model', 'dinov2_with_registers', 'deit'])
+@torch.no_grad()
+def test_img_size_resamples_the_positions_for_good(name, folder):
+    vit, x = library_model(name), images(250, 333)
+    options = dict(source='transformers', pretrained=True, out_type='raw')
+    anysize = ViTFeatBackbone(folder(vit), **options).eval()
+    ours = ViTFeatBackbone(folder(vit), img_size=(250, 333), **options).eval()
+    patch = CONFIGS[name][1]['patch_size']
+    assert ours.position_grid.tolist() == [-(-250 // patch), -(-333 // patch)]
+    assert error(ours(x)[0], anysize(x)[0]) <= 1
+
+
+@pytest.mark.parametrize('name', ['vit', 'clip_vision_model'])
+@torch.no_grad()
+def test_checkpoint_of_another_image_size_is_fitted(name, tmp_path):
+    vit = library_model(name, image_size=160)
+    torch.save(vit.state_dict(), tmp_path / 'vit.pth')
+    ours = backbone(name, checkpoint=tmp_path / 'vit.pth')
+    expected = ViTFeatBackbone.from_module(vit)
+    assert ours.source.grid(ours.vit) != expected.source.grid(expected.vit)
+    table = expected.source.table(expected.vit, ours.source.grid(ours.vit), 'timm')
+    key = ours.source.position_name(ours.vit)
+    torch.testing.assert_close(ours.vit.state_dict()[key].flatten(0, -2), table[0])
+
+
+def authors_table(table, grid):
+    """DINOv2's own resampling, from https://github.com/facebookresearch/dinov2."""
+    scale = tuple((side + 0.1) / 16 for side in grid)
+    maps = table[:, 1:].reshape(1, 16, 16, -1).permute(0, 3, 1, 2)
+    maps = F.interpolate(maps, scale_factor=scale, mode='bicubic')
+    return torch.cat([table[:, :1], maps.flatten(2).transpose(1, 2)], dim=1)
+
+
+def test_original_positions_of_dinov2_are_those_of_its_authors():
+    ours = ViTFeatBackbone.from_module(library_model('dinov2'), pos_interp='original')
+    expected = authors_table(ours.vit.embeddings.position_embeddings, (18, 24))
+    torch.testing.assert_close(ours.source.table(ours.vit, (18, 24), 'original'), expected)
+
+
+@torch.no_grad()
+def test_folder_with_a_config_alone_builds_the_same_architecture(folder):
+    vit = library_model('dinov2')
+    vit.config.save_pretrained(folder(vit).parent / 'config')
+    ours = ViTFeatBackbone(str(folder(vit).parent / 'config'), source='transformers')
+    assert {n: t.shape for n, t in vit.state_dict().items() if 'mask_token' not in n} == {
+        n: t.shape for n, t in ours.vit.state_dict().items()
+    }
+
+
+def test_config_of_a_whole_clip_gives_its_vision_encoder():
+    config = transformers.CLIPConfig(vision_config=config_of('clip_vision_model'))
+    ours = ViTFeatBackbone(config, source='transformers')
+    assert (type(ours.vit).__name__, ours.depth) == ('CLIPVisionModel', 2)
+
+
+def test_config_of_the_caller_is_left_unchanged():
+    config = transformers.ViTConfig(**CONFIGS['vit'][1])
+    before = copy.deepcopy(config.to_dict())
+    ViTFeatBackbone(config, source='transformers', patch_size=8, img_size=(64, 96))
+    assert config.to_dict() == before
+
+
+def test_model_type_stands_for_its_default_config():
+    ours = ViTFeatBackbone('dinov3_vit', source='transformers')
+    assert (ours.depth, ours.out_channels, ours.strides) == (12, (384,), (16,))
+
+
+def test_drop_path_grows_linearly():
+    ours = backbone('dinov2', drop_path_rate=0.3)
+    assert [layer.drop_path.drop_prob for layer in ours.vit.encoder.layer] == [0, 0.3]
+
+
+def test_preprocess_is_that_of_the_folder(folder):
+    path = folder(library_model('vit'))
+    content = dict(image_mean=[0.5, 0.4, 0.3], image_std=[0.1, 0.2, 0.3])
+    (path / 'preprocessor_config.json').write_text(json.dumps(content))
+    preprocess = ViTFeatBackbone(path, source='transformers').preprocess
+    assert preprocess == dict(mean=[127.5, 102, 76.5], std=[25.5, 51, 76.5], bgr_to_rgb=True)
+
+
+@pytest.mark.parametrize(
+    ('name', 'mean'),
+    [('vit', 127.5), ('dinov2', 123.675), ('clip_vision_model', 122.7709), ('swin', 123.675)],
+)
+def test_preprocess_without_a_folder_is_that_of_the_family(name, mean):
+    assert backbone(name).preprocess['mean'][0] == mean
+
+
+HUB = 'nobody/no-such-vit'
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'kind', 'message'),
+    [
+        (HUB, dict(pretrained=True), RuntimeError, "'nobody/no-such-vit'"),
+        (HUB, {}, ValueError, "no config for model_name 'nobody/no-such-vit'"),
+        ('/no/such/folder', {}, ValueError, '/no/such/folder'),
+        (
+            'vit',
+            dict(pretrained=True),
+            ValueError,
+            "needs a name on the hub or a folder, not 'vit'",
+        ),
+        (transformers.ViTConfig(), dict(pretrained=True), ValueError, 'not ViTConfig'),
+        (
+            dict(CONFIGS['vit'][1], model_type='vit'),
+            dict(frozen_stages=3),
+            ValueError,
+            "'ViTModel'",
+        ),
+        (dict(hidden_size=32), {}, ValueError, 'model_type'),
+        (dict(model_type='vit', hiden_size=32), {}, ValueError, 'ViTConfig has no hiden_size'),
+        (dict(model_type='bert'), {}, ValueError, "model type 'bert'.*knows vit, deit"),
+        ('vit', dict(drop_path_rate=0.1), ValueError, 'drop_path_rate=0.1.*no stochastic depth'),
+        ('clip', dict(patch_size=(16, 8)), ValueError, r'square patches.*\(16, 8\)'),
+        ('vit', dict(with_cls_token=False), ValueError, 'with_cls_token=False'),
+    ],
+)
+def test_refusals_are_of_one_line(no_network, name, options, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        ViTFeatBackbone(name, source='transformers', **options)
+    assert '\n' not in str(caught.value)
+
+
+def test_pretrained_folder_without_weights_is_refused_in_one_line(folder, no_network):
+    path = folder(library_model('vit'))
+    (path / 'model.safetensors').unlink()
+    with pytest.raises(RuntimeError, match=r'no pretrained weights for .*checkpoint=') as caught:
+        ViTFeatBackbone(path, source='transformers', pretrained=True)
+    assert '\n' not in str(caught.value)
+
+
+def test_without_transformers_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'transformers', None)
+    with pytest.raises(ImportError, match=r"^source='transformers'.*vit_backbones\[transformers\]"):
+        ViTFeatBackbone('vit', source='transformers')
+
+
+@torch.no_grad()
+def test_comparison_with_the_library_sees_swapped_queries_and_keys():
+    vit, x = library_model('vit'), images(224, 224)
+    ours = ViTFeatBackbone.from_module(copy.deepcopy(vit), out_type='raw').eval()
+    attention = ours.vit.layers[0].attention
+    attention.q_proj, attention.k_proj = attention.k_proj, attention.q_proj
+    assert error(ours(x)[0], layers(vit, x)[-1]) > 1000

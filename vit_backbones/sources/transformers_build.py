@@ -1,0 +1,254 @@
+"""Building transformers' vision encoders by name, folder or config, and choosing their adapter.
+
+Source: https://github.com/huggingface/transformers (Apache-2.0). The library is an optional extra
+and is imported only where one of its models is asked for.
+"""
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from timm.layers import resample_patch_embed
+from timm.models import adapt_input_conv
+from torch import nn
+
+from vit_backbones.position import Grid
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.hub import offline_if_unreachable
+from vit_backbones.sources.timm_model import first_line
+from vit_backbones.sources.transformers_families import FAMILIES
+from vit_backbones.sources.transformers_vit import TransformersViT, two
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    Named = str | Path | Mapping[str, object] | PreTrainedConfig
+
+_PARENTS = ('clip', 'siglip')  # whose config holds that of a vision encoder
+
+
+def build_transformers(
+    model_name: 'Named',
+    *,
+    pretrained: bool,
+    img_size: Grid | None,
+    patch_size: Grid | None,
+    in_channels: int,
+    drop_path_rate: float,
+    pos_interp: str,
+) -> tuple[Source, nn.Module]:
+    """Build an encoder for images of any size, without pooling and head.
+
+    `model_name` is a name on the hub such as `'facebook/dinov2-small'`, a local folder with a
+    config.json, a config, its dict, or a model type such as `'dinov2'` for that type's defaults.
+    Without `pretrained` the network is never asked: a name has to be in the local cache.
+
+    Raises:
+        ImportError: If transformers is not installed.
+        ValueError: For a name without a config at hand, a model type that is not in `FAMILIES`, and
+            an argument that the family lacks.
+        RuntimeError: If the pretrained weights cannot be had or lack a part of the model.
+    """
+    transformers = _library()
+    config = _config(transformers, model_name, pretrained)
+    _set_drop_path(config, drop_path_rate)
+    adapter, family = FAMILIES[config.model_type]
+    adapt = partial(adapter, family._replace(**_statistics(model_name, pretrained)))
+    kind = getattr(transformers, family.model)
+    wanted = _changed(config, patch_size, in_channels)
+    if wanted is config and pretrained:
+        vit = _pretrained(kind, model_name, config)
+    else:
+        vit = _build(kind, wanted)
+        if pretrained:
+            _transfer(adapt, _pretrained(kind, model_name, config), vit, pos_interp)
+    source = adapt(vit)
+    _grow_drop_path(vit.get_submodule(family.layers), drop_path_rate)
+    if img_size is not None:
+        source.set_input_size(vit, img_size, pos_interp)
+    return source, vit
+
+
+def wrap_transformers(vit: nn.Module) -> TransformersViT | None:
+    """The adapter of an existing encoder of transformers; of other models `None`.
+
+    Raises:
+        ValueError: For a model of transformers that is no bare encoder.
+    """
+    if not any(kind.__module__.startswith('transformers.') for kind in type(vit).__mro__):
+        return None
+    transformers = _library()
+    for adapter, family in FAMILIES.values():
+        if isinstance(vit, getattr(transformers, family.model)):
+            return adapter(family, vit)
+    encoders = ', '.join(family.model for _, family in FAMILIES.values())
+    raise ValueError(
+        f'{type(vit).__name__} of transformers is none of {encoders}; a model with a head holds '
+        f'one of them as .base_model or .vision_model'
+    )
+
+
+def _library() -> ModuleType:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            "source='transformers' needs the transformers package: "
+            "pip install 'vit_backbones[transformers]'"
+        ) from error
+    return transformers
+
+
+def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 'PreTrainedConfig':
+    """The encoder's config, one of its own."""
+    given = isinstance(model_name, Mapping | transformers.PreTrainedConfig)
+    shown = type(model_name).__name__ if given else repr(str(model_name))  # in one line
+    model_type = model_name in (*FAMILIES, *_PARENTS) and not Path(model_name).is_dir()
+    if pretrained and (given or model_type):
+        raise ValueError(f'pretrained=True needs a name on the hub or a folder, not {shown}')
+    try:
+        if isinstance(model_name, Mapping):
+            config = transformers.AutoConfig.for_model(**model_name)
+            if unknown := set(model_name) - set(type(config)().to_dict()):
+                raise ValueError(f'{type(config).__name__} has no {", ".join(sorted(unknown))}')
+        elif given:
+            config = copy.deepcopy(model_name)
+        elif model_type:
+            config = transformers.AutoConfig.for_model(model_name)
+        else:
+            config = _read_config(transformers, str(model_name), pretrained)
+    except (OSError, TypeError, ValueError) as error:
+        missing = isinstance(error, OSError)
+        raise (RuntimeError if missing and pretrained else ValueError)(
+            f'no config for model_name {shown} of source transformers: {first_line(error)}. '
+            f'Give a folder with a config.json, a config or a model type: {", ".join(FAMILIES)}'
+        ) from None
+    config = getattr(config, 'vision_config', config)
+    if config.model_type not in FAMILIES:
+        raise ValueError(
+            f'model_name {shown} is of model type {config.model_type!r}, which source '
+            f'transformers does not know here; it knows {", ".join(FAMILIES)}'
+        )
+    return config
+
+
+def _read_config(transformers: ModuleType, model_name: str, pretrained: bool) -> 'PreTrainedConfig':
+    with offline_if_unreachable() if pretrained else contextlib.nullcontext():
+        return transformers.AutoConfig.from_pretrained(model_name, local_files_only=not pretrained)
+
+
+def _set_drop_path(config: 'PreTrainedConfig', rate: float) -> None:
+    if hasattr(config, 'drop_path_rate'):
+        config.drop_path_rate = float(rate)
+    elif rate:
+        raise ValueError(
+            f'drop_path_rate={rate}: the {config.model_type} encoders of transformers have no '
+            f'stochastic depth; leave it at 0'
+        )
+
+
+def _grow_drop_path(layers: nn.ModuleList, rate: float) -> None:
+    """Let stochastic depth grow linearly from 0, where the library gives all blocks the same."""
+    for index, layer in enumerate(layers):
+        drop_path = getattr(layer, 'drop_path', None)
+        if hasattr(drop_path, 'drop_prob'):
+            drop_path.drop_prob = rate * index / max(1, len(layers) - 1)
+
+
+def _changed(
+    config: 'PreTrainedConfig', patch_size: Grid | None, in_channels: int
+) -> 'PreTrainedConfig':
+    """The config with another patch and number of channels; itself where they are the same."""
+    patch = patch_size or two(config.patch_size)
+    if (patch, in_channels) == (two(config.patch_size), config.num_channels):
+        return config
+    changed = copy.deepcopy(config)
+    changed.patch_size = patch[0] if patch[0] == patch[1] else patch
+    changed.num_channels = in_channels
+    return changed
+
+
+def _build(kind: type[nn.Module], config: 'PreTrainedConfig') -> nn.Module:
+    try:
+        return kind(config)
+    except TypeError as error:  # the library divides by the patch size
+        raise ValueError(
+            f'{kind.__name__} of transformers takes square patches and images only, got patch_size='
+            f'{config.patch_size} and image_size={config.image_size}'
+        ) from error
+
+
+def _pretrained(
+    kind: type[nn.Module], model_name: str | Path, config: 'PreTrainedConfig'
+) -> nn.Module:
+    from vit_backbones.sources.transformers_keys import UNUSED
+
+    try:
+        with offline_if_unreachable():
+            vit, report = kind.from_pretrained(
+                str(model_name),
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RuntimeError(
+            f'no pretrained weights for {model_name!r}: {first_line(error)}. Give a local file '
+            f'with checkpoint=..., or pretrained=False for random weights'
+        ) from None
+    missing = sorted(name for name in report['missing_keys'] if not UNUSED.search(name))
+    if missing:
+        raise RuntimeError(
+            f'the pretrained weights of {model_name!r} lack {len(missing)} tensors of '
+            f'{kind.__name__}, among them {", ".join(missing[:3])}'
+        )
+    return vit
+
+
+def _transfer(
+    adapt: Callable[[nn.Module], TransformersViT],
+    weights: nn.Module,
+    vit: nn.Module,
+    pos_interp: str,
+) -> None:
+    """Weights of a model for one with another patch or number of channels."""
+    old, new = adapt(weights), adapt(vit)
+    tensors, target, name = weights.state_dict(), vit.state_dict(), old.patch_embed_name()
+    kernel = adapt_input_conv(target[name].shape[1], tensors[name])
+    tensors[name] = resample_patch_embed(kernel, list(target[name].shape[-2:]))
+    if (table := old.position_name(weights)) is not None:
+        positions = old.table(weights, new.grid(vit), pos_interp)
+        tensors[table] = positions.reshape(target[table].shape)
+    try:
+        vit.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(
+            f'{type(vit).__name__} cannot take its pretrained weights to a patch of '
+            f'{vit.config.patch_size}: its relative positions are for its own patch size'
+        ) from error
+
+
+def _statistics(model_name: 'Named', download: bool) -> dict[str, tuple[float, ...]]:
+    """`mean` and `std` (0-255) of the preprocessor_config.json beside a config, if there is one."""
+    from transformers.utils import cached_file
+
+    if not isinstance(model_name, str | Path):
+        return {}
+    try:
+        with offline_if_unreachable() if download else contextlib.nullcontext():
+            path = cached_file(
+                str(model_name), 'preprocessor_config.json', local_files_only=not download
+            )
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        return {
+            ours: tuple(round(255 * value, 4) for value in content[theirs])
+            for ours, theirs in (('mean', 'image_mean'), ('std', 'image_std'))
+        }
+    except (OSError, KeyError):
+        return {}

@@ -1,0 +1,77 @@
+"""The families of transformers' vision encoders that are known here, by their model type.
+
+Source: https://github.com/huggingface/transformers (Apache-2.0).
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from vit_backbones.sources.transformers_swin import Swin
+from vit_backbones.sources.transformers_vit import (
+    Beit,
+    ClipVision,
+    Dinov3,
+    Family,
+    TransformersViT,
+)
+
+# What the published weights expect of images on 0-255, as their preprocessor_config.json says
+_HALF = {'mean': (127.5,) * 3, 'std': (127.5,) * 3}
+_IMAGENET = {'mean': (123.675, 116.28, 103.53), 'std': (58.395, 57.12, 57.375)}
+_CLIP = {
+    'mean': (122.7709, 116.746, 104.0937),
+    'std': (68.5005, 66.6322, 70.3232),
+}
+_PLAIN = {'layers': 'layers', 'norm': 'layernorm', 'sized': True}
+_DINOV2 = {'layers': 'encoder.layer', 'norm': 'layernorm', **_IMAGENET}
+_CLIP_LIKE = {
+    'layers': 'encoder.layers',
+    'patches': 'embeddings.patch_embedding',
+    'positions': 'embeddings.position_embedding.weight',
+    'sized': True,
+}
+# By the `model_type` of the config
+FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
+    {
+        'vit': (TransformersViT, Family('ViTModel', **_PLAIN, **_HALF)),
+        'deit': (TransformersViT, Family('DeiTModel', **_PLAIN, **_IMAGENET, class_tokens=2)),
+        'dinov2': (TransformersViT, Family('Dinov2Model', **_DINOV2)),
+        'dinov2_with_registers': (
+            TransformersViT,
+            Family('Dinov2WithRegistersModel', **_DINOV2, antialias=True),
+        ),
+        'dinov3_vit': (
+            Dinov3,
+            Family(
+                'DINOv3ViTModel',
+                layers='model.layer',
+                norm='norm',
+                **_IMAGENET,
+                patches='embeddings.patch_embeddings',
+                positions=None,
+            ),
+        ),
+        'siglip_vision_model': (
+            TransformersViT,
+            Family(
+                'SiglipVisionModel', **_CLIP_LIKE, **_HALF, norm='post_layernorm', class_tokens=0
+            ),
+        ),
+        'clip_vision_model': (
+            ClipVision,
+            Family('CLIPVisionModel', **_CLIP_LIKE, **_CLIP, norm=None),
+        ),
+        'beit': (Beit, Family('BeitModel', layers='layers', norm='layernorm', **_HALF)),
+        'swin': (
+            Swin,
+            Family(
+                'SwinModel',
+                layers='encoder.layers',
+                norm='layernorm',
+                **_IMAGENET,
+                class_tokens=0,
+                sized=True,
+            ),
+        ),
+    }
+)

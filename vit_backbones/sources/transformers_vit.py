@@ -1,0 +1,241 @@
+"""The vision encoders of transformers, run layer by layer.
+
+Source: https://github.com/huggingface/transformers (Apache-2.0).
+"""
+
+import copy
+import math
+import re
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vit_backbones.position import Grid, resample_positions
+from vit_backbones.sources.base import Source
+from vit_backbones.tokens import Tokens
+
+_AFTER_THE_LAYERS = ('layernorm', 'norm', 'post_layernorm', 'pooler', 'head')
+
+
+class Family(NamedTuple):
+    """Where a kind of model keeps its parts.
+
+    Attributes:
+        model: Class of the encoder in transformers.
+        layers: Path of its blocks or stages.
+        norm: Name of the norm that makes its `last_hidden_state`; `None` where that is not normed.
+        mean: Of the images, 0-255, RGB.
+        std: Likewise.
+        patches: Path of the patch embedding's convolution.
+        positions: State-dict key of the learned position table.
+        class_tokens: CLS and distillation tokens; each has a row of that table.
+        sized: Whether the embeddings must be told that images are of another size than built for.
+        antialias: Whether the library filters that table when shrinking it.
+    """
+
+    model: str
+    layers: str
+    norm: str | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    patches: str = 'embeddings.patch_embeddings.projection'
+    positions: str | None = 'embeddings.position_embeddings'
+    class_tokens: int = 1
+    sized: bool = False
+    antialias: bool = False
+
+
+class TransformersViT(Source):
+    """Adapter of transformers' plain encoders, whose positions fit any grid.
+
+    The tokens of layer i are the library's `hidden_states[i + 1]`; after the final norm, where
+    there is one, those of the last layer are its `last_hidden_state`. CLIP has none: its
+    `post_layernorm` is made for the pooled CLS token alone and is left out, as it is there.
+
+    Args:
+        family: How the model is made up.
+        vit: The unpruned model; only names and sizes are kept of it.
+    """
+
+    def __init__(self, family: Family, vit: nn.Module) -> None:
+        self._family, self._native = family, two(vit.config.image_size)
+        self._positions = family.positions if family.positions in vit.state_dict() else None
+        self._recompute = False
+
+    def tokens(
+        self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
+    ) -> list[Tokens]:
+        """See `Source.tokens`; equal to the library's `hidden_states`, un-normed."""
+        grid = self._grid(vit, images)
+        x, outputs = self._embed(vit, images, pos_interp), []
+        num_prefix, context = self.num_prefix_tokens(vit), self._context(vit, images)
+        for index, layer in enumerate(self._layers(vit)[: indices[-1] + 1]):
+            x = self._run(layer, x, **context)
+            if index in indices:
+                outputs.append(Tokens(x[:, num_prefix:], x[:, :num_prefix], grid))
+        return outputs
+
+    def depth(self, vit: nn.Module) -> int:
+        """See `Source.depth`."""
+        return len(self._layers(vit))
+
+    def embed_dims(self, vit: nn.Module) -> list[int]:
+        """See `Source.embed_dims`."""
+        return [vit.config.hidden_size] * self.depth(vit)
+
+    def strides(self, vit: nn.Module) -> list[Grid]:
+        """See `Source.strides`."""
+        return [two(vit.config.patch_size)] * self.depth(vit)
+
+    def layer_of(self, name: str, depth: int) -> int:
+        """See `Source.layer_of`."""
+        if layer := re.match(rf'{self._family.layers}\.(\d+)', name):
+            return int(layer[1]) + 1
+        contains_layers = not name or f'{self._family.layers}.'.startswith(f'{name}.')
+        return depth + 1 if contains_layers or name.split('.')[0] in _AFTER_THE_LAYERS else 0
+
+    def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
+        """See `Source.prune`; the token of masked pre-training goes too."""
+        vit.set_submodule(self._family.layers, self._layers(vit)[: max(indices) + 1])
+        vit.embeddings.mask_token = None
+        for name, _ in list(vit.named_children()):
+            if name in _AFTER_THE_LAYERS and not (keep_norm and name == self._family.norm):
+                setattr(vit, name, nn.Identity())
+
+    def native_size(self, vit: nn.Module) -> Grid:
+        """See `Source.native_size`."""
+        return self._native
+
+    def preprocess(self, vit: nn.Module) -> dict[str, object]:
+        """See `Source.preprocess`; of the folder's preprocessor_config.json, else the family's."""
+        mean, std = list(self._family.mean), list(self._family.std)
+        return {'mean': mean, 'std': std, 'bgr_to_rgb': True}
+
+    def set_checkpointing(self, vit: nn.Module) -> None:
+        """See `Source.set_checkpointing`."""
+        self._recompute = True
+
+    def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
+        """See `Source.set_input_size`; nothing to do where no position table is learned."""
+        if self._positions is None:
+            return
+        patch = two(vit.config.patch_size)
+        grid = tuple(math.ceil(side / step) for side, step in zip(size, patch, strict=True))
+        weight = vit.get_parameter(self._positions)
+        # as (1, N, C), or (N, C) where the library keeps it as an nn.Embedding
+        table = self.table(vit, grid, pos_interp).detach()
+        weight.data = table.reshape(*weight.shape[:-2], -1, weight.shape[-1])
+        vit.config.image_size = (grid[0] * patch[0], grid[1] * patch[1])
+
+    def num_prefix_tokens(self, vit: nn.Module) -> int:
+        """See `Source.num_prefix_tokens`."""
+        return self._family.class_tokens + getattr(vit.config, 'num_register_tokens', 0)
+
+    def has_cls_token(self, vit: nn.Module) -> bool:
+        """See `Source.has_cls_token`."""
+        return self._family.class_tokens > 0
+
+    def norm(self, vit: nn.Module) -> nn.Module | None:
+        """See `Source.norm`."""
+        norm = None if self._family.norm is None else vit.get_submodule(self._family.norm)
+        return None if isinstance(norm, nn.Identity) else norm
+
+    def position_name(self, vit: nn.Module) -> str | None:
+        """See `Source.position_name`."""
+        return self._positions
+
+    def grid(self, vit: nn.Module) -> Grid:
+        """See `Source.grid`."""
+        (rows, columns), (ph, pw) = two(vit.config.image_size), two(vit.config.patch_size)
+        return rows // ph, columns // pw
+
+    def num_position_prefix(self, vit: nn.Module) -> int:
+        """See `Source.num_position_prefix`."""
+        return self._family.class_tokens
+
+    def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
+        """See `Source.interpolation`: the library's own, bicubic, for either `pos_interp`.
+
+        Except for DINOv2 without registers and `'original'`: its authors add 0.1 to the grid before
+        taking the scale (https://github.com/facebookresearch/dinov2, Apache-2.0).
+        """
+        authors = pos_interp == 'original' and self._family.model == 'Dinov2Model'
+        return {'antialias': self._family.antialias, 'offset': 0.1 if authors else 0.0}
+
+    def table(self, vit: nn.Module, grid: Grid, pos_interp: str) -> Tensor:
+        """See `Source.table`."""
+        weight = vit.get_parameter(self._positions)
+        return resample_positions(
+            weight.reshape(1, -1, weight.shape[-1]),
+            self.grid(vit),
+            grid,
+            num_prefix=self.num_position_prefix(vit),
+            **self.interpolation(vit, pos_interp),
+        )
+
+    def patch_embed_name(self) -> str | None:
+        """See `Source.patch_embed_name`."""
+        return f'{self._family.patches}.weight'
+
+    def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Source.convert`; from the layouts of transformers 4.x and of models with heads."""
+        from vit_backbones.sources.transformers_keys import convert_keys
+
+        return convert_keys(vit, tensors)
+
+    def _layers(self, vit: nn.Module) -> nn.ModuleList:
+        return vit.get_submodule(self._family.layers)
+
+    def _grid(self, vit: nn.Module, images: Tensor) -> Grid:
+        ph, pw = two(vit.config.patch_size)
+        return images.shape[-2] // ph, images.shape[-1] // pw
+
+    def _embed(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
+        """(B, C, H, W) to (B, P + h*w, C) with positions, by the library's own module."""
+        embeddings = vit.embeddings
+        if self._positions is not None:
+            table = self.table(vit, self._grid(vit, images), pos_interp)
+            # of a shallow copy; the library takes every table for a square
+            embeddings = copy.copy(embeddings)
+            embeddings.interpolate_pos_encoding = lambda *_: table
+        sized = {'interpolate_pos_encoding': True} if self._family.sized else {}
+        return embeddings(images, **sized)
+
+    def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
+        """What the layers get beside the tokens."""
+        return {'attention_mask': None}
+
+    def _run(self, layer: nn.Module, *args: object, **context: object) -> Tensor:
+        if self._recompute and torch.is_grad_enabled():
+            return checkpoint(layer, *args, use_reentrant=False, **context)
+        return layer(*args, **context)
+
+
+class ClipVision(TransformersViT):
+    """Adapter of CLIP's vision encoder, which has a norm in front of the blocks."""
+
+    def _embed(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
+        return vit.pre_layrnorm(super()._embed(vit, images, pos_interp))
+
+
+class Dinov3(TransformersViT):
+    """Adapter of DINOv3; its rotary positions are jittered in training, as the library does."""
+
+    def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
+        return {'position_embeddings': vit.rope_embeddings(images)}
+
+
+class Beit(TransformersViT):
+    """Adapter of BEiT; the library resamples its relative positions to each image's grid."""
+
+    def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
+        shared = vit.shared_position_bias
+        bias = None if shared is None else shared(self._grid(vit, images))
+        return {'attention_mask': bias, 'resolution': images.shape[-2:]}
+
+
+def two(size: int | Grid) -> Grid:
+    """(vertical, horizontal) of a size that may be one number for both."""
+    return (size, size) if isinstance(size, int) else tuple(size)
