@@ -46,8 +46,9 @@ class ViTFeatBackbone(BaseModule):
         source: Model library: `'timm'`; or a function that builds as those of
             `vit_backbones.sources` do.
         pretrained: Load the source's own published weights (needs network or its cache).
-        checkpoint: Local `.pth` or `.safetensors` file. Positions, patch embedding and input
-            channels are resampled to this model's.
+        checkpoint: Local `.pth`, `.safetensors` or `.npz` file in the library's keys; for timm's
+            plain ViTs also in another project's (`vit_backbones.checkpoints.dialects`). Positions,
+            patch embedding and input channels are resampled to this model's.
         allow_partial: Accept a checkpoint that matches under 95 % or holds unknown tensors.
         img_size: (H, W) for which the position table is built; other sizes stay welcome.
             Defaults to the model's own.
@@ -394,6 +395,10 @@ class ViTFeatBackbone(BaseModule):
                 for name, value in tensors.items()
                 if name.startswith(prefix)
             }
+        try:
+            tensors, dialect = self.source.translate(self.vit, tensors)
+        except ValueError as error:
+            raise ValueError(f'checkpoint {str(checkpoint)!r} {error}') from None
         report = match(
             tensors,
             self.vit.state_dict(),
@@ -401,6 +406,7 @@ class ViTFeatBackbone(BaseModule):
             positions=self._positions(),
             built=self._built_names,
             convert=partial(self.source.convert, self.vit),
+            dialect=dialect,
         )
         if not self.allow_partial:
             report.check(str(checkpoint))

@@ -73,7 +73,11 @@ def saved(name):
     ('name', 'make', 'message'),
     [
         ('a.pth', lambda path: path.mkdir(), 'is no .pth'),
-        ('a.npy', lambda path: path.touch(), 'is no .pth, .pt, .bin, .ckpt, .safetensors file'),
+        (
+            'a.npy',
+            lambda path: path.touch(),
+            'is no .pth, .pt, .bin, .ckpt, .safetensors, .npz file',
+        ),
         ('a.pth', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
         ('a.safetensors', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
         ('a.pth', lambda path: path.write_text('<html>not found'), 'it is no PyTorch file'),

@@ -1,0 +1,79 @@
+"""Tensors that other projects keep together, apart or lying, brought to timm's form. Pure."""
+
+import re
+
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+def join_qkv(tensors: Tensors) -> Tensors:
+    """`attn.q`, `.k`, `.v` and BEiT's `attn.q_bias`, `.v_bias` as one `attn.qkv`.
+
+    A bias that one of the three lacks is zero.
+    """
+    joined = dict(tensors)
+    for attn in {m[1] for name in tensors if (m := re.match(r'(.*attn\.)q\.weight$', name))}:
+        weights = [joined.pop(f'{attn}{part}.weight') for part in 'qkv']
+        biases = [joined.pop(f'{attn}{part}.bias', None) for part in 'qkv']
+        joined[f'{attn}qkv.weight'] = torch.cat(weights)
+        if any(bias is not None for bias in biases):
+            both = zip(weights, biases, strict=True)
+            filled = [w.new_zeros(len(w)) if b is None else b for w, b in both]
+            joined[f'{attn}qkv.bias'] = torch.cat(filled)
+    for attn in {name.removesuffix('q_bias') for name in tensors if name.endswith('attn.q_bias')}:
+        q, v = joined.pop(f'{attn}q_bias'), joined.pop(f'{attn}v_bias')
+        joined[f'{attn}qkv.bias'] = torch.cat([q, torch.zeros_like(q), v])
+    return joined
+
+
+def mask_biases(tensors: Tensors) -> Tensors:
+    """Biases times the `..._mask` beside them, as DINOv3 applies its own."""
+    masks = {name for name in tensors if name.endswith('.bias_mask')}
+    masked = {name: tensor for name, tensor in tensors.items() if name not in masks}
+    for name in masks:
+        bias = name.removesuffix('_mask')
+        masked[bias] = masked[bias] * tensors[name]
+    return masked
+
+
+def pack_gates(tensors: Tensors) -> Tensors:
+    """`mlp.fc1_g` and `mlp.fc1_x` of a SwiGLU as one `mlp.fc1`, the gate first."""
+    packed = dict(tensors)
+    for gate in [name for name in tensors if '.mlp.fc1_g.' in name]:
+        both = packed.pop(gate), packed.pop(gate.replace('fc1_g', 'fc1_x'))
+        packed[gate.replace('fc1_g', 'fc1')] = torch.cat(both)
+    return packed
+
+
+def ungated(tensors: Tensors) -> Tensors:
+    """`mlp.fc1_x` as `mlp.fc1` where there is no gate beside it."""
+    return {
+        name if name.replace('fc1_x', 'fc1_g') in tensors else name.replace('fc1_x', 'fc1'): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def from_flax(tensors: Tensors) -> Tensors:
+    """Kernels transposed to PyTorch's layout, heads flattened, scanned blocks taken apart."""
+    apart = {}
+    for name, tensor in tensors.items():
+        if 'encoderblock.' in name:  # (depth, ...)
+            for index, part in enumerate(tensor):
+                apart[name.replace('encoderblock.', f'encoderblock_{index}.')] = part
+        else:
+            apart[name] = tensor
+    return {name: _to_torch(name, tensor) for name, tensor in apart.items()}
+
+
+def _to_torch(name: str, tensor: Tensor) -> Tensor:
+    if name.endswith('.bias'):
+        return tensor.flatten()  # those of q, k, v are (heads, d)
+    if not name.endswith('.kernel'):
+        return tensor
+    if tensor.ndim == 4:
+        return tensor.permute(3, 2, 0, 1)  # (h, w, in, out) -> (out, in, h, w)
+    if tensor.ndim == 3:  # (C, heads, d), and behind the attention (heads, d, C)
+        tensor = tensor.flatten(0, 1) if name.endswith('.out.kernel') else tensor.flatten(1)
+    return tensor.T
