@@ -1,7 +1,5 @@
 """Tensors that other projects keep together, apart or lying, brought to timm's form. Pure."""
 
-import re
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,11 @@ def join_qkv(tensors: Tensors) -> Tensors:
     A bias that one of the three lacks is zero.
     """
     joined = dict(tensors)
-    for attn in {m[1] for name in tensors if (m := re.match(r'(.*attn\.)q\.weight$', name))}:
+    for attn in {
+        name.removesuffix('q.weight') for name in tensors if name.endswith('attn.q.weight')
+    }:
+        if not all(f'{attn}{part}.weight' in tensors for part in 'kv'):
+            continue
         weights = [joined.pop(f'{attn}{part}.weight') for part in 'qkv']
         biases = [joined.pop(f'{attn}{part}.bias', None) for part in 'qkv']
         joined[f'{attn}qkv.weight'] = torch.cat(weights)
@@ -22,9 +24,11 @@ def join_qkv(tensors: Tensors) -> Tensors:
             both = zip(weights, biases, strict=True)
             filled = [w.new_zeros(len(w)) if b is None else b for w, b in both]
             joined[f'{attn}qkv.bias'] = torch.cat(filled)
-    for attn in {name.removesuffix('q_bias') for name in tensors if name.endswith('attn.q_bias')}:
-        q, v = joined.pop(f'{attn}q_bias'), joined.pop(f'{attn}v_bias')
-        joined[f'{attn}qkv.bias'] = torch.cat([q, torch.zeros_like(q), v])
+    for name in tensors:
+        attn = name.removesuffix('q_bias')
+        if name.endswith('attn.q_bias') and f'{attn}v_bias' in tensors:
+            q, v = joined.pop(f'{attn}q_bias'), joined.pop(f'{attn}v_bias')
+            joined[f'{attn}qkv.bias'] = torch.cat([q, torch.zeros_like(q), v])
     return joined
 
 
@@ -34,7 +38,8 @@ def mask_biases(tensors: Tensors) -> Tensors:
     masked = {name: tensor for name, tensor in tensors.items() if name not in masks}
     for name in masks:
         bias = name.removesuffix('_mask')
-        masked[bias] = masked[bias] * tensors[name]
+        if bias in masked:
+            masked[bias] = masked[bias] * tensors[name]
     return masked
 
 
@@ -42,7 +47,10 @@ def pack_gates(tensors: Tensors) -> Tensors:
     """`mlp.fc1_g` and `mlp.fc1_x` of a SwiGLU as one `mlp.fc1`, the gate first."""
     packed = dict(tensors)
     for gate in [name for name in tensors if '.mlp.fc1_g.' in name]:
-        both = packed.pop(gate), packed.pop(gate.replace('fc1_g', 'fc1_x'))
+        value = gate.replace('fc1_g', 'fc1_x')
+        if value not in tensors:
+            continue
+        both = packed.pop(gate), packed.pop(value)
         packed[gate.replace('fc1_g', 'fc1')] = torch.cat(both)
     return packed
 

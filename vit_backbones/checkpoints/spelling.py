@@ -48,9 +48,10 @@ def _layer_scales(tensors: Tensors, names: Collection[str]) -> Tensors:
             spelled[f'{block}gamma_{index}'] = gamma
             continue
         layer = block + _SCALED[index]
-        spelled[f'{layer}.weight'] = gamma[:, None] * spelled[f'{layer}.weight']
-        if f'{layer}.bias' in spelled:
-            spelled[f'{layer}.bias'] = gamma * spelled[f'{layer}.bias']
+        for key in (f'{layer}.weight', f'{layer}.bias'):
+            if key in spelled:  # gamma (C,) scales rows
+                ones = [1] * (spelled[key].ndim - 1)
+                spelled[key] = gamma.reshape(-1, *ones) * spelled[key]
     return spelled
 
 
