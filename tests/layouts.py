@@ -160,7 +160,8 @@ def flax(weights, norms=('LayerNorm_0', 'LayerNorm_1'), heads=3):
         (r'\.', '/'),
         (r'(embedding|qkv|out|Dense_.)/weight', r'\1/kernel'),
     )
-    arrays = {}
+    keys = {name: tensor for name, tensor in keys.items() if not name.startswith('attn_pool')}
+    arrays = {'MAPHead_0/probe': draw(1, 1, 24)} if 'cls' not in keys else {}
     for name, tensor in keys.items():
         if '/qkv/' in name:
             for part, value in zip(('query', 'key', 'value'), tensor.chunk(3), strict=True):

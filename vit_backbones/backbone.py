@@ -88,6 +88,7 @@ class ViTFeatBackbone(BaseModule):
         strides: Stride of each output in pixels; (vertical, horizontal) for oblong patches.
         num_prefix_tokens: CLS and register tokens.
         depth: Blocks of the architecture, pruned ones included.
+        load_report: What was loaded from a checkpoint, in one line; `None` without one.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class ViTFeatBackbone(BaseModule):
         self._built_names = frozenset(self.vit.state_dict())
         self._choose_cls_token(with_cls_token)
         self.out_type = out_type
+        self.load_report: str | None = None
         self._prune()
         if with_cp:
             self.source.set_checkpointing(self.vit)
@@ -412,7 +414,8 @@ class ViTFeatBackbone(BaseModule):
             report.check(str(checkpoint))
         self.vit.load_state_dict(report.matched, strict=False)
         missing = f'; missing: {", ".join(report.missing)}' if report.missing else ''
-        print_log(f'{checkpoint}: {report}{missing}', logger='current')
+        self.load_report = f'{report}{missing}'
+        print_log(f'{checkpoint}: {self.load_report}', logger='current')
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         """Fit the position table of a whole model's checkpoint saved at another `img_size`."""

@@ -1,11 +1,20 @@
 """Checkpoints in the keys of other projects: features of the backbone equal the original's."""
 
 import re
+import sys
 
 import layouts
 import pytest
 import torch
-from layouts import SMALL, check_all_loaded, features, load, mmseg_model, transformers_model
+from layouts import (
+    SMALL,
+    check_all_loaded,
+    features,
+    load,
+    mmseg_model,
+    transformers_model,
+    write,
+)
 from redraw import backbone, error, images, redraw, timm_vit
 
 import vit_backbones.backbone as module
@@ -43,12 +52,43 @@ def test_features_equal_those_of_the_weights_written_out(case, log, tmp_path):
     name, layout = WRITTEN[case]
     reference = timm_vit(name, **SMALL)
     vit = load(layout(reference.state_dict()), tmp_path, name)
-    check_all_loaded(
-        log, ' '.join(case.split()[:2]) if case.startswith('Meta') else case.split()[0]
-    )
+    check_all_loaded(log, re.sub(r' (with .*|CLIP|SigLIP)', '', case) + ' keys')
     for size in (reference.patch_embed.img_size, (120, 180)):
         x = images(*size)
         assert error(vit(x)[0], features(reference, x)) <= 1
+
+
+@pytest.mark.parametrize(
+    'case',
+    [
+        'Meta DINOv2 with registers',
+        'Meta DINOv2 with SwiGLU',
+        'Meta DINOv3 with biases',
+        'OpenCLIP',
+    ],
+)
+def test_tensors_equal_those_of_timms_own_filter(case, tmp_path):
+    name, layout = WRITTEN[case]
+    reference = timm_vit(name, **SMALL)
+    weights = layout(reference.state_dict())
+    # timm takes blocks out of no chunks and masks no biases
+    flat = {re.sub(r'^blocks\.(\d)\.\1\.', r'blocks.\1.', n): t for n, t in weights.items()}
+    convert = sys.modules[type(reference).__module__].checkpoint_filter_fn
+    reference.load_state_dict(convert(flat, reference), strict=False)
+    vit = load(weights, tmp_path, name)
+    expected = reference.state_dict()
+    for name, tensor in vit.vit.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_tensors_equal_those_of_timms_npz_reader(tmp_path):
+    path = write(layouts.flax(timm_vit(**SMALL).state_dict()), tmp_path)
+    reference = redraw(timm_vit(**SMALL), seed=1)
+    reference.load_pretrained(path)
+    vit = backbone(checkpoint=path, **SMALL)
+    expected = reference.state_dict()
+    for name, tensor in vit.vit.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 TRANSFORMERS = {
