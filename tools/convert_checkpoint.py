@@ -1,6 +1,7 @@
 """Weights in timm's keys: `python tools/convert_checkpoint.py IN OUT.safetensors --model NAME`."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         # Here, so that --help is instant and packages that do not fit together are one line.
-        from mmengine.logging import MMLogger
         from safetensors.torch import save
 
         from vit_backbones import ViTFeatBackbone
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ImportError, RuntimeError) as error:
         print(f'error: {error}; install the pinned set of requirements.txt', file=sys.stderr)
         return 2
-    MMLogger.get_instance('vit_backbones', log_level='ERROR')  # the report is printed below
+    logging.disable(logging.INFO)  # the report is printed below
     try:
         backbone = ViTFeatBackbone(
             args.model,
@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    finally:
+        logging.disable(logging.NOTSET)
     print(f'{args.checkpoint}: {backbone.load_report}\nwrote {args.out}')
     return 0
 

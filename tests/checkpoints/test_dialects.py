@@ -33,6 +33,7 @@ WRITTEN = {
     'mmpretrain with SwiGLU': ('vit_giant_patch14_dinov2', layouts.mmpretrain),
     'mmpretrain CLIP': ('vit_base_patch32_clip_224', layouts.mmpretrain),
     'OpenCLIP': ('vit_base_patch32_clip_224', layouts.openclip),
+    'OpenCLIP with rotary positions': ('vit_pe_core_tiny_patch16_384', layouts.openclip),
     'big_vision': ('vit_tiny_patch16_224', layouts.flax),
     'big_vision SigLIP': ('vit_base_patch16_siglip_224', layouts.flax),
 }
@@ -65,6 +66,7 @@ def test_features_equal_those_of_the_weights_written_out(case, log, tmp_path):
         'Meta DINOv2 with SwiGLU',
         'Meta DINOv3 with biases',
         'OpenCLIP',
+        'OpenCLIP with rotary positions',
     ],
 )
 def test_tensors_equal_those_of_timms_own_filter(case, tmp_path):

@@ -7,6 +7,12 @@ is exact or it is refused: what a plain ViT cannot do (relative positions) raise
 What the keys do not tell is not guessed either, and stays the choice of the model's name: the
 activation (CLIP's own weights want timm's `..._quickgelu` models), the epsilon of the norms, the
 number of heads, a patch embedding with padding (Sapiens shifts its patches by two pixels).
+
+Sources of the layouts, of which the keys were read and no code was taken, all on GitHub:
+facebookresearch/dinov2 (Apache-2.0), dinov3 (DINOv3 License), mae (CC-BY-NC-4.0), segment-anything
+and detectron2 (Apache-2.0), huggingface/transformers and pytorch-image-models (Apache-2.0),
+open-mmlab/mmpretrain and mmsegmentation (Apache-2.0), pytorch/vision (BSD-3-Clause),
+mlfoundations/open_clip (MIT), google-research/big_vision (Apache-2.0), lightly-ai/lightly (MIT).
 """
 
 import re
