@@ -35,10 +35,10 @@ def load(weights, folder, name='vit_tiny_patch16_224', **options):
 
 def check_all_loaded(log, dialect):
     """The report shows that every tensor of the model was in the file."""
-    found, total = log[0].split(': loaded ')[1].split(' tensors')[0].split(' of ')
+    found, total = log[-1].split(': loaded ')[1].split(' tensors')[0].split(' of ')
     assert found == total
-    assert f', from {dialect}' in log[0]
-    assert 'missing' not in log[0]
+    assert f', from {dialect}' in log[-1]
+    assert 'missing' not in log[-1]
 
 
 def features(reference, x):
@@ -84,6 +84,20 @@ def meta_dinov3(weights):
                 torch.ones(3, 24).index_fill(0, torch.tensor(1), 0).flatten()
             )
     return keys | {'mask_token': draw(1, 24), 'rope_embed.periods': draw(2)}
+
+
+def eva(weights):
+    keys = renamed(
+        weights,
+        ('fc1_g', 'w1'),
+        ('fc1_x', 'w2'),
+        (r'fc1\.', 'w12.'),
+        ('fc2', 'w3'),
+        (r'mlp\.norm', 'mlp.ffn_ln'),
+        (r'attn\.norm', 'attn.inner_attn_ln'),
+        (r'([qv])_proj\.bias', r'\1_bias'),
+    )
+    return keys | {'rope.freqs_cos': draw(256, 8), 'blocks.0.attn.rope.freqs_sin': draw(256, 8)}
 
 
 def mae(weights):

@@ -95,7 +95,15 @@ def test_swapped_queries_and_keys_would_be_seen(tmp_path):
     assert error(load(weights, tmp_path)(x)[0], features(reference, x)) > 1
 
 
-def test_tokens_are_translated_for_other_grids_too(log, tmp_path):
+def test_registers_stay_where_the_cls_token_is_left_out(log, tmp_path):
+    reference = timm_vit('vit_small_patch14_reg4_dinov2', **SMALL)
+    weights = layouts.meta_dinov2(reference.state_dict())
+    vit = load(weights, tmp_path, 'vit_small_patch14_reg4_dinov2', with_cls_token=False)
+    check_all_loaded(log, 'Meta DINOv2 keys')
+    assert torch.equal(vit.vit.pos_embed, reference.pos_embed)
+
+
+def test_a_translated_table_is_resized_too(log, tmp_path):
     weights = layouts.meta_dinov2(timm_vit('vit_small_patch14_dinov2', **SMALL).state_dict())
     options = dict(img_size=(224, 448), patch_size=16)
     load(weights, tmp_path, 'vit_small_patch14_dinov2', **options)

@@ -12,7 +12,8 @@ Sources of the layouts, of which the keys were read and no code was taken, all o
 facebookresearch/dinov2 (Apache-2.0), dinov3 (DINOv3 License), mae (CC-BY-NC-4.0), segment-anything
 and detectron2 (Apache-2.0), huggingface/transformers and pytorch-image-models (Apache-2.0),
 open-mmlab/mmpretrain and mmsegmentation (Apache-2.0), pytorch/vision (BSD-3-Clause),
-mlfoundations/open_clip (MIT), google-research/big_vision (Apache-2.0), lightly-ai/lightly (MIT).
+mlfoundations/open_clip, lightly-ai/lightly and baaivision/EVA (MIT), google-research/big_vision
+(Apache-2.0).
 """
 
 import re
@@ -70,6 +71,11 @@ DIALECTS = (
             ('mask_token', 'blocks.0.ls1.gamma'),
         ),
         renames.META_DINOV2,
+    ),
+    Dialect(
+        'EVA',
+        tuple((f'blocks.0.mlp.{first}.weight', 'blocks.0.norm1.weight') for first in ('w1', 'w12')),
+        renames.EVA,
     ),
     Dialect(
         'MAE',
@@ -137,7 +143,7 @@ DIALECTS = (
 )
 _RELATIVE = re.compile(r'(^|\.)(rel_pos_[hw]|relative_position_(bias_table|index))$')
 # Of two models in one file, the averaged one is what their authors evaluate
-_AVERAGED = re.compile(r'teacher|ema|target|momentum')
+_AVERAGED = re.compile(r'(^|[._])(teacher|ema|target|momentum)')
 
 
 def to_timm(tensors: Mapping[str, Tensor]) -> tuple[Tensors, str | None]:

@@ -12,7 +12,12 @@ from torch import Tensor
 from vit_backbones.position import Grid, resample_positions
 
 # The one under which most names of the model are found is taken off
-PREFIXES = ('', 'vit.', 'backbone.vit.', 'backbone.', 'model.', 'module.', 'module.backbone.vit.')
+PREFIXES = (
+    *('', 'vit.', 'backbone.vit.', 'backbone.', 'model.', 'encoder.'),
+    *('module.', 'module.backbone.vit.', 'module.backbone.'),
+    # the first of equals is taken: an averaged copy comes in front of a student
+    *('teacher.', 'teacher.backbone.', 'student.', 'student.backbone.'),
+)
 # What files of ViTs hold beyond the backbone: classifiers, pooling heads, parts of pre-training
 KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token)(\.|$)')
 MIN_MATCHED = 0.95

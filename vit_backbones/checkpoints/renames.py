@@ -60,6 +60,16 @@ META_DINOV3: Renames = (
     (r'\.mlp\.w2\.', '.mlp.fc1_x.'),
     (r'\.mlp\.w3\.', '.mlp.fc2.'),
 )
+EVA: Renames = (
+    # rotations are computed, the rest is for pre-training
+    (r'^(.*rope\.freqs_(cos|sin)$|mask_token$|lm_head\..*)', ''),
+    (r'\.attn\.inner_attn_ln\.', '.attn.norm.'),
+    (r'\.mlp\.ffn_ln\.', '.mlp.norm.'),
+    (r'\.mlp\.w12\.', '.mlp.fc1.'),
+    (r'\.mlp\.w1\.', '.mlp.fc1_g.'),
+    (r'\.mlp\.w2\.', '.mlp.fc1_x.'),
+    (r'\.mlp\.w3\.', '.mlp.fc2.'),
+)
 OPENMMLAB: Renames = (
     (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
     (r'^layers\.', 'blocks.'),

@@ -28,7 +28,7 @@ def spell(tensors: Tensors, names: Collection[str], *, cls_row: bool) -> Tensors
         Tensors that compute the same. What cannot be moved stays as it was.
     """
     steps: tuple[Callable[[Tensors, Collection[str]], Tensors], ...]
-    steps = (_layer_scales, _biases_of_qkv, _missing_biases, _parts_of_qkv)
+    steps = (_layer_scales, _biases_of_qkv, _missing_biases, _parts_of_qkv, _final_norm)
     for step in steps:
         tensors = step(tensors, names)
     return _cls_position(tensors, cls_row)
@@ -95,6 +95,13 @@ def _parts_of_qkv(tensors: Tensors, names: Collection[str]) -> Tensors:
         for part, weight in zip('qkv', spelled.pop(name).chunk(3), strict=True):
             spelled[f'{attn}{part}_proj.weight'] = weight
     return spelled
+
+
+def _final_norm(tensors: Tensors, names: Collection[str]) -> Tensors:
+    """`norm` as `fc_norm`, which pooling needs only, for models that give tokens without a norm."""
+    if 'norm.weight' in names:
+        return tensors
+    return {re.sub(r'^norm\.', 'fc_norm.', name): tensor for name, tensor in tensors.items()}
 
 
 def _cls_position(tensors: Tensors, cls_row: bool) -> Tensors:
