@@ -153,7 +153,18 @@ def openclip(weights):
     return visual | text | {'visual.proj': draw(24, 8)}
 
 
-def flax(weights, norms=('LayerNorm_0', 'LayerNorm_1'), heads=3):
+def augreg(weights):
+    """As `flax`, by its older names: there positions have a row for the CLS token."""
+    names = (
+        ('LayerNorm_1', 'LayerNorm_2'),
+        ('Attention_0', 'Attention_1'),
+        ('MlpBlock_0', 'MlpBlock_3'),
+        ('^pos_embedding', 'Transformer/posembed_input/pos_embedding'),
+    )
+    return renamed(flax(weights), *names)
+
+
+def flax(weights, heads=3):
     """Kernels lie (in, out), those of the attention hold the heads apart."""
     keys = renamed(
         weights,
@@ -162,10 +173,10 @@ def flax(weights, norms=('LayerNorm_0', 'LayerNorm_1'), heads=3):
         (r'^patch_embed\.proj', 'embedding'),
         (r'^norm\.weight', 'Transformer/encoder_norm/scale'),
         (r'^norm\.', 'Transformer/encoder_norm/'),
-        (r'\.norm1\.weight', rf'/{norms[0]}/scale'),
-        (r'\.norm1\.', rf'/{norms[0]}/'),
-        (r'\.norm2\.weight', rf'/{norms[1]}/scale'),
-        (r'\.norm2\.', rf'/{norms[1]}/'),
+        (r'\.norm1\.weight', '/LayerNorm_0/scale'),
+        (r'\.norm1\.', '/LayerNorm_0/'),
+        (r'\.norm2\.weight', '/LayerNorm_1/scale'),
+        (r'\.norm2\.', '/LayerNorm_1/'),
         (r'\.attn\.', '/MultiHeadDotProductAttention_0/'),
         (r'\.mlp\.fc1', '/MlpBlock_0/Dense_0'),
         (r'\.mlp\.fc2', '/MlpBlock_0/Dense_1'),

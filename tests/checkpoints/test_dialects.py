@@ -36,7 +36,7 @@ WRITTEN = {
     'mmpretrain CLIP': ('vit_base_patch32_clip_224', layouts.mmpretrain),
     'OpenCLIP': ('vit_base_patch32_clip_224', layouts.openclip),
     'OpenCLIP with rotary positions': ('vit_pe_core_tiny_patch16_384', layouts.openclip),
-    'big_vision': ('vit_tiny_patch16_224', layouts.flax),
+    'big_vision': ('vit_tiny_patch16_224', layouts.augreg),
     'big_vision SigLIP': ('vit_base_patch16_siglip_224', layouts.flax),
 }
 
@@ -88,7 +88,7 @@ def test_tensors_equal_those_of_timms_own_filter(case, tmp_path):
 
 
 def test_tensors_equal_those_of_timms_npz_reader(tmp_path):
-    path = write(layouts.flax(timm_vit(**SMALL).state_dict()), tmp_path)
+    path = write(layouts.augreg(timm_vit(**SMALL).state_dict()), tmp_path)
     reference = redraw(timm_vit(**SMALL), seed=1)
     reference.load_pretrained(path)
     vit = backbone(checkpoint=path, **SMALL)
@@ -99,6 +99,11 @@ def test_tensors_equal_those_of_timms_npz_reader(tmp_path):
 
 TRANSFORMERS = {
     'ViT': ('vit_tiny_patch16_224', 'ViT', dict(intermediate_size=96, image_size=224)),
+    'ViT with distillation': (
+        'deit_tiny_distilled_patch16_224',
+        'DeiT',
+        dict(intermediate_size=96, image_size=224),
+    ),
     'DINOv2': ('vit_small_patch14_dinov2', 'Dinov2', dict(image_size=518)),
     'DINOv2 with registers': (
         'vit_small_patch14_reg4_dinov2',

@@ -40,19 +40,31 @@ def test_a_cls_token_without_a_position_has_position_zero(log, tmp_path):
     assert error(vit(x)[0], features(reference, x)) <= 1
 
 
-def test_old_and_scanned_flax_layouts_are_the_same():
-    weights = timm_vit(**SMALL).state_dict()
-    old = layouts.flax(weights, norms=('LayerNorm_0', 'LayerNorm_2'))
-    old['Transformer/posembed_input/pos_embedding'] = old.pop('pos_embedding')
-    new = {f'params/img/{name}': array for name, array in layouts.flax(weights).items()}
-    first, second = (name for name in ('encoderblock_0', 'encoderblock_1'))
-    for name in [name for name in new if first in name]:
-        both = new.pop(name), new.pop(name.replace(first, second))
-        new[name.replace(first, 'encoderblock')] = np.stack(both)
-    for arrays in (old, new):
-        translated, _ = to_timm({n: torch.from_numpy(a) for n, a in arrays.items()})
-        assert translated.keys() == weights.keys()
-        assert all(torch.equal(tensor, weights[name]) for name, tensor in translated.items())
+def test_scanned_blocks_are_taken_apart():
+    weights = timm_vit('vit_base_patch16_siglip_224', **SMALL).state_dict()
+    arrays = {f'params/img/{name}': array for name, array in layouts.flax(weights).items()}
+    for name in [name for name in arrays if 'encoderblock_0' in name]:
+        both = arrays.pop(name), arrays.pop(name.replace('block_0', 'block_1'))
+        arrays[name.replace('block_0', 'block')] = np.stack(both)
+    translated, _ = to_timm({n: torch.from_numpy(array) for n, array in arrays.items()})
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in translated.items())
+    assert {name for name in weights if 'attn_pool' not in name} == translated.keys()
+
+
+@torch.no_grad()
+def test_oblong_tables_are_not_taken_for_square_ones(tmp_path):
+    size = dict(img_size=(224, 256))  # 14 * 16 positions and CLS: 15 * 15 rows
+    reference = timm_vit(**SMALL, **size)
+    vit = load(layouts.mmpretrain(reference.state_dict()), tmp_path, **size)
+    assert torch.equal(vit.vit.pos_embed, reference.pos_embed)
+
+
+def test_tables_of_timms_own_files_are_left_alone(tmp_path):
+    name = 'deit3_small_patch16_224'  # its CLS token has no position
+    reference = timm_vit(name, **SMALL)
+    weights = {f'net.vit.{name}': tensor for name, tensor in reference.state_dict().items()}
+    vit = load(weights, tmp_path, name)
+    assert torch.equal(vit.vit.pos_embed, reference.pos_embed)
 
 
 @pytest.mark.parametrize('prefix', ['image_encoder.', 'backbone.net.', 'backbone.', ''])

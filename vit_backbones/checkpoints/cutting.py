@@ -64,7 +64,11 @@ def ungated(tensors: Tensors) -> Tensors:
 
 
 def from_flax(tensors: Tensors) -> Tensors:
-    """Kernels transposed to PyTorch's layout, heads flattened, scanned blocks taken apart."""
+    """Kernels transposed to PyTorch's layout, heads flattened, scanned blocks taken apart.
+
+    Positions that lie beside the encoder are added before the CLS token is set in front, which so
+    has position zero; in old files they lie in the encoder and have a row for it.
+    """
     apart = {}
     for name, tensor in tensors.items():
         if 'encoderblock.' in name:  # (depth, ...)
@@ -72,6 +76,9 @@ def from_flax(tensors: Tensors) -> Tensors:
                 apart[name.replace('encoderblock.', f'encoderblock_{index}.')] = part
         else:
             apart[name] = tensor
+    if {'cls', 'pos_embedding'} <= apart.keys():
+        zero = torch.zeros_like(apart['cls'])
+        apart['pos_embedding'] = torch.cat([zero, apart['pos_embedding']], dim=1)
     return {name: _to_torch(name, tensor) for name, tensor in apart.items()}
 
 

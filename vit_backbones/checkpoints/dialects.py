@@ -49,6 +49,7 @@ class Dialect(NamedTuple):
     after: Callable[[Tensors], Tensors] = dict
 
 
+OWN = 'timm keys'
 _TIMM = Dialect('timm', (('patch_embed.proj.weight', 'blocks.0.norm1.weight'),))
 # The first that fits is taken
 DIALECTS = (
@@ -155,8 +156,9 @@ def to_timm(tensors: Mapping[str, Tensor]) -> tuple[Tensors, str | None]:
             of a kind lie in one file, the averaged one (teacher, EMA) is taken.
 
     Returns:
-        The translated tensors and the layout's name with its prefix; for a layout that is not
-        known, and for timm's own, the tensors as they are and `None`.
+        The translated tensors and the layout's name with its prefix: `OWN` for timm's own under
+        a prefix that is not in `PREFIXES`. For a layout that is not known, and for timm's own
+        otherwise, the tensors as they are and `None`.
 
     Raises:
         ValueError: If the file holds relative positions, which plain ViTs lack.

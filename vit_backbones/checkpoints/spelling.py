@@ -4,11 +4,9 @@
 lack a parameter that a file has. It is then moved into another one where that changes nothing.
 """
 
-import math
 import re
 from collections.abc import Callable, Collection
 
-import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
@@ -20,7 +18,8 @@ def spell(tensors: Tensors, names: Collection[str], *, cls_row: bool) -> Tensors
     """Give translated tensors the names and the division of one model.
 
     Args:
-        tensors: Under `VisionTransformer`'s names, complete.
+        tensors: As `to_timm` translates them from another project's keys: complete, under
+            `VisionTransformer`'s names, the first position being that of a CLS token.
         names: The model's keys.
         cls_row: Whether the model's position table begins with a row for the CLS token.
 
@@ -105,17 +104,8 @@ def _final_norm(tensors: Tensors, names: Collection[str]) -> Tensors:
 
 
 def _cls_position(tensors: Tensors, cls_row: bool) -> Tensors:
-    """The CLS token's position inside of it, or a row of its own.
-
-    A token without a position has position zero. Only square tables are touched: there n * n rows
-    and n * n + 1 cannot be mistaken for each other.
-    """
+    """The CLS token's position inside of it, where the model's table has no row for it."""
     token, table = tensors.get('cls_token'), tensors.get('pos_embed')
-    if token is None or table is None:
+    if cls_row or token is None or table is None:
         return tensors
-    rows = table.shape[1]
-    if cls_row and math.isqrt(rows) ** 2 == rows:
-        return tensors | {'pos_embed': torch.cat([torch.zeros_like(token), table], dim=1)}
-    if not cls_row and math.isqrt(rows - 1) ** 2 == rows - 1:
-        return tensors | {'cls_token': token + table[:, :1], 'pos_embed': table[:, 1:]}
-    return tensors
+    return tensors | {'cls_token': token + table[:, :1], 'pos_embed': table[:, 1:]}
