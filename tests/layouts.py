@@ -204,7 +204,7 @@ def flax(weights, heads=3):
 
 @functools.cache
 def transformers_model(kind, **more):
-    """A small redrawn model of transformers, and the function that gives its normed tokens."""
+    """A small redrawn model of transformers."""
     import transformers
 
     size = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, layer_norm_eps=1e-6)
