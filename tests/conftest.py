@@ -30,3 +30,10 @@ def evaluate(tmp_path, monkeypatch):
     """`tools/test.py`'s main, from an empty folder."""
     monkeypatch.chdir(tmp_path)
     return load_tool('test').main
+
+
+@pytest.fixture
+def convert(tmp_path, monkeypatch):
+    """`tools/convert_checkpoint.py`'s main, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return load_tool('convert_checkpoint').main

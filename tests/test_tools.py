@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torchvision
+from safetensors.torch import load_file
 from toy_task import write_toy_config
 
 from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
@@ -193,3 +195,33 @@ def test_ctrl_c_that_a_library_turned_into_another_error_still_counts():
     error.__context__ = KeyboardInterrupt()
     assert _was_interrupted(error)
     assert not _was_interrupted(ValueError())
+
+
+def test_convert__writes_the_models_keys_and_prints_the_report(convert, capsys):
+    weights = torchvision.models.VisionTransformer(224, 16, 12, 3, 192, 768).state_dict()
+    torch.save(weights, 'in.pth')
+    assert convert(['in.pth', 'out/a.safetensors', '--model', 'vit_tiny_patch16_224']) == 0
+    written = load_file('out/a.safetensors')
+    assert torch.equal(written['cls_token'], weights['class_token'])
+    assert len(written) == 150
+    lines = capsys.readouterr().out.splitlines()
+    report = 'in.pth: loaded 150 of 150 tensors, resized 0, from torchvision keys'
+    assert lines == [report, 'wrote out/a.safetensors']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['none.pth', 'a.safetensors', '--model', 'vit_tiny_patch16_224'], 'does not exist'),
+        (['in.txt', 'a.safetensors', '--model', 'vit_tiny_patch16_224'], 'is no .pth'),
+        (['in.pth', 'a.safetensors', '--model', 'vit_tiny_patch16_224'], '95 %'),
+        (['in.pth', 'a.safetensors', '--model', 'vit_tinny'], 'unknown model_name'),
+        (['in.pth', 'a.pth', '--model', 'vit_tiny_patch16_224'], 'must be a .safetensors file'),
+    ],
+)
+def test_convert__bad_input_is_one_line_and_writes_nothing(arguments, message, convert, capsys):
+    torch.save({'other.weight': torch.zeros(1)}, 'in.pth')
+    Path('in.txt').touch()
+    assert convert(arguments) == 2
+    assert re.fullmatch(rf'error: .*{message}.*\n', capsys.readouterr().err)
+    assert not list(Path().glob('a.*'))

@@ -63,8 +63,9 @@ class ViTFeatBackbone(BaseModule):
         patch_cfg: With those: `dict(padding=2)` pads the patch embedding's convolution.
         layer_scale_init_value: With those: start of LayerScale, none by default.
         pretrained: Load the source's own published weights (needs network or its cache).
-        checkpoint: Local `.pth` or `.safetensors` file. Positions, patch embedding and input
-            channels are resampled to this model's.
+        checkpoint: Local `.pth`, `.safetensors` or `.npz` file in the library's keys; for timm's
+            plain ViTs also in another project's (`vit_backbones.checkpoints.dialects`). Positions,
+            patch embedding and input channels are resampled to this model's.
         checkpoint_path: Other projects' spelling of `checkpoint`.
         features_only: `True`, as configs of timm's backbones have it; there is nothing else.
         allow_partial: Accept a checkpoint that matches under 95 % or holds unknown tensors.
@@ -109,6 +110,7 @@ class ViTFeatBackbone(BaseModule):
         strides: Stride of each output in pixels; (vertical, horizontal) for oblong patches.
         num_prefix_tokens: CLS and register tokens.
         depth: Blocks of the architecture, pruned ones included.
+        load_report: What was loaded from a checkpoint, in one line; `None` without one.
     """
 
     def __init__(
@@ -172,6 +174,7 @@ class ViTFeatBackbone(BaseModule):
         self._choose_cls_token(with_cls_token)
         self.out_type = out_type
         self.pool = self._checked_pool(pool)
+        self.load_report: str | None = None
         self._prune()
         if with_cp:
             self.source.set_checkpointing(self.vit)
@@ -441,6 +444,10 @@ class ViTFeatBackbone(BaseModule):
                 for name, value in tensors.items()
                 if name.startswith(prefix)
             }
+        try:
+            tensors, dialect = self.source.translate(self.vit, tensors)
+        except ValueError as error:
+            raise ValueError(f'checkpoint {str(checkpoint)!r} {error}') from None
         report = match(
             tensors,
             self.vit.state_dict(),
@@ -448,12 +455,14 @@ class ViTFeatBackbone(BaseModule):
             positions=self._positions(),
             built=self._built_names,
             convert=partial(self.source.convert, self.vit),
+            dialect=dialect,
         )
         if not self.allow_partial:
             report.check(str(checkpoint))
         self.vit.load_state_dict(report.matched, strict=False)
         missing = f'; missing: {", ".join(report.missing)}' if report.missing else ''
-        print_log(f'{checkpoint}: {report}{missing}', logger='current')
+        self.load_report = f'{report}{missing}'
+        print_log(f'{checkpoint}: {self.load_report}', logger='current')
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         """Fit the position table of a whole model's checkpoint saved at another `img_size`."""

@@ -40,7 +40,10 @@ def check_loaded(vit, reference):
 @pytest.mark.parametrize('wrapper', [None, 'state_dict', 'model'])
 @pytest.mark.parametrize(
     'prefix',
-    ['', 'vit.', 'backbone.', 'backbone.vit.', 'model.', 'module.', 'module.backbone.vit.'],
+    [
+        *('', 'vit.', 'backbone.', 'backbone.vit.', 'model.', 'encoder.', 'module.'),
+        *('module.backbone.vit.', 'module.backbone.', 'teacher.', 'student.backbone.'),
+    ],
 )
 def test_prefixes_and_wrappers_are_taken_off(prefix, wrapper, reference, log, tmp_path):
     content = {prefix + name: tensor for name, tensor in reference.items()}

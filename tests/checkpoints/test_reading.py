@@ -3,6 +3,7 @@
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
@@ -41,9 +42,30 @@ def test_reads_safetensors(tmp_path):
     check_same(read_checkpoint(tmp_path / 'a.safetensors'))
 
 
-@pytest.mark.parametrize('wrapper', ['state_dict', 'model', 'teacher', 'model_state'])
+def test_reads_numpy_archives(tmp_path):
+    np.savez(tmp_path / 'a.npz', **{name: tensor.numpy() for name, tensor in TENSORS.items()})
+    check_same(read_checkpoint(tmp_path / 'a.npz'))
+
+
+def test_two_bytes_without_a_type_are_bfloat16(tmp_path):
+    halves = {name: tensor.bfloat16() for name, tensor in TENSORS.items()}
+    arrays = {name: half.view(torch.int16).numpy().view('V2') for name, half in halves.items()}
+    np.savez(tmp_path / 'a.npz', **arrays)
+    read = read_checkpoint(tmp_path / 'a.npz')
+    assert all(torch.equal(read[name], half) for name, half in halves.items())
+
+
+@pytest.mark.parametrize(
+    'wrapper', ['state_dict', 'model', 'teacher', 'student', 'model_state', 'target_encoder']
+)
 def test_opens_wrappers_and_leaves_out_what_is_no_tensor(wrapper, tmp_path):
     torch.save({wrapper: {**TENSORS, 'epoch': 3}, 'optimizer': {}}, tmp_path / 'a.pth')
+    check_same(read_checkpoint(tmp_path / 'a.pth'))
+
+
+def test_an_averaged_copy_is_read_before_the_student(tmp_path):
+    student = {'student': {'a.weight': torch.ones(1)}, 'teacher': TENSORS}
+    torch.save(student, tmp_path / 'a.pth')
     check_same(read_checkpoint(tmp_path / 'a.pth'))
 
 
@@ -62,6 +84,8 @@ def saved(name):
     def make(path):
         if name == 'a.safetensors':
             save_file(TENSORS, path)
+        elif name == 'a.npz':
+            np.savez(path, **TENSORS)
         else:
             torch.save(TENSORS, path)
         path.write_bytes(path.read_bytes()[:-700])
@@ -73,13 +97,20 @@ def saved(name):
     ('name', 'make', 'message'),
     [
         ('a.pth', lambda path: path.mkdir(), 'is no .pth'),
-        ('a.npy', lambda path: path.touch(), 'is no .pth, .pt, .bin, .ckpt, .safetensors file'),
+        (
+            'a.npy',
+            lambda path: path.touch(),
+            'is no .pth, .pt, .bin, .ckpt, .safetensors, .npz file',
+        ),
         ('a.pth', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
         ('a.safetensors', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
         ('a.pth', lambda path: path.write_text('<html>not found'), 'it is no PyTorch file'),
         ('a.safetensors', lambda path: path.write_text('<html>not found'), 'is it complete'),
         ('a.pth', saved('a.pth'), 'is it complete'),
         ('a.safetensors', saved('a.safetensors'), 'is it complete'),
+        ('a.npz', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
+        ('a.npz', lambda path: path.write_text('<html>not found'), 'it is no NumPy archive'),
+        ('a.npz', saved('a.npz'), 'is it complete'),
         ('a.pth', lambda path: path.write_bytes(b'\x80\x02.'), 'is it complete'),
         ('a.pth', lambda path: torch.save({'epoch': 1}, path), 'holds no tensors'),
         ('a.pth', lambda path: torch.save(torch.ones(2), path), 'holds no tensors'),
@@ -105,4 +136,12 @@ def test_code_in_a_file_is_not_run(dump, tmp_path):
     dump({'state_dict': {'evil': Evil(trace)}}, tmp_path / 'a.pth')
     with pytest.raises(ValueError, match=r'it wants to run posix\.system, which is refused'):
         read_checkpoint(tmp_path / 'a.pth')
+    assert not trace.exists()
+
+
+def test_code_in_a_numpy_archive_is_not_run(tmp_path):
+    trace = tmp_path / 'trace'
+    np.savez(tmp_path / 'a.npz', evil=np.array([Evil(trace)]))
+    with pytest.raises(ValueError, match='it holds pickled objects, which are refused'):
+        read_checkpoint(tmp_path / 'a.npz')
     assert not trace.exists()

@@ -12,7 +12,12 @@ from torch import Tensor
 from vit_backbones.position import Grid, resample_positions
 
 # The one under which most names of the model are found is taken off
-PREFIXES = ('', 'vit.', 'backbone.vit.', 'backbone.', 'model.', 'module.', 'module.backbone.vit.')
+PREFIXES = (
+    *('', 'vit.', 'backbone.vit.', 'backbone.', 'model.', 'encoder.'),
+    *('module.', 'module.backbone.vit.', 'module.backbone.'),
+    # the first of equals is taken: an averaged copy comes in front of a student
+    *('teacher.', 'teacher.backbone.', 'student.', 'student.backbone.'),
+)
 # What files of ViTs hold beyond the backbone: classifiers, pooling heads, parts of pre-training
 KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token)(\.|$)')
 MIN_MATCHED = 0.95
@@ -30,22 +35,26 @@ class Report:
         missing: Names of the model that the file lacks or holds in another shape.
         leftover: Names of the file that fit nowhere: neither in the model, or there with another
             shape, nor known heads or pruned parts.
+        dialect: Layout of the file's keys, where it was not timm's or the library's own.
     """
 
     matched: dict[str, Tensor] = field(default_factory=dict)
     resized: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     leftover: list[str] = field(default_factory=list)
+    dialect: str | None = None
 
     def __str__(self) -> str:
         total = len(self.matched) + len(self.missing)
-        return f'loaded {len(self.matched)} of {total} tensors, resized {len(self.resized)}'
+        source = f', from {self.dialect}' if self.dialect else ''
+        return f'loaded {len(self.matched)} of {total} tensors, resized {len(self.resized)}{source}'
 
     def check(self, path: str) -> None:
         """Refuse a checkpoint that fits badly.
 
         Raises:
-            ValueError: If under 95 % of the model's tensors matched, or unknown tensors are left.
+            ValueError: If under 95 % of the model's tensors matched, the CLS token is missing, or
+                unknown tensors are left.
         """
         total = len(self.matched) + len(self.missing)
         hint = 'another architecture? allow_partial=True loads what fits'
@@ -54,6 +63,11 @@ class Report:
                 f'checkpoint {path!r} matches {len(self.matched)} of {total} tensors, 95 % are '
                 f'needed ({hint}); missing: {_first_ten(self.missing)}; of no use in the file: '
                 f'{_first_ten(self.leftover)}'
+            )
+        if 'cls_token' in self.missing:
+            raise ValueError(
+                f'checkpoint {path!r} has no CLS token, which the model has: with_cls_token=False '
+                f'runs it without, allow_partial=True with a random one'
             )
         if self.leftover:
             raise ValueError(
@@ -113,6 +127,7 @@ def match(
     positions: PositionTable | None = None,
     built: Iterable[str] = (),
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+    dialect: str | None = None,
 ) -> Report:
     """Fit a checkpoint's tensors to a model's.
 
@@ -125,6 +140,7 @@ def match(
         positions: Fits the position table, where the model has one.
         built: Names that the model had before unused parts were removed.
         convert: Gives tensors the keys and shapes of the model, where the library knows how.
+        dialect: Layout from which the tensors were translated, for the report.
 
     Returns:
         The report; nothing is loaded yet.
@@ -138,7 +154,7 @@ def match(
     own = convert({name: tensor for name, tensor in own.items() if name not in pruned})
     embed = own.get(patch_embed)
     file_patch = (1, 1) if embed is None or embed.ndim != 4 else tuple(embed.shape[-2:])
-    report, misfits = Report(), []
+    report, misfits = Report(dialect=dialect), []
     for name, target in model.items():
         tensor = own.pop(name, None)
         if tensor is None:

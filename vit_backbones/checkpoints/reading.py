@@ -2,24 +2,37 @@
 
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
-_WRAPPERS = ('state_dict', 'model', 'teacher', 'model_state')
+SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz')
+# Opened while there is one, in this order: an averaged copy comes in front of a student
+_WRAPPERS = (
+    'state_dict',
+    'model',
+    'teacher',
+    'student',
+    'model_state',
+    'model_ema',
+    'module',
+    'target_encoder',
+    'encoder',
+)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint.
 
-    Torch files are read with `weights_only=True`. Wrappers such as `{'state_dict': ...}` are
-    opened; what is no tensor is left out.
+    Torch files are read with `weights_only=True`, NumPy archives with `allow_pickle=False`.
+    Wrappers such as `{'state_dict': ...}` are opened; what is no tensor is left out.
 
     Args:
-        path: A `.pth`, `.pt`, `.bin`, `.ckpt` or `.safetensors` file.
+        path: A `.pth`, `.pt`, `.bin`, `.ckpt`, `.safetensors` or `.npz` file.
 
     Returns:
         Tensors on the CPU by their key in the file.
@@ -34,10 +47,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f'checkpoint {str(path)!r} does not exist')
     if not path.is_file() or path.suffix not in SUFFIXES:
         raise ValueError(f'checkpoint {str(path)!r} is no {", ".join(SUFFIXES)} file')
-    content = _load(path)
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+    content = _unwrapped(_load(path))
     tensors = {}
     if isinstance(content, dict):
         tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
@@ -46,15 +56,40 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _unwrapped(content: object) -> object:
+    while isinstance(content, dict):
+        inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), dict)), None)
+        if inner is None:
+            break
+        content = inner
+    return content
+
+
 def _load(path: Path) -> object:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
+        if path.suffix == '.npz':
+            return _load_npz(path)
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # damaged files make torch raise anything: IndexError, struct.error
         raise ValueError(
             f'checkpoint {str(path)!r} cannot be read: {_reason(error, path)}'
         ) from error
+
+
+def _load_npz(path: Path) -> dict[str, Tensor | None]:
+    if not zipfile.is_zipfile(path):  # NumPy would go on to suspect a pickle
+        raise ValueError('it is no NumPy archive')
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: _tensor(arrays[name]) for name in arrays.files}
+
+
+def _tensor(array: np.ndarray) -> Tensor | None:
+    """The array as a tensor, which has no text; NumPy knows bfloat16 as two bytes only."""
+    if array.dtype == np.dtype('V2'):
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return None if array.dtype.kind in 'SU' else torch.from_numpy(array)
 
 
 def _reason(error: Exception, path: Path) -> str:
@@ -63,5 +98,7 @@ def _reason(error: Exception, path: Path) -> str:
         return f'it wants to run {wanted[1]}, which is refused; save its tensors alone'
     if isinstance(error, pickle.UnpicklingError):
         return 'it is no PyTorch file'
+    if 'allow_pickle' in str(error):
+        return 'it holds pickled objects, which are refused; save its arrays alone'
     line = str(error).strip().split('\n')[0] or type(error).__name__
     return f'{line}; is it complete? ({path.stat().st_size:,} bytes)'

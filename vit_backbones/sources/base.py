@@ -162,6 +162,20 @@ class Source(ABC):
         """State-dict key of the patch embedding's weight (C, in_channels, ph, pw)."""
         return None
 
+    def translate(
+        self, vit: nn.Module, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], str | None]:
+        """A checkpoint in the keys of another project under those of the model, where known.
+
+        Returns:
+            The tensors without their prefix and the name of their layout; all tensors as they are
+            and `None` where nothing had to be done.
+
+        Raises:
+            ValueError: If the file holds what the model cannot do.
+        """
+        return tensors, None
+
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors under the keys and in the shapes of the model, where known."""
         return tensors

@@ -14,6 +14,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from vit_backbones.checkpoints.dialects import OWN, to_timm
+from vit_backbones.checkpoints.spelling import spell
 from vit_backbones.position import Grid, resample_positions
 from vit_backbones.sources.timm_model import TimmModel
 from vit_backbones.tokens import Tokens, raw
@@ -162,8 +164,18 @@ class TimmViT(TimmModel):
         if table is not None:
             vit.pos_embed.data = table  # timm's own is antialiased
 
+    def translate(
+        self, vit: nn.Module, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], str | None]:
+        """See `Source.translate`; the layouts are those of `checkpoints.dialects`."""
+        translated, dialect = to_timm(tensors)
+        if dialect is not None and not dialect.startswith(OWN):
+            cls_row = self.has_cls_token(vit) and self.num_position_prefix(vit) > 0
+            translated = spell(translated, vit.state_dict().keys(), cls_row=cls_row)
+        return translated, dialect
+
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`: nothing, `checkpoints` knows these models."""
+        """See `Source.convert`: nothing, `translate` did it."""
         return tensors
 
 

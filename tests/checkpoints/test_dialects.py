@@ -1,0 +1,247 @@
+"""Checkpoints in the keys of other projects: features of the backbone equal the original's."""
+
+import re
+import sys
+
+import layouts
+import pytest
+import torch
+from layouts import (
+    SMALL,
+    check_all_loaded,
+    features,
+    load,
+    mmseg_model,
+    transformers_model,
+    write,
+)
+from redraw import backbone, error, images, redraw, timm_vit
+
+import vit_backbones.backbone as module
+
+# Name of the layout, timm's model and how its weights are written out
+WRITTEN = {
+    'Meta DINOv2': ('vit_small_patch14_dinov2', layouts.meta_dinov2),
+    'Meta DINOv2 with registers': ('vit_small_patch14_reg4_dinov2', layouts.meta_dinov2),
+    'Meta DINOv2 with SwiGLU': ('vit_giant_patch14_dinov2', layouts.meta_dinov2_swiglu),
+    'Meta DINOv3': ('vit_small_patch16_dinov3', layouts.meta_dinov3),
+    'Meta DINOv3 with biases': ('vit_small_patch16_dinov3_qkvb', layouts.meta_dinov3),
+    'Meta DINOv3 with SwiGLU': ('vit_small_plus_patch16_dinov3', layouts.meta_dinov3),
+    'EVA': ('eva02_tiny_patch14_224', layouts.eva),
+    'EVA with norms inside': ('eva02_base_patch14_224', layouts.eva),
+    'MAE': ('vit_base_patch16_224.mae', layouts.mae),
+    'mmpretrain': ('vit_tiny_patch16_224', layouts.mmpretrain),
+    'mmpretrain with LayerScale': ('vit_small_patch14_dinov2', layouts.mmpretrain),
+    'mmpretrain with SwiGLU': ('vit_giant_patch14_dinov2', layouts.mmpretrain),
+    'mmpretrain CLIP': ('vit_base_patch32_clip_224', layouts.mmpretrain),
+    'OpenCLIP': ('vit_base_patch32_clip_224', layouts.openclip),
+    'OpenCLIP with rotary positions': ('vit_pe_core_tiny_patch16_384', layouts.openclip),
+    'big_vision': ('vit_tiny_patch16_224', layouts.augreg),
+    'big_vision SigLIP': ('vit_base_patch16_siglip_224', layouts.flax),
+}
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What the backbone logs."""
+    lines = []
+    monkeypatch.setattr(module, 'print_log', lambda message, **kwargs: lines.append(message))
+    return lines
+
+
+@pytest.mark.parametrize('case', WRITTEN)
+@torch.no_grad()
+def test_features_equal_those_of_the_weights_written_out(case, log, tmp_path):
+    name, layout = WRITTEN[case]
+    reference = timm_vit(name, **SMALL)
+    vit = load(layout(reference.state_dict()), tmp_path, name)
+    check_all_loaded(log, re.sub(r' (with .*|CLIP|SigLIP)', '', case) + ' keys')
+    for size in (reference.patch_embed.img_size, (120, 180)):
+        x = images(*size)
+        assert error(vit(x)[0], features(reference, x)) <= 1
+
+
+@pytest.mark.parametrize(
+    'case',
+    [
+        'Meta DINOv2 with registers',
+        'Meta DINOv2 with SwiGLU',
+        'Meta DINOv3 with biases',
+        'EVA',
+        'EVA with norms inside',
+        'OpenCLIP',
+        'OpenCLIP with rotary positions',
+    ],
+)
+def test_tensors_equal_those_of_timms_own_filter(case, tmp_path):
+    name, layout = WRITTEN[case]
+    reference = timm_vit(name, **SMALL)
+    weights = layout(reference.state_dict())
+    # timm takes blocks out of no chunks and masks no biases
+    flat = {re.sub(r'^blocks\.(\d)\.\1\.', r'blocks.\1.', n): t for n, t in weights.items()}
+    convert = sys.modules[type(reference).__module__].checkpoint_filter_fn
+    reference.load_state_dict(convert(flat, reference), strict=False)
+    vit = load(weights, tmp_path, name)
+    expected = reference.state_dict()
+    for name, tensor in vit.vit.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_tensors_equal_those_of_timms_npz_reader(tmp_path):
+    path = write(layouts.augreg(timm_vit(**SMALL).state_dict()), tmp_path)
+    reference = redraw(timm_vit(**SMALL), seed=1)
+    reference.load_pretrained(path)
+    vit = backbone(checkpoint=path, **SMALL)
+    expected = reference.state_dict()
+    for name, tensor in vit.vit.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+TRANSFORMERS = {
+    'ViT': ('vit_tiny_patch16_224', 'ViT', dict(intermediate_size=96, image_size=224)),
+    'ViT with distillation': (
+        'deit_tiny_distilled_patch16_224',
+        'DeiT',
+        dict(intermediate_size=96, image_size=224),
+    ),
+    'DINOv2': ('vit_small_patch14_dinov2', 'Dinov2', dict(image_size=518)),
+    'DINOv2 with registers': (
+        'vit_small_patch14_reg4_dinov2',
+        'Dinov2WithRegisters',
+        dict(image_size=518, patch_size=14),
+    ),
+    'DINOv2 with SwiGLU': (
+        'vit_giant_patch14_dinov2',
+        'Dinov2',
+        dict(image_size=518, use_swiglu_ffn=True),
+    ),
+    'DINOv3': (
+        'vit_small_patch16_dinov3_qkvb',
+        'DINOv3ViT',
+        dict(intermediate_size=96, num_register_tokens=4, layer_norm_eps=1e-5),
+    ),
+    'DINOv3 with SwiGLU': (
+        'vit_small_plus_patch16_dinov3_qkvb',
+        'DINOv3ViT',
+        dict(intermediate_size=96, num_register_tokens=4, layer_norm_eps=1e-5)
+        | dict(use_gated_mlp=True, hidden_act='silu'),
+    ),
+}
+
+
+@pytest.mark.parametrize('version', [4, 5])
+@pytest.mark.parametrize('case', TRANSFORMERS)
+@torch.no_grad()
+def test_features_equal_transformers(case, version, log, tmp_path):
+    pytest.importorskip('transformers')
+    name, kind, more = TRANSFORMERS[case]
+    model = transformers_model(kind, **more)
+    if version == 4:  # the layout in which version 5 still saves
+        model.save_pretrained(tmp_path)
+        vit = backbone(name, checkpoint=tmp_path / 'model.safetensors', **SMALL, out_type='raw')
+    else:
+        vit = load(model.state_dict(), tmp_path, name)
+    check_all_loaded(log, f'transformers {case.split()[0]} keys')
+    x = images(*vit.vit.patch_embed.img_size)
+    assert error(vit(x)[0], model(x).last_hidden_state) <= 1
+
+
+@torch.no_grad()
+def test_rectangles_equal_transformers_with_its_own_positions(tmp_path):
+    pytest.importorskip('transformers')
+    model = transformers_model('ViT', intermediate_size=96, image_size=224)
+    vit = load(model.state_dict(), tmp_path, pos_interp='original')
+    x = images(112, 320)
+    expected = model(x, interpolate_pos_encoding=True).last_hidden_state
+    assert error(vit(x)[0], expected) <= 1
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind', 'more'),
+    [
+        (
+            'vit_base_patch32_clip_quickgelu_224',
+            'CLIPVision',
+            dict(patch_size=32, layer_norm_eps=1e-5),
+        ),
+        ('vit_base_patch16_siglip_224', 'SiglipVision', dict(hidden_act='gelu')),
+    ],
+)
+@torch.no_grad()
+def test_features_equal_transformers_towers(name, kind, more, log, tmp_path):
+    pytest.importorskip('transformers')
+    more = more | dict(intermediate_size=96, image_size=224)
+    model = transformers_model(kind, **more)
+    beside = {'text_model.final_layer_norm.bias': torch.ones(3), 'logit_scale': torch.ones(1)}
+    tower = {f'vision_model.{name}': tensor for name, tensor in model.state_dict().items()}
+    vit = load(tower | beside, tmp_path, name, norm='none')
+    check_all_loaded(log, "transformers CLIP or SigLIP keys under 'vision_model.'")
+    x = images(224, 224)
+    tokens = model(x, output_hidden_states=True).hidden_states[-1]
+    assert error(vit(x)[0], tokens) <= 1
+
+
+@torch.no_grad()
+def test_features_equal_torchvisions(log, tmp_path):
+    from torchvision.models import VisionTransformer
+
+    model = redraw(VisionTransformer(224, 16, 2, 3, 24, 96, num_classes=5)).eval()
+    vit = load(model.state_dict(), tmp_path)
+    check_all_loaded(log, 'torchvision keys')
+    x = images(224, 224)
+    tokens = torch.cat([model.class_token, model._process_input(x)], dim=1)
+    assert error(vit(x)[0], model.encoder(tokens)) <= 1
+
+
+@pytest.mark.parametrize('size', [(224, 224), (250, 333)])
+@torch.no_grad()
+def test_features_equal_mmsegs(size, log, tmp_path):
+    model = mmseg_model('VisionTransformer')
+    vit = load(model.state_dict(), tmp_path, out_type='featmap', pos_interp='original')
+    check_all_loaded(log, 'mmseg keys')
+    x = images(*size)
+    assert error(vit(x)[0], model(x)[0]) <= 1
+
+
+@torch.no_grad()
+def test_layer_scales_that_the_model_lacks_are_multiplied_in(log, tmp_path):
+    model = mmseg_model('MAE')
+    vit = load(model.state_dict(), tmp_path, out_type='featmap')
+    check_all_loaded(log, 'OpenMMLab BEiT or MAE keys')
+    x = images(224, 224)
+    assert error(vit(x)[0], model(x)[0]) <= 1
+
+
+@torch.no_grad()
+def test_features_equal_lightlys_over_timm(log, tmp_path):
+    lightly = pytest.importorskip('lightly.models.modules')
+    model = redraw(lightly.MaskedVisionTransformerTIMM(timm_vit(**SMALL))).eval()
+    beside = {f'student.{name}': torch.ones(1) for name in model.state_dict()}
+    weights = {f'teacher.{name}': tensor for name, tensor in model.state_dict().items()}
+    vit = load(beside | weights, tmp_path)
+    check_all_loaded(log, "timm keys under 'teacher.vit.'")
+    x = images(224, 224)
+    assert error(vit(x)[0], model.encode(x)) <= 1
+
+
+@torch.no_grad()
+def test_features_equal_lightlys_over_torchvision(log, tmp_path):
+    lightly = pytest.importorskip('lightly.models.modules.masked_autoencoder')
+    model = redraw(lightly.MAEBackbone(224, 16, 2, 3, 24, 96)).eval()
+    vit = load({f'backbone.{n}': t for n, t in model.state_dict().items()}, tmp_path)
+    check_all_loaded(log, "torchvision keys under 'backbone.'")
+    x = images(224, 224)
+    assert error(vit(x)[0], model.encode(x)) <= 1
+
+
+@torch.no_grad()
+def test_sapiens_runs_without_a_cls_token(log, tmp_path):
+    size = dict(img_size=(256, 192), with_cls_token=False)
+    reference = timm_vit(**SMALL, img_size=(256, 192), class_token=False, global_pool='avg')
+    reference.norm, reference.fc_norm = reference.fc_norm, reference.norm
+    names = reference.state_dict().items()
+    keys = layouts.mmpretrain({n: t for n, t in names if not n.startswith('fc_norm')})
+    vit = load(keys, tmp_path, **size)
+    check_all_loaded(log, 'mmpretrain keys')
+    x = images(256, 192)
+    assert error(vit(x)[0], features(reference, x)) <= 1
