@@ -1,25 +1,19 @@
 """The walk over timm's transformers: what it sees, writes and skips."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import timm
+from conftest import load_tool
 from redraw import TINY
 
 from vit_backbones import coverage
 from vit_backbones.sources.timm_model import TimmModel
 
-TOOL = Path(__file__).resolve().parents[1] / 'tools/check_models.py'
-
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location('check_models', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('check_models')
 
 
 @pytest.fixture

@@ -91,6 +91,25 @@ def _with_preprocessor(mean: float, name: str = 'vit_base_patch16_siglip_224') -
     return model
 
 
+def _mask2former(neck: nn.Module | None) -> _Segmenter:
+    model = _Segmenter(_vit(), neck, None)
+    model.panoptic_head = nn.Module()
+    model.panoptic_head.pixel_decoder = nn.Module()
+    model.panoptic_head.pixel_decoder.strides = [4, 8]
+    return model
+
+
+def test_equal_strides_under_mask2former_are_warned_of(told: list[str]) -> None:
+    check_wiring(_mask2former(None))
+    assert len(told) == 1
+    assert told[0].startswith('the backbone gives maps of strides [16, 16] to a panoptic_head')
+
+
+def test_strides_of_a_neck_under_mask2former_are_refused() -> None:
+    with pytest.raises(ValueError, match=r'strides \[8, 16\], but panoptic_head.pixel_decoder'):
+        check_wiring(_mask2former(_neck()))
+
+
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is logged."""

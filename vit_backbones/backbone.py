@@ -388,6 +388,12 @@ class ViTFeatBackbone(BaseModule):
                 logger='current',
             )
         keep_norm = normed and self.source.norm(self.vit) is not None
+        dims = {self.source.embed_dims(self.vit)[index] for index in (*self.out_indices, last)}
+        if keep_norm and self.norm == 'all' and len(dims) > 1:
+            raise ValueError(
+                f"norm='all': the final norm of {self.model_name} fits its last stage only; use "
+                f"norm='last' or 'none'"
+            )
         self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
         if self.source.position_name(self.vit) is not None:
             self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))

@@ -149,6 +149,11 @@ def test_size_that_timm_refuses_is_told_in_one_line():
         ViTFeatBackbone('efficientformer_l1', img_size=(256, 320))
 
 
+def test_one_norm_for_stages_of_many_widths_is_refused():
+    with pytest.raises(ValueError, match="norm='all': the final norm of swin_tiny.*last stage"):
+        ViTFeatBackbone('swin_tiny_patch4_window7_224', out_indices=(0, 3), norm='all')
+
+
 class TestFromModule:
     def test_outputs_are_those_of_the_model(self):
         stock = redraw(timm.create_model('vit_tiny_patch16_224', depth=2)).eval()
