@@ -61,20 +61,25 @@ def check_wiring(model: nn.Module) -> None:
         for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
             if head is not None:
                 _check_decode_head(name, head, giver, channels)
+    _check_strides(model, giver, strides)
+
+
+def _check_strides(model: nn.Module, giver: str, strides: Sequence) -> None:
     for name, part in _STRIDED:
         taken = getattr(getattr(getattr(model, name, None), part, None), 'strides', None)
         if taken is None:
             continue
+        taken = _square(taken)
         if name == 'panoptic_head' and giver == 'backbone' and list(strides) != list(taken):
             print_log(
-                f'the backbone gives maps of strides {list(strides)} to a {name} for '
-                f'{list(_square(taken))}: it runs, since its points are relative to each map, but '
-                f'a SimpleFeaturePyramid between them gives it fine maps',
+                f'the backbone gives maps of strides {list(strides)} to a {name} for {list(taken)}: '
+                f'it runs, since its points are relative to each map, but a SimpleFeaturePyramid '
+                f'between them gives it fine maps',
                 logger='current',
                 level=logging.WARNING,
             )
         else:
-            _compare('strides', giver, strides, f'{name}.{part}', _square(taken))
+            _compare('strides', giver, strides, f'{name}.{part}', taken)
 
 
 def warn_of_preprocessing(model: nn.Module) -> None:

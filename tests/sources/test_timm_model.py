@@ -150,7 +150,7 @@ def test_size_that_timm_refuses_is_told_in_one_line():
 
 
 def test_one_norm_for_stages_of_many_widths_is_refused():
-    with pytest.raises(ValueError, match="norm='all': the final norm of swin_tiny.*last stage"):
+    with pytest.raises(ValueError, match=r"norm='all': the final norm of swin_tiny.*last stage"):
         ViTFeatBackbone('swin_tiny_patch4_window7_224', out_indices=(0, 3), norm='all')
 
 
