@@ -72,9 +72,9 @@ def _check_strides(model: nn.Module, giver: str, strides: Sequence) -> None:
         taken = _square(taken)
         if name == 'panoptic_head' and giver == 'backbone' and list(strides) != list(taken):
             print_log(
-                f'the backbone gives maps of strides {list(strides)} to a {name} for {list(taken)}: '
-                f'it runs, since its points are relative to each map, but a SimpleFeaturePyramid '
-                f'between them gives it fine maps',
+                f'the backbone gives maps of strides {list(strides)} to a {name} for '
+                f'{list(taken)}: it runs, since its points are relative to each map, but a '
+                f'SimpleFeaturePyramid between them gives it fine maps',
                 logger='current',
                 level=logging.WARNING,
             )
