@@ -52,19 +52,6 @@ class Swin(TransformersViT):
         super().prune(vit, indices, keep_norm=keep_norm)
         self._layers(vit)[-1].downsample = None
 
-    def normed(self, vit: nn.Module, tokens: Tokens) -> Tokens:
-        """See `Source.normed`.
-
-        Raises:
-            ValueError: For another stage than the last.
-        """
-        if tokens.patches.shape[-1] != vit.num_features:
-            raise ValueError(
-                f"norm='all' is not possible for {type(vit).__name__}: its final norm is made for "
-                f"the {vit.num_features} channels of the last stage; use norm='last'"
-            )
-        return super().normed(vit, tokens)
-
 
 def _shifted(block: nn.Module, shift: int) -> nn.Module:
     """A shallow copy of a block with another shift of its windows, in cells."""
