@@ -144,7 +144,9 @@ def _check_name(model_name: str) -> None:
             tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
             raise ValueError(f'{first_line(error)} Those with weights: {tags}') from error
         return
-    close = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.4)
+    names = timm.list_models()
+    family = [name for name in names if name.split('_')[0] == architecture.split('_')[0]]
+    close = difflib.get_close_matches(architecture, family or names, n=3, cutoff=0.4)
     raise ValueError(
         f'unknown model_name {model_name!r} for source timm; '
         f'closest: {", ".join(close) or "none"}. timm.list_models() names all'
