@@ -3,8 +3,8 @@
 #   source: Cheng et al., CVPR 2022; Gao et al., ICCV 2021 (the places)
 #   data: Data Science Bowl 2018 nuclei, 500 + 84 images; weights: ImageNet ViT-Ti/16, timm keys
 #   result: segm_mAP 0.152 (100 objects an image), 0.159 (200) on val after 56 minutes on one core,
-#   2026-11-21; most nuclei are found, several times each. That run validated on larger images (0.135
-#   at 512 pixels); the figures are those of its checkpoint under tools/test.py
+#   2026-11-21; most nuclei are found, several times each. That run validated at 512 pixels (0.135);
+#   the figures are those of its checkpoint under tools/test.py
 #   command: NUCLEI_ROOT=... VIT_TINY=... python tools/train.py configs/mask2former_vit_nuclei.py
 _base_ = [
     '_base_/models/mask2former_light.py',
