@@ -83,3 +83,17 @@ def test_what_cannot_be_pooled_is_refused(name, pool, message):
 def test_other_architectures_have_no_attention_pooling():
     with pytest.raises(ValueError, match="pool='attn': PoolingVisionTransformer has no attention"):
         ViTFeatBackbone('pit_ti_224', pool='attn')
+
+
+@pytest.mark.parametrize(
+    'other', [dict(out_type='raw'), dict(cls_readout='add'), dict(out_stride=8)], ids=str
+)
+def test_options_that_pooling_leaves_without_effect_are_refused(other):
+    with pytest.raises(ValueError, match=r"pool='avg' gives embeddings in place of out_type"):
+        ViTFeatBackbone('vit_tiny_patch16_224', pool='avg', **other)
+
+
+def test_out_type_of_pooled_outputs_is_not_settable():
+    vit = ViTFeatBackbone('vit_tiny_patch16_224', pool='avg')
+    with pytest.raises(ValueError, match="out_type='cls' with pool='avg'"):
+        vit.out_type = 'cls'

@@ -14,6 +14,7 @@ import torchvision
 from safetensors.torch import load_file
 from toy_task import write_toy_config
 
+from vit_backbones import ViTFeatBackbone
 from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
 from vit_backbones.commands import _was_interrupted
 
@@ -207,6 +208,15 @@ def test_convert__writes_the_models_keys_and_prints_the_report(convert, capsys):
     lines = capsys.readouterr().out.splitlines()
     report = 'in.pth: loaded 150 of 150 tensors, resized 0, from torchvision keys'
     assert lines == [report, 'wrote out/a.safetensors']
+
+
+def test_convert__a_grid_is_kept_with_as_many_cells_as_the_native_one(convert):
+    native = ViTFeatBackbone('vit_tiny_patch16_224')
+    torch.save(native.vit.state_dict(), 'in.pth')
+    size = ['--img-size', '112', '448']  # 7 x 28 cells as 14 x 14
+    assert convert(['in.pth', 'a.safetensors', '--model', 'vit_tiny_patch16_224', *size]) == 0
+    again = ViTFeatBackbone('vit_tiny_patch16_224', img_size=(112, 448), checkpoint='a.safetensors')
+    assert torch.equal(again.vit.pos_embed, load_file('a.safetensors')['pos_embed'])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default=ROOT / 'docs/results/models/timm.json',
         help='results of a whole walk; a table for reading stands beside it',
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.sample is not None and args.sample < 1:
+        parser.error(f'--sample takes a number from 1, got {args.sample}')
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:

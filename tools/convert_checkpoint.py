@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             with_cls_token=False if args.without_cls_token else None,
         )
         tensors = {n: t.contiguous() for n, t in backbone.vit.state_dict().items()}
+        if args.img_size is not None and hasattr(backbone, 'position_grid'):
+            tensors['position_grid'] = backbone.position_grid  # which no number of rows tells
         write_whole(args.out, save(tensors, metadata={'format': 'pt'}))
     except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)

@@ -9,6 +9,7 @@ from vit_backbones.arguments import choice
 from vit_backbones.sources import SOURCES, Source, wrap
 from vit_backbones.sources.presets import build_preset, build_sapiens
 
+REBUILDING = ('pretrained', 'img_size', 'patch_size', 'drop_path_rate')
 Build = Callable[..., tuple[Source, nn.Module]]
 
 
@@ -40,8 +41,10 @@ def choose_build(
             raise ValueError('arch replaces model_name and source: give arch alone, or those two')
         name = arch if isinstance(arch, str) else 'custom'
         return name, partial(build_preset, arch, **given)
+    if model_name is None:
+        raise ValueError('give model_name, or arch')
     if isinstance(model_name, nn.Module):
-        name, build = None, lambda **others: wrap(model_name)
+        name, build = None, partial(_wrap, model_name, source)
     else:
         build = source if callable(source) else SOURCES[choice('source', source, SOURCES)]
         name = model_name if isinstance(model_name, str) else None
@@ -49,3 +52,13 @@ def choose_build(
     if given and getattr(build, 'func', None) is not build_sapiens:
         raise ValueError(f"{', '.join(given)}: only with arch=... or source='sapiens'")
     return name, partial(build, **given)
+
+
+def _wrap(vit: nn.Module, source: str | Build, **options: object) -> tuple[Source, nn.Module]:
+    """A model as it is; what would rebuild it is refused."""
+    rebuild = [name for name in REBUILDING if options.get(name)]
+    if source != 'timm':
+        rebuild.insert(0, 'source')
+    if rebuild:
+        raise TypeError(f'an existing model is taken as it is, not with {", ".join(rebuild)}')
+    return wrap(vit)

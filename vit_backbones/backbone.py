@@ -32,7 +32,6 @@ CLS_READOUTS = ('ignore', 'add', 'concat')
 NORMS = ('last', 'all', 'none')
 POSITION_INTERPOLATIONS = ('timm', 'original')
 _SPELLING = ('qkv_bias', 'patch_cfg', 'layer_scale_init_value')  # what goes with mmpretrain's arch
-_REBUILDING = ('source', 'arch', 'pretrained', 'img_size', 'patch_size', 'drop_path_rate')
 
 
 @MODELS.register_module()
@@ -69,8 +68,8 @@ class ViTFeatBackbone(BaseModule):
         checkpoint_path: Other projects' spelling of `checkpoint`.
         features_only: `True`, as configs of timm's backbones have it; there is nothing else.
         allow_partial: Accept a checkpoint that matches under 95 % or holds unknown tensors.
-        img_size: (H, W) for which the position table is built; other sizes stay welcome.
-            Defaults to the model's own.
+        img_size: (H, W) for which the position table is built, the model's own by default; other
+            sizes stay welcome, but for models that take one size only.
         patch_size: Another patch size than the model's; weights are resampled.
         in_channels: Channels of the images.
         out_indices: Blocks whose output is wanted, 0-based: an int, a sequence (negatives count
@@ -90,7 +89,7 @@ class ViTFeatBackbone(BaseModule):
         out_stride: Resample maps bilinearly to exactly ceil(H / s) x ceil(W / s) of the unpadded
             image.
         pos_interp: How positions are resampled to the image's grid: `'timm'` (bicubic, antialiased)
-            or `'original'` (as the weights' authors do).
+            or `'original'` (as the weights' authors do), where a plain ViT has a learned table.
         drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0.
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
@@ -148,6 +147,12 @@ class ViTFeatBackbone(BaseModule):
         checkpoint = respelled_checkpoint(checkpoint, checkpoint_path, features_only)
         check_weights(pretrained, checkpoint, init_cfg)
         spelling = dict(zip(_SPELLING, (qkv_bias, patch_cfg, layer_scale_init_value), strict=True))
+        given = isinstance(model_name, nn.Module)
+        if given and (checkpoint or init_cfg):
+            raise TypeError(
+                'checkpoint and init_cfg would write into the weights that are shared with the '
+                'existing model: load them into that model'
+            )
         name, build = choose_build(model_name, source, arch, spelling)
         self.allow_partial = allow_partial
         self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
@@ -180,7 +185,6 @@ class ViTFeatBackbone(BaseModule):
             self.source.set_checkpointing(self.vit)
         if checkpoint is not None:
             self._load(checkpoint)
-        given = isinstance(model_name, nn.Module)
         self._is_init = bool(pretrained) or checkpoint is not None or given
         self._freeze()
 
@@ -192,19 +196,16 @@ class ViTFeatBackbone(BaseModule):
         is left unchanged, whatever is pruned or frozen here.
 
         Args:
-            vit: A model of timm, torchvision or Lightly (whose masked ViTs hold one of those two).
-            **options: Those of `ViTFeatBackbone` that do not rebuild the model: not `source`,
-                `arch` with what goes with it, `pretrained`, `img_size`, `patch_size` and
-                `drop_path_rate`.
+            vit: A model of timm, torchvision, transformers or Lightly (whose masked ViTs hold one
+                of the first two).
+            **options: Those of `ViTFeatBackbone` that neither rebuild the model nor load weights:
+                not `source`, `arch` with what goes with it, `pretrained`, `checkpoint`,
+                `init_cfg`, `img_size`, `patch_size` and `drop_path_rate`.
 
         Raises:
             ValueError: If no source knows the model.
-            TypeError: For an option that would rebuild it.
+            TypeError: For an option that would rebuild it or load weights.
         """
-        if rebuild := sorted({*_REBUILDING, *_SPELLING} & set(options)):
-            raise TypeError(
-                f'from_module takes the model as it is, not {", ".join(rebuild)}: build it so'
-            )
         return cls(vit, **options)
 
     @property
@@ -215,6 +216,8 @@ class ViTFeatBackbone(BaseModule):
     @out_type.setter
     def out_type(self, value: str) -> None:
         choice('out_type', value, FORMATTERS)
+        if getattr(self, 'pool', None) is not None:
+            raise ValueError(f'out_type={value!r} with pool={self.pool!r}: embeddings have no form')
         if value in ('cls', 'cls_token') and not self.has_cls_token:
             raise ValueError(
                 f'out_type={value!r} needs a CLS token, and {self.model_name!r} has none here; '
@@ -346,11 +349,10 @@ class ViTFeatBackbone(BaseModule):
             (layer, number of layers): 0 for embeddings, i + 1 for block i, and the last layer for
             the final norm and for everything outside the prefix.
         """
-        depth = self.source.depth(self.vit)
-        inside = prefix + 'vit.'
+        inside, last = prefix + 'vit.', self.depth + 1
         if not param_name.startswith(inside):
-            return depth + 1, depth + 2
-        return self.source.layer_of(param_name.removeprefix(inside), depth), depth + 2
+            return last, last + 1
+        return self.source.layer_of(param_name.removeprefix(inside), self.depth), last + 1
 
     def _choose_cls_token(self, with_cls_token: bool | None) -> None:
         self._dropped_cls = with_cls_token is False and self.has_cls_token
@@ -367,8 +369,15 @@ class ViTFeatBackbone(BaseModule):
             )
 
     def _checked_pool(self, pool: str | None) -> str | None:
-        if pool is not None:
-            choice('pool', pool, [*POOLINGS, 'attn'])
+        if pool is None:
+            return None
+        choice('pool', pool, [*POOLINGS, 'attn'])
+        if (self.out_type, self.cls_readout, self.out_stride) != ('featmap', 'ignore', None):
+            raise ValueError(
+                f'pool={pool!r} gives embeddings in place of out_type={self.out_type!r}, '
+                f'cls_readout={self.cls_readout!r} and out_stride={self.out_stride}: leave these '
+                f'three at their defaults'
+            )
         if pool == 'attn':
             self.source.keep_attention_pooling(self.vit)
         elif pool in ('cls', 'cls+avg') and not self.has_cls_token:
@@ -395,7 +404,14 @@ class ViTFeatBackbone(BaseModule):
                 f"norm='last' or 'none'"
             )
         self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
-        if self.source.position_name(self.vit) is not None:
+        if self.source.position_name(self.vit) is None:
+            if self.pos_interp != 'timm':
+                print_log(
+                    f'{self.model_name} resamples no table of positions here: pos_interp='
+                    f'{self.pos_interp!r} changes nothing',
+                    logger='current',
+                )
+        else:
             self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
 
     def _normed(self, tokens: Tokens, index: int) -> Tokens:
@@ -465,6 +481,8 @@ class ViTFeatBackbone(BaseModule):
         )
         if not self.allow_partial:
             report.check(str(checkpoint))
+            if self.pool == 'attn' and any('attn_pool' in name for name in report.missing):
+                raise ValueError(f"pool='attn': checkpoint {str(checkpoint)!r} has no such pooling")
         self.vit.load_state_dict(report.matched, strict=False)
         missing = f'; missing: {", ".join(report.missing)}' if report.missing else ''
         self.load_report = f'{report}{missing}'

@@ -189,8 +189,18 @@ class TestFromModule:
 
     def test_options_that_would_rebuild_are_refused(self):
         stock = timm.create_model('vit_tiny_patch16_224', depth=2)
-        with pytest.raises(TypeError, match='as it is, not img_size, pretrained'):
+        with pytest.raises(TypeError, match='as it is, not with pretrained, img_size'):
             ViTFeatBackbone.from_module(stock, pretrained=True, img_size=256)
+
+    def test_weights_are_not_loaded_into_the_model(self):
+        stock = timm.create_model('vit_tiny_patch16_224', depth=2)
+        with pytest.raises(TypeError, match='shared with the existing model'):
+            ViTFeatBackbone.from_module(stock, checkpoint='vit.pth')
+
+    def test_pruned_model_is_told(self):
+        swin = ViTFeatBackbone('swin_tiny_patch4_window7_224', out_indices=(0, 1)).vit
+        with pytest.raises(ValueError, match='it has 2 layers of 4: was it pruned'):
+            ViTFeatBackbone.from_module(swin)
 
     def test_unknown_module_is_refused_by_name(self):
         with pytest.raises(ValueError, match=r'no source knows torch.nn.modules.linear.Linear'):

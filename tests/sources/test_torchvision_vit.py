@@ -327,3 +327,11 @@ def test_preprocess_is_imagenets():
     preprocess = backbone().preprocess
     assert preprocess['mean'] == [123.675, 116.28, 103.53]
     assert preprocess['std'] == [58.395, 57.12, 57.375]
+
+
+@torch.no_grad()
+def test_grid_of_a_backbones_own_model_stays_when_it_is_wrapped_again():
+    once = ViTFeatBackbone('vit_b_16', source='torchvision', img_size=(112, 448), out_indices=0)
+    again = ViTFeatBackbone.from_module(once.vit, out_indices=0)
+    x = images(112, 448)
+    assert error(again.eval()(x)[0], once.eval()(x)[0]) <= 1

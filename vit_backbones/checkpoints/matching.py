@@ -20,6 +20,7 @@ PREFIXES = (
 )
 # What files of ViTs hold beyond the backbone: classifiers, pooling heads, parts of pre-training
 KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token)(\.|$)')
+_CLS_TOKEN = re.compile(r'(^|\.)(cls_token|class_token|class_embedding)$')
 MIN_MATCHED = 0.95
 # Key under which a saved backbone keeps the (h, w) of its position table
 GRID_KEY = 'position_grid'
@@ -64,7 +65,7 @@ class Report:
                 f'needed ({hint}); missing: {_first_ten(self.missing)}; of no use in the file: '
                 f'{_first_ten(self.leftover)}'
             )
-        if 'cls_token' in self.missing:
+        if any(_CLS_TOKEN.search(name) for name in self.missing):
             raise ValueError(
                 f'checkpoint {path!r} has no CLS token, which the model has: with_cls_token=False '
                 f'runs it without, allow_partial=True with a random one'

@@ -140,7 +140,7 @@ def build_preset(
 def _sizes(arch: str | Mapping[str, int]) -> tuple[str, Mapping[str, int]]:
     if isinstance(arch, str):
         return arch, ARCHITECTURES[choice('arch', arch.lower(), ARCHITECTURES)]
-    if not isinstance(arch, Mapping) or not set(_SIZES) <= set(arch):
+    if not isinstance(arch, Mapping) or set(_SIZES) != set(arch):
         raise ValueError(f'arch must be a name or a dict with {", ".join(_SIZES)}, got {arch!r}')
     sizes = {key: integer(f'arch[{key!r}]', arch[key], 1) for key in _SIZES}
     if sizes['embed_dims'] % sizes['num_heads']:

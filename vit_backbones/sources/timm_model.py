@@ -188,6 +188,8 @@ class TimmModel(Source):
                 trial = _run(self, vit, images)  # a few look into their tensors
             except Exception as again:
                 return first_line(again)
+        if len(trial.grids) != len(self._strides):
+            return f'it has {len(trial.grids)} layers of {len(self._strides)}: was it pruned?'
         for (rows, columns), (down, across) in zip(trial.grids, self._strides, strict=True):
             misses = abs(rows - size[0] / down), abs(columns - size[1] / across)
             if max(misses) > _TOLERANCE:

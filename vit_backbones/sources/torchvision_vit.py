@@ -78,8 +78,9 @@ def wrap_torchvision(vit: nn.Module) -> 'TorchvisionViT | None':
     """The adapter of an existing ViT of torchvision; of other models `None`."""
     if not isinstance(vit, VisionTransformer):
         return None
-    side = vit.image_size // vit.patch_size
-    vit.grid_size, vit.grad_checkpointing = (side, side), False
+    if not hasattr(vit, 'grid_size'):  # else it comes from a backbone
+        side = vit.image_size // vit.patch_size
+        vit.grid_size, vit.grad_checkpointing = (side, side), False
     return TorchvisionViT()
 
 

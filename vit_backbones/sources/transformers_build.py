@@ -250,5 +250,5 @@ def _statistics(model_name: 'Named', download: bool) -> dict[str, tuple[float, .
             ours: tuple(round(255 * value, 4) for value in content[theirs])
             for ours, theirs in (('mean', 'image_mean'), ('std', 'image_std'))
         }
-    except (OSError, KeyError):
+    except (OSError, KeyError, ValueError):  # none, or not of images
         return {}
