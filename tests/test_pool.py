@@ -29,7 +29,7 @@ def test_each_output_is_pooled_as_its_raw_tokens(pool):
 @pytest.mark.parametrize(('pool', 'channels'), [('cls', 48), ('gem', 48), ('cls+avg', 96)])
 @torch.no_grad()
 def test_out_channels_are_those_of_the_embeddings(pool, channels):
-    vit = backbone(**SMALL, pool=pool, cls_readout='concat')
+    vit = backbone(**SMALL, pool=pool)
     assert vit.out_channels == (channels,)
     assert vit(images(32, 48))[0].shape == (1, channels)
 

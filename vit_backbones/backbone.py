@@ -349,10 +349,11 @@ class ViTFeatBackbone(BaseModule):
             (layer, number of layers): 0 for embeddings, i + 1 for block i, and the last layer for
             the final norm and for everything outside the prefix.
         """
-        inside, last = prefix + 'vit.', self.depth + 1
+        depth = self.source.depth(self.vit)
+        inside = prefix + 'vit.'
         if not param_name.startswith(inside):
-            return last, last + 1
-        return self.source.layer_of(param_name.removeprefix(inside), self.depth), last + 1
+            return depth + 1, depth + 2
+        return self.source.layer_of(param_name.removeprefix(inside), depth), depth + 2
 
     def _choose_cls_token(self, with_cls_token: bool | None) -> None:
         self._dropped_cls = with_cls_token is False and self.has_cls_token

@@ -289,7 +289,14 @@ def test_padding_up_to_the_corner_is_what_images_get_anyway():
     assert vit.vit.patch_embed.proj.padding == (0, 0)
 
 
-@pytest.mark.parametrize('option', [dict(arch='base'), dict(patch_cfg=dict(padding=2))], ids=str)
-def test_an_existing_model_is_not_rebuilt(option):
-    with pytest.raises(TypeError, match=f'the model as it is, not {next(iter(option))}: build'):
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        (dict(arch='base'), 'arch replaces model_name and source'),
+        (dict(patch_cfg=dict(padding=2)), 'patch_cfg: only with arch='),
+    ],
+    ids=str,
+)
+def test_an_existing_model_is_not_rebuilt(option, message):
+    with pytest.raises(ValueError, match=message):
         ViTFeatBackbone.from_module(ViTFeatBackbone(arch=ARCH).vit, **option)

@@ -205,7 +205,7 @@ def test_set_input_size_keeps_the_original_positions():
         ('vit_tinny_patch16_224', "'vit_tinny_patch16_224'.*closest: vit_tiny_patch16_224"),
         ('deit_tinny_patch16_224', 'closest: deit_tiny_patch16_224'),
         ('vit_tiny_patch16_224.mae', r'\(mae\).*vit_tiny_patch16_224\.augreg_in21k'),
-        (None, 'unknown model_name None'),
+        (None, 'give model_name, or arch'),
     ],
 )
 def test_other_names_are_refused(name, message):
