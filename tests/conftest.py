@@ -1,6 +1,7 @@
 """Lets every test folder import the helpers that lie beside this file."""
 
 import importlib.util
+import socket
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,18 @@ def convert(tmp_path, monkeypatch):
     """`tools/convert_checkpoint.py`'s main, from an empty folder."""
     monkeypatch.chdir(tmp_path)
     return load_tool('convert_checkpoint').main
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Sockets that refuse, as on a machine without a network; gives the attempts."""
+    attempts = []
+
+    def refuse(*args, **options):
+        attempts.append(args)
+        raise OSError('no network')
+
+    monkeypatch.setattr(socket, 'create_connection', refuse)
+    monkeypatch.setattr(socket.socket, 'connect', refuse)
+    monkeypatch.setattr(socket, 'getaddrinfo', refuse)
+    return attempts

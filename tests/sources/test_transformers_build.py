@@ -2,7 +2,6 @@
 
 import copy
 import json
-import socket
 import sys
 
 import pytest
@@ -33,18 +32,6 @@ def folder(tmp_path):
         return tmp_path / 'vit'
 
     return save
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    """Sockets that refuse, as on a machine without a network."""
-
-    def refuse(*args, **kwargs):
-        raise OSError('no network')
-
-    monkeypatch.setattr(socket, 'create_connection', refuse)
-    monkeypatch.setattr(socket.socket, 'connect', refuse)
-    monkeypatch.setattr(socket, 'getaddrinfo', refuse)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
