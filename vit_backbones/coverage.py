@@ -17,7 +17,13 @@ from vit_backbones.sources.timm_model import first_line
 SIZES: tuple[Grid, ...] = ((256, 320), (250, 333))
 TOLERANCE = 1e-5  # times the largest magnitude of the reference, at least 1
 # Smaller builds of an architecture, the first that it accepts
-_REDUCTIONS = ({'depth': 2}, {'depths': (2, 2, 2, 2)}, {})
+_REDUCTIONS = (
+    {'depth': 2},
+    {'depth': 2, 'num_kv_heads': 8},
+    {'depth': 2, 'num_kv_heads': 4},
+    {'depths': (2, 2, 2, 2)},
+    {},
+)
 # Modules of timm without attention over patches: convolutions, MLPs, scans
 _OTHERS = frozenset(
     'byoanet byobnet convmixer convnext cpubone cspnet cspnext densenet dla dpn efficientnet '
@@ -139,8 +145,9 @@ def _reduction(name: str) -> Mapping[str, object]:
         try:
             with torch.device('meta'):
                 timm.create_model(name, **reduction)
-        except Exception:  # it counts its blocks otherwise
-            continue
+        except Exception as error:
+            if 'meta' not in str(error):  # it counts its blocks otherwise
+                continue
         return reduction
     return {}
 
