@@ -7,9 +7,10 @@ from torch import nn
 
 from vit_backbones.arguments import choice
 from vit_backbones.sources import SOURCES, Source, wrap
+from vit_backbones.sources.base import BuildOptions
 from vit_backbones.sources.presets import build_preset, build_sapiens
 
-REBUILDING = ('pretrained', 'img_size', 'patch_size', 'drop_path_rate')
+_REBUILDING = ('pretrained', 'img_size', 'patch_size', 'drop_path_rate')
 Build = Callable[..., tuple[Source, nn.Module]]
 
 
@@ -28,8 +29,8 @@ def choose_build(
         options: Options of mmpretrain's ViT by name; `None` for those not given.
 
     Returns:
-        What to call the model in messages, `None` if it was not named, and the function; it takes
-        the keyword arguments that all sources take.
+        What to call the model in messages, `None` if it was not named, and the function of
+        `BuildOptions`.
 
     Raises:
         ValueError: If `arch` is given beside one of the two, an option beside another source, or
@@ -54,9 +55,9 @@ def choose_build(
     return name, partial(build, **given)
 
 
-def _wrap(vit: nn.Module, source: str | Build, **options: object) -> tuple[Source, nn.Module]:
+def _wrap(vit: nn.Module, source: str | Build, options: BuildOptions) -> tuple[Source, nn.Module]:
     """A model as it is; what would rebuild it is refused."""
-    rebuild = [name for name in REBUILDING if options.get(name)]
+    rebuild = [name for name in _REBUILDING if getattr(options, name)]
     if source != 'timm':
         rebuild.insert(0, 'source')
     if rebuild:

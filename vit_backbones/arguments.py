@@ -5,6 +5,8 @@ from numbers import Integral, Real
 
 from vit_backbones.position import Grid
 
+NORMS = ('last', 'all', 'none')
+
 
 def resolve_out_indices(out_indices: int | str | Sequence[int], depth: int) -> tuple[int, ...]:
     """Turn every accepted form into non-negative block indices, in the order given.
@@ -81,20 +83,36 @@ def integer(name: str, value: object, low: int, high: int | None = None, reason:
     return int(value)
 
 
-def check_weights(pretrained: object, checkpoint: object, init_cfg: object) -> None:
+def check_weights(
+    pretrained: object, checkpoint: object, init_cfg: object, shared: bool = False
+) -> None:
     """Weights come from one place.
 
     Raises:
         ValueError: If more than one is given, or `pretrained` is no bool, as when a config inherits
             `model.pretrained` from one for another backbone.
+        TypeError: If weights would be written into a model that exists already (`shared`).
     """
     if pretrained not in (None, True, False):
         raise ValueError(
             f'pretrained must be True or False, got {pretrained!r}; does the config inherit '
             f'model.pretrained? Set it to None'
         )
+    if shared and (checkpoint or init_cfg):
+        raise TypeError(
+            'checkpoint and init_cfg would write into the weights that are shared with the '
+            'existing model: load them into that model'
+        )
     if bool(pretrained) + bool(checkpoint) + bool(init_cfg) > 1:
         raise ValueError('give one of pretrained=True, checkpoint=... and init_cfg=...')
+
+
+def respelled_norm(norm: str, final_norm: bool | None) -> str:
+    """Where the final norm goes; mmpretrain's `final_norm` comes first where it is given."""
+    choice('norm', norm, NORMS)
+    if final_norm is None:
+        return norm
+    return 'last' if final_norm else 'none'
 
 
 def respelled_checkpoint(

@@ -22,16 +22,16 @@ from vit_backbones.arguments import (
     rate,
     resolve_out_indices,
     respelled_checkpoint,
+    respelled_norm,
 )
 from vit_backbones.checkpoints import PositionTable, match, read_checkpoint
 from vit_backbones.checkpoints.matching import GRID_KEY
 from vit_backbones.position import Grid, resample_map
+from vit_backbones.sources.base import BuildOptions
 from vit_backbones.tokens import FORMATTERS, POOLINGS, Tokens, featmap
 
 CLS_READOUTS = ('ignore', 'add', 'concat')
-NORMS = ('last', 'all', 'none')
 POSITION_INTERPOLATIONS = ('timm', 'original')
-_SPELLING = ('qkv_bias', 'patch_cfg', 'layer_scale_init_value')  # what goes with mmpretrain's arch
 
 
 @MODELS.register_module()
@@ -145,47 +145,28 @@ class ViTFeatBackbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         checkpoint = respelled_checkpoint(checkpoint, checkpoint_path, features_only)
-        check_weights(pretrained, checkpoint, init_cfg)
-        spelling = dict(zip(_SPELLING, (qkv_bias, patch_cfg, layer_scale_init_value), strict=True))
-        given = isinstance(model_name, nn.Module)
-        if given and (checkpoint or init_cfg):
-            raise TypeError(
-                'checkpoint and init_cfg would write into the weights that are shared with the '
-                'existing model: load them into that model'
-            )
-        name, build = choose_build(model_name, source, arch, spelling)
+        shared = isinstance(model_name, nn.Module)
+        check_weights(pretrained, checkpoint, init_cfg, shared)
         self.allow_partial = allow_partial
         self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
         self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
-        self.norm = choice('norm', norm, NORMS)
-        if final_norm is not None:
-            self.norm = 'last' if final_norm else 'none'
+        self.norm = respelled_norm(norm, final_norm)
         self.in_channels = integer('in_channels', in_channels, 1)
         self.out_stride = None if out_stride is None else integer('out_stride', out_stride, 1)
-        self.source, self.vit = build(
-            pretrained=bool(pretrained),
-            img_size=pair('img_size', img_size),
-            patch_size=pair('patch_size', patch_size),
-            in_channels=self.in_channels,
-            drop_path_rate=rate('drop_path_rate', drop_path_rate),
-            pos_interp=pos_interp,
-        )
+        spelling = dict(qkv_bias=qkv_bias, patch_cfg=patch_cfg)
+        spelling['layer_scale_init_value'] = layer_scale_init_value
+        name, build = choose_build(model_name, source, arch, spelling)
+        sizes = pair('img_size', img_size), pair('patch_size', patch_size), self.in_channels
+        dropped = rate('drop_path_rate', drop_path_rate)
+        self.source, self.vit = build(BuildOptions(bool(pretrained), *sizes, dropped, pos_interp))
         self.model_name = name or type(self.vit).__name__
-        self.depth = self.source.depth(self.vit)
-        has_blocks = f', because {self.model_name!r} has {self.depth} blocks'
-        self.frozen_stages = integer('frozen_stages', frozen_stages, -1, self.depth, has_blocks)
-        self.out_indices = resolve_out_indices(out_indices, self.depth)
-        self._built_names = frozenset(self.vit.state_dict())
-        self._choose_cls_token(with_cls_token)
-        self.out_type = out_type
-        self.pool = self._checked_pool(pool)
-        self.load_report: str | None = None
-        self._prune()
+        self._take(out_indices, out_type, pool, with_cls_token, frozen_stages)
         if with_cp:
             self.source.set_checkpointing(self.vit)
+        self.load_report: str | None = None
         if checkpoint is not None:
             self._load(checkpoint)
-        self._is_init = bool(pretrained) or checkpoint is not None or given
+        self._is_init = bool(pretrained) or checkpoint is not None or shared
         self._freeze()
 
     @classmethod
@@ -354,6 +335,25 @@ class ViTFeatBackbone(BaseModule):
         if not param_name.startswith(inside):
             return depth + 1, depth + 2
         return self.source.layer_of(param_name.removeprefix(inside), depth), depth + 2
+
+    def _take(
+        self,
+        out_indices: int | str | Sequence[int],
+        out_type: str,
+        pool: str | None,
+        with_cls_token: bool | None,
+        frozen_stages: int,
+    ) -> None:
+        """Settle what is taken out of the whole model, and prune the rest."""
+        self.depth = self.source.depth(self.vit)
+        has_blocks = f', because {self.model_name!r} has {self.depth} blocks'
+        self.frozen_stages = integer('frozen_stages', frozen_stages, -1, self.depth, has_blocks)
+        self.out_indices = resolve_out_indices(out_indices, self.depth)
+        self._built_names = frozenset(self.vit.state_dict())
+        self._choose_cls_token(with_cls_token)
+        self.out_type = out_type
+        self.pool = self._checked_pool(pool)
+        self._prune()
 
     def _choose_cls_token(self, with_cls_token: bool | None) -> None:
         self._dropped_cls = with_cls_token is False and self.has_cls_token

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.position import Grid
+from vit_backbones.sources.base import BuildOptions
 from vit_backbones.sources.timm_build import build_timm
 from vit_backbones.sources.timm_model import first_line
 
@@ -158,15 +159,7 @@ def _compare(name: str, size: Grid) -> tuple[str, float]:
     The first layer is compared as it is, the last one normed.
     """
     build = functools.partial(build_timm, more=_reduction(name))
-    stock, vit = build(
-        name,
-        pretrained=False,
-        img_size=size,
-        patch_size=None,
-        in_channels=3,
-        drop_path_rate=0.0,
-        pos_interp='timm',
-    )
+    stock, vit = build(name, BuildOptions(img_size=size))
     indices = sorted({0, stock.depth(vit) - 1})
     ours = ViTFeatBackbone(name, source=build, img_size=size, out_indices=indices)
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))

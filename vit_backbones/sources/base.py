@@ -1,11 +1,32 @@
 """What an adapter of a model library has to know."""
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from vit_backbones.position import Grid, resample_positions
 from vit_backbones.tokens import Tokens
+
+
+class BuildOptions(NamedTuple):
+    """What every source is told about the model that it shall build.
+
+    Attributes:
+        pretrained: Load the source's own published weights.
+        img_size: (H, W) to build for, `None` for the model's own.
+        patch_size: (vertical, horizontal), `None` for the model's own.
+        in_channels: Channels of the images.
+        drop_path_rate: Stochastic depth of the last block.
+        pos_interp: `'timm'` or `'original'`.
+    """
+
+    pretrained: bool = False
+    img_size: Grid | None = None
+    patch_size: Grid | None = None
+    in_channels: int = 3
+    drop_path_rate: float = 0.0
+    pos_interp: str = 'timm'
 
 
 class Source(ABC):

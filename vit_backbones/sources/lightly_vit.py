@@ -11,7 +11,7 @@ import sys
 import torchvision
 from torch import nn
 
-from vit_backbones.sources.base import Source
+from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.timm_build import build_timm, wrap_timm
 from vit_backbones.sources.timm_vit import TimmViT
 from vit_backbones.sources.torchvision_vit import (
@@ -21,21 +21,24 @@ from vit_backbones.sources.torchvision_vit import (
 )
 
 
-def build_lightly(model_name: str, **options: object) -> tuple[Source, nn.Module]:
+def build_lightly(
+    model_name: str, options: BuildOptions, **more: object
+) -> tuple[Source, nn.Module]:
     """Build the ViT inside Lightly's models by the name that torchvision or timm gives it.
 
     Files that Lightly's masked ViTs were saved to load into it.
 
     Args:
         model_name: `'vit_b_32'` as in torchvision, or `'vit_small_patch16_224'` as in timm.
-        **options: Those that all sources take.
+        options: Those that all sources take.
+        **more: Those of `build_timm` alone.
 
     Raises:
         ValueError: As the sources of torchvision and timm do.
         RuntimeError: If the pretrained weights cannot be had.
     """
     named = model_name in torchvision.models.list_models(include='vit_*')
-    source, vit = (build_torchvision if named else build_timm)(model_name, **options)
+    source, vit = (build_torchvision if named else build_timm)(model_name, options, **more)
     return _with_lightlys_positions(source, antialias=True), vit
 
 

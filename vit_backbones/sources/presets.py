@@ -17,7 +17,7 @@ from torch import nn
 
 from vit_backbones.arguments import choice, integer
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import Source
+from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.timm_vit import TimmViT
 
 _SIZES = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
@@ -42,7 +42,7 @@ SAPIENS = tuple(name for name in ARCHITECTURES if name.startswith('sapiens'))
 
 
 def build_sapiens(
-    model_name: str, *, img_size: Grid | None, **options: object
+    model_name: str, options: BuildOptions, **spelling: object
 ) -> tuple[Source, nn.Module]:
     """Build `'sapiens_0.3b'`, `'_0.6b'`, `'_1b'` or `'_2b'`, at 1024x1024 as they were pre-trained.
 
@@ -51,27 +51,21 @@ def build_sapiens(
 
     Args:
         model_name: One of `SAPIENS`.
-        img_size: (H, W).
-        **options: Those of `build_preset`.
+        options: Those of every source.
+        **spelling: mmpretrain's options, as `build_preset` takes them.
 
     Raises:
         ValueError: For another name, and as `build_preset` does.
         RuntimeError: For `pretrained=True`.
     """
-    return build_preset(
-        choice('model_name', model_name, SAPIENS), img_size=img_size or (1024, 1024), **options
-    )
+    options = options._replace(img_size=options.img_size or (1024, 1024))
+    return build_preset(choice('model_name', model_name, SAPIENS), options, **spelling)
 
 
 def build_preset(
     arch: str | Mapping[str, int],
+    options: BuildOptions,
     *,
-    pretrained: bool,
-    img_size: Grid | None,
-    patch_size: Grid | None,
-    in_channels: int,
-    drop_path_rate: float,
-    pos_interp: str,
     qkv_bias: bool = True,
     patch_cfg: Mapping[str, object] | None = None,
     layer_scale_init_value: float = 0.0,
@@ -81,12 +75,8 @@ def build_preset(
     Args:
         arch: A name of `ARCHITECTURES`, or a dict with `embed_dims`, `num_layers`, `num_heads` and
             `feedforward_channels`.
-        pretrained: Refused; the weights come from a file.
-        img_size: (H, W); the grid of positions is ceil(H / patch) x ceil(W / patch).
-        patch_size: (vertical, horizontal).
-        in_channels: Channels of the images.
-        drop_path_rate: Of the last block.
-        pos_interp: Not needed: nothing is resampled here.
+        options: Those of every source; `pretrained` is refused, as the weights come from a file,
+            and nothing is resampled.
         qkv_bias: Whether queries, keys and values have a bias.
         patch_cfg: mmpretrain's; its `padding` is honoured.
         layer_scale_init_value: Start of the factors behind attention and MLP, 0 for none.
@@ -97,21 +87,21 @@ def build_preset(
         RuntimeError: For `pretrained=True`.
     """
     name, sizes = _sizes(arch)
-    if pretrained:
+    if options.pretrained:
         raise RuntimeError(
             f'no pretrained weights for {name!r}: they are published as files. Give a local one '
             f'with checkpoint=..., or pretrained=False for random weights'
         )
-    patch = patch_size or (16, 16)
+    patch = options.patch_size or (16, 16)
     padding = _padding(patch_cfg or {}, patch)
     size = tuple(
         math.ceil(side / step) * step
-        for side, step in zip(img_size or (224, 224), patch, strict=True)
+        for side, step in zip(options.img_size or (224, 224), patch, strict=True)
     )
     vit = VisionTransformer(
         img_size=size,
         patch_size=patch,
-        in_chans=in_channels,
+        in_chans=options.in_channels,
         num_classes=0,
         embed_dim=sizes['embed_dims'],
         depth=sizes['num_layers'],
@@ -120,7 +110,7 @@ def build_preset(
         mlp_ratio=(sizes['feedforward_channels'] + 0.5) / sizes['embed_dims'],
         qkv_bias=qkv_bias,
         init_values=layer_scale_init_value or None,
-        drop_path_rate=drop_path_rate,
+        drop_path_rate=options.drop_path_rate,
         dynamic_img_size=True,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
     )
@@ -128,7 +118,7 @@ def build_preset(
     vit.pretrained_cfg = vit.default_cfg = {
         'architecture': name,
         'tag': '',
-        'input_size': (in_channels, *size),
+        'input_size': (options.in_channels, *size),
         'mean': IMAGENET_DEFAULT_MEAN,
         'std': IMAGENET_DEFAULT_STD,
         'first_conv': 'patch_embed.proj',

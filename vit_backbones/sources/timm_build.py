@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import Source
+from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.sources.timm_model import TimmModel, first_line, native_size
 from vit_backbones.sources.timm_vit import TimmViT
@@ -24,13 +24,8 @@ from vit_backbones.sources.timm_vit import TimmViT
 
 def build_timm(
     model_name: str,
+    options: BuildOptions,
     *,
-    pretrained: bool,
-    img_size: Grid | None,
-    patch_size: Grid | None,
-    in_channels: int,
-    drop_path_rate: float,
-    pos_interp: str,
     more: Mapping[str, object] = MappingProxyType({}),
 ) -> tuple[Source, nn.Module]:
     """Build by timm name, e.g. `'vit_base_patch16_224.mae'`, without the classifier.
@@ -46,16 +41,16 @@ def build_timm(
     _check_name(model_name)
     # num_classes=0 drops the classifier; global_pool stays as it is, since '' would invent a final
     # norm that models pooling by average do not have
-    options = {'num_classes': 0, 'drop_path_rate': drop_path_rate, **more}
-    if in_channels != 3:
-        options['in_chans'] = in_channels
-    if patch_size is not None:
-        options['patch_size'] = patch_size
-    create = functools.partial(_create, model_name, pretrained, options)
+    arguments = {'num_classes': 0, 'drop_path_rate': options.drop_path_rate, **more}
+    if options.in_channels != 3:
+        arguments['in_chans'] = options.in_channels
+    if options.patch_size is not None:
+        arguments['patch_size'] = options.patch_size
+    create = functools.partial(_create, model_name, options.pretrained, arguments)
     try:
         vit = create(dynamic_img_size=True)
         if not TimmViT.suits(vit):
-            return _fit(vit, create, img_size, in_channels)
+            return _fit(vit, create, options.img_size, options.in_channels)
     except RuntimeError:  # of pretrained weights
         raise
     except Exception as error:  # each architecture refuses a size in its own way
@@ -63,8 +58,8 @@ def build_timm(
             f'timm model {model_name!r} cannot be used: {first_line(error)}'
         ) from error
     source = TimmViT()
-    if img_size is not None:
-        source.set_input_size(vit, img_size, pos_interp)
+    if options.img_size is not None:
+        source.set_input_size(vit, options.img_size, options.pos_interp)
     return source, vit
 
 

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models import VisionTransformer
 
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import Source
+from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.tokens import Tokens
 
 # All published weights expect these
@@ -31,16 +31,7 @@ _MLP = {'linear_1': '0', 'linear_2': '3'}
 _SECONDS = 10.0  # of silence after which a download is given up
 
 
-def build_torchvision(
-    model_name: str,
-    *,
-    pretrained: bool,
-    img_size: Grid | None,
-    patch_size: Grid | None,
-    in_channels: int,
-    drop_path_rate: float,
-    pos_interp: str,
-) -> tuple[Source, nn.Module]:
+def build_torchvision(model_name: str, options: BuildOptions) -> tuple[Source, nn.Module]:
     """Build by torchvision's name, e.g. `'vit_b_16'`, for images of any size.
 
     Raises:
@@ -54,14 +45,14 @@ def build_torchvision(
         raise ValueError(
             f'unknown model_name {model_name!r} for source torchvision; closest: {", ".join(close)}'
         )
-    if drop_path_rate:
+    if options.drop_path_rate:
         raise ValueError(
-            f'drop_path_rate={drop_path_rate}: the ViTs of torchvision have no stochastic depth; '
-            f"use 0, or source='timm'"
+            f'drop_path_rate={options.drop_path_rate}: the ViTs of torchvision have no stochastic '
+            f"depth; use 0, or source='timm'"
         )
     try:
         with _patience():
-            weights = 'DEFAULT' if pretrained else None
+            weights = 'DEFAULT' if options.pretrained else None
             vit = torchvision.models.get_model(model_name, weights=weights)
     except OSError as error:  # urllib's errors among them
         raise RuntimeError(
@@ -69,8 +60,10 @@ def build_torchvision(
             f'checkpoint=..., or pretrained=False for random weights'
         ) from None
     source = wrap_torchvision(vit)
-    _rebuild_patches(vit, patch_size or (vit.patch_size, vit.patch_size), in_channels)
-    source.set_input_size(vit, img_size or source.native_size(vit), pos_interp)
+    patch = options.patch_size or (vit.patch_size, vit.patch_size)
+    _rebuild_patches(vit, patch, options.in_channels)
+    size = options.img_size or source.native_size(vit)
+    source.set_input_size(vit, size, options.pos_interp)
     return source, vit
 
 

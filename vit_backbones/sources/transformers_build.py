@@ -19,7 +19,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import Source
+from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.sources.timm_model import first_line
 from vit_backbones.sources.transformers_families import FAMILIES
@@ -33,16 +33,7 @@ if TYPE_CHECKING:
 _PARENTS = ('clip', 'siglip')  # whose config holds that of a vision encoder
 
 
-def build_transformers(
-    model_name: 'Named',
-    *,
-    pretrained: bool,
-    img_size: Grid | None,
-    patch_size: Grid | None,
-    in_channels: int,
-    drop_path_rate: float,
-    pos_interp: str,
-) -> tuple[Source, nn.Module]:
+def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Source, nn.Module]:
     """Build an encoder for images of any size, without pooling and head.
 
     `model_name` is a name on the hub such as `'facebook/dinov2-small'`, a local folder with a
@@ -56,22 +47,23 @@ def build_transformers(
         RuntimeError: If the pretrained weights cannot be had or lack a part of the model.
     """
     transformers = _library()
+    pretrained = options.pretrained
     config = _config(transformers, model_name, pretrained)
-    _set_drop_path(config, drop_path_rate)
+    _set_drop_path(config, options.drop_path_rate)
     adapter, family = FAMILIES[config.model_type]
     adapt = partial(adapter, family._replace(**_statistics(model_name, pretrained)))
     kind = getattr(transformers, family.model)
-    wanted = _changed(config, patch_size, in_channels)
+    wanted = _changed(config, options.patch_size, options.in_channels)
     if wanted is config and pretrained:
         vit = _pretrained(kind, model_name, config)
     else:
         vit = _build(kind, wanted)
         if pretrained:
-            _transfer(adapt, _pretrained(kind, model_name, config), vit, pos_interp)
+            _transfer(adapt, _pretrained(kind, model_name, config), vit, options.pos_interp)
     source = adapt(vit)
-    _grow_drop_path(vit.get_submodule(family.layers), drop_path_rate)
-    if img_size is not None:
-        source.set_input_size(vit, img_size, pos_interp)
+    _grow_drop_path(vit.get_submodule(family.layers), options.drop_path_rate)
+    if options.img_size is not None:
+        source.set_input_size(vit, options.img_size, options.pos_interp)
     return source, vit
 
 
