@@ -42,6 +42,8 @@ class TimmModel(Source):
     def __init__(
         self, vit: nn.Module, size: Grid, in_channels: int = 3, fixed: Grid | None = None
     ) -> None:
+        if getattr(vit, 'global_pool', None) == 'soft':
+            vit.global_pool = ''  # Gemma's pools take whole pools only, and no map needs them
         self._in_channels = in_channels
         self._strides = [_two(info['reduction']) for info in vit.feature_info]
         self._fixed: Grid | None = None
