@@ -188,7 +188,8 @@ HUB = 'nobody/no-such-vit'
         (dict(model_type='bert'), {}, ValueError, "model type 'bert'.*knows vit, deit"),
         ('vit', dict(drop_path_rate=0.1), ValueError, 'drop_path_rate=0.1.*no stochastic depth'),
         ('clip', dict(patch_size=(16, 8)), ValueError, r'square patches.*\(16, 8\)'),
-        ('vit', dict(with_cls_token=False), ValueError, 'with_cls_token=False'),
+        ('beit', dict(with_cls_token=False), ValueError, 'with_cls_token=False: BeitModel cannot'),
+        ('siglip', dict(with_cls_token=True), ValueError, 'has no CLS token'),
     ],
 )
 def test_refusals_are_of_one_line(no_network, name, options, kind, message):

@@ -28,6 +28,7 @@ _CLIP_LIKE = {
     'layers': 'encoder.layers',
     'patches': 'embeddings.patch_embedding',
     'positions': 'embeddings.position_embedding.weight',
+    'cls_token': 'class_embedding',
     'sized': True,
 }
 # By the `model_type` of the config
