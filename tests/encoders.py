@@ -44,7 +44,12 @@ def config_of(name):
 def library_model(name, **options):
     """The library's own encoder, redrawn."""
     config = transformers.AutoConfig.for_model(**(config_of(name) | options))
-    vit = redraw(getattr(transformers, FAMILIES[config.model_type][1].model)(config)).eval()
+    return shown(getattr(transformers, FAMILIES[config.model_type][1].model)(config))
+
+
+def shown(vit):
+    """A model of the library, redrawn so that every part shows."""
+    vit = redraw(vit).eval()
     for weight_name, weight in vit.named_parameters():
         if 'position_embedding' in weight_name:  # redrawn too small to be seen
             weight.data = 20 * weight.data

@@ -177,8 +177,8 @@ class ViTFeatBackbone(BaseModule):
         is left unchanged, whatever is pruned or frozen here.
 
         Args:
-            vit: A model of timm, torchvision, transformers or Lightly (whose masked ViTs hold one
-                of the first two).
+            vit: A model of timm, torchvision, transformers (its encoders, its backbones, and whole
+                models that hold one) or Lightly (whose masked ViTs hold one of the first two).
             **options: Those of `ViTFeatBackbone` that neither rebuild the model nor load weights:
                 not `source`, `arch` with what goes with it, `pretrained`, `checkpoint`,
                 `init_cfg`, `img_size`, `patch_size` and `drop_path_rate`.

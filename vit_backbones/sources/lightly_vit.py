@@ -48,14 +48,16 @@ def wrap_lightly(model: nn.Module) -> tuple[Source, nn.Module] | None:
     if modules is None:  # who has made such a model has imported it
         return None
     if isinstance(model, modules.MAEBackbone):
-        return _with_lightlys_positions(wrap_torchvision(model), antialias=False), model
+        source, vit = wrap_torchvision(model)
+        return _with_lightlys_positions(source, antialias=False), vit
     masked = modules.MaskedVisionTransformerTIMM, modules.MaskedVisionTransformerTorchvision
     if not isinstance(model, masked):
         return None
-    source = wrap_torchvision(model.vit) or wrap_timm(model.vit)
-    if source is None:
+    found = wrap_torchvision(model.vit) or wrap_timm(model.vit)
+    if found is None:
         return None
-    return _with_lightlys_positions(source, antialias=model.antialias), model.vit
+    source, vit = found
+    return _with_lightlys_positions(source, antialias=model.antialias), vit
 
 
 def _with_lightlys_positions(source: Source, *, antialias: bool) -> Source:

@@ -84,8 +84,11 @@ def _fit(
     raise ValueError(f'it is of fixed size {rows}x{columns}, got img_size={img_size} ({reason})')
 
 
-def wrap_timm(vit: nn.Module) -> TimmModel | None:
-    """The adapter of an existing timm model, made to take any size if it can; else `None`."""
+def wrap_timm(vit: nn.Module) -> tuple[TimmModel, nn.Module] | None:
+    """The adapter of an existing timm model, and that, made to take any size if it can.
+
+    Of other models `None`.
+    """
     if not type(vit).__module__.startswith('timm.models.') or not hasattr(vit, 'feature_info'):
         return None
     patch_embed = getattr(vit, 'patch_embed', None)
@@ -97,8 +100,8 @@ def wrap_timm(vit: nn.Module) -> TimmModel | None:
     size = built.get('img_size') or getattr(patch_embed, 'img_size', None) or native_size(vit)
     size = (size, size) if isinstance(size, int) else tuple(size)
     if TimmViT.suits(vit):
-        return TimmViT()
-    return TimmModel(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0]))
+        return TimmViT(), vit
+    return TimmModel(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0])), vit
 
 
 def _create(

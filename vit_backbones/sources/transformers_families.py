@@ -36,10 +36,15 @@ FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
     {
         'vit': (TransformersViT, Family('ViTModel', **_PLAIN, **_HALF)),
         'deit': (TransformersViT, Family('DeiTModel', **_PLAIN, **_IMAGENET, class_tokens=2)),
-        'dinov2': (TransformersViT, Family('Dinov2Model', **_DINOV2)),
+        'dinov2': (TransformersViT, Family('Dinov2Model', **_DINOV2, alike=('Dinov2Backbone',))),
         'dinov2_with_registers': (
             TransformersViT,
-            Family('Dinov2WithRegistersModel', **_DINOV2, antialias=True),
+            Family(
+                'Dinov2WithRegistersModel',
+                **_DINOV2,
+                antialias=True,
+                alike=('Dinov2WithRegistersBackbone',),
+            ),
         ),
         'dinov3_vit': (
             Dinov3,
@@ -50,6 +55,7 @@ FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
                 **_IMAGENET,
                 patches='embeddings.patch_embeddings',
                 positions=None,
+                alike=('DINOv3ViTBackbone',),
             ),
         ),
         'siglip_vision_model': (

@@ -35,6 +35,7 @@ class Family(NamedTuple):
         cls_token: Name of the CLS token in the embeddings.
         sized: Whether the embeddings must be told that images are of another size than built for.
         antialias: Whether the library filters that table when shrinking it.
+        alike: Other classes of the library with the same parts under the same names.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Family(NamedTuple):
     cls_token: str = 'cls_token'
     sized: bool = False
     antialias: bool = False
+    alike: tuple[str, ...] = ()
 
 
 class TransformersViT(Source):
