@@ -17,6 +17,7 @@ from vit_backbones.arch import Build, choose_build
 from vit_backbones.arguments import (
     check_weights,
     choice,
+    image_channels,
     integer,
     pair,
     rate,
@@ -71,7 +72,7 @@ class ViTFeatBackbone(BaseModule):
         img_size: (H, W) for which the position table is built, the model's own by default; other
             sizes stay welcome, but for models that take one size only.
         patch_size: Another patch size than the model's; weights are resampled.
-        in_channels: Channels of the images.
+        in_channels: Channels of the images: 3, or those that an existing module takes.
         out_indices: Blocks whose output is wanted, 0-based: an int, a sequence (negatives count
             from the end, no duplicates), `'last4'`, or `'even4'` (`i * depth // 4 - 1`, i = 1..4).
         out_type: `'featmap'` (B, C, h, w); `'cls'`, alias `'cls_token'`, (B, C); `'raw'`
@@ -128,7 +129,7 @@ class ViTFeatBackbone(BaseModule):
         allow_partial: bool = False,
         img_size: int | Sequence[int] | None = None,
         patch_size: int | Sequence[int] | None = None,
-        in_channels: int = 3,
+        in_channels: int | None = None,
         out_indices: int | str | Sequence[int] = -1,
         out_type: str = 'featmap',
         with_cls_token: bool | None = None,
@@ -151,14 +152,15 @@ class ViTFeatBackbone(BaseModule):
         self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
         self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
         self.norm = respelled_norm(norm, final_norm)
-        self.in_channels = integer('in_channels', in_channels, 1)
         self.out_stride = None if out_stride is None else integer('out_stride', out_stride, 1)
         spelling = dict(qkv_bias=qkv_bias, patch_cfg=patch_cfg)
         spelling['layer_scale_init_value'] = layer_scale_init_value
         name, build = choose_build(model_name, source, arch, spelling)
-        sizes = pair('img_size', img_size), pair('patch_size', patch_size), self.in_channels
+        channels = image_channels(in_channels, shared)
+        sizes = pair('img_size', img_size), pair('patch_size', patch_size), channels
         dropped = rate('drop_path_rate', drop_path_rate)
         self.source, self.vit = build(BuildOptions(bool(pretrained), *sizes, dropped, pos_interp))
+        self.in_channels = channels or self.source.in_channels(self.vit)
         self.model_name = name or type(self.vit).__name__
         self._take(out_indices, out_type, pool, with_cls_token, frozen_stages)
         if with_cp:
