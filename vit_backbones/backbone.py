@@ -90,7 +90,9 @@ class ViTFeatBackbone(BaseModule):
         out_stride: Resample maps bilinearly to exactly ceil(H / s) x ceil(W / s) of the unpadded
             image.
         pos_interp: How positions are resampled to the image's grid: `'timm'` (bicubic, antialiased)
-            or `'original'` (as the weights' authors do), where a plain ViT has a learned table.
+            or `'original'` (as the weights' authors do), where a plain ViT has a learned table. For
+            models of transformers `'timm'` is that library's own way; a log line tells where the
+            two are one.
         drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0.
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
@@ -356,6 +358,7 @@ class ViTFeatBackbone(BaseModule):
         self.out_type = out_type
         self.pool = self._checked_pool(pool)
         self._prune()
+        self._record_grid()
 
     def _choose_cls_token(self, with_cls_token: bool | None) -> None:
         self._dropped_cls = with_cls_token is False and self.has_cls_token
@@ -391,7 +394,7 @@ class ViTFeatBackbone(BaseModule):
         return pool
 
     def _prune(self) -> None:
-        """Remove what no output needs, so that every parameter gets a gradient; record the grid."""
+        """Remove what no output needs, so that every parameter gets a gradient."""
         last = self.depth - 1
         normed = self.norm == 'all' or (self.norm == 'last' and last in self.out_indices)
         if normed and self.source.norm(self.vit) is None:
@@ -407,15 +410,20 @@ class ViTFeatBackbone(BaseModule):
                 f"norm='last' or 'none'"
             )
         self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
+
+    def _record_grid(self) -> None:
+        """Keep the grid of the position table; tell where `pos_interp` has no effect on it."""
+        ways = [self.source.interpolation(self.vit, way) for way in POSITION_INTERPOLATIONS]
         if self.source.position_name(self.vit) is None:
-            if self.pos_interp != 'timm':
-                print_log(
-                    f'{self.model_name} resamples no table of positions here: pos_interp='
-                    f'{self.pos_interp!r} changes nothing',
-                    logger='current',
-                )
+            reason = 'resamples no table of positions here'
         else:
             self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
+            reason = 'resamples positions in one way only' if ways[0] == ways[1] else ''
+        if reason and self.pos_interp != 'timm':
+            print_log(
+                f'{self.model_name} {reason}: pos_interp={self.pos_interp!r} changes nothing',
+                logger='current',
+            )
 
     def _normed(self, tokens: Tokens, index: int) -> Tokens:
         wanted = self.norm == 'all' or (self.norm == 'last' and index == self.depth - 1)

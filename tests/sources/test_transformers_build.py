@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
 from encoders import (
     CONFIGS,
     backbone,
@@ -96,20 +95,6 @@ def test_checkpoint_of_another_image_size_is_fitted(name, tmp_path):
     table = expected.source.table(expected.vit, ours.source.grid(ours.vit), 'timm')
     key = ours.source.position_name(ours.vit)
     torch.testing.assert_close(ours.vit.state_dict()[key].flatten(0, -2), table[0])
-
-
-def authors_table(table, grid):
-    """DINOv2's own resampling, from https://github.com/facebookresearch/dinov2."""
-    scale = tuple((side + 0.1) / 16 for side in grid)
-    maps = table[:, 1:].reshape(1, 16, 16, -1).permute(0, 3, 1, 2)
-    maps = F.interpolate(maps, scale_factor=scale, mode='bicubic')
-    return torch.cat([table[:, :1], maps.flatten(2).transpose(1, 2)], dim=1)
-
-
-def test_original_positions_of_dinov2_are_those_of_its_authors():
-    ours = ViTFeatBackbone.from_module(library_model('dinov2'), pos_interp='original')
-    expected = authors_table(ours.vit.embeddings.position_embeddings, (18, 24))
-    torch.testing.assert_close(ours.source.table(ours.vit, (18, 24), 'original'), expected)
 
 
 @torch.no_grad()

@@ -31,18 +31,32 @@ _CLIP_LIKE = {
     'cls_token': 'class_embedding',
     'sized': True,
 }
-# By the `model_type` of the config
+# By the `model_type` of the config. Where weights are resampled in another way by those who made
+# them than by the library, that is told as `original`:
+# - DINOv2 adds 0.1 to the grid before taking the scale (github.com/facebookresearch/dinov2);
+# - SigLIP draws straight lines between the positions, corners on corners
+#   (github.com/google-research/big_vision, models/vit.py, resample_posemb).
+# DeiT, DINOv2 with registers and SigLIP 2 agree with the library. CLIP's authors have one size
+# only. `vit` holds weights of several authors, and its config does not tell whose.
 FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
     {
         'vit': (TransformersViT, Family('ViTModel', **_PLAIN, **_HALF)),
         'deit': (TransformersViT, Family('DeiTModel', **_PLAIN, **_IMAGENET, class_tokens=2)),
-        'dinov2': (TransformersViT, Family('Dinov2Model', **_DINOV2, alike=('Dinov2Backbone',))),
+        'dinov2': (
+            TransformersViT,
+            Family(
+                'Dinov2Model',
+                **_DINOV2,
+                original={'antialias': False, 'offset': 0.1},
+                alike=('Dinov2Backbone',),
+            ),
+        ),
         'dinov2_with_registers': (
             TransformersViT,
             Family(
                 'Dinov2WithRegistersModel',
                 **_DINOV2,
-                antialias=True,
+                resampling={'antialias': True},
                 alike=('Dinov2WithRegistersBackbone',),
             ),
         ),
@@ -61,7 +75,12 @@ FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
         'siglip_vision_model': (
             TransformersViT,
             Family(
-                'SiglipVisionModel', **_CLIP_LIKE, **_HALF, norm='post_layernorm', class_tokens=0
+                'SiglipVisionModel',
+                **_CLIP_LIKE,
+                **_HALF,
+                norm='post_layernorm',
+                class_tokens=0,
+                original={'mode': 'bilinear', 'antialias': False, 'align_corners': True},
             ),
         ),
         'clip_vision_model': (

@@ -6,6 +6,8 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 import copy
 import math
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -34,7 +36,8 @@ class Family(NamedTuple):
         class_tokens: CLS and distillation tokens; each has a row of that table.
         cls_token: Name of the CLS token in the embeddings.
         sized: Whether the embeddings must be told that images are of another size than built for.
-        antialias: Whether the library filters that table when shrinking it.
+        resampling: Keyword arguments of `resample_positions` with which the library resamples it.
+        original: Those of the weights' authors, where they differ.
         alike: Other classes of the library with the same parts under the same names.
     """
 
@@ -48,7 +51,8 @@ class Family(NamedTuple):
     class_tokens: int = 1
     cls_token: str = 'cls_token'
     sized: bool = False
-    antialias: bool = False
+    resampling: Mapping[str, object] = MappingProxyType({'antialias': False})
+    original: Mapping[str, object] | None = None
     alike: tuple[str, ...] = ()
 
 
@@ -177,13 +181,9 @@ class TransformersViT(Source):
         return self._num_class_tokens(vit)
 
     def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
-        """See `Source.interpolation`: the library's own, bicubic, for either `pos_interp`.
-
-        Except for DINOv2 without registers and `'original'`: its authors add 0.1 to the grid before
-        taking the scale (https://github.com/facebookresearch/dinov2, Apache-2.0).
-        """
-        authors = pos_interp == 'original' and self._family.model == 'Dinov2Model'
-        return {'antialias': self._family.antialias, 'offset': 0.1 if authors else 0.0}
+        """See `Source.interpolation`: the library's own for `'timm'`; see the table of families."""
+        original = self._family.original if pos_interp == 'original' else None
+        return dict(original or self._family.resampling)
 
     def table(self, vit: nn.Module, grid: Grid, pos_interp: str) -> Tensor:
         """See `Source.table`."""
