@@ -20,6 +20,10 @@ CONFIGS = {
     'dinov2_with_registers': (5, dict(_SMALL, patch_size=14, mlp_ratio=2)),
     'dinov3_vit': (5, dict(_WIDE, patch_size=16, num_register_tokens=4)),
     'siglip_vision_model': (0, dict(_WIDE, patch_size=16)),
+    'siglip2_vision_model': (
+        0,
+        dict({k: v for k, v in _WIDE.items() if k != 'image_size'}, patch_size=16, num_patches=196),
+    ),
     'clip_vision_model': (1, dict(_WIDE, patch_size=32)),
     'beit': (1, dict(_WIDE, patch_size=16, use_relative_position_bias=True)),
     'beit_shared': (
@@ -63,6 +67,8 @@ def backbone(name, **options):
 def layers(vit, x):
     """The library's hidden states after each layer, prefix tokens first, and its last one."""
     options = dict(output_hidden_states=True)
+    if vit.config.model_type == 'siglip2_vision_model':
+        return _layers_of_patches(vit, x, options)
     if FAMILIES[vit.config.model_type][1].sized:
         options['interpolate_pos_encoding'] = True
     if vit.config.model_type == 'swin':
@@ -72,6 +78,16 @@ def layers(vit, x):
         out = vit(x, **options)
         states = out.hidden_states
     return [*states[1:], out.last_hidden_state]
+
+
+def _layers_of_patches(vit, x, options):
+    """Those of a library's model that is given patches, cut by the library's own function."""
+    side = vit.config.patch_size
+    cut = transformers.models.siglip2.image_processing_siglip2.convert_image_to_patches
+    patches = torch.stack([cut(image, side) for image in x])
+    shapes = torch.tensor([[size // side for size in x.shape[2:]]] * len(x))
+    out = vit(patches, torch.ones(patches.shape[:2], dtype=torch.long), shapes, **options)
+    return [*out.hidden_states[1:], out.last_hidden_state]
 
 
 def equal_weights(ours, vit):

@@ -39,6 +39,7 @@ MODELS = {
     'torchvision': torchvision_4,
     'lightly': lightly_4,
     'transformers': lambda: library_model('dinov3_vit', num_channels=4),
+    'transformers, patches': lambda: library_model('siglip2_vision_model', num_channels=4),
     'transformers, stages': lambda: library_model('swin', num_channels=4),
     'transformers, with a head': clip_classifier_4,
 }

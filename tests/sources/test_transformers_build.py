@@ -66,13 +66,21 @@ def test_patch_size_and_channels_are_resampled_from_pretrained_weights(name, fol
     assert ours(images(64, 40, channels=1))[0].shape == (1, 32, 8, 5)
 
 
+def test_siglip2_keeps_the_patch_and_channels_of_its_pretrained_weights(folder):
+    path = folder(library_model('siglip2_vision_model'))
+    with pytest.raises(ValueError, match=r'^Siglip2VisionModel keeps the patch size and the chann'):
+        ViTFeatBackbone(path, source='transformers', pretrained=True, in_channels=1)
+
+
 def test_beit_keeps_the_patch_of_its_pretrained_weights(folder):
     path = folder(library_model('beit'))
     with pytest.raises(ValueError, match=r'BeitModel.*patch of 8.*relative positions'):
         ViTFeatBackbone(path, source='transformers', pretrained=True, patch_size=8)
 
 
-@pytest.mark.parametrize('name', ['vit', 'siglip_vision_model', 'dinov2_with_registers', 'deit'])
+@pytest.mark.parametrize(
+    'name', ['vit', 'siglip_vision_model', 'siglip2_vision_model', 'dinov2_with_registers', 'deit']
+)
 @torch.no_grad()
 def test_img_size_resamples_the_positions_for_good(name, folder):
     vit, x = library_model(name), images(250, 333)

@@ -34,11 +34,27 @@ def big_vision(maps, grid):
     return torch.from_numpy(ndimage.zoom(maps.numpy(), (1, 1, *zoom), order=1))
 
 
+def naflex(maps, grid):
+    """big_vision's naflex_vit.py: `jax.image` with linear filters that widen when shrinking."""
+    rows, columns = (triangles(new, old) for new, old in zip(grid, maps.shape[-2:], strict=True))
+    return rows @ maps @ columns.T
+
+
+def triangles(new, old):
+    """(new, old) weights: triangles about each centre, as wide as the coarser of both grids."""
+    step = old / new
+    centres = (torch.arange(new) + 0.5) * step - 0.5
+    weights = 1 - (centres[:, None] - torch.arange(old)).abs() / max(step, 1)
+    weights = weights.clamp(min=0)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
 AUTHORS = {
     'deit': bicubic,
     'dinov2': dinov2,
     'dinov2_with_registers': registers,
     'siglip_vision_model': big_vision,
+    'siglip2_vision_model': naflex,
 }
 
 
@@ -63,7 +79,9 @@ def log(monkeypatch):
     return lines
 
 
-@pytest.mark.parametrize('name', ['vit', 'deit', 'dinov2_with_registers', 'clip_vision_model'])
+@pytest.mark.parametrize(
+    'name', ['vit', 'deit', 'dinov2_with_registers', 'clip_vision_model', 'siglip2_vision_model']
+)
 @torch.no_grad()
 def test_log_tells_where_both_ways_are_one(name, log):
     vit, x = library_model(name), images(250, 333)

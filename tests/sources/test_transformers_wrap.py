@@ -82,6 +82,7 @@ def test_a_model_with_heads_is_its_encoder(kind, part, name):
     ('kind', 'vision'),
     [
         (transformers.SiglipModel, 'siglip_vision_model'),
+        (transformers.Siglip2Model, 'siglip2_vision_model'),
         (transformers.CLIPModel, 'clip_vision_model'),
     ],
 )

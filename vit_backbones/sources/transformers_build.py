@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Named = str | Path | Mapping[str, object] | PreTrainedConfig
 
-_PARENTS = ('clip', 'siglip')  # whose config holds that of a vision encoder
+_PARENTS = ('clip', 'siglip', 'siglip2')  # whose config holds that of a vision encoder
 
 
 def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Source, nn.Module]:
@@ -231,6 +231,11 @@ def _transfer(
     """Weights of a model for one with another patch or number of channels."""
     old, new = adapt(weights), adapt(vit)
     tensors, target, name = weights.state_dict(), vit.state_dict(), old.patch_embed_name()
+    if name is None:
+        raise ValueError(
+            f'{type(vit).__name__} keeps the patch size and the channels of its pretrained weights'
+            f': leave patch_size and in_channels out'
+        )
     kernel = adapt_input_conv(target[name].shape[1], tensors[name])
     tensors[name] = resample_patch_embed(kernel, list(target[name].shape[-2:]))
     if (table := old.position_name(weights)) is not None:

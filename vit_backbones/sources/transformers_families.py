@@ -6,6 +6,7 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from vit_backbones.sources.transformers_siglip2 import Siglip2
 from vit_backbones.sources.transformers_swin import Swin
 from vit_backbones.sources.transformers_vit import (
     Beit,
@@ -81,6 +82,17 @@ FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
                 norm='post_layernorm',
                 class_tokens=0,
                 original={'mode': 'bilinear', 'antialias': False, 'align_corners': True},
+            ),
+        ),
+        'siglip2_vision_model': (
+            Siglip2,
+            Family(
+                'Siglip2VisionModel',
+                **_CLIP_LIKE,
+                **_HALF,
+                norm='post_layernorm',
+                class_tokens=0,
+                resampling={'mode': 'bilinear', 'antialias': True},
             ),
         ),
         'clip_vision_model': (
