@@ -104,6 +104,13 @@ def wrap_timm(vit: nn.Module) -> tuple[TimmModel, nn.Module] | None:
     return TimmModel(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0])), vit
 
 
+def close_names(model_name: str) -> list[str]:
+    """Up to three of timm's architectures that are spelled alike, of the same family if any is."""
+    architecture, names = str(model_name).split('.')[0], timm.list_models()
+    family = [name for name in names if name.split('_')[0] == architecture.split('_')[0]]
+    return difflib.get_close_matches(architecture, family or names, n=3, cutoff=0.4)
+
+
 def _create(
     model_name: str, pretrained: bool, options: Mapping[str, object], **more: object
 ) -> nn.Module:
@@ -142,10 +149,7 @@ def _check_name(model_name: str) -> None:
             tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
             raise ValueError(f'{first_line(error)} Those with weights: {tags}') from error
         return
-    names = timm.list_models()
-    family = [name for name in names if name.split('_')[0] == architecture.split('_')[0]]
-    close = difflib.get_close_matches(architecture, family or names, n=3, cutoff=0.4)
     raise ValueError(
         f'unknown model_name {model_name!r} for source timm; '
-        f'closest: {", ".join(close) or "none"}. timm.list_models() names all'
+        f'closest: {", ".join(close_names(model_name)) or "none"}. timm.list_models() names all'
     )
