@@ -36,6 +36,19 @@ CONFIGS = {
             use_mean_pooling=False,
         ),
     ),
+    'vitdet': (
+        0,
+        dict(
+            _SMALL,
+            patch_size=16,
+            pretrain_image_size=160,
+            mlp_ratio=2,
+            window_size=5,
+            window_block_indices=[0],
+            residual_block_indices=[1],
+            use_relative_position_embeddings=True,
+        ),
+    ),
     'swin': (0, dict(embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=7)),
 }
 
@@ -77,6 +90,9 @@ def layers(vit, x):
     else:
         out = vit(x, **options)
         states = out.hidden_states
+    if vit.config.model_type == 'vitdet':  # of maps
+        states = [state.flatten(2).transpose(1, 2) for state in states]
+        return [*states[1:], states[-1]]
     return [*states[1:], out.last_hidden_state]
 
 

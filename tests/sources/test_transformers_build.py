@@ -79,7 +79,15 @@ def test_beit_keeps_the_patch_of_its_pretrained_weights(folder):
 
 
 @pytest.mark.parametrize(
-    'name', ['vit', 'siglip_vision_model', 'siglip2_vision_model', 'dinov2_with_registers', 'deit']
+    'name',
+    [
+        'vit',
+        'siglip_vision_model',
+        'siglip2_vision_model',
+        'dinov2_with_registers',
+        'deit',
+        'vitdet',
+    ],
 )
 @torch.no_grad()
 def test_img_size_resamples_the_positions_for_good(name, folder):

@@ -43,6 +43,7 @@ OLD_KEYS = {
     'clip_vision_model': ('vision_model.', {}),
     'beit': ('beit.', _BEIT),
     'beit_shared': ('beit.', _BEIT),
+    'vitdet': ('vitdet.', {}),
     'swin': ('swin.', _SWIN),
 }
 

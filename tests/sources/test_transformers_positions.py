@@ -80,7 +80,8 @@ def log(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'name', ['vit', 'deit', 'dinov2_with_registers', 'clip_vision_model', 'siglip2_vision_model']
+    'name',
+    ['vit', 'deit', 'dinov2_with_registers', 'clip_vision_model', 'siglip2_vision_model', 'vitdet'],
 )
 @torch.no_grad()
 def test_log_tells_where_both_ways_are_one(name, log):

@@ -50,7 +50,11 @@ def test_maps_equal_those_of_the_librarys_backbone(name, size):
 
 @pytest.mark.parametrize(
     ('kind', 'name'),
-    [(transformers.BeitBackbone, 'beit'), (transformers.SwinBackbone, 'swin')],
+    [
+        (transformers.BeitBackbone, 'beit'),
+        (transformers.SwinBackbone, 'swin'),
+        (transformers.VitDetBackbone, 'vitdet'),
+    ],
 )
 @torch.no_grad()
 def test_maps_without_norm_equal_the_hidden_states_of_the_librarys_backbone(kind, name):
@@ -91,6 +95,17 @@ def test_a_model_of_two_towers_is_that_of_the_images(kind, vision):
     model, x = shown(whole(kind, vision)), images(224, 160)
     ours = ViTFeatBackbone.from_module(model, out_type='raw').eval()
     assert error(ours(x)[0], layers(model.vision_model, x)[-1]) <= 1
+
+
+@torch.no_grad()
+def test_a_backbone_inside_a_matting_model_is_found_with_its_four_channels():
+    encoder = config('vitdet', num_channels=4, out_features=['stage2'])
+    matting = transformers.VitMatteConfig(
+        backbone_config=encoder, hidden_size=32, fusion_hidden_sizes=[64, 32, 16, 8]
+    )
+    model, x = shown(transformers.VitMatteForImageMatting(matting)), images(96, 160, channels=4)
+    ours = ViTFeatBackbone.from_module(model).eval()
+    assert error(ours(x)[0], model.backbone(x).feature_maps[0]) <= 1
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from vit_backbones.sources.transformers_vit import (
     Family,
     TransformersViT,
 )
+from vit_backbones.sources.transformers_vitdet import VitDet
 
 # What the published weights expect of images on 0-255, as their preprocessor_config.json says
 _HALF = {'mean': (127.5,) * 3, 'std': (127.5,) * 3}
@@ -37,8 +38,8 @@ _CLIP_LIKE = {
 # - DINOv2 adds 0.1 to the grid before taking the scale (github.com/facebookresearch/dinov2);
 # - SigLIP draws straight lines between the positions, corners on corners
 #   (github.com/google-research/big_vision, models/vit.py, resample_posemb).
-# DeiT, DINOv2 with registers and SigLIP 2 agree with the library. CLIP's authors have one size
-# only. `vit` holds weights of several authors, and its config does not tell whose.
+# DeiT, ViTDet, DINOv2 with registers and SigLIP 2 agree with the library. CLIP's authors have one
+# size only. `vit` holds weights of several authors, and its config does not tell whose.
 FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
     {
         'vit': (TransformersViT, Family('ViTModel', **_PLAIN, **_HALF)),
@@ -100,6 +101,19 @@ FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
             Family('CLIPVisionModel', **_CLIP_LIKE, **_CLIP, norm=None),
         ),
         'beit': (Beit, Family('BeitModel', layers='layers', norm='layernorm', **_HALF)),
+        'vitdet': (
+            VitDet,
+            Family(
+                'VitDetModel',
+                layers='encoder.layer',
+                norm=None,
+                **_IMAGENET,
+                patches='embeddings.projection',
+                class_tokens=0,
+                image_size='pretrain_image_size',
+                alike=('VitDetBackbone',),
+            ),
+        ),
         'swin': (
             Swin,
             Family(

@@ -35,6 +35,7 @@ class Family(NamedTuple):
         positions: State-dict key of the learned position table.
         class_tokens: CLS and distillation tokens; each has a row of that table.
         cls_token: Name of the CLS token in the embeddings.
+        image_size: Name in the config of the images' size for which that table is made.
         sized: Whether the embeddings must be told that images are of another size than built for.
         resampling: Keyword arguments of `resample_positions` with which the library resamples it.
         original: Those of the weights' authors, where they differ.
@@ -50,6 +51,7 @@ class Family(NamedTuple):
     positions: str | None = 'embeddings.position_embeddings'
     class_tokens: int = 1
     cls_token: str = 'cls_token'
+    image_size: str = 'image_size'
     sized: bool = False
     resampling: Mapping[str, object] = MappingProxyType({'antialias': False})
     original: Mapping[str, object] | None = None
@@ -69,7 +71,7 @@ class TransformersViT(Source):
     """
 
     def __init__(self, family: Family, vit: nn.Module) -> None:
-        self._family, self._native = family, two(vit.config.image_size)
+        self._family, self._native = family, two(getattr(vit.config, family.image_size))
         self._positions = family.positions if family.positions in vit.state_dict() else None
         self._recompute = False
 
@@ -136,7 +138,8 @@ class TransformersViT(Source):
         # as (1, N, C), or (N, C) where the library keeps it as an nn.Embedding
         table = self.table(vit, grid, pos_interp).detach()
         weight.data = table.reshape(*weight.shape[:-2], -1, weight.shape[-1])
-        vit.config.image_size = (grid[0] * patch[0], grid[1] * patch[1])
+        size = (grid[0] * patch[0], grid[1] * patch[1])
+        setattr(vit.config, self._family.image_size, size)
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
         """See `Source.num_prefix_tokens`."""
@@ -173,7 +176,8 @@ class TransformersViT(Source):
 
     def grid(self, vit: nn.Module) -> Grid:
         """See `Source.grid`."""
-        (rows, columns), (ph, pw) = two(vit.config.image_size), two(vit.config.patch_size)
+        rows, columns = two(getattr(vit.config, self._family.image_size))
+        ph, pw = two(vit.config.patch_size)
         return rows // ph, columns // pw
 
     def num_position_prefix(self, vit: nn.Module) -> int:
