@@ -101,3 +101,14 @@ def test_a_backbone_without_the_token_can_be_wrapped_again():
     ours, x = backbone('vit', with_cls_token=False, out_type='raw'), images(64, 96)
     again = ViTFeatBackbone.from_module(ours.vit, out_type='raw').eval()
     assert torch.equal(again(x)[0], ours(x)[0])
+
+
+@pytest.mark.parametrize('name', ['deit', 'clip_vision_model', 'dinov2_with_registers'])
+@torch.no_grad()
+def test_pretrained_weights_go_without_the_token_to_another_image_size(name, tmp_path):
+    vit, x = library_model(name), images(250, 333)
+    vit.save_pretrained(tmp_path / 'vit')
+    options = dict(source='transformers', pretrained=True, with_cls_token=False, out_type='raw')
+    ours = ViTFeatBackbone(tmp_path / 'vit', img_size=(250, 333), **options).eval()
+    expected = layers_without_cls(vit, pad(x, CONFIGS[name][1]['patch_size']))[-1]
+    assert error(ours(x)[0], expected) <= 1
