@@ -413,13 +413,14 @@ class ViTFeatBackbone(BaseModule):
 
     def _record_grid(self) -> None:
         """Keep the grid of the position table; tell where `pos_interp` has no effect on it."""
-        ways = [self.source.interpolation(self.vit, way) for way in POSITION_INTERPOLATIONS]
-        if self.source.position_name(self.vit) is None:
-            reason = 'resamples no table of positions here'
-        else:
+        reason = 'resamples no table of positions here'
+        if has_table := self.source.position_name(self.vit) is not None:
             self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
-            reason = 'resamples positions in one way only' if ways[0] == ways[1] else ''
-        if reason and self.pos_interp != 'timm':
+            reason = 'resamples positions in one way only'
+        if self.pos_interp == 'timm':
+            return
+        ways = [self.source.interpolation(self.vit, way) for way in POSITION_INTERPOLATIONS]
+        if not has_table or ways[0] == ways[1]:
             print_log(
                 f'{self.model_name} {reason}: pos_interp={self.pos_interp!r} changes nothing',
                 logger='current',

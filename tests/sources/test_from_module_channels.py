@@ -34,6 +34,7 @@ def clip_classifier_4():
 
 MODELS = {
     'timm': lambda: timm_vit(depth=2, in_chans=4),
+    'timm, not by name': lambda: timm.models.VisionTransformer(depth=1, in_chans=4),
     'timm, stages': lambda: timm.create_model('pvt_v2_b0', in_chans=4),
     'timm, one size': lambda: timm.create_model('beit_base_patch16_224', in_chans=4, depth=1),
     'torchvision': torchvision_4,

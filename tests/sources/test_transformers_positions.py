@@ -114,7 +114,13 @@ def test_log_tells_where_there_is_no_table(name, log):
     assert any('resamples no table of positions here' in line for line in log)
 
 
-def test_log_tells_it_for_timms_models_too(log):
-    vit = timm_vit('vit_small_patch14_reg4_dinov2', depth=1)
-    ViTFeatBackbone.from_module(vit, pos_interp='original')
-    assert any('resamples positions in one way only' in line for line in log)
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('vit_small_patch14_reg4_dinov2', 'resamples positions in one way only'),
+        ('vit_small_patch16_dinov3', 'resamples no table of positions here'),
+    ],
+)
+def test_log_tells_it_for_timms_models_too(name, reason, log):
+    ViTFeatBackbone.from_module(timm_vit(name, depth=1), pos_interp='original')
+    assert any(reason in line for line in log)
