@@ -88,6 +88,9 @@ def wrap_timm(vit: nn.Module) -> tuple[TimmModel, nn.Module] | None:
     """The adapter of an existing timm model, and that, made to take any size if it can.
 
     Of other models `None`.
+
+    Raises:
+        ValueError: If it tells neither its size nor its channels, not being built by name.
     """
     if not type(vit).__module__.startswith('timm.models.') or not hasattr(vit, 'feature_info'):
         return None
@@ -96,11 +99,15 @@ def wrap_timm(vit: nn.Module) -> tuple[TimmModel, nn.Module] | None:
         # what timm does itself for dynamic_img_size=True
         vit.dynamic_img_size, patch_embed.strict_img_size = True, False
         patch_embed.flatten, patch_embed.output_fmt = False, Format.NHWC
+    if TimmViT.suits(vit):
+        return TimmViT(), vit
+    if not hasattr(vit, 'pretrained_cfg'):
+        raise ValueError(
+            f'{type(vit).__name__} of timm does not tell its size: build it by timm.create_model'
+        )
     built = getattr(vit, '_model_args', {})  # what create_model was told
     size = built.get('img_size') or getattr(patch_embed, 'img_size', None) or native_size(vit)
     size = (size, size) if isinstance(size, int) else tuple(size)
-    if TimmViT.suits(vit):
-        return TimmViT(), vit
     return TimmModel(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0])), vit
 
 
