@@ -20,6 +20,10 @@ CONFIGS = {
     'dinov2_with_registers': (5, dict(_SMALL, patch_size=14, mlp_ratio=2)),
     'dinov3_vit': (5, dict(_WIDE, patch_size=16, num_register_tokens=4)),
     'siglip_vision_model': (0, dict(_WIDE, patch_size=16)),
+    'siglip2_vision_model': (
+        0,
+        dict({k: v for k, v in _WIDE.items() if k != 'image_size'}, patch_size=16, num_patches=196),
+    ),
     'clip_vision_model': (1, dict(_WIDE, patch_size=32)),
     'beit': (1, dict(_WIDE, patch_size=16, use_relative_position_bias=True)),
     'beit_shared': (
@@ -30,6 +34,19 @@ CONFIGS = {
             use_shared_relative_position_bias=True,
             use_absolute_position_embeddings=True,
             use_mean_pooling=False,
+        ),
+    ),
+    'vitdet': (
+        0,
+        dict(
+            _SMALL,
+            patch_size=16,
+            pretrain_image_size=160,
+            mlp_ratio=2,
+            window_size=5,
+            window_block_indices=[0],
+            residual_block_indices=[1],
+            use_relative_position_embeddings=True,
         ),
     ),
     'swin': (0, dict(embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=7)),
@@ -44,7 +61,12 @@ def config_of(name):
 def library_model(name, **options):
     """The library's own encoder, redrawn."""
     config = transformers.AutoConfig.for_model(**(config_of(name) | options))
-    vit = redraw(getattr(transformers, FAMILIES[config.model_type][1].model)(config)).eval()
+    return shown(getattr(transformers, FAMILIES[config.model_type][1].model)(config))
+
+
+def shown(vit):
+    """A model of the library, redrawn so that every part shows."""
+    vit = redraw(vit).eval()
     for weight_name, weight in vit.named_parameters():
         if 'position_embedding' in weight_name:  # redrawn too small to be seen
             weight.data = 20 * weight.data
@@ -58,6 +80,8 @@ def backbone(name, **options):
 def layers(vit, x):
     """The library's hidden states after each layer, prefix tokens first, and its last one."""
     options = dict(output_hidden_states=True)
+    if vit.config.model_type == 'siglip2_vision_model':
+        return _layers_of_patches(vit, x, options)
     if FAMILIES[vit.config.model_type][1].sized:
         options['interpolate_pos_encoding'] = True
     if vit.config.model_type == 'swin':
@@ -66,7 +90,20 @@ def layers(vit, x):
     else:
         out = vit(x, **options)
         states = out.hidden_states
+    if vit.config.model_type == 'vitdet':  # of maps
+        states = [state.flatten(2).transpose(1, 2) for state in states]
+        return [*states[1:], states[-1]]
     return [*states[1:], out.last_hidden_state]
+
+
+def _layers_of_patches(vit, x, options):
+    """Those of a library's model that is given patches, cut by the library's own function."""
+    side = vit.config.patch_size
+    cut = transformers.models.siglip2.image_processing_siglip2.convert_image_to_patches
+    patches = torch.stack([cut(image, side) for image in x])
+    shapes = torch.tensor([[size // side for size in x.shape[2:]]] * len(x))
+    out = vit(patches, torch.ones(patches.shape[:2], dtype=torch.long), shapes, **options)
+    return [*out.hidden_states[1:], out.last_hidden_state]
 
 
 def equal_weights(ours, vit):

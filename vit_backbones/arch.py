@@ -62,4 +62,11 @@ def _wrap(vit: nn.Module, source: str | Build, options: BuildOptions) -> tuple[S
         rebuild.insert(0, 'source')
     if rebuild:
         raise TypeError(f'an existing model is taken as it is, not with {", ".join(rebuild)}')
-    return wrap(vit)
+    source, vit = wrap(vit)
+    own = source.in_channels(vit)
+    if options.in_channels not in (None, own):
+        raise ValueError(
+            f'in_channels={options.in_channels}: the existing {type(vit).__name__} takes images of '
+            f'{own} channels; leave in_channels out'
+        )
+    return source, vit

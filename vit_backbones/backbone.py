@@ -17,6 +17,7 @@ from vit_backbones.arch import Build, choose_build
 from vit_backbones.arguments import (
     check_weights,
     choice,
+    image_channels,
     integer,
     pair,
     rate,
@@ -71,7 +72,7 @@ class ViTFeatBackbone(BaseModule):
         img_size: (H, W) for which the position table is built, the model's own by default; other
             sizes stay welcome, but for models that take one size only.
         patch_size: Another patch size than the model's; weights are resampled.
-        in_channels: Channels of the images.
+        in_channels: Channels of the images: 3, or those that an existing module takes.
         out_indices: Blocks whose output is wanted, 0-based: an int, a sequence (negatives count
             from the end, no duplicates), `'last4'`, or `'even4'` (`i * depth // 4 - 1`, i = 1..4).
         out_type: `'featmap'` (B, C, h, w); `'cls'`, alias `'cls_token'`, (B, C); `'raw'`
@@ -89,7 +90,9 @@ class ViTFeatBackbone(BaseModule):
         out_stride: Resample maps bilinearly to exactly ceil(H / s) x ceil(W / s) of the unpadded
             image.
         pos_interp: How positions are resampled to the image's grid: `'timm'` (bicubic, antialiased)
-            or `'original'` (as the weights' authors do), where a plain ViT has a learned table.
+            or `'original'` (as the weights' authors do), where a plain ViT has a learned table. For
+            models of transformers `'timm'` is that library's own way; a log line tells where the
+            two are one.
         drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0.
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
@@ -128,7 +131,7 @@ class ViTFeatBackbone(BaseModule):
         allow_partial: bool = False,
         img_size: int | Sequence[int] | None = None,
         patch_size: int | Sequence[int] | None = None,
-        in_channels: int = 3,
+        in_channels: int | None = None,
         out_indices: int | str | Sequence[int] = -1,
         out_type: str = 'featmap',
         with_cls_token: bool | None = None,
@@ -151,14 +154,15 @@ class ViTFeatBackbone(BaseModule):
         self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
         self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
         self.norm = respelled_norm(norm, final_norm)
-        self.in_channels = integer('in_channels', in_channels, 1)
         self.out_stride = None if out_stride is None else integer('out_stride', out_stride, 1)
         spelling = dict(qkv_bias=qkv_bias, patch_cfg=patch_cfg)
         spelling['layer_scale_init_value'] = layer_scale_init_value
         name, build = choose_build(model_name, source, arch, spelling)
-        sizes = pair('img_size', img_size), pair('patch_size', patch_size), self.in_channels
+        channels = image_channels(in_channels, shared)
+        sizes = pair('img_size', img_size), pair('patch_size', patch_size), channels
         dropped = rate('drop_path_rate', drop_path_rate)
         self.source, self.vit = build(BuildOptions(bool(pretrained), *sizes, dropped, pos_interp))
+        self.in_channels = channels or self.source.in_channels(self.vit)
         self.model_name = name or type(self.vit).__name__
         self._take(out_indices, out_type, pool, with_cls_token, frozen_stages)
         if with_cp:
@@ -177,8 +181,8 @@ class ViTFeatBackbone(BaseModule):
         is left unchanged, whatever is pruned or frozen here.
 
         Args:
-            vit: A model of timm, torchvision, transformers or Lightly (whose masked ViTs hold one
-                of the first two).
+            vit: A model of timm, torchvision, transformers (its encoders, its backbones, and whole
+                models that hold one) or Lightly (whose masked ViTs hold one of the first two).
             **options: Those of `ViTFeatBackbone` that neither rebuild the model nor load weights:
                 not `source`, `arch` with what goes with it, `pretrained`, `checkpoint`,
                 `init_cfg`, `img_size`, `patch_size` and `drop_path_rate`.
@@ -354,6 +358,7 @@ class ViTFeatBackbone(BaseModule):
         self.out_type = out_type
         self.pool = self._checked_pool(pool)
         self._prune()
+        self._record_grid()
 
     def _choose_cls_token(self, with_cls_token: bool | None) -> None:
         self._dropped_cls = with_cls_token is False and self.has_cls_token
@@ -389,7 +394,7 @@ class ViTFeatBackbone(BaseModule):
         return pool
 
     def _prune(self) -> None:
-        """Remove what no output needs, so that every parameter gets a gradient; record the grid."""
+        """Remove what no output needs, so that every parameter gets a gradient."""
         last = self.depth - 1
         normed = self.norm == 'all' or (self.norm == 'last' and last in self.out_indices)
         if normed and self.source.norm(self.vit) is None:
@@ -405,15 +410,21 @@ class ViTFeatBackbone(BaseModule):
                 f"norm='last' or 'none'"
             )
         self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
-        if self.source.position_name(self.vit) is None:
-            if self.pos_interp != 'timm':
-                print_log(
-                    f'{self.model_name} resamples no table of positions here: pos_interp='
-                    f'{self.pos_interp!r} changes nothing',
-                    logger='current',
-                )
-        else:
+
+    def _record_grid(self) -> None:
+        """Keep the grid of the position table; tell where `pos_interp` has no effect on it."""
+        reason = 'resamples no table of positions here'
+        if has_table := self.source.position_name(self.vit) is not None:
             self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
+            reason = 'resamples positions in one way only'
+        if self.pos_interp == 'timm':
+            return
+        ways = [self.source.interpolation(self.vit, way) for way in POSITION_INTERPOLATIONS]
+        if not has_table or ways[0] == ways[1]:
+            print_log(
+                f'{self.model_name} {reason}: pos_interp={self.pos_interp!r} changes nothing',
+                logger='current',
+            )
 
     def _normed(self, tokens: Tokens, index: int) -> Tokens:
         wanted = self.norm == 'all' or (self.norm == 'last' and index == self.depth - 1)

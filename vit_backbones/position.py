@@ -15,17 +15,19 @@ def resample_positions(
     new: Grid,
     *,
     num_prefix: int = 0,
+    mode: str = 'bicubic',
     antialias: bool = True,
     offset: float = 0.0,
     align_corners: bool = False,
 ) -> Tensor:
-    """Resample a learned position table from one patch grid to another, bicubically.
+    """Resample a learned position table from one patch grid to another.
 
     Args:
         table: (1, num_prefix + h*w, C); the prefix rows are kept as they are.
         old: (h, w) of the table.
         new: (h, w) wanted.
         num_prefix: Rows in front that belong to CLS and register tokens.
+        mode: `'bicubic'` or `'bilinear'`.
         antialias: Low-pass filter when shrinking, as timm does. Most authors' own code does not.
         offset: Added to the new grid before the scale is taken, as in DINO and DINOv2 (0.1 there).
         align_corners: Keep the corner positions where they are, as torchvision does.
@@ -48,10 +50,10 @@ def resample_positions(
     grid = grid.float().reshape(1, *old, -1).permute(0, 3, 1, 2)
     if offset:
         scale = tuple((n + offset) / o for n, o in zip(new, old, strict=True))
-        grid = F.interpolate(grid, scale_factor=scale, mode='bicubic', antialias=antialias)
+        grid = F.interpolate(grid, scale_factor=scale, mode=mode, antialias=antialias)
     else:
         grid = F.interpolate(
-            grid, size=new, mode='bicubic', antialias=antialias, align_corners=align_corners
+            grid, size=new, mode=mode, antialias=antialias, align_corners=align_corners
         )
     # (1, C, h, w) -> (1, h*w, C)
     grid = grid.permute(0, 2, 3, 1).reshape(1, math.prod(new), -1)

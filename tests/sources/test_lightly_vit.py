@@ -129,9 +129,15 @@ def test_a_file_of_lightlys_loads_into_timms_name(tmp_path):
     assert error(vit(x)[0], model.encode(x)) <= 1
 
 
-def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="unknown model_name 'vit_tinny_patch16_224'"):
-        ViTFeatBackbone('vit_tinny_patch16_224', source='lightly')
+@pytest.mark.parametrize(
+    ('name', 'close'),
+    [('vit_tinny_patch16_224', 'vit_tiny_patch16_224'), ('vit_b16', 'vit_b_16'), (16, 'vit_b_16')],
+)
+def test_unknown_names_are_refused_with_close_ones_of_both_libraries(name, close):
+    message = f'^unknown model_name {name!r} for source lightly, which takes.*closest: .*{close}'
+    with pytest.raises(ValueError, match=message) as caught:
+        ViTFeatBackbone(name, source='lightly')
+    assert '\n' not in str(caught.value)
 
 
 def test_blocks_of_lightlys_own_are_refused():

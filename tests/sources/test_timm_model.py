@@ -205,3 +205,8 @@ class TestFromModule:
     def test_unknown_module_is_refused_by_name(self):
         with pytest.raises(ValueError, match=r'no source knows torch.nn.modules.linear.Linear'):
             ViTFeatBackbone.from_module(torch.nn.Linear(2, 2))
+
+    def test_a_model_that_was_not_built_by_name_is_told_to_be(self):
+        swin = timm.models.SwinTransformer(depths=(1, 1), num_heads=(3, 6))
+        with pytest.raises(ValueError, match=r'^SwinTransformer of timm .* timm\.create_model$'):
+            ViTFeatBackbone.from_module(swin)

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
 from encoders import (
     CONFIGS,
     backbone,
@@ -67,13 +66,29 @@ def test_patch_size_and_channels_are_resampled_from_pretrained_weights(name, fol
     assert ours(images(64, 40, channels=1))[0].shape == (1, 32, 8, 5)
 
 
+def test_siglip2_keeps_the_patch_and_channels_of_its_pretrained_weights(folder):
+    path = folder(library_model('siglip2_vision_model'))
+    with pytest.raises(ValueError, match=r'^Siglip2VisionModel keeps the patch size and the chann'):
+        ViTFeatBackbone(path, source='transformers', pretrained=True, in_channels=1)
+
+
 def test_beit_keeps_the_patch_of_its_pretrained_weights(folder):
     path = folder(library_model('beit'))
     with pytest.raises(ValueError, match=r'BeitModel.*patch of 8.*relative positions'):
         ViTFeatBackbone(path, source='transformers', pretrained=True, patch_size=8)
 
 
-@pytest.mark.parametrize('name', ['vit', 'siglip_vision_model', 'dinov2_with_registers', 'deit'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'vit',
+        'siglip_vision_model',
+        'siglip2_vision_model',
+        'dinov2_with_registers',
+        'deit',
+        'vitdet',
+    ],
+)
 @torch.no_grad()
 def test_img_size_resamples_the_positions_for_good(name, folder):
     vit, x = library_model(name), images(250, 333)
@@ -96,20 +111,6 @@ def test_checkpoint_of_another_image_size_is_fitted(name, tmp_path):
     table = expected.source.table(expected.vit, ours.source.grid(ours.vit), 'timm')
     key = ours.source.position_name(ours.vit)
     torch.testing.assert_close(ours.vit.state_dict()[key].flatten(0, -2), table[0])
-
-
-def authors_table(table, grid):
-    """DINOv2's own resampling, from https://github.com/facebookresearch/dinov2."""
-    scale = tuple((side + 0.1) / 16 for side in grid)
-    maps = table[:, 1:].reshape(1, 16, 16, -1).permute(0, 3, 1, 2)
-    maps = F.interpolate(maps, scale_factor=scale, mode='bicubic')
-    return torch.cat([table[:, :1], maps.flatten(2).transpose(1, 2)], dim=1)
-
-
-def test_original_positions_of_dinov2_are_those_of_its_authors():
-    ours = ViTFeatBackbone.from_module(library_model('dinov2'), pos_interp='original')
-    expected = authors_table(ours.vit.embeddings.position_embeddings, (18, 24))
-    torch.testing.assert_close(ours.source.table(ours.vit, (18, 24), 'original'), expected)
 
 
 @torch.no_grad()
@@ -188,7 +189,8 @@ HUB = 'nobody/no-such-vit'
         (dict(model_type='bert'), {}, ValueError, "model type 'bert'.*knows vit, deit"),
         ('vit', dict(drop_path_rate=0.1), ValueError, 'drop_path_rate=0.1.*no stochastic depth'),
         ('clip', dict(patch_size=(16, 8)), ValueError, r'square patches.*\(16, 8\)'),
-        ('vit', dict(with_cls_token=False), ValueError, 'with_cls_token=False'),
+        ('beit', dict(with_cls_token=False), ValueError, 'with_cls_token=False: BeitModel cannot'),
+        ('siglip', dict(with_cls_token=True), ValueError, 'has no CLS token'),
     ],
 )
 def test_refusals_are_of_one_line(no_network, name, options, kind, message):

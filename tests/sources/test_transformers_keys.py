@@ -39,9 +39,11 @@ OLD_KEYS = {
     'dinov2_with_registers': ('dinov2_with_registers.', _DINOV2),
     'dinov3_vit': ('', {'model.layer.': 'layer.'}),
     'siglip_vision_model': ('vision_model.', {}),
+    'siglip2_vision_model': ('vision_model.', {}),
     'clip_vision_model': ('vision_model.', {}),
     'beit': ('beit.', _BEIT),
     'beit_shared': ('beit.', _BEIT),
+    'vitdet': ('vitdet.', {}),
     'swin': ('swin.', _SWIN),
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from encoders import CONFIGS, backbone, config_of, layers, library_model, transformers
+from encoders import CONFIGS, backbone, config_of, layers, library_model
 from redraw import error, images, pad
 
 from vit_backbones import ViTFeatBackbone
@@ -140,9 +140,3 @@ def test_from_module_leaves_the_model_as_it_was():
     ViTFeatBackbone.from_module(vit, out_indices=0, frozen_stages=0)
     assert set(vit.state_dict()) == before
     assert all(p.requires_grad for p in vit.parameters())
-
-
-def test_from_module_names_the_encoders_for_a_model_with_a_head():
-    config = transformers.AutoConfig.for_model(**config_of('vit'))
-    with pytest.raises(ValueError, match=r'ViTForImageClassification.*ViTModel.*base_model'):
-        ViTFeatBackbone.from_module(transformers.ViTForImageClassification(config))

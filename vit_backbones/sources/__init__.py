@@ -19,7 +19,8 @@ SOURCES: dict[str, Callable[..., tuple[Source, nn.Module]]] = {
     'sapiens': build_sapiens,
     'transformers': build_transformers,
 }
-_WRAPPERS: tuple[Callable[[nn.Module], Source | None], ...] = (
+_WRAPPERS: tuple[Callable[[nn.Module], tuple[Source, nn.Module] | None], ...] = (
+    wrap_lightly,
     wrap_timm,
     wrap_torchvision,
     wrap_transformers,
@@ -29,7 +30,7 @@ __all__ = ['SOURCES', 'Source', 'wrap']
 
 
 def wrap(vit: nn.Module) -> tuple[Source, nn.Module]:
-    """The adapter of an existing model, and a copy of the model that shares its weights.
+    """The adapter of an existing model, and a copy of the ViT in it that shares its weights.
 
     The copy may be pruned and frozen; the model given is left as it is.
 
@@ -37,12 +38,10 @@ def wrap(vit: nn.Module) -> tuple[Source, nn.Module]:
         ValueError: If no adapter knows the model.
     """
     shared = twin(vit, parameter=lambda weight: weight, buffer=Tensor.clone)
-    if (found := wrap_lightly(shared)) is not None:
-        return found
     for wrapper in _WRAPPERS:
-        if (source := wrapper(shared)) is not None:
-            return source, shared
+        if (found := wrapper(shared)) is not None:
+            return found
     raise ValueError(
         f'no source knows {type(vit).__module__}.{type(vit).__name__}; those of '
-        'timm, torchvision and lightly can be wrapped'
+        'timm, torchvision, transformers and lightly can be wrapped'
     )

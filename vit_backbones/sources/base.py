@@ -16,7 +16,7 @@ class BuildOptions(NamedTuple):
         pretrained: Load the source's own published weights.
         img_size: (H, W) to build for, `None` for the model's own.
         patch_size: (vertical, horizontal), `None` for the model's own.
-        in_channels: Channels of the images.
+        in_channels: Channels of the images; `None` for those of a model that exists already.
         drop_path_rate: Stochastic depth of the last block.
         pos_interp: `'timm'` or `'original'`.
     """
@@ -24,7 +24,7 @@ class BuildOptions(NamedTuple):
     pretrained: bool = False
     img_size: Grid | None = None
     patch_size: Grid | None = None
-    in_channels: int = 3
+    in_channels: int | None = 3
     drop_path_rate: float = 0.0
     pos_interp: str = 'timm'
 
@@ -112,6 +112,10 @@ class Source(ABC):
     def fixed_size(self, vit: nn.Module) -> Grid | None:
         """(H, W) of the only images the model takes; `None` where any size is welcome."""
         return None
+
+    def in_channels(self, vit: nn.Module) -> int:
+        """Channels of the images; here those of the first convolution, which makes the patches."""
+        return next(m.in_channels for m in vit.modules() if isinstance(m, nn.Conv2d))
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
         """CLS, distillation and register tokens in front of the patches."""

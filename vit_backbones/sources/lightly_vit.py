@@ -6,13 +6,15 @@ own, which `pos_interp='original'` follows. Lightly itself is needed for none of
 Source: https://github.com/lightly-ai/lightly (MIT).
 """
 
+import difflib
 import sys
 
+import timm
 import torchvision
 from torch import nn
 
 from vit_backbones.sources.base import BuildOptions, Source
-from vit_backbones.sources.timm_build import build_timm, wrap_timm
+from vit_backbones.sources.timm_build import build_timm, close_names, wrap_timm
 from vit_backbones.sources.timm_vit import TimmViT
 from vit_backbones.sources.torchvision_vit import (
     TorchvisionViT,
@@ -34,11 +36,20 @@ def build_lightly(
         **more: Those of `build_timm` alone.
 
     Raises:
-        ValueError: As the sources of torchvision and timm do.
+        ValueError: For a name that neither knows; else as their sources do.
         RuntimeError: If the pretrained weights cannot be had.
     """
-    named = model_name in torchvision.models.list_models(include='vit_*')
-    source, vit = (build_torchvision if named else build_timm)(model_name, options, **more)
+    names = torchvision.models.list_models(include='vit_*')
+    if model_name in names:
+        source, vit = build_torchvision(model_name, options, **more)
+    elif ':' in str(model_name) or timm.is_model(str(model_name).split('.')[0]):
+        source, vit = build_timm(model_name, options, **more)
+    else:
+        close = difflib.get_close_matches(str(model_name), names, n=2, cutoff=0)
+        raise ValueError(
+            f'unknown model_name {model_name!r} for source lightly, which takes the names of ViTs '
+            f'of torchvision and timm; closest: {", ".join((*close, *close_names(model_name)))}'
+        )
     return _with_lightlys_positions(source, antialias=True), vit
 
 
@@ -48,14 +59,16 @@ def wrap_lightly(model: nn.Module) -> tuple[Source, nn.Module] | None:
     if modules is None:  # who has made such a model has imported it
         return None
     if isinstance(model, modules.MAEBackbone):
-        return _with_lightlys_positions(wrap_torchvision(model), antialias=False), model
+        source, vit = wrap_torchvision(model)
+        return _with_lightlys_positions(source, antialias=False), vit
     masked = modules.MaskedVisionTransformerTIMM, modules.MaskedVisionTransformerTorchvision
     if not isinstance(model, masked):
         return None
-    source = wrap_torchvision(model.vit) or wrap_timm(model.vit)
-    if source is None:
+    found = wrap_torchvision(model.vit) or wrap_timm(model.vit)
+    if found is None:
         return None
-    return _with_lightlys_positions(source, antialias=model.antialias), model.vit
+    source, vit = found
+    return _with_lightlys_positions(source, antialias=model.antialias), vit
 
 
 def _with_lightlys_positions(source: Source, *, antialias: bool) -> Source:

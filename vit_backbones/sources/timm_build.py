@@ -84,8 +84,14 @@ def _fit(
     raise ValueError(f'it is of fixed size {rows}x{columns}, got img_size={img_size} ({reason})')
 
 
-def wrap_timm(vit: nn.Module) -> TimmModel | None:
-    """The adapter of an existing timm model, made to take any size if it can; else `None`."""
+def wrap_timm(vit: nn.Module) -> tuple[TimmModel, nn.Module] | None:
+    """The adapter of an existing timm model, and that, made to take any size if it can.
+
+    Of other models `None`.
+
+    Raises:
+        ValueError: If it tells neither its size nor its channels, not being built by name.
+    """
     if not type(vit).__module__.startswith('timm.models.') or not hasattr(vit, 'feature_info'):
         return None
     patch_embed = getattr(vit, 'patch_embed', None)
@@ -93,12 +99,23 @@ def wrap_timm(vit: nn.Module) -> TimmModel | None:
         # what timm does itself for dynamic_img_size=True
         vit.dynamic_img_size, patch_embed.strict_img_size = True, False
         patch_embed.flatten, patch_embed.output_fmt = False, Format.NHWC
+    if TimmViT.suits(vit):
+        return TimmViT(), vit
+    if not hasattr(vit, 'pretrained_cfg'):
+        raise ValueError(
+            f'{type(vit).__name__} of timm does not tell its size: build it by timm.create_model'
+        )
     built = getattr(vit, '_model_args', {})  # what create_model was told
     size = built.get('img_size') or getattr(patch_embed, 'img_size', None) or native_size(vit)
     size = (size, size) if isinstance(size, int) else tuple(size)
-    if TimmViT.suits(vit):
-        return TimmViT()
-    return TimmModel(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0]))
+    return TimmModel(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0])), vit
+
+
+def close_names(model_name: str) -> list[str]:
+    """Up to three of timm's architectures that are spelled alike, of the same family if any is."""
+    architecture, names = str(model_name).split('.')[0], timm.list_models()
+    family = [name for name in names if name.split('_')[0] == architecture.split('_')[0]]
+    return difflib.get_close_matches(architecture, family or names, n=3, cutoff=0.4)
 
 
 def _create(
@@ -139,10 +156,7 @@ def _check_name(model_name: str) -> None:
             tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
             raise ValueError(f'{first_line(error)} Those with weights: {tags}') from error
         return
-    names = timm.list_models()
-    family = [name for name in names if name.split('_')[0] == architecture.split('_')[0]]
-    close = difflib.get_close_matches(architecture, family or names, n=3, cutoff=0.4)
     raise ValueError(
         f'unknown model_name {model_name!r} for source timm; '
-        f'closest: {", ".join(close) or "none"}. timm.list_models() names all'
+        f'closest: {", ".join(close_names(model_name)) or "none"}. timm.list_models() names all'
     )

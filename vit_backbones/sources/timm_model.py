@@ -144,6 +144,10 @@ class TimmModel(Source):
         """(H, W) of what the model itself is given for images of a size."""
         return self._canvas or self.padded(vit, size)
 
+    def in_channels(self, vit: nn.Module) -> int:
+        """See `Source.in_channels`."""
+        return self._in_channels
+
     def num_prefix_tokens(self, vit: nn.Module) -> int:
         """See `Source.num_prefix_tokens`; those that timm gives beside the maps."""
         given = 'return_prefix_tokens' in inspect.signature(vit.forward_intermediates).parameters

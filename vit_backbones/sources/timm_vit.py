@@ -80,6 +80,10 @@ class TimmViT(TimmModel):
         """See `Source.grid`."""
         return vit.patch_embed.grid_size
 
+    def in_channels(self, vit: nn.Module) -> int:
+        """See `Source.in_channels`."""
+        return vit.patch_embed.proj.in_channels
+
     def num_prefix_tokens(self, vit: nn.Module) -> int:
         """See `Source.num_prefix_tokens`."""
         return vit.num_prefix_tokens

@@ -59,7 +59,7 @@ def build_torchvision(model_name: str, options: BuildOptions) -> tuple[Source, n
             f'no pretrained weights for {model_name!r}: {error}. Give a local file with '
             f'checkpoint=..., or pretrained=False for random weights'
         ) from None
-    source = wrap_torchvision(vit)
+    source, _ = wrap_torchvision(vit)
     patch = options.patch_size or (vit.patch_size, vit.patch_size)
     _rebuild_patches(vit, patch, options.in_channels)
     size = options.img_size or source.native_size(vit)
@@ -67,14 +67,14 @@ def build_torchvision(model_name: str, options: BuildOptions) -> tuple[Source, n
     return source, vit
 
 
-def wrap_torchvision(vit: nn.Module) -> 'TorchvisionViT | None':
-    """The adapter of an existing ViT of torchvision; of other models `None`."""
+def wrap_torchvision(vit: nn.Module) -> 'tuple[TorchvisionViT, nn.Module] | None':
+    """The adapter of an existing ViT of torchvision, and that; of other models `None`."""
     if not isinstance(vit, VisionTransformer):
         return None
     if not hasattr(vit, 'grid_size'):  # else it comes from a backbone
         side = vit.image_size // vit.patch_size
         vit.grid_size, vit.grad_checkpointing = (side, side), False
-    return TorchvisionViT()
+    return TorchvisionViT(), vit
 
 
 class TorchvisionViT(Source):

@@ -23,14 +23,14 @@ from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.sources.timm_model import first_line
 from vit_backbones.sources.transformers_families import FAMILIES
-from vit_backbones.sources.transformers_vit import TransformersViT, two
+from vit_backbones.sources.transformers_vit import Family, TransformersViT, two
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     Named = str | Path | Mapping[str, object] | PreTrainedConfig
 
-_PARENTS = ('clip', 'siglip')  # whose config holds that of a vision encoder
+_PARENTS = ('clip', 'siglip', 'siglip2')  # whose config holds that of a vision encoder
 
 
 def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Source, nn.Module]:
@@ -67,23 +67,42 @@ def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Sour
     return source, vit
 
 
-def wrap_transformers(vit: nn.Module) -> TransformersViT | None:
-    """The adapter of an existing encoder of transformers; of other models `None`.
+def wrap_transformers(model: nn.Module) -> tuple[TransformersViT, nn.Module] | None:
+    """The adapter of the encoder in an existing model of transformers, and that encoder.
+
+    The model may be the encoder itself, one of the library's backbones (whose own norms of stages
+    are left out), or a whole model with heads and a text encoder. Of other models `None`.
 
     Raises:
-        ValueError: For a model of transformers that is no bare encoder.
+        ValueError: For a model of transformers that does not hold exactly one known encoder.
     """
-    if not any(kind.__module__.startswith('transformers.') for kind in type(vit).__mro__):
+    if not any(kind.__module__.startswith('transformers.') for kind in type(model).__mro__):
         return None
-    transformers = _library()
-    for adapter, family in FAMILIES.values():
-        if isinstance(vit, getattr(transformers, family.model)):
-            return adapter(family, vit)
+    found = {name: vit for name, vit in model.named_modules() if _family_of(vit) is not None}
+    if len(found) == 1:
+        (vit,) = found.values()
+        adapter, family = _family_of(vit)
+        return adapter(family, vit), vit
+    if found:
+        raise ValueError(
+            f'{type(model).__name__} of transformers holds {len(found)} encoders: give one of '
+            f'.{", .".join(found)}'
+        )
     encoders = ', '.join(family.model for _, family in FAMILIES.values())
     raise ValueError(
-        f'{type(vit).__name__} of transformers is none of {encoders}; a model with a head holds '
-        f'one of them as .base_model or .vision_model'
+        f'{type(model).__name__} of transformers is none of {encoders}, nor does it hold one of '
+        f"them; source='timm' may have such a ViT"
     )
+
+
+def _family_of(vit: nn.Module) -> tuple[type[TransformersViT], Family] | None:
+    """What an encoder of transformers is of; of other modules `None`."""
+    transformers = _library()
+    for adapter, family in FAMILIES.values():
+        kinds = tuple(getattr(transformers, name) for name in (family.model, *family.alike))
+        if isinstance(vit, kinds):
+            return adapter, family
+    return None
 
 
 def _library() -> ModuleType:
@@ -212,6 +231,11 @@ def _transfer(
     """Weights of a model for one with another patch or number of channels."""
     old, new = adapt(weights), adapt(vit)
     tensors, target, name = weights.state_dict(), vit.state_dict(), old.patch_embed_name()
+    if name is None:
+        raise ValueError(
+            f'{type(vit).__name__} keeps the patch size and the channels of its pretrained weights'
+            f': leave patch_size and in_channels out'
+        )
     kernel = adapt_input_conv(target[name].shape[1], tensors[name])
     tensors[name] = resample_patch_embed(kernel, list(target[name].shape[-2:]))
     if (table := old.position_name(weights)) is not None:

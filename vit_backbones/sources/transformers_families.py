@@ -6,6 +6,7 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from vit_backbones.sources.transformers_siglip2 import Siglip2
 from vit_backbones.sources.transformers_swin import Swin
 from vit_backbones.sources.transformers_vit import (
     Beit,
@@ -14,6 +15,7 @@ from vit_backbones.sources.transformers_vit import (
     Family,
     TransformersViT,
 )
+from vit_backbones.sources.transformers_vitdet import VitDet
 
 # What the published weights expect of images on 0-255, as their preprocessor_config.json says
 _HALF = {'mean': (127.5,) * 3, 'std': (127.5,) * 3}
@@ -28,17 +30,37 @@ _CLIP_LIKE = {
     'layers': 'encoder.layers',
     'patches': 'embeddings.patch_embedding',
     'positions': 'embeddings.position_embedding.weight',
+    'cls_token': 'class_embedding',
     'sized': True,
 }
-# By the `model_type` of the config
+# By the `model_type` of the config. Where weights are resampled in another way by those who made
+# them than by the library, that is told as `original`:
+# - DINOv2 adds 0.1 to the grid before taking the scale (github.com/facebookresearch/dinov2);
+# - SigLIP draws straight lines between the positions, corners on corners
+#   (github.com/google-research/big_vision, models/vit.py, resample_posemb).
+# DeiT, ViTDet, DINOv2 with registers and SigLIP 2 agree with the library. CLIP's authors have one
+# size only. `vit` holds weights of several authors, and its config does not tell whose.
 FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
     {
         'vit': (TransformersViT, Family('ViTModel', **_PLAIN, **_HALF)),
         'deit': (TransformersViT, Family('DeiTModel', **_PLAIN, **_IMAGENET, class_tokens=2)),
-        'dinov2': (TransformersViT, Family('Dinov2Model', **_DINOV2)),
+        'dinov2': (
+            TransformersViT,
+            Family(
+                'Dinov2Model',
+                **_DINOV2,
+                original={'antialias': False, 'offset': 0.1},
+                alike=('Dinov2Backbone',),
+            ),
+        ),
         'dinov2_with_registers': (
             TransformersViT,
-            Family('Dinov2WithRegistersModel', **_DINOV2, antialias=True),
+            Family(
+                'Dinov2WithRegistersModel',
+                **_DINOV2,
+                resampling={'antialias': True},
+                alike=('Dinov2WithRegistersBackbone',),
+            ),
         ),
         'dinov3_vit': (
             Dinov3,
@@ -49,12 +71,29 @@ FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
                 **_IMAGENET,
                 patches='embeddings.patch_embeddings',
                 positions=None,
+                alike=('DINOv3ViTBackbone',),
             ),
         ),
         'siglip_vision_model': (
             TransformersViT,
             Family(
-                'SiglipVisionModel', **_CLIP_LIKE, **_HALF, norm='post_layernorm', class_tokens=0
+                'SiglipVisionModel',
+                **_CLIP_LIKE,
+                **_HALF,
+                norm='post_layernorm',
+                class_tokens=0,
+                original={'mode': 'bilinear', 'antialias': False, 'align_corners': True},
+            ),
+        ),
+        'siglip2_vision_model': (
+            Siglip2,
+            Family(
+                'Siglip2VisionModel',
+                **_CLIP_LIKE,
+                **_HALF,
+                norm='post_layernorm',
+                class_tokens=0,
+                resampling={'mode': 'bilinear', 'antialias': True},
             ),
         ),
         'clip_vision_model': (
@@ -62,6 +101,19 @@ FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
             Family('CLIPVisionModel', **_CLIP_LIKE, **_CLIP, norm=None),
         ),
         'beit': (Beit, Family('BeitModel', layers='layers', norm='layernorm', **_HALF)),
+        'vitdet': (
+            VitDet,
+            Family(
+                'VitDetModel',
+                layers='encoder.layer',
+                norm=None,
+                **_IMAGENET,
+                patches='embeddings.projection',
+                class_tokens=0,
+                image_size='pretrain_image_size',
+                alike=('VitDetBackbone',),
+            ),
+        ),
         'swin': (
             Swin,
             Family(

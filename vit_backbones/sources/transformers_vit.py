@@ -6,14 +6,17 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 import copy
 import math
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vit_backbones.position import Grid, resample_positions
-from vit_backbones.sources.base import Source
+from vit_backbones.sources.base import Source, needs_cls_token
 from vit_backbones.tokens import Tokens
 
 _AFTER_THE_LAYERS = ('layernorm', 'norm', 'post_layernorm', 'pooler', 'head')
@@ -31,8 +34,12 @@ class Family(NamedTuple):
         patches: Path of the patch embedding's convolution.
         positions: State-dict key of the learned position table.
         class_tokens: CLS and distillation tokens; each has a row of that table.
+        cls_token: Name of the CLS token in the embeddings.
+        image_size: Name in the config of the images' size for which that table is made.
         sized: Whether the embeddings must be told that images are of another size than built for.
-        antialias: Whether the library filters that table when shrinking it.
+        resampling: Keyword arguments of `resample_positions` with which the library resamples it.
+        original: Those of the weights' authors, where they differ.
+        alike: Other classes of the library with the same parts under the same names.
     """
 
     model: str
@@ -43,8 +50,12 @@ class Family(NamedTuple):
     patches: str = 'embeddings.patch_embeddings.projection'
     positions: str | None = 'embeddings.position_embeddings'
     class_tokens: int = 1
+    cls_token: str = 'cls_token'
+    image_size: str = 'image_size'
     sized: bool = False
-    antialias: bool = False
+    resampling: Mapping[str, object] = MappingProxyType({'antialias': False})
+    original: Mapping[str, object] | None = None
+    alike: tuple[str, ...] = ()
 
 
 class TransformersViT(Source):
@@ -60,7 +71,7 @@ class TransformersViT(Source):
     """
 
     def __init__(self, family: Family, vit: nn.Module) -> None:
-        self._family, self._native = family, two(vit.config.image_size)
+        self._family, self._native = family, two(getattr(vit.config, family.image_size))
         self._positions = family.positions if family.positions in vit.state_dict() else None
         self._recompute = False
 
@@ -127,15 +138,32 @@ class TransformersViT(Source):
         # as (1, N, C), or (N, C) where the library keeps it as an nn.Embedding
         table = self.table(vit, grid, pos_interp).detach()
         weight.data = table.reshape(*weight.shape[:-2], -1, weight.shape[-1])
-        vit.config.image_size = (grid[0] * patch[0], grid[1] * patch[1])
+        size = (grid[0] * patch[0], grid[1] * patch[1])
+        setattr(vit.config, self._family.image_size, size)
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
         """See `Source.num_prefix_tokens`."""
-        return self._family.class_tokens + getattr(vit.config, 'num_register_tokens', 0)
+        return self._num_class_tokens(vit) + getattr(vit.config, 'num_register_tokens', 0)
 
     def has_cls_token(self, vit: nn.Module) -> bool:
         """See `Source.has_cls_token`."""
-        return self._family.class_tokens > 0
+        return self._family.class_tokens > 0 and not self._dropped_cls(vit)
+
+    def drop_cls_token(self, vit: nn.Module) -> None:
+        """See `Source.drop_cls_token`.
+
+        The library's embeddings always begin with the token: zeros take its place, in a buffer that
+        no state dict holds, and what they give is cut off in front of the layers.
+        """
+        if not self.has_cls_token(vit):
+            return
+        name = self._family.cls_token
+        zeros = torch.zeros_like(vit.embeddings.get_parameter(name), requires_grad=False)
+        delattr(vit.embeddings, name)
+        vit.embeddings.register_buffer(name, zeros, persistent=False)
+        if self._positions is not None:
+            table = vit.get_parameter(self._positions)  # (1, N, C) or (N, C)
+            table.data = table.detach()[..., 1:, :].clone()
 
     def norm(self, vit: nn.Module) -> nn.Module | None:
         """See `Source.norm`."""
@@ -148,21 +176,18 @@ class TransformersViT(Source):
 
     def grid(self, vit: nn.Module) -> Grid:
         """See `Source.grid`."""
-        (rows, columns), (ph, pw) = two(vit.config.image_size), two(vit.config.patch_size)
+        rows, columns = two(getattr(vit.config, self._family.image_size))
+        ph, pw = two(vit.config.patch_size)
         return rows // ph, columns // pw
 
     def num_position_prefix(self, vit: nn.Module) -> int:
         """See `Source.num_position_prefix`."""
-        return self._family.class_tokens
+        return self._num_class_tokens(vit)
 
     def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
-        """See `Source.interpolation`: the library's own, bicubic, for either `pos_interp`.
-
-        Except for DINOv2 without registers and `'original'`: its authors add 0.1 to the grid before
-        taking the scale (https://github.com/facebookresearch/dinov2, Apache-2.0).
-        """
-        authors = pos_interp == 'original' and self._family.model == 'Dinov2Model'
-        return {'antialias': self._family.antialias, 'offset': 0.1 if authors else 0.0}
+        """See `Source.interpolation`: the library's own for `'timm'`; see the table of families."""
+        original = self._family.original if pos_interp == 'original' else None
+        return dict(original or self._family.resampling)
 
     def table(self, vit: nn.Module, grid: Grid, pos_interp: str) -> Tensor:
         """See `Source.table`."""
@@ -188,20 +213,28 @@ class TransformersViT(Source):
     def _layers(self, vit: nn.Module) -> nn.ModuleList:
         return vit.get_submodule(self._family.layers)
 
+    def _dropped_cls(self, vit: nn.Module) -> bool:
+        return self._family.cls_token in dict(vit.embeddings.named_buffers(recurse=False))
+
+    def _num_class_tokens(self, vit: nn.Module) -> int:
+        return self._family.class_tokens - self._dropped_cls(vit)
+
     def _grid(self, vit: nn.Module, images: Tensor) -> Grid:
         ph, pw = two(vit.config.patch_size)
         return images.shape[-2] // ph, images.shape[-1] // pw
 
     def _embed(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
         """(B, C, H, W) to (B, P + h*w, C) with positions, by the library's own module."""
-        embeddings = vit.embeddings
+        embeddings, dropped = vit.embeddings, int(self._dropped_cls(vit))
         if self._positions is not None:
             table = self.table(vit, self._grid(vit, images), pos_interp)
+            table = F.pad(table, (0, 0, dropped, 0))
             # of a shallow copy; the library takes every table for a square
             embeddings = copy.copy(embeddings)
             embeddings.interpolate_pos_encoding = lambda *_: table
         sized = {'interpolate_pos_encoding': True} if self._family.sized else {}
-        return embeddings(images, **sized)
+        x = embeddings(images, **sized)
+        return x[:, dropped:] if dropped else x  # Swin's is a pair
 
     def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
         """What the layers get beside the tokens."""
@@ -229,6 +262,10 @@ class Dinov3(TransformersViT):
 
 class Beit(TransformersViT):
     """Adapter of BEiT; the library resamples its relative positions to each image's grid."""
+
+    def drop_cls_token(self, vit: nn.Module) -> None:
+        """See `Source.drop_cls_token`: its relative positions count the token."""
+        raise ValueError(needs_cls_token(vit))
 
     def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
         shared = vit.shared_position_bias
