@@ -451,6 +451,7 @@ class ViTFeatBackbone(BaseModule):
             return None
         return PositionTable(
             name=name,
+            shape=tuple(self.vit.get_parameter(name).shape),
             grid=self.source.grid(self.vit),
             num_prefix=self.source.num_position_prefix(self.vit),
             dropped_cls=self._dropped_cls,

@@ -18,24 +18,31 @@ def resample_positions(
     antialias: bool = True,
     offset: float = 0.0,
     align_corners: bool = False,
+    mode: str = 'bicubic',
 ) -> Tensor:
-    """Resample a learned position table from one patch grid to another, bicubically.
+    """Resample a learned position table from one patch grid to another.
 
     Args:
-        table: (1, num_prefix + h*w, C); the prefix rows are kept as they are.
+        table: (1, num_prefix + h*w, C), the prefix rows are kept as they are; or (1, h, w, C).
         old: (h, w) of the table.
         new: (h, w) wanted.
         num_prefix: Rows in front that belong to CLS and register tokens.
         antialias: Low-pass filter when shrinking, as timm does. Most authors' own code does not.
         offset: Added to the new grid before the scale is taken, as in DINO and DINOv2 (0.1 there).
         align_corners: Keep the corner positions where they are, as torchvision does.
+        mode: `'bicubic'` or `'bilinear'`.
 
     Returns:
-        (1, num_prefix + new_h*new_w, C) in the table's dtype; the table itself for equal grids.
+        (1, num_prefix + new_h*new_w, C) or (1, new_h, new_w, C) in the table's dtype; the table
+        itself for equal grids.
 
     Raises:
         ValueError: If the table does not hold `num_prefix + h*w` rows.
     """
+    if table.ndim == 4:
+        options = dict(antialias=antialias, offset=offset, align_corners=align_corners, mode=mode)
+        flat = resample_positions(table.flatten(1, 2), old, new, **options)
+        return flat.unflatten(1, new)  # (1, h*w, C) -> (1, h, w, C)
     if table.shape[1] != num_prefix + math.prod(old):
         raise ValueError(
             f'a position table of {table.shape[1]} rows does not hold {num_prefix} prefix rows and '
@@ -48,14 +55,30 @@ def resample_positions(
     grid = grid.float().reshape(1, *old, -1).permute(0, 3, 1, 2)
     if offset:
         scale = tuple((n + offset) / o for n, o in zip(new, old, strict=True))
-        grid = F.interpolate(grid, scale_factor=scale, mode='bicubic', antialias=antialias)
+        grid = F.interpolate(grid, scale_factor=scale, mode=mode, antialias=antialias)
     else:
         grid = F.interpolate(
-            grid, size=new, mode='bicubic', antialias=antialias, align_corners=align_corners
+            grid, size=new, mode=mode, antialias=antialias, align_corners=align_corners
         )
     # (1, C, h, w) -> (1, h*w, C)
     grid = grid.permute(0, 2, 3, 1).reshape(1, math.prod(new), -1)
     return torch.cat([prefix, grid.to(table.dtype)], dim=1)
+
+
+def resample_relative(table: Tensor, num_rows: int) -> Tensor:
+    """Resample one axis of decomposed relative positions, linearly as ViTDet does.
+
+    Args:
+        table: (2*n - 1, d), one row for each distance along the axis.
+        num_rows: Rows wanted.
+
+    Returns:
+        (num_rows, d) in the table's dtype; the table itself where it has as many.
+    """
+    if len(table) == num_rows:
+        return table
+    resized = F.interpolate(table.float().T[None], size=num_rows, mode='linear')  # (1, d, rows)
+    return resized[0].T.to(table.dtype)
 
 
 def resample_map(maps: Tensor, size: Grid, step: tuple[float, float]) -> Tensor:

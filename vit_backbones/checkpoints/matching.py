@@ -32,7 +32,7 @@ class Report:
 
     Attributes:
         matched: Tensors of the model found in the file, fitted to the model's shapes.
-        resized: Names among them whose shape was changed.
+        resized: Names among them that were resampled to more or fewer values.
         missing: Names of the model that the file lacks or holds in another shape.
         leftover: Names of the file that fit nowhere: neither in the model, or there with another
             shape, nor known heads or pruned parts.
@@ -83,7 +83,8 @@ class PositionTable:
 
     Attributes:
         name: Key in the state dict.
-        grid: (h, w) of the model's table.
+        shape: Shape of the model's table.
+        grid: (h, w) of it.
         num_prefix: Rows in front of the grid.
         dropped_cls: Whether the model runs without the CLS token that its weights may have.
         native_size: (H, W) in pixels for which the architecture's published weights are made.
@@ -91,11 +92,12 @@ class PositionTable:
     """
 
     name: str
+    shape: tuple[int, ...]
     grid: Grid
     num_prefix: int
     dropped_cls: bool
     native_size: Grid
-    interpolation: dict[str, object]
+    interpolation: Mapping[str, object]
 
     def fit(self, table: Tensor, recorded: Tensor | None, patch_size: Grid) -> Tensor:
         """Drop a CLS row that the model has not, and resample to the model's grid.
@@ -103,8 +105,12 @@ class PositionTable:
         The grid of `table` is the one recorded with it; failing that the native one, failing that
         a square, as every published table is. One that fits none of them comes back unchanged.
         """
-        if table.ndim == 2:  # a table kept as an nn.Embedding
-            return self.fit(table[None], recorded, patch_size)[0]
+        fitted = self._resampled(table.reshape(1, -1, table.shape[-1]), recorded, patch_size)
+        same = fitted.numel() == math.prod(self.shape) and fitted.shape[-1] == self.shape[-1]
+        # (1, n, C), but (n, C) in an nn.Embedding and (1, h, w, C) in SAM
+        return fitted.reshape(self.shape) if same else table
+
+    def _resampled(self, table: Tensor, recorded: Tensor | None, patch_size: Grid) -> Tensor:
         (rows, columns), (ph, pw) = self.native_size, patch_size
         grids = [(rows // ph, columns // pw)]
         if recorded is not None:
@@ -152,6 +158,7 @@ def match(
     own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     own.pop(GRID_KEY, None)
     pruned = set(built) - set(model)
+    sizes = {name: tensor.numel() for name, tensor in own.items()}
     own = convert({name: tensor for name, tensor in own.items() if name not in pruned})
     embed = own.get(patch_embed)
     file_patch = (1, 1) if embed is None or embed.ndim != 4 else tuple(embed.shape[-2:])
@@ -171,7 +178,7 @@ def match(
             misfits.append(f'{name} {tuple(tensor.shape)} for {tuple(target.shape)}')
             continue
         report.matched[name] = fitted
-        if fitted.shape != tensor.shape:
+        if fitted.numel() != sizes.get(name, tensor.numel()):
             report.resized.append(name)
     unknown = [n for n in own if n not in pruned and not KNOWN_HEADS.match(n)]
     report.leftover = misfits + unknown

@@ -1,6 +1,7 @@
 """What an adapter of a model library has to know."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -165,7 +166,7 @@ class Source(ABC):
         """Rows of that table that belong to prefix tokens."""
         return 0
 
-    def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
+    def interpolation(self, vit: nn.Module, pos_interp: str) -> Mapping[str, object]:
         """Keyword arguments of `resample_positions` for `'timm'` or `'original'`."""
         return {}
 

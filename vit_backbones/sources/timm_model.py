@@ -12,14 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_backbones.position import Grid
+from vit_backbones.checkpoints.dialects import OWN, to_timm
+from vit_backbones.checkpoints.spelling import spell
+from vit_backbones.position import Grid, resample_relative
 from vit_backbones.sources.base import Source, needs_cls_token
+from vit_backbones.sources.timm_positions import (
+    TIMM,
+    Interpolation,
+    num_prefix_rows,
+    original_interpolation,
+    with_positions,
+)
 from vit_backbones.sources.twin import twin
 from vit_backbones.tokens import Tokens
 
 _TOLERANCE = 2  # cells by which a map may miss side / stride: patches that overlap or do not pad
 # Look up tables by position; the meta device does not see that they are too short
 _SIZED = ('MultiScaleVit',)
+# Relative positions of SAM and ViTDet, one table an axis
+_DECOMPOSED = ('.rel_pos_h', '.rel_pos_w')
 
 
 class TimmModel(Source):
@@ -38,6 +49,8 @@ class TimmModel(Source):
     Raises:
         ValueError: If timm cannot run it at that size.
     """
+
+    _has_relative_positions = True
 
     def __init__(
         self, vit: nn.Module, size: Grid, in_channels: int = 3, fixed: Grid | None = None
@@ -63,6 +76,10 @@ class TimmModel(Source):
     ) -> list[Tokens]:
         """See `Source.tokens`; equal to timm's `forward_intermediates`."""
         if self._canvas is None:
+            if self._fixed is None:
+                down, across = self._strides[0]
+                grid = (images.shape[-2] // down, images.shape[-1] // across)
+                vit = self._positioned(vit, grid, pos_interp)
             return _intermediates(self, vit, images, indices=indices)
         rows, columns = images.shape[-2:]
         canvas = F.pad(images, (0, self._canvas[1] - columns, 0, self._canvas[0] - rows))
@@ -170,11 +187,55 @@ class TimmModel(Source):
         maps = tokens.patches.transpose(1, 2).unflatten(2, tokens.grid)
         return _tokens(norm(maps))
 
+    def position_name(self, vit: nn.Module) -> str | None:
+        """See `Source.position_name`."""
+        return None if num_prefix_rows(vit) is None else 'pos_embed'
+
+    def grid(self, vit: nn.Module) -> Grid:
+        """See `Source.grid`."""
+        return vit.patch_embed.grid_size
+
+    def num_position_prefix(self, vit: nn.Module) -> int:
+        """See `Source.num_position_prefix`."""
+        return num_prefix_rows(vit) or 0
+
+    def interpolation(self, vit: nn.Module, pos_interp: str) -> Interpolation:
+        """See `Source.interpolation`; the authors are those of `timm_positions`."""
+        return TIMM if pos_interp == 'timm' else original_interpolation(vit)
+
+    def translate(
+        self, vit: nn.Module, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], str | None]:
+        """See `Source.translate`; the layouts are those of `checkpoints.dialects`."""
+        translated, dialect = to_timm(tensors, relative=self._has_relative_positions)
+        foreign = dialect is not None and not dialect.startswith(OWN)
+        vit.layout = dialect if foreign else ''
+        if foreign:
+            cls_row = self.has_cls_token(vit) and self.num_position_prefix(vit) > 0
+            translated = spell(translated, vit.state_dict().keys(), cls_row=cls_row)
+        return translated, dialect
+
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`; timm's own filter of the model's module."""
+        """See `Source.convert`; timm's own filter of the model's module, less positions.
+
+        Raises:
+            ValueError: If timm cannot resize a table.
+        """
+        absolute = self.position_name(vit)
+        kept = {name: tensor for name, tensor in tensors.items() if name == absolute}
         module = importlib.import_module(type(vit).__module__)
-        convert = getattr(module, 'checkpoint_filter_fn', None)
-        return tensors if convert is None else convert(tensors, vit)
+        convert = getattr(module, 'checkpoint_filter_fn', lambda rest, _: rest)
+        converted = convert({n: t for n, t in tensors.items() if n not in kept}, vit) | kept
+        for name, target in vit.named_parameters():
+            if name.endswith(_DECOMPOSED) and name in converted:
+                converted[name] = resample_relative(converted[name], len(target))
+        return converted
+
+    def _positioned(self, vit: nn.Module, grid: Grid, pos_interp: str) -> nn.Module:
+        """The model with its positions resampled for a grid, where timm would do it otherwise."""
+        if pos_interp == 'timm' or self.position_name(vit) is None:
+            return vit
+        return with_positions(vit, self.table(vit, grid, pos_interp), grid)
 
     def _try(self, vit: nn.Module, size: Grid) -> '_Trial | str':
         """What the model gives for such images; a reason if it refuses or misses its strides."""

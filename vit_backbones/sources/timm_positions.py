@@ -1,0 +1,77 @@
+"""Positions of timm's models: who resamples them how, and which grid a table is for."""
+
+import copy
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from torch import Tensor, nn
+
+from vit_backbones.position import Grid
+
+Interpolation = Mapping[str, object]
+TIMM: Interpolation = MappingProxyType({'antialias': True})
+_BICUBIC: Interpolation = MappingProxyType({'antialias': False})
+_BICUBIC_BY_CORNERS: Interpolation = MappingProxyType({'antialias': False, 'align_corners': True})
+_BILINEAR: Interpolation = MappingProxyType({'antialias': False, 'mode': 'bilinear'})
+_BILINEAR_BY_CORNERS: Interpolation = MappingProxyType({**_BILINEAR, 'align_corners': True})
+_SCALED: Interpolation = MappingProxyType({'antialias': False, 'offset': 0.1})
+# Who resamples how. Patterns are sought in '<layout of the file> <architecture>.<tag>'; the first
+# that is found counts, and `_BICUBIC` where none is
+ORIGINAL: tuple[tuple[str, Interpolation], ...] = (
+    # facebookresearch/perception_models (Apache-2.0), whatever the layout
+    (r'\bvit_pe_', _BILINEAR),
+    # pytorch/vision (BSD-3-Clause), `interpolate_embeddings`
+    (r'^torchvision ', _BICUBIC_BY_CORNERS),
+    # huggingface/transformers (Apache-2.0) filters DINOv2 with registers, nothing else
+    (r'^transformers .*_reg\d', TIMM),
+    # transformers; mmpretrain and mmseg (Apache-2.0), `resize_pos_embed`; facebookresearch/mae
+    # (CC-BY-NC-4.0) and baaivision/EVA (MIT), `interpolate_pos_embed`
+    (r'^(transformers|mmpretrain|mmseg|OpenMMLab|MAE|EVA) ', _BICUBIC),
+    # google-research/big_vision (Apache-2.0), `resample_posemb`: SciPy's zoom of order 1, which
+    # keeps the corners; their other projects do the same
+    (r'^big_vision |\.(augreg|orig|sam)_|\.(v2_)?webli|\.pali', _BILINEAR_BY_CORNERS),
+    # mlfoundations/open_clip (MIT), `resize_pos_embed`
+    (r'^OpenCLIP |_clip_', TIMM),
+    # facebookresearch/dinov2 (Apache-2.0), `interpolate_pos_encoding`: filters with registers only;
+    # other ViTs with registers are timm's own
+    (r'_reg\d', TIMM),
+    # dinov2 and facebookresearch/dino (Apache-2.0) add to the grid before they take the scale
+    (r'dinov2|\.dino$', _SCALED),
+)
+
+
+def original_interpolation(vit: nn.Module) -> Interpolation:
+    """Keyword arguments of `resample_positions` as the authors of a model's weights resample.
+
+    The authors are told by the layout of the file that was loaded, if it is not timm's own
+    (`vit.layout`), else by the model's architecture and tag.
+    """
+    config = {'architecture': '', 'tag': '', **getattr(vit, 'pretrained_cfg', {})}
+    authors = f'{getattr(vit, "layout", "")} {config["architecture"]}.{config["tag"]}'
+    return next((how for pattern, how in ORIGINAL if re.search(pattern, authors)), _BICUBIC)
+
+
+def num_prefix_rows(vit: nn.Module) -> int | None:
+    """Rows of `vit.pos_embed` in front of the patches' grid; `None` where there is no such table.
+
+    The table is (1, rows + h*w, C), or (1, h, w, C) in SAM.
+    """
+    table = getattr(vit, 'pos_embed', None)
+    grid = getattr(getattr(vit, 'patch_embed', None), 'grid_size', None)
+    if not isinstance(table, Tensor) or grid is None:
+        return None
+    if table.ndim == 4:
+        return 0 if tuple(table.shape[1:3]) == tuple(grid) else None
+    rows = table.shape[1] - grid[0] * grid[1]
+    return rows if rows in (0, getattr(vit, 'num_prefix_tokens', 0)) else None
+
+
+def with_positions(vit: nn.Module, table: Tensor, grid: Grid) -> nn.Module:
+    """A shallow copy of the model that holds another position table; the model is left as it is."""
+    patch_embed = copy.copy(vit.patch_embed)
+    patch_embed.grid_size = grid
+    view = copy.copy(vit)
+    view._parameters = {**vit._parameters, 'pos_embed': table}
+    view._modules = {**vit._modules, 'patch_embed': patch_embed}
+    return view
