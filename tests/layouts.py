@@ -213,15 +213,15 @@ def transformers_model(kind, **more):
     return redraw(model).eval()
 
 
-def mmseg_model(kind):
+def mmseg_model(kind, img_size=224, final_norm=True):
     """A small redrawn ViT of mmseg, without relative positions."""
     import mmseg.models.backbones
 
-    size = dict(img_size=224, embed_dims=24, num_layers=2, num_heads=3)
+    size = dict(img_size=img_size, embed_dims=24, num_layers=2, num_heads=3)
     if kind == 'VisionTransformer':
         size |= dict(patch_bias=True, interpolate_mode='bicubic')
     build = getattr(mmseg.models.backbones, kind)
-    model = redraw(build(**size, norm_cfg=dict(type='LN', eps=1e-6), final_norm=True))
+    model = redraw(build(**size, norm_cfg=dict(type='LN', eps=1e-6), final_norm=final_norm))
     model.eval()  # gives None
     for name, parameter in model.named_parameters():
         if 'gamma' in name:
