@@ -63,7 +63,7 @@ class ViTFeatBackbone(BaseModule):
         layer_scale_init_value: With those: start of LayerScale, none by default.
         pretrained: Load the source's own published weights (needs network or its cache).
         checkpoint: Local `.pth`, `.safetensors` or `.npz` file in the library's keys; for timm's
-            plain ViTs also in another project's (`vit_backbones.checkpoints.dialects`). Positions,
+            models also in another project's (`vit_backbones.checkpoints.dialects`). Positions,
             patch embedding and input channels are resampled to this model's.
         checkpoint_path: Other projects' spelling of `checkpoint`.
         features_only: `True`, as configs of timm's backbones have it; there is nothing else.
@@ -89,7 +89,8 @@ class ViTFeatBackbone(BaseModule):
         out_stride: Resample maps bilinearly to exactly ceil(H / s) x ceil(W / s) of the unpadded
             image.
         pos_interp: How positions are resampled to the image's grid: `'timm'` (bicubic, antialiased)
-            or `'original'` (as the weights' authors do), where a plain ViT has a learned table.
+            or `'original'` (as the weights' authors do, told by the keys of `checkpoint`, else by
+            the model's name), where it has a learned table.
         drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0.
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.

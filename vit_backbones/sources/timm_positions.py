@@ -34,8 +34,8 @@ ORIGINAL: tuple[tuple[str, Interpolation], ...] = (
     # mlfoundations/open_clip (MIT), `resize_pos_embed`
     (r'^OpenCLIP |_clip_', TIMM),
     # facebookresearch/dinov2 (Apache-2.0), `interpolate_pos_encoding`: filters with registers only;
-    # other ViTs with registers are timm's own
-    (r'_reg\d', TIMM),
+    # other ViTs with registers were trained in timm, as some without
+    (r'_reg\d|\.(augreg2|sbb\d?|sw)_', TIMM),
     # dinov2 and facebookresearch/dino (Apache-2.0) add to the grid before they take the scale
     (r'dinov2|\.dino$', _SCALED),
 )
