@@ -24,8 +24,8 @@ from vit_backbones.arguments import (
     respelled_checkpoint,
     respelled_norm,
 )
-from vit_backbones.checkpoints import PositionTable, match, read_checkpoint
-from vit_backbones.checkpoints.matching import GRID_KEY
+from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpoint
+from vit_backbones.checkpoints.matching import GRID_KEY, refit
 from vit_backbones.position import Grid, resample_map
 from vit_backbones.sources.base import BuildOptions
 from vit_backbones.tokens import FORMATTERS, POOLINGS, Tokens, featmap
@@ -406,14 +406,13 @@ class ViTFeatBackbone(BaseModule):
                 f"norm='last' or 'none'"
             )
         self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
-        if self.source.position_name(self.vit) is None:
-            if self.pos_interp != 'timm':
-                print_log(
-                    f'{self.model_name} resamples no table of positions here: pos_interp='
-                    f'{self.pos_interp!r} changes nothing',
-                    logger='current',
-                )
-        else:
+        if self.source.position_name(self.vit) is None and self.pos_interp != 'timm':
+            print_log(
+                f'{self.model_name} resamples no table of positions here: pos_interp='
+                f'{self.pos_interp!r} changes nothing',
+                logger='current',
+            )
+        if self.source.keeps_grid(self.vit):
             self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
 
     def _normed(self, tokens: Tokens, index: int) -> Tokens:
@@ -471,17 +470,9 @@ class ViTFeatBackbone(BaseModule):
             }
         try:
             tensors, dialect = self.source.translate(self.vit, tensors)
+            report = self._match(tensors, dialect)
         except ValueError as error:
             raise ValueError(f'checkpoint {str(checkpoint)!r} {error}') from None
-        report = match(
-            tensors,
-            self.vit.state_dict(),
-            patch_embed=self.source.patch_embed_name(),
-            positions=self._positions(),
-            built=self._built_names,
-            convert=partial(self.source.convert, self.vit),
-            dialect=dialect,
-        )
         if not self.allow_partial:
             report.check(str(checkpoint))
             if self.pool == 'attn' and any('attn_pool' in name for name in report.missing):
@@ -491,14 +482,36 @@ class ViTFeatBackbone(BaseModule):
         self.load_report = f'{report}{missing}'
         print_log(f'{checkpoint}: {self.load_report}', logger='current')
 
+    def _match(self, tensors: dict[str, Tensor], dialect: str | None = None) -> Report:
+        """Fit a checkpoint's tensors to the model; nothing is loaded yet."""
+        return match(
+            tensors,
+            self.vit.state_dict(),
+            patch_embed=self.source.patch_embed_name(),
+            positions=self._positions(),
+            built=self._built_names,
+            convert=partial(self.source.convert, self.vit),
+            dialect=dialect,
+        )
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        """Fit the position table of a whole model's checkpoint saved at another `img_size`."""
-        positions = self._positions()
-        if positions is not None:
-            name = f'{prefix}vit.{positions.name}'
-            recorded = state_dict.get(prefix + GRID_KEY)
-            if name in state_dict:
-                patch = self.source.strides(self.vit)[0]
-                state_dict[name] = positions.fit(state_dict[name], recorded, patch)
-            state_dict[prefix + GRID_KEY] = self.position_grid
+        """Fit what depends on `img_size` in a whole model's checkpoint saved at another one.
+
+        Raises:
+            ValueError: If that cannot be done for a model of fixed size.
+        """
+        inside, grid = f'{prefix}vit.', prefix + GRID_KEY
+        saved = {n.removeprefix(inside): t for n, t in state_dict.items() if n.startswith(inside)}
+        recorded = {GRID_KEY: state_dict[grid]} if grid in state_dict else {}
+        try:
+            fitted = refit(saved, self.vit.state_dict(), self._match(saved | recorded))
+            state_dict.update({inside + name: tensor for name, tensor in fitted.items()})
+        except ValueError as error:
+            if (fixed := self.source.fixed_size(self.vit)) is not None:
+                raise ValueError(
+                    f'{self.model_name!r} is built for images of {fixed[0]}x{fixed[1]}, and '
+                    f'{error}: build it with the img_size of the file'
+                ) from None
+        if hasattr(self, GRID_KEY):
+            state_dict[grid] = self.position_grid
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -58,7 +58,7 @@ class Report:
                 unknown tensors are left.
         """
         total = len(self.matched) + len(self.missing)
-        hint = 'another architecture? allow_partial=True loads what fits'
+        hint = 'another architecture or img_size? allow_partial=True loads what fits'
         if len(self.matched) < MIN_MATCHED * total:
             raise ValueError(
                 f'checkpoint {path!r} matches {len(self.matched)} of {total} tensors, 95 % are '
@@ -146,7 +146,8 @@ def match(
             number of input channels.
         positions: Fits the position table, where the model has one.
         built: Names that the model had before unused parts were removed.
-        convert: Gives tensors the keys and shapes of the model, where the library knows how.
+        convert: Gives tensors the keys and shapes of the model, where the library knows how; the
+            recorded grid is among them under `GRID_KEY`.
         dialect: Layout from which the tensors were translated, for the report.
 
     Returns:
@@ -156,10 +157,11 @@ def match(
     # the record of the grid stands beside `vit.`
     recorded = tensors.get(prefix.removesuffix('vit.') + GRID_KEY)
     own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    own.pop(GRID_KEY, None)
+    own |= {} if recorded is None else {GRID_KEY: recorded}
     pruned = set(built) - set(model)
     sizes = {name: tensor.numel() for name, tensor in own.items()}
     own = convert({name: tensor for name, tensor in own.items() if name not in pruned})
+    own.pop(GRID_KEY, None)
     embed = own.get(patch_embed)
     file_patch = (1, 1) if embed is None or embed.ndim != 4 else tuple(embed.shape[-2:])
     report, misfits = Report(dialect=dialect), []
@@ -183,6 +185,31 @@ def match(
     unknown = [n for n in own if n not in pruned and not KNOWN_HEADS.match(n)]
     report.leftover = misfits + unknown
     return report
+
+
+def refit(
+    saved: Mapping[str, Tensor], model: Mapping[str, Tensor], report: Report
+) -> dict[str, Tensor]:
+    """Those tensors of a saved model that another image size has changed.
+
+    Args:
+        saved: The tensors under the model's own names.
+        model: The model's state dict.
+        report: What `match` made of them.
+
+    Returns:
+        Tensors in the shapes of the model.
+
+    Raises:
+        ValueError: If some cannot be resized.
+    """
+    misfits = [n for n in saved if n in model and saved[n].shape != model[n].shape]
+    if lost := [name for name in misfits if name not in report.matched]:
+        raise ValueError(
+            f'{len(lost)} tensors of the file cannot be resized (first {lost[0]} '
+            f'{tuple(saved[lost[0]].shape)} for {tuple(model[lost[0]].shape)})'
+        )
+    return {n: t for n, t in report.matched.items() if n in saved and t is not saved[n]}
 
 
 def _fit_patch_embed(weight: Tensor, target: Tensor) -> Tensor:

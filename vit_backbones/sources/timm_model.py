@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from vit_backbones.checkpoints.dialects import OWN, to_timm
 from vit_backbones.checkpoints.spelling import spell
-from vit_backbones.position import Grid, resample_relative
+from vit_backbones.position import Grid
 from vit_backbones.sources.base import Source, needs_cls_token
 from vit_backbones.sources.timm_positions import (
     TIMM,
     Interpolation,
+    biases_of_grid,
+    fitted_axes,
+    fitted_biases,
     num_prefix_rows,
     original_interpolation,
     with_positions,
@@ -29,8 +32,6 @@ from vit_backbones.tokens import Tokens
 _TOLERANCE = 2  # cells by which a map may miss side / stride: patches that overlap or do not pad
 # Look up tables by position; the meta device does not see that they are too short
 _SIZED = ('MultiScaleVit',)
-# Relative positions of SAM and ViTDet, one table an axis
-_DECOMPOSED = ('.rel_pos_h', '.rel_pos_w')
 
 
 class TimmModel(Source):
@@ -195,6 +196,10 @@ class TimmModel(Source):
         """See `Source.grid`."""
         return vit.patch_embed.grid_size
 
+    def keeps_grid(self, vit: nn.Module) -> bool:
+        """See `Source.keeps_grid`."""
+        return super().keeps_grid(vit) or any(biases_of_grid(vit))
+
     def num_position_prefix(self, vit: nn.Module) -> int:
         """See `Source.num_position_prefix`."""
         return num_prefix_rows(vit) or 0
@@ -221,15 +226,17 @@ class TimmModel(Source):
         Raises:
             ValueError: If timm cannot resize a table.
         """
-        absolute = self.position_name(vit)
-        kept = {name: tensor for name, tensor in tensors.items() if name == absolute}
+        kept = {name: t for name, t in tensors.items() if name == self.position_name(vit)}
+        kept |= fitted_biases(vit, tensors)
         module = importlib.import_module(type(vit).__module__)
         convert = getattr(module, 'checkpoint_filter_fn', lambda rest, _: rest)
-        converted = convert({n: t for n, t in tensors.items() if n not in kept}, vit) | kept
-        for name, target in vit.named_parameters():
-            if name.endswith(_DECOMPOSED) and name in converted:
-                converted[name] = resample_relative(converted[name], len(target))
-        return converted
+        rest = {name: tensor for name, tensor in tensors.items() if name not in kept}
+        try:
+            converted = convert(rest, vit) | kept
+        except (RuntimeError, ValueError) as error:
+            reason = first_line(error)
+            raise ValueError(f'holds tables that timm cannot resize: {reason}') from error
+        return converted | fitted_axes(vit, converted)
 
     def _positioned(self, vit: nn.Module, grid: Grid, pos_interp: str) -> nn.Module:
         """The model with its positions resampled for a grid, where timm would do it otherwise."""

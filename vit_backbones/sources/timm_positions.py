@@ -1,13 +1,18 @@
-"""Positions of timm's models: who resamples them how, and which grid a table is for."""
+"""Positions of timm's models: who resamples them how, and which grid a table is for.
+
+Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
+"""
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
-from vit_backbones.position import Grid
+from vit_backbones.checkpoints.matching import GRID_KEY
+from vit_backbones.position import Grid, resample_relative
 
 Interpolation = Mapping[str, object]
 TIMM: Interpolation = MappingProxyType({'antialias': True})
@@ -65,6 +70,41 @@ def num_prefix_rows(vit: nn.Module) -> int | None:
         return 0 if tuple(table.shape[1:3]) == tuple(grid) else None
     rows = table.shape[1] - grid[0] * grid[1]
     return rows if rows in (0, getattr(vit, 'num_prefix_tokens', 0)) else None
+
+
+def biases_of_grid(vit: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Tables of relative biases between all patches, as BEiT has: names and their modules."""
+    grid = getattr(getattr(vit, 'patch_embed', None), 'grid_size', None)
+    for name, module in vit.named_modules():
+        table = getattr(module, 'relative_position_bias_table', None)
+        if table is not None and grid is not None and tuple(module.window_size) == tuple(grid):
+            yield f'{name}.relative_position_bias_table', module
+
+
+def fitted_biases(vit: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those tables of a file that records their grid, resized as timm does; it guesses the grid."""
+    if GRID_KEY not in tensors:
+        return {}
+    old = tuple(tensors[GRID_KEY].tolist())
+    return {
+        name: resize_rel_pos_bias_table(
+            tensors[name],
+            module.window_size,
+            module.relative_position_bias_table.shape,
+            old_window_size=old,
+        )
+        for name, module in biases_of_grid(vit)
+        if name in tensors
+    }
+
+
+def fitted_axes(vit: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Relative positions of SAM and ViTDet, one table an axis, in the lengths of the model's."""
+    return {
+        name: resample_relative(tensors[name], len(target))
+        for name, target in vit.named_parameters()
+        if name.endswith(('.rel_pos_h', '.rel_pos_w')) and name in tensors
+    }
 
 
 def with_positions(vit: nn.Module, table: Tensor, grid: Grid) -> nn.Module:
