@@ -5,7 +5,7 @@ import copy
 import layouts
 import pytest
 import torch
-from redraw import backbone, timm_vit
+from redraw import backbone, error, images, timm_vit
 
 from vit_backbones.position import resample_positions
 
@@ -47,3 +47,17 @@ def test_layouts_of_files_overrule_the_name(tmp_path):
     assert torch.equal(table, expected)
     again = copy.deepcopy(vit)
     assert torch.equal(again.source.table(again.vit, (9, 13), 'original'), expected)
+
+
+@torch.no_grad()
+def test_models_that_resample_by_themselves_get_the_authors_table():
+    """A convolutional stem in front of a plain ViT, and rectangles."""
+    vit = backbone('vit_tiny_r_s16_p8_224', depth=2, width=24, pos_interp='original').eval()
+    x, down = images(96, 160), vit.strides[0]
+    out = vit(x)[0]
+    grid = (96 // down, 160 // down)
+    assert out.shape[-2:] == grid
+    table = resample_positions(vit.vit.pos_embed, (7, 7), grid, num_prefix=1, **CORNERS)
+    vit.vit.pos_embed, vit.vit.patch_embed.grid_size = torch.nn.Parameter(table), grid
+    vit.pos_interp = 'timm'
+    assert error(out, vit(x)[0]) <= 1

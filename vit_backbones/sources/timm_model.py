@@ -6,7 +6,7 @@ Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 import importlib
 import inspect
 import math
-from typing import NamedTuple
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from vit_backbones.sources.timm_positions import (
     original_interpolation,
     with_positions,
 )
-from vit_backbones.sources.twin import twin
+from vit_backbones.sources.timm_trial import Trial, layers, run
 from vit_backbones.tokens import Tokens
 
 _TOLERANCE = 2  # cells by which a map may miss side / stride: patches that overlap or do not pad
@@ -59,7 +59,7 @@ class TimmModel(Source):
         self._in_channels = in_channels
         self._strides = [_two(info['reduction']) for info in vit.feature_info]
         self._fixed: Grid | None = None
-        trial: _Trial | str = 'its tables are for one size'
+        trial: Trial | str = 'its tables are for one size'
         if type(vit).__name__ not in _SIZED:
             trial = self._try(vit, self.padded(vit, (size[0] + max(size) // 2, size[1] + 1)))
         for built in (size, self.padded(vit, size)):
@@ -70,7 +70,7 @@ class TimmModel(Source):
         self._canvas = self._fixed if fixed else None
         self._fixed = fixed or self._fixed
         self._uses = trial.uses
-        self._layers = _layers(vit, trial)
+        self._layers = layers(vit, trial)
 
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
@@ -244,16 +244,16 @@ class TimmModel(Source):
             return vit
         return with_positions(vit, self.table(vit, grid, pos_interp), grid)
 
-    def _try(self, vit: nn.Module, size: Grid) -> '_Trial | str':
+    def _try(self, vit: nn.Module, size: Grid) -> Trial | str:
         """What the model gives for such images; a reason if it refuses or misses its strides."""
-        images = torch.zeros(1, self._in_channels, *size)
+        images, forward = torch.zeros(1, self._in_channels, *size), partial(_intermediates, self)
         try:
-            trial = _run(self, vit, images.to('meta'))
+            trial = run(forward, vit, images.to('meta'))
         except Exception as error:  # each architecture refuses in its own way
             if 'meta' not in str(error):
                 return first_line(error)
             try:
-                trial = _run(self, vit, images)  # a few look into their tensors
+                trial = run(forward, vit, images)  # a few look into their tensors
             except Exception as again:
                 return first_line(again)
         if len(trial.grids) != len(self._strides):
@@ -263,13 +263,6 @@ class TimmModel(Source):
             if max(misses) > _TOLERANCE:
                 return f'it gives {rows}x{columns} cells for a stride of {down}x{across}'
         return trial
-
-
-class _Trial(NamedTuple):
-    """Grids of all outputs, and of each parameter the outputs that need it."""
-
-    grids: list[Grid]
-    uses: dict[str, set[int]]
 
 
 def native_size(vit: nn.Module) -> Grid:
@@ -296,44 +289,6 @@ def _cropped(tokens: Tokens, grid: Grid) -> Tokens:
     """The top left part of a grid."""
     maps = tokens.patches.unflatten(1, tokens.grid)[:, : grid[0], : grid[1]]
     return Tokens(maps.flatten(1, 2), tokens.prefix, grid)
-
-
-@torch.enable_grad()
-def _run(source: TimmModel, vit: nn.Module, images: Tensor) -> _Trial:
-    """Run the model on images, on their device, and back from each output to the parameters."""
-
-    def to_device(tensor: Tensor) -> Tensor:
-        return tensor.to(images.device)
-
-    copy = twin(vit, to_device, to_device).eval().requires_grad_()
-    outputs = _intermediates(source, copy, images)
-    parameters = dict(copy.named_parameters())
-    uses: dict[str, set[int]] = {name: set() for name in parameters}
-    for index, output in enumerate(outputs):
-        total = output.patches.sum() + output.prefix.sum()
-        gradients = torch.autograd.grad(
-            total, list(parameters.values()), retain_graph=True, allow_unused=True
-        )
-        for name, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                uses[name].add(index)
-    return _Trial([output.grid for output in outputs], uses)
-
-
-def _layers(vit: nn.Module, trial: _Trial) -> dict[str, int]:
-    """Layer of each parameter and, being that of its last parameter, of each module."""
-    depth = len(trial.grids)
-    stages = vit.feature_info[0]['module'].split('.')[0] + '.'  # beside them: embeddings
-    layers: dict[str, int] = {}
-    for name, _ in vit.named_parameters():
-        first = min(trial.uses[name], default=depth)
-        layer = first + 1 if first > 0 or name.startswith(stages) else 0
-        while True:
-            layers[name] = max(layer, layers.get(name, 0))
-            if not name:
-                break
-            name = name.rpartition('.')[0]
-    return layers
 
 
 def _two(reduction: int | Grid) -> Grid:
