@@ -63,6 +63,22 @@ def metas_keys(weights):
     return keys | beside | {'mask_decoder.iou_token.weight': draw(1, 8)}
 
 
+def mmpretrains_sam_keys(weights):
+    """As mmpretrain's `ViTSAM` spells them, within a whole model."""
+    keys = renamed(
+        weights,
+        (r'^vision_encoder\.', 'backbone.'),
+        (r'\.layers\.(\d)\.layer_norm', r'.layers.\1.ln'),
+        (r'mlp\.lin1', 'ffn.layers.0.0'),
+        (r'mlp\.lin2', 'ffn.layers.1'),
+        (r'neck\.conv1', 'channel_reduction.0'),
+        (r'neck\.layer_norm1', 'channel_reduction.1'),
+        (r'neck\.conv2', 'channel_reduction.2'),
+        (r'neck\.layer_norm2', 'channel_reduction.3'),
+    )
+    return keys | {'head.fc.weight': draw(2, 8)}
+
+
 def sam_features(model, x, antialias):
     """(B, C, h, w) of the last block, positions resampled to the grid of the images."""
     encoder = model.vision_encoder
@@ -76,7 +92,11 @@ def sam_features(model, x, antialias):
     return hidden.permute(0, 3, 1, 2)
 
 
-SAMS = {'SAM': metas_keys, 'transformers SAM': dict}
+SAMS = {
+    'SAM': metas_keys,
+    'transformers SAM': dict,
+    'mmpretrain SAM': mmpretrains_sam_keys,
+}
 
 
 @pytest.mark.parametrize(('pos_interp', 'antialias'), POSITIONS)

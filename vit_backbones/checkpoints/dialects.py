@@ -74,6 +74,11 @@ DIALECTS = (
         renames.TRANSFORMERS_SAM,
     ),
     Dialect(
+        'mmpretrain SAM',
+        (('patch_embed.projection.weight', 'layers.0.attn.rel_pos_h', 'layers.0.ln1.weight'),),
+        renames.OPENMMLAB_SAM,
+    ),
+    Dialect(
         'ViTDet',
         (('patch_embed.proj.weight', 'blocks.0.attn.rel_pos_h'),),
         after=cutting.without_cls_position,

@@ -102,6 +102,7 @@ OPENMMLAB: Renames = (
     (r'^ln1\.', 'norm.'),
     (r'^ln2\.', 'fc_norm.'),
 )
+OPENMMLAB_SAM: Renames = ((r'^channel_reduction\.', 'neck.'), *OPENMMLAB)
 TORCHVISION: Renames = (
     (r'^class_token$', 'cls_token'),
     (r'^conv_proj\.', 'patch_embed.proj.'),
