@@ -35,10 +35,11 @@ def load(weights, folder, name='vit_tiny_patch16_224', **options):
 
 def check_all_loaded(log, dialect):
     """The report shows that every tensor of the model was in the file."""
-    found, total = log[-1].split(': loaded ')[1].split(' tensors')[0].split(' of ')
+    (report,) = (line for line in log if ': loaded ' in line)
+    found, total = report.split(': loaded ')[1].split(' tensors')[0].split(' of ')
     assert found == total
-    assert f', from {dialect}' in log[-1]
-    assert 'missing' not in log[-1]
+    assert f', from {dialect}' in report
+    assert 'missing' not in report
 
 
 def features(reference, x):
@@ -213,15 +214,15 @@ def transformers_model(kind, **more):
     return redraw(model).eval()
 
 
-def mmseg_model(kind):
+def mmseg_model(kind, img_size=224, final_norm=True):
     """A small redrawn ViT of mmseg, without relative positions."""
     import mmseg.models.backbones
 
-    size = dict(img_size=224, embed_dims=24, num_layers=2, num_heads=3)
+    size = dict(img_size=img_size, embed_dims=24, num_layers=2, num_heads=3)
     if kind == 'VisionTransformer':
         size |= dict(patch_bias=True, interpolate_mode='bicubic')
     build = getattr(mmseg.models.backbones, kind)
-    model = redraw(build(**size, norm_cfg=dict(type='LN', eps=1e-6), final_norm=True))
+    model = redraw(build(**size, norm_cfg=dict(type='LN', eps=1e-6), final_norm=final_norm))
     model.eval()  # gives None
     for name, parameter in model.named_parameters():
         if 'gamma' in name:

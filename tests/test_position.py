@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_backbones.position import resample_map, resample_positions
+from vit_backbones.position import resample_map, resample_positions, resample_relative
 
 sides = st.integers(1, 12)
 grids = st.tuples(sides, sides)
@@ -119,3 +119,19 @@ def test_maps_equal_a_loop_over_cells(grid, size, steps):
     torch.testing.assert_close(
         resample_map(maps, size, steps)[0, 0], expected, rtol=1e-4, atol=1e-4
     )
+
+
+def test_tables_with_rows_and_columns_equal_flat_ones():
+    table = torch.randn(1, 5, 7, 3)
+    out = resample_positions(table, (5, 7), (4, 9), mode='bilinear', antialias=False)
+    flat = resample_positions(table.flatten(1, 2), (5, 7), (4, 9), mode='bilinear', antialias=False)
+    assert out.shape == (1, 4, 9, 3)
+    assert torch.equal(out.flatten(1, 2), flat)
+
+
+def test_relative_positions_keep_a_line_and_their_own_length():
+    table = torch.arange(7.0)[:, None].expand(7, 2)
+    assert resample_relative(table, 7) is table
+    out = resample_relative(table, 14)
+    torch.testing.assert_close(out[1:-1, 0], torch.arange(12) / 2 + 0.25)
+    assert resample_relative(table.half(), 13).dtype == torch.half

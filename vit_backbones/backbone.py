@@ -25,8 +25,8 @@ from vit_backbones.arguments import (
     respelled_checkpoint,
     respelled_norm,
 )
-from vit_backbones.checkpoints import PositionTable, match, read_checkpoint
-from vit_backbones.checkpoints.matching import GRID_KEY
+from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpoint
+from vit_backbones.checkpoints.matching import GRID_KEY, refit
 from vit_backbones.position import Grid, resample_map
 from vit_backbones.sources.base import BuildOptions
 from vit_backbones.tokens import FORMATTERS, POOLINGS, Tokens, featmap
@@ -64,7 +64,7 @@ class ViTFeatBackbone(BaseModule):
         layer_scale_init_value: With those: start of LayerScale, none by default.
         pretrained: Load the source's own published weights (needs network or its cache).
         checkpoint: Local `.pth`, `.safetensors` or `.npz` file in the library's keys; for timm's
-            plain ViTs also in another project's (`vit_backbones.checkpoints.dialects`). Positions,
+            models also in another project's (`vit_backbones.checkpoints.dialects`). Positions,
             patch embedding and input channels are resampled to this model's.
         checkpoint_path: Other projects' spelling of `checkpoint`.
         features_only: `True`, as configs of timm's backbones have it; there is nothing else.
@@ -90,9 +90,9 @@ class ViTFeatBackbone(BaseModule):
         out_stride: Resample maps bilinearly to exactly ceil(H / s) x ceil(W / s) of the unpadded
             image.
         pos_interp: How positions are resampled to the image's grid: `'timm'` (bicubic, antialiased)
-            or `'original'` (as the weights' authors do), where a plain ViT has a learned table. For
-            models of transformers `'timm'` is that library's own way; a log line tells where the
-            two are one.
+            or `'original'` (as the weights' authors do, told by the keys of `checkpoint`, else by
+            the model's name), where it has a learned table. For models of transformers `'timm'` is
+            that library's own way; a log line tells where the two are one.
         drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0.
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
@@ -170,6 +170,7 @@ class ViTFeatBackbone(BaseModule):
         self.load_report: str | None = None
         if checkpoint is not None:
             self._load(checkpoint)
+        self._check_interpolation()
         self._is_init = bool(pretrained) or checkpoint is not None or shared
         self._freeze()
 
@@ -358,7 +359,8 @@ class ViTFeatBackbone(BaseModule):
         self.out_type = out_type
         self.pool = self._checked_pool(pool)
         self._prune()
-        self._record_grid()
+        if self.source.keeps_grid(self.vit):
+            self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
 
     def _choose_cls_token(self, with_cls_token: bool | None) -> None:
         self._dropped_cls = with_cls_token is False and self.has_cls_token
@@ -411,20 +413,20 @@ class ViTFeatBackbone(BaseModule):
             )
         self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
 
-    def _record_grid(self) -> None:
-        """Keep the grid of the position table; tell where `pos_interp` has no effect on it."""
-        reason = 'resamples no table of positions here'
-        if has_table := self.source.position_name(self.vit) is not None:
-            self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
-            reason = 'resamples positions in one way only'
+    def _check_interpolation(self) -> None:
+        """Tell where `pos_interp` has no effect."""
         if self.pos_interp == 'timm':
             return
-        ways = [self.source.interpolation(self.vit, way) for way in POSITION_INTERPOLATIONS]
-        if not has_table or ways[0] == ways[1]:
-            print_log(
-                f'{self.model_name} {reason}: pos_interp={self.pos_interp!r} changes nothing',
-                logger='current',
-            )
+        reason = 'resamples no table of positions here'
+        if self.source.position_name(self.vit) is not None:
+            ways = [self.source.interpolation(self.vit, way) for way in POSITION_INTERPOLATIONS]
+            if ways[0] != ways[1]:
+                return
+            reason = 'resamples positions in one way only'
+        print_log(
+            f'{self.model_name} {reason}: pos_interp={self.pos_interp!r} changes nothing',
+            logger='current',
+        )
 
     def _normed(self, tokens: Tokens, index: int) -> Tokens:
         wanted = self.norm == 'all' or (self.norm == 'last' and index == self.depth - 1)
@@ -462,6 +464,7 @@ class ViTFeatBackbone(BaseModule):
             return None
         return PositionTable(
             name=name,
+            shape=tuple(self.vit.get_parameter(name).shape),
             grid=self.source.grid(self.vit),
             num_prefix=self.source.num_position_prefix(self.vit),
             dropped_cls=self._dropped_cls,
@@ -480,17 +483,9 @@ class ViTFeatBackbone(BaseModule):
             }
         try:
             tensors, dialect = self.source.translate(self.vit, tensors)
+            report = self._match(tensors, dialect)
         except ValueError as error:
             raise ValueError(f'checkpoint {str(checkpoint)!r} {error}') from None
-        report = match(
-            tensors,
-            self.vit.state_dict(),
-            patch_embed=self.source.patch_embed_name(),
-            positions=self._positions(),
-            built=self._built_names,
-            convert=partial(self.source.convert, self.vit),
-            dialect=dialect,
-        )
         if not self.allow_partial:
             report.check(str(checkpoint))
             if self.pool == 'attn' and any('attn_pool' in name for name in report.missing):
@@ -500,14 +495,36 @@ class ViTFeatBackbone(BaseModule):
         self.load_report = f'{report}{missing}'
         print_log(f'{checkpoint}: {self.load_report}', logger='current')
 
+    def _match(self, tensors: dict[str, Tensor], dialect: str | None = None) -> Report:
+        """Fit a checkpoint's tensors to the model; nothing is loaded yet."""
+        return match(
+            tensors,
+            self.vit.state_dict(),
+            patch_embed=self.source.patch_embed_name(),
+            positions=self._positions(),
+            built=self._built_names,
+            convert=partial(self.source.convert, self.vit),
+            dialect=dialect,
+        )
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        """Fit the position table of a whole model's checkpoint saved at another `img_size`."""
-        positions = self._positions()
-        if positions is not None:
-            name = f'{prefix}vit.{positions.name}'
-            recorded = state_dict.get(prefix + GRID_KEY)
-            if name in state_dict:
-                patch = self.source.strides(self.vit)[0]
-                state_dict[name] = positions.fit(state_dict[name], recorded, patch)
-            state_dict[prefix + GRID_KEY] = self.position_grid
+        """Fit what depends on `img_size` in a whole model's checkpoint saved at another one.
+
+        Raises:
+            ValueError: If that cannot be done for a model of fixed size.
+        """
+        inside, grid = f'{prefix}vit.', prefix + GRID_KEY
+        saved = {n.removeprefix(inside): t for n, t in state_dict.items() if n.startswith(inside)}
+        recorded = {GRID_KEY: state_dict[grid]} if grid in state_dict else {}
+        try:
+            fitted = refit(saved, self.vit.state_dict(), self._match(saved | recorded))
+            state_dict.update({inside + name: tensor for name, tensor in fitted.items()})
+        except ValueError as error:
+            if (fixed := self.source.fixed_size(self.vit)) is not None:
+                raise ValueError(
+                    f'{self.model_name!r} is built for images of {fixed[0]}x{fixed[1]}, and '
+                    f'{error}: build it with the img_size of the file'
+                ) from None
+        if hasattr(self, GRID_KEY):
+            state_dict[grid] = self.position_grid
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -23,7 +23,7 @@ def resample_positions(
     """Resample a learned position table from one patch grid to another.
 
     Args:
-        table: (1, num_prefix + h*w, C); the prefix rows are kept as they are.
+        table: (1, num_prefix + h*w, C), the prefix rows are kept as they are; or (1, h, w, C).
         old: (h, w) of the table.
         new: (h, w) wanted.
         num_prefix: Rows in front that belong to CLS and register tokens.
@@ -33,11 +33,16 @@ def resample_positions(
         align_corners: Keep the corner positions where they are, as torchvision does.
 
     Returns:
-        (1, num_prefix + new_h*new_w, C) in the table's dtype; the table itself for equal grids.
+        (1, num_prefix + new_h*new_w, C) or (1, new_h, new_w, C) in the table's dtype; the table
+        itself for equal grids.
 
     Raises:
         ValueError: If the table does not hold `num_prefix + h*w` rows.
     """
+    if table.ndim == 4:
+        options = dict(antialias=antialias, offset=offset, align_corners=align_corners, mode=mode)
+        flat = resample_positions(table.flatten(1, 2), old, new, **options)
+        return flat.unflatten(1, new)  # (1, h*w, C) -> (1, h, w, C)
     if table.shape[1] != num_prefix + math.prod(old):
         raise ValueError(
             f'a position table of {table.shape[1]} rows does not hold {num_prefix} prefix rows and '
@@ -58,6 +63,22 @@ def resample_positions(
     # (1, C, h, w) -> (1, h*w, C)
     grid = grid.permute(0, 2, 3, 1).reshape(1, math.prod(new), -1)
     return torch.cat([prefix, grid.to(table.dtype)], dim=1)
+
+
+def resample_relative(table: Tensor, num_rows: int) -> Tensor:
+    """Resample one axis of decomposed relative positions, linearly as ViTDet does.
+
+    Args:
+        table: (2*n - 1, d), one row for each distance along the axis.
+        num_rows: Rows wanted.
+
+    Returns:
+        (num_rows, d) in the table's dtype; the table itself where it has as many.
+    """
+    if len(table) == num_rows:
+        return table
+    resized = F.interpolate(table.float().T[None], size=num_rows, mode='linear')  # (1, d, rows)
+    return resized[0].T.to(table.dtype)
 
 
 def resample_map(maps: Tensor, size: Grid, step: tuple[float, float]) -> Tensor:

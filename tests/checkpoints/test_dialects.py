@@ -1,11 +1,15 @@
 """Checkpoints in the keys of other projects: features of the backbone equal the original's."""
 
+import copy
 import re
 import sys
+from functools import partial
 
 import layouts
 import pytest
+import scipy.ndimage
 import torch
+import torch.nn.functional as F
 from layouts import (
     SMALL,
     check_all_loaded,
@@ -16,6 +20,7 @@ from layouts import (
     write,
 )
 from redraw import backbone, error, images, redraw, timm_vit
+from safetensors.torch import load_file
 
 import vit_backbones.backbone as module
 
@@ -59,6 +64,65 @@ def test_features_equal_those_of_the_weights_written_out(case, log, tmp_path):
     for size in (reference.patch_embed.img_size, (120, 180)):
         x = images(*size)
         assert error(vit(x)[0], features(reference, x)) <= 1
+
+
+def native_and_rectangle(vit):
+    ph, pw = vit.patch_embed.patch_size
+    return images(*vit.patch_embed.img_size), images(9 * ph, 13 * pw)
+
+
+def zoomed(table, grid):
+    """(1, C, h, w) as big_vision resamples it: linearly, corners kept."""
+    factors = (1, 1, *(new / old for new, old in zip(grid, table.shape[-2:], strict=True)))
+    return torch.from_numpy(scipy.ndimage.zoom(table.numpy(), factors, order=1))
+
+
+def scaled(table, grid):
+    """As DINO and DINOv2 without registers resample it: by a scale that is a little too large."""
+    factors = tuple((new + 0.1) / old for new, old in zip(grid, table.shape[-2:], strict=True))
+    return F.interpolate(table, scale_factor=factors, mode='bicubic')
+
+
+def sized(mode='bicubic', **options):
+    return partial(F.interpolate, mode=mode, **options)
+
+
+# By whose code the rectangle is resampled; by the size and bicubically where none is named
+ORIGINAL = {
+    'Meta DINOv2': scaled,
+    'Meta DINOv2 with registers': sized(antialias=True),
+    'Meta DINOv2 with SwiGLU': scaled,
+    'OpenCLIP': sized(antialias=True),
+    'OpenCLIP with rotary positions': sized('bilinear'),
+    'big_vision': zoomed,
+    'big_vision SigLIP': zoomed,
+}
+
+
+def at_size(vit, size, resample):
+    """The model built for images of a size, its positions resampled by a function."""
+    built = copy.deepcopy(vit)
+    built.set_input_size(size)
+    grid, old = built.patch_embed.grid_size, vit.patch_embed.grid_size
+    if vit.pos_embed is None or grid == old:
+        return built
+    prefix = vit.pos_embed.shape[1] - old[0] * old[1]
+    table = vit.pos_embed[:, prefix:].mT.unflatten(-1, old)
+    table = resample(table, grid).flatten(2).mT  # (1, C, h, w) -> (1, h*w, C)
+    built.pos_embed.data = torch.cat([vit.pos_embed[:, :prefix], table], dim=1)
+    return built
+
+
+@pytest.mark.parametrize('case', WRITTEN)
+@torch.no_grad()
+def test_rectangles_equal_those_of_the_weights_authors(case, log, tmp_path):
+    name, layout = WRITTEN[case]
+    reference = timm_vit(name, **SMALL)
+    vit = load(layout(reference.state_dict()), tmp_path, name, pos_interp='original')
+    check_all_loaded(log, re.sub(r' (with .*|CLIP|SigLIP)', '', case) + ' keys')
+    for x in native_and_rectangle(reference):
+        authors = at_size(reference, x.shape[-2:], ORIGINAL.get(case, sized()))
+        assert error(vit(x)[0], features(authors, x)) <= 1
 
 
 @pytest.mark.parametrize(
@@ -136,24 +200,15 @@ def test_features_equal_transformers(case, version, log, tmp_path):
     pytest.importorskip('transformers')
     name, kind, more = TRANSFORMERS[case]
     model = transformers_model(kind, **more)
+    weights = model.state_dict()
     if version == 4:  # the layout in which version 5 still saves
         model.save_pretrained(tmp_path)
-        vit = backbone(name, checkpoint=tmp_path / 'model.safetensors', **SMALL, out_type='raw')
-    else:
-        vit = load(model.state_dict(), tmp_path, name)
+        weights = load_file(tmp_path / 'model.safetensors')
+    vit = load(weights, tmp_path, name, pos_interp='original')
     check_all_loaded(log, f'transformers {case.split()[0]} keys')
-    x = images(*vit.vit.patch_embed.img_size)
-    assert error(vit(x)[0], model(x).last_hidden_state) <= 1
-
-
-@torch.no_grad()
-def test_rectangles_equal_transformers_with_its_own_positions(tmp_path):
-    pytest.importorskip('transformers')
-    model = transformers_model('ViT', intermediate_size=96, image_size=224)
-    vit = load(model.state_dict(), tmp_path, pos_interp='original')
-    x = images(112, 320)
-    expected = model(x, interpolate_pos_encoding=True).last_hidden_state
-    assert error(vit(x)[0], expected) <= 1
+    asked = dict(interpolate_pos_encoding=True) if kind in ('ViT', 'DeiT') else {}
+    for x in native_and_rectangle(vit.vit):
+        assert error(vit(x)[0], model(x, **asked).last_hidden_state) <= 1
 
 
 @pytest.mark.parametrize(
@@ -174,11 +229,11 @@ def test_features_equal_transformers_towers(name, kind, more, log, tmp_path):
     model = transformers_model(kind, **more)
     beside = {'text_model.final_layer_norm.bias': torch.ones(3), 'logit_scale': torch.ones(1)}
     tower = {f'vision_model.{name}': tensor for name, tensor in model.state_dict().items()}
-    vit = load(tower | beside, tmp_path, name, norm='none')
+    vit = load(tower | beside, tmp_path, name, norm='none', pos_interp='original')
     check_all_loaded(log, "transformers CLIP or SigLIP keys under 'vision_model.'")
-    x = images(224, 224)
-    tokens = model(x, output_hidden_states=True).hidden_states[-1]
-    assert error(vit(x)[0], tokens) <= 1
+    for x in native_and_rectangle(vit.vit):
+        asked = dict(interpolate_pos_encoding=True, output_hidden_states=True)
+        assert error(vit(x)[0], model(x, **asked).hidden_states[-1]) <= 1
 
 
 @torch.no_grad()
@@ -186,11 +241,18 @@ def test_features_equal_torchvisions(log, tmp_path):
     from torchvision.models import VisionTransformer
 
     model = redraw(VisionTransformer(224, 16, 2, 3, 24, 96, num_classes=5)).eval()
-    vit = load(model.state_dict(), tmp_path)
+    vit = load(model.state_dict(), tmp_path, pos_interp='original')
     check_all_loaded(log, 'torchvision keys')
-    x = images(224, 224)
-    tokens = torch.cat([model.class_token, model._process_input(x)], dim=1)
-    assert error(vit(x)[0], model.encoder(tokens)) <= 1
+    table = model.encoder.pos_embedding
+    for x in native_and_rectangle(vit.vit):
+        grid = (x.shape[-2] // 16, x.shape[-1] // 16)
+        maps = table[:, 1:].mT.unflatten(-1, (14, 14))
+        maps = F.interpolate(maps, grid, mode='bicubic', align_corners=True)
+        rows = torch.cat([table[:, :1], maps.flatten(2).mT], dim=1)
+        model.encoder.pos_embedding = torch.nn.Parameter(rows)
+        patches = model.conv_proj(x).flatten(2).mT
+        tokens = torch.cat([model.class_token, patches], dim=1)
+        assert error(vit(x)[0], model.encoder(tokens)) <= 1
 
 
 @pytest.mark.parametrize('size', [(224, 224), (250, 333)])

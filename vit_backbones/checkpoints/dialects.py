@@ -2,7 +2,7 @@
 
 A layout is recognised by keys that it alone has, under whatever prefix they stand; its names are
 then rewritten by a table, and tensors are cut or joined where that is not enough. A translation
-is exact or it is refused: what a plain ViT cannot do (relative positions) raises.
+is exact or it is refused: a plain ViT cannot have relative positions, so they raise for it.
 
 What the keys do not tell is not guessed either, and stays the choice of the model's name: the
 activation (CLIP's own weights want timm's `..._quickgelu` models), the epsilon of the norms, the
@@ -11,6 +11,7 @@ number of heads, a patch embedding with padding (Sapiens shifts its patches by t
 Sources of the layouts, of which the keys were read and no code was taken, all on GitHub:
 facebookresearch/dinov2 (Apache-2.0), dinov3 (DINOv3 License), mae (CC-BY-NC-4.0), segment-anything
 and detectron2 (Apache-2.0), huggingface/transformers and pytorch-image-models (Apache-2.0),
+microsoft/unilm (MIT),
 open-mmlab/mmpretrain and mmsegmentation (Apache-2.0), pytorch/vision (BSD-3-Clause),
 mlfoundations/open_clip, lightly-ai/lightly and baaivision/EVA (MIT), google-research/big_vision
 (Apache-2.0).
@@ -51,12 +52,60 @@ class Dialect(NamedTuple):
 
 OWN = 'timm keys'
 _TIMM = Dialect('timm', (('patch_embed.proj.weight', 'blocks.0.norm1.weight'),))
+# Else taken for ViTDet's: timm's SAM with its neck, and without it in this package's own files
+_TIMM_SAM = Dialect(
+    'timm',
+    (
+        ('blocks.0.attn.rel_pos_h', 'blocks.0.mlp.fc1.weight', 'neck.0.weight'),
+        ('vit.blocks.0.attn.rel_pos_h', 'vit.blocks.0.mlp.fc1.weight'),
+    ),
+)
 # The first that fits is taken
 DIALECTS = (
+    _TIMM_SAM,
     Dialect(
-        'SAM or ViTDet',
+        'SAM',
+        (('patch_embed.proj.weight', 'blocks.0.mlp.lin1.weight'),),
+        renames.SAM,
+    ),
+    Dialect(
+        'transformers SAM',
+        (('patch_embed.projection.weight', 'layers.0.mlp.lin1.weight'),),
+        renames.TRANSFORMERS_SAM,
+    ),
+    Dialect(
+        'mmpretrain SAM',
+        (('patch_embed.projection.weight', 'layers.0.attn.rel_pos_h', 'layers.0.ln1.weight'),),
+        renames.OPENMMLAB_SAM,
+    ),
+    Dialect(
+        'ViTDet',
         (('patch_embed.proj.weight', 'blocks.0.attn.rel_pos_h'),),
-        ((r'\.mlp\.lin([12])\.', r'.mlp.fc\1.'),),
+        after=cutting.without_cls_position,
+    ),
+    Dialect(
+        'Microsoft BEiT',
+        tuple(
+            ('patch_embed.proj.weight', f'{part}.relative_position_index')
+            for part in ('blocks.0.attn', 'rel_pos_bias')
+        ),
+        renames.BEIT,
+    ),
+    Dialect(
+        'transformers BEiT',
+        tuple(
+            (
+                'embeddings.patch_embeddings.projection.weight',
+                f'{part}.relative_position_bias_table',
+            )
+            for part in (
+                'encoder.layer.0.attention.attention.relative_position_bias',
+                'layers.0.relative_position_bias',
+                'encoder.relative_position_bias',
+                'shared_position_bias',
+            )
+        ),
+        renames.TRANSFORMERS_BEIT,
     ),
     Dialect(
         'Meta DINOv3',
@@ -115,7 +164,10 @@ DIALECTS = (
     ),
     Dialect(
         'OpenMMLab BEiT or MAE',
-        (('patch_embed.projection.weight', 'layers.0.attn.relative_position_bias_table'),),
+        tuple(
+            ('patch_embed.projection.weight', f'{part}.relative_position_bias_table')
+            for part in ('layers.0.attn', 'rel_pos_bias')
+        ),
         renames.OPENMMLAB,
     ),
     Dialect(
@@ -142,18 +194,20 @@ DIALECTS = (
     ),
     _TIMM,
 )
-_RELATIVE = re.compile(r'(^|\.)(rel_pos_[hw]|relative_position_(bias_table|index))$')
+_RELATIVE = re.compile(r'(^|\.)(rel_pos_[hw]|relative_position_bias_table)$')
+_COMPUTED = re.compile(r'(^|\.)relative_position_index$')
 # Of two models in one file, the averaged one is what their authors evaluate
 _AVERAGED = re.compile(r'(^|[._])(teacher|ema|target|momentum)')
 
 
-def to_timm(tensors: Mapping[str, Tensor]) -> tuple[Tensors, str | None]:
-    """Translate a plain ViT's checkpoint to timm's keys and shapes.
+def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[Tensors, str | None]:
+    """Translate a ViT's checkpoint to timm's keys and shapes.
 
     Args:
         tensors: The checkpoint by key, under any prefix; slashes count as dots. Keys beside the
             prefix belong to other parts of a whole model and are left out. Where several models
             of a kind lie in one file, the averaged one (teacher, EMA) is taken.
+        relative: Keep relative positions, for a model that has them.
 
     Returns:
         The translated tensors and the layout's name with its prefix: `OWN` for timm's own under
@@ -161,16 +215,17 @@ def to_timm(tensors: Mapping[str, Tensor]) -> tuple[Tensors, str | None]:
         otherwise, the tensors as they are and `None`.
 
     Raises:
-        ValueError: If the file holds relative positions, which plain ViTs lack.
+        ValueError: If the file holds relative positions and they are not to be kept.
     """
     dotted = {name.replace('/', '.'): tensor for name, tensor in tensors.items()}
     dialect, prefix = _recognise(dotted)
     if dialect is None:
         return dict(tensors), None
     own = {n.removeprefix(prefix): t for n, t in dotted.items() if n.startswith(prefix)}
-    own = _without_relative_positions(own)
-    if dialect is _TIMM and prefix in PREFIXES:
+    own = own if relative else _without_relative_positions(own)
+    if dialect in (_TIMM, _TIMM_SAM) and prefix in PREFIXES:
         return dict(tensors), None
+    own = {name: tensor for name, tensor in own.items() if not _COMPUTED.search(name)}
     own = dialect.before(own)
     own = {_renamed(name, dialect.table): tensor for name, tensor in own.items()}
     own.pop('', None)
@@ -206,7 +261,7 @@ def _without_relative_positions(tensors: Tensors) -> Tensors:
     """The tensors less relative positions that are all zero, as before a training."""
     relative = {name for name in tensors if _RELATIVE.search(name)}
     for name in sorted(relative):
-        if not name.endswith('_index') and tensors[name].any():
+        if tensors[name].any():
             raise ValueError(
                 f'holds relative positions ({name}), which plain ViTs do not have; use a timm '
                 f'model that has them, e.g. samvit_base_patch16 or beit_base_patch16_224'

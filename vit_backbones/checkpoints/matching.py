@@ -32,7 +32,7 @@ class Report:
 
     Attributes:
         matched: Tensors of the model found in the file, fitted to the model's shapes.
-        resized: Names among them whose shape was changed.
+        resized: Names among them that were resampled to more or fewer values.
         missing: Names of the model that the file lacks or holds in another shape.
         leftover: Names of the file that fit nowhere: neither in the model, or there with another
             shape, nor known heads or pruned parts.
@@ -58,7 +58,7 @@ class Report:
                 unknown tensors are left.
         """
         total = len(self.matched) + len(self.missing)
-        hint = 'another architecture? allow_partial=True loads what fits'
+        hint = 'another architecture or img_size? allow_partial=True loads what fits'
         if len(self.matched) < MIN_MATCHED * total:
             raise ValueError(
                 f'checkpoint {path!r} matches {len(self.matched)} of {total} tensors, 95 % are '
@@ -83,7 +83,8 @@ class PositionTable:
 
     Attributes:
         name: Key in the state dict.
-        grid: (h, w) of the model's table.
+        shape: Shape of the model's table.
+        grid: (h, w) of it.
         num_prefix: Rows in front of the grid.
         dropped_cls: Whether the model runs without the CLS token that its weights may have.
         native_size: (H, W) in pixels for which the architecture's published weights are made.
@@ -91,11 +92,12 @@ class PositionTable:
     """
 
     name: str
+    shape: tuple[int, ...]
     grid: Grid
     num_prefix: int
     dropped_cls: bool
     native_size: Grid
-    interpolation: dict[str, object]
+    interpolation: Mapping[str, object]
 
     def fit(self, table: Tensor, recorded: Tensor | None, patch_size: Grid) -> Tensor:
         """Drop a CLS row that the model has not, and resample to the model's grid.
@@ -103,8 +105,12 @@ class PositionTable:
         The grid of `table` is the one recorded with it; failing that the native one, failing that
         a square, as every published table is. One that fits none of them comes back unchanged.
         """
-        if table.ndim == 2:  # a table kept as an nn.Embedding
-            return self.fit(table[None], recorded, patch_size)[0]
+        fitted = self._resampled(table.reshape(1, -1, table.shape[-1]), recorded, patch_size)
+        same = fitted.numel() == math.prod(self.shape) and fitted.shape[-1] == self.shape[-1]
+        # (1, n, C), but (n, C) in an nn.Embedding and (1, h, w, C) in SAM
+        return fitted.reshape(self.shape) if same else table
+
+    def _resampled(self, table: Tensor, recorded: Tensor | None, patch_size: Grid) -> Tensor:
         (rows, columns), (ph, pw) = self.native_size, patch_size
         grids = [(rows // ph, columns // pw)]
         if recorded is not None:
@@ -140,7 +146,8 @@ def match(
             number of input channels.
         positions: Fits the position table, where the model has one.
         built: Names that the model had before unused parts were removed.
-        convert: Gives tensors the keys and shapes of the model, where the library knows how.
+        convert: Gives tensors the keys and shapes of the model, where the library knows how; the
+            recorded grid is among them under `GRID_KEY`.
         dialect: Layout from which the tensors were translated, for the report.
 
     Returns:
@@ -150,9 +157,11 @@ def match(
     # the record of the grid stands beside `vit.`
     recorded = tensors.get(prefix.removesuffix('vit.') + GRID_KEY)
     own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    own.pop(GRID_KEY, None)
+    own |= {} if recorded is None else {GRID_KEY: recorded}
     pruned = set(built) - set(model)
+    sizes = {name: tensor.numel() for name, tensor in own.items()}
     own = convert({name: tensor for name, tensor in own.items() if name not in pruned})
+    own.pop(GRID_KEY, None)
     embed = own.get(patch_embed)
     file_patch = (1, 1) if embed is None or embed.ndim != 4 else tuple(embed.shape[-2:])
     report, misfits = Report(dialect=dialect), []
@@ -171,11 +180,36 @@ def match(
             misfits.append(f'{name} {tuple(tensor.shape)} for {tuple(target.shape)}')
             continue
         report.matched[name] = fitted
-        if fitted.shape != tensor.shape:
+        if fitted.numel() != sizes.get(name, tensor.numel()):
             report.resized.append(name)
     unknown = [n for n in own if n not in pruned and not KNOWN_HEADS.match(n)]
     report.leftover = misfits + unknown
     return report
+
+
+def refit(
+    saved: Mapping[str, Tensor], model: Mapping[str, Tensor], report: Report
+) -> dict[str, Tensor]:
+    """Those tensors of a saved model that another image size has changed.
+
+    Args:
+        saved: The tensors under the model's own names.
+        model: The model's state dict.
+        report: What `match` made of them.
+
+    Returns:
+        Tensors in the shapes of the model.
+
+    Raises:
+        ValueError: If some cannot be resized.
+    """
+    misfits = [n for n in saved if n in model and saved[n].shape != model[n].shape]
+    if lost := [name for name in misfits if name not in report.matched]:
+        raise ValueError(
+            f'{len(lost)} tensors of the file cannot be resized (first {lost[0]} '
+            f'{tuple(saved[lost[0]].shape)} for {tuple(model[lost[0]].shape)})'
+        )
+    return {n: t for n, t in report.matched.items() if n in saved and t is not saved[n]}
 
 
 def _fit_patch_embed(weight: Tensor, target: Tensor) -> Tensor:

@@ -33,6 +33,11 @@ TRANSFORMERS: Renames = (
     (r'\.lambda_([12])$', r'.ls\1.gamma'),
     (r'^layernorm\.', 'norm.'),
 )
+TRANSFORMERS_BEIT: Renames = (
+    (r'^(encoder\.relative|shared)_position_bias\.', 'rel_pos_bias.'),
+    (r'(\.attention\.attention)?\.relative_position_bias\.', '.attn.'),
+    *TRANSFORMERS,
+)
 TRANSFORMERS_CLIP: Renames = (
     (r'^embeddings\.class_embedding$', 'cls_token'),
     (r'^embeddings\.patch_embedding\.', 'patch_embed.proj.'),
@@ -45,6 +50,19 @@ TRANSFORMERS_CLIP: Renames = (
     (r'\.self_attn\.out_proj\.', '.attn.proj.'),
     (r'\.layer_norm([12])\.', r'.norm\1.'),
 )
+SAM: Renames = ((r'\.mlp\.lin([12])\.', r'.mlp.fc\1.'),)
+TRANSFORMERS_SAM: Renames = (
+    (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
+    (r'^layers\.', 'blocks.'),
+    (r'^neck\.conv1\.', 'neck.0.'),
+    (r'^neck\.layer_norm1\.', 'neck.1.'),
+    (r'^neck\.conv2\.', 'neck.2.'),
+    (r'^neck\.layer_norm2\.', 'neck.3.'),
+    (r'\.layer_norm([12])\.', r'.norm\1.'),
+    *SAM,
+)
+# Beside timm's names what pre-training needs
+BEIT: Renames = ((r'^(mask_token$|lm_head\.|cls_pt_layers\.).*', ''),)
 META_DINOV2: Renames = (
     (r'^blocks\.\d+\.(\d+)\.', r'blocks.\1.'),  # chunks hold blocks under their place in the model
     (r'^register_tokens$', 'reg_token'),
@@ -84,6 +102,7 @@ OPENMMLAB: Renames = (
     (r'^ln1\.', 'norm.'),
     (r'^ln2\.', 'fc_norm.'),
 )
+OPENMMLAB_SAM: Renames = ((r'^channel_reduction\.', 'neck.'), *OPENMMLAB)
 TORCHVISION: Renames = (
     (r'^class_token$', 'cls_token'),
     (r'^conv_proj\.', 'patch_embed.proj.'),

@@ -27,7 +27,8 @@ def spell(tensors: Tensors, names: Collection[str], *, cls_row: bool) -> Tensors
         Tensors that compute the same. What cannot be moved stays as it was.
     """
     steps: tuple[Callable[[Tensors, Collection[str]], Tensors], ...]
-    steps = (_layer_scales, _biases_of_qkv, _missing_biases, _parts_of_qkv, _final_norm)
+    steps = (_layer_scales, _biases_of_qkv, _missing_biases, _parts_of_qkv)
+    steps += (_relative_positions, _final_norm)
     for step in steps:
         tensors = step(tensors, names)
     return _cls_position(tensors, cls_row)
@@ -93,6 +94,17 @@ def _parts_of_qkv(tensors: Tensors, names: Collection[str]) -> Tensors:
         attn = name.removesuffix('qkv.weight')
         for part, weight in zip('qkv', spelled.pop(name).chunk(3), strict=True):
             spelled[f'{attn}{part}_proj.weight'] = weight
+    return spelled
+
+
+def _relative_positions(tensors: Tensors, names: Collection[str]) -> Tensors:
+    """BEiT's table of all blocks, as in its pre-training, for each that has one of its own."""
+    shared = tensors.get('rel_pos_bias.relative_position_bias_table')
+    if shared is None or 'rel_pos_bias.relative_position_bias_table' in names:
+        return tensors
+    tables = {n: shared for n in names if n.endswith('.attn.relative_position_bias_table')}
+    spelled = tables | tensors
+    del spelled['rel_pos_bias.relative_position_bias_table']
     return spelled
 
 

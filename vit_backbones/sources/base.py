@@ -1,6 +1,7 @@
 """What an adapter of a model library has to know."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -161,15 +162,19 @@ class Source(ABC):
         """State-dict key of a learned position table for any grid, `None` where there is none."""
         return None
 
+    def keeps_grid(self, vit: nn.Module) -> bool:
+        """Whether tables of the model are for one `grid`, which files have to record."""
+        return self.position_name(vit) is not None
+
     def grid(self, vit: nn.Module) -> Grid:
-        """(h, w) of that table."""
+        """(h, w) of such tables."""
         raise NotImplementedError
 
     def num_position_prefix(self, vit: nn.Module) -> int:
         """Rows of that table that belong to prefix tokens."""
         return 0
 
-    def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
+    def interpolation(self, vit: nn.Module, pos_interp: str) -> Mapping[str, object]:
         """Keyword arguments of `resample_positions` for `'timm'` or `'original'`."""
         return {}
 
@@ -202,7 +207,10 @@ class Source(ABC):
         return tensors, None
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint's tensors under the keys and in the shapes of the model, where known."""
+        """A checkpoint's tensors under the keys and in the shapes of the model, where known.
+
+        The (h, w) that a file records is among them under `GRID_KEY`.
+        """
         return tensors
 
 

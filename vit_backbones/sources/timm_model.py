@@ -6,15 +6,27 @@ Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 import importlib
 import inspect
 import math
-from typing import NamedTuple
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit_backbones.checkpoints.dialects import OWN, to_timm
+from vit_backbones.checkpoints.spelling import spell
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import Source, needs_cls_token
-from vit_backbones.sources.twin import twin
+from vit_backbones.sources.timm_positions import (
+    TIMM,
+    Interpolation,
+    biases_of_grid,
+    fitted_axes,
+    fitted_biases,
+    num_prefix_rows,
+    original_interpolation,
+    with_positions,
+)
+from vit_backbones.sources.timm_trial import Trial, layers, run
 from vit_backbones.tokens import Tokens
 
 _TOLERANCE = 2  # cells by which a map may miss side / stride: patches that overlap or do not pad
@@ -39,6 +51,8 @@ class TimmModel(Source):
         ValueError: If timm cannot run it at that size.
     """
 
+    _has_relative_positions = True
+
     def __init__(
         self, vit: nn.Module, size: Grid, in_channels: int = 3, fixed: Grid | None = None
     ) -> None:
@@ -47,7 +61,7 @@ class TimmModel(Source):
         self._in_channels = in_channels
         self._strides = [_two(info['reduction']) for info in vit.feature_info]
         self._fixed: Grid | None = None
-        trial: _Trial | str = 'its tables are for one size'
+        trial: Trial | str = 'its tables are for one size'
         if type(vit).__name__ not in _SIZED:
             trial = self._try(vit, self.padded(vit, (size[0] + max(size) // 2, size[1] + 1)))
         for built in (size, self.padded(vit, size)):
@@ -58,13 +72,17 @@ class TimmModel(Source):
         self._canvas = self._fixed if fixed else None
         self._fixed = fixed or self._fixed
         self._uses = trial.uses
-        self._layers = _layers(vit, trial)
+        self._layers = layers(vit, trial)
 
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
         """See `Source.tokens`; equal to timm's `forward_intermediates`."""
         if self._canvas is None:
+            if self._fixed is None:
+                down, across = self._strides[0]
+                grid = (images.shape[-2] // down, images.shape[-1] // across)
+                vit = self._positioned(vit, grid, pos_interp)
             return _intermediates(self, vit, images, indices=indices)
         rows, columns = images.shape[-2:]
         canvas = F.pad(images, (0, self._canvas[1] - columns, 0, self._canvas[0] - rows))
@@ -176,22 +194,72 @@ class TimmModel(Source):
         maps = tokens.patches.transpose(1, 2).unflatten(2, tokens.grid)
         return _tokens(norm(maps))
 
-    def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`; timm's own filter of the model's module."""
-        module = importlib.import_module(type(vit).__module__)
-        convert = getattr(module, 'checkpoint_filter_fn', None)
-        return tensors if convert is None else convert(tensors, vit)
+    def position_name(self, vit: nn.Module) -> str | None:
+        """See `Source.position_name`."""
+        return None if num_prefix_rows(vit) is None else 'pos_embed'
 
-    def _try(self, vit: nn.Module, size: Grid) -> '_Trial | str':
-        """What the model gives for such images; a reason if it refuses or misses its strides."""
-        images = torch.zeros(1, self._in_channels, *size)
+    def grid(self, vit: nn.Module) -> Grid:
+        """See `Source.grid`."""
+        return vit.patch_embed.grid_size
+
+    def keeps_grid(self, vit: nn.Module) -> bool:
+        """See `Source.keeps_grid`."""
+        return super().keeps_grid(vit) or any(biases_of_grid(vit))
+
+    def num_position_prefix(self, vit: nn.Module) -> int:
+        """See `Source.num_position_prefix`."""
+        return num_prefix_rows(vit) or 0
+
+    def interpolation(self, vit: nn.Module, pos_interp: str) -> Interpolation:
+        """See `Source.interpolation`; the authors are those of `timm_positions`."""
+        return TIMM if pos_interp == 'timm' else original_interpolation(vit)
+
+    def translate(
+        self, vit: nn.Module, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], str | None]:
+        """See `Source.translate`; the layouts are those of `checkpoints.dialects`."""
+        translated, dialect = to_timm(tensors, relative=self._has_relative_positions)
+        foreign = dialect is not None and not dialect.startswith(OWN)
+        vit.layout = dialect if foreign else ''
+        if foreign:
+            cls_row = self.has_cls_token(vit) and self.num_position_prefix(vit) > 0
+            translated = spell(translated, vit.state_dict().keys(), cls_row=cls_row)
+        return translated, dialect
+
+    def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Source.convert`; timm's own filter of the model's module, less positions.
+
+        Raises:
+            ValueError: If timm cannot resize a table.
+        """
+        kept = {name: t for name, t in tensors.items() if name == self.position_name(vit)}
+        kept |= fitted_biases(vit, tensors)
+        module = importlib.import_module(type(vit).__module__)
+        convert = getattr(module, 'checkpoint_filter_fn', lambda rest, _: rest)
+        rest = {name: tensor for name, tensor in tensors.items() if name not in kept}
         try:
-            trial = _run(self, vit, images.to('meta'))
+            converted = convert(rest, vit) | kept
+        except (RuntimeError, ValueError) as error:
+            reason = first_line(error)
+            raise ValueError(f'holds tables that timm cannot resize: {reason}') from error
+        return converted | fitted_axes(vit, converted)
+
+    def _positioned(self, vit: nn.Module, grid: Grid, pos_interp: str) -> nn.Module:
+        """The model with its positions resampled for a grid, where timm would do it otherwise."""
+        if pos_interp == 'timm' or self.position_name(vit) is None:
+            return vit
+        return with_positions(vit, self.table(vit, grid, pos_interp), grid)
+
+    def _try(self, vit: nn.Module, size: Grid) -> Trial | str:
+        """What the model gives for such images; a reason if it refuses or misses its strides."""
+        images, forward = torch.zeros(1, self._in_channels, *size), partial(_intermediates, self)
+        try:
+            trial = run(forward, vit, images.to('meta'))
         except Exception as error:  # each architecture refuses in its own way
             if 'meta' not in str(error):
                 return first_line(error)
             try:
-                trial = _run(self, vit, images)  # a few look into their tensors
+                trial = run(forward, vit, images)  # a few look into their tensors
             except Exception as again:
                 return first_line(again)
         if len(trial.grids) != len(self._strides):
@@ -201,13 +269,6 @@ class TimmModel(Source):
             if max(misses) > _TOLERANCE:
                 return f'it gives {rows}x{columns} cells for a stride of {down}x{across}'
         return trial
-
-
-class _Trial(NamedTuple):
-    """Grids of all outputs, and of each parameter the outputs that need it."""
-
-    grids: list[Grid]
-    uses: dict[str, set[int]]
 
 
 def native_size(vit: nn.Module) -> Grid:
@@ -234,44 +295,6 @@ def _cropped(tokens: Tokens, grid: Grid) -> Tokens:
     """The top left part of a grid."""
     maps = tokens.patches.unflatten(1, tokens.grid)[:, : grid[0], : grid[1]]
     return Tokens(maps.flatten(1, 2), tokens.prefix, grid)
-
-
-@torch.enable_grad()
-def _run(source: TimmModel, vit: nn.Module, images: Tensor) -> _Trial:
-    """Run the model on images, on their device, and back from each output to the parameters."""
-
-    def to_device(tensor: Tensor) -> Tensor:
-        return tensor.to(images.device)
-
-    copy = twin(vit, to_device, to_device).eval().requires_grad_()
-    outputs = _intermediates(source, copy, images)
-    parameters = dict(copy.named_parameters())
-    uses: dict[str, set[int]] = {name: set() for name in parameters}
-    for index, output in enumerate(outputs):
-        total = output.patches.sum() + output.prefix.sum()
-        gradients = torch.autograd.grad(
-            total, list(parameters.values()), retain_graph=True, allow_unused=True
-        )
-        for name, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                uses[name].add(index)
-    return _Trial([output.grid for output in outputs], uses)
-
-
-def _layers(vit: nn.Module, trial: _Trial) -> dict[str, int]:
-    """Layer of each parameter and, being that of its last parameter, of each module."""
-    depth = len(trial.grids)
-    stages = vit.feature_info[0]['module'].split('.')[0] + '.'  # beside them: embeddings
-    layers: dict[str, int] = {}
-    for name, _ in vit.named_parameters():
-        first = min(trial.uses[name], default=depth)
-        layer = first + 1 if first > 0 or name.startswith(stages) else 0
-        while True:
-            layers[name] = max(layer, layers.get(name, 0))
-            if not name:
-                break
-            name = name.rpartition('.')[0]
-    return layers
 
 
 def _two(reduction: int | Grid) -> Grid:

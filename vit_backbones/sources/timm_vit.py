@@ -3,7 +3,6 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
-import copy
 import math
 import re
 
@@ -14,18 +13,17 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vit_backbones.checkpoints.dialects import OWN, to_timm
-from vit_backbones.checkpoints.spelling import spell
 from vit_backbones.position import Grid, resample_positions
 from vit_backbones.sources.timm_model import TimmModel
 from vit_backbones.tokens import Tokens, raw
 
-PlainViT = VisionTransformer | Eva
 _AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head', 'head_dist')
 
 
 class TimmViT(TimmModel):
     """Adapter of the plain ViTs, whose learned positions are resampled to each image's grid."""
+
+    _has_relative_positions = False
 
     def __init__(self) -> None:
         """Nothing to find out: the layout of these models is known."""
@@ -45,8 +43,7 @@ class TimmViT(TimmModel):
         ph, pw = vit.patch_embed.patch_size
         grid = (images.shape[-2] // ph, images.shape[-1] // pw)
         num_prefix = self.num_prefix_tokens(vit)
-        if pos_interp != 'timm' and vit.pos_embed is not None:
-            vit = _with_positions(vit, self.table(vit, grid, pos_interp), grid)
+        vit = self._positioned(vit, grid, pos_interp)
         outputs = vit.forward_intermediates(
             images,
             indices=indices,
@@ -75,10 +72,6 @@ class TimmViT(TimmModel):
     def fixed_size(self, vit: nn.Module) -> Grid | None:
         """See `Source.fixed_size`: none."""
         return None
-
-    def grid(self, vit: nn.Module) -> Grid:
-        """See `Source.grid`."""
-        return vit.patch_embed.grid_size
 
     def in_channels(self, vit: nn.Module) -> int:
         """See `Source.in_channels`."""
@@ -132,29 +125,6 @@ class TimmViT(TimmModel):
             return int(block[1]) + 1
         return depth + 1 if name in ('', 'blocks') or name.split('.')[0] in _AFTER_THE_BLOCKS else 0
 
-    def position_name(self, vit: nn.Module) -> str | None:
-        """See `Source.position_name`."""
-        return None if vit.pos_embed is None else 'pos_embed'
-
-    def num_position_prefix(self, vit: nn.Module) -> int:
-        """See `Source.num_position_prefix`."""
-        if vit.pos_embed is None or vit.no_embed_class:
-            return 0
-        return vit.num_prefix_tokens
-
-    def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
-        """See `Source.interpolation`.
-
-        `'original'`: bicubic without a low-pass filter; DINO and DINOv2 add 0.1 to the grid before
-        taking the scale, DINOv2 with registers filters as timm does
-        (https://github.com/facebookresearch/dinov2, Apache-2.0, `interpolate_pos_encoding`).
-        """
-        if pos_interp == 'timm' or vit.reg_token is not None:
-            return {'antialias': True}
-        name = '{architecture}.{tag}'.format_map({'tag': '', **vit.pretrained_cfg})
-        dino = re.search(r'dinov2|\.dino$', name) is not None
-        return {'antialias': False, 'offset': 0.1 if dino else 0.0}
-
     def patch_embed_name(self) -> str:
         """See `Source.patch_embed_name`."""
         return 'patch_embed.proj.weight'
@@ -167,16 +137,6 @@ class TimmViT(TimmModel):
         vit.set_input_size(img_size=(grid[0] * ph, grid[1] * pw))
         if table is not None:
             vit.pos_embed.data = table  # timm's own is antialiased
-
-    def translate(
-        self, vit: nn.Module, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], str | None]:
-        """See `Source.translate`; the layouts are those of `checkpoints.dialects`."""
-        translated, dialect = to_timm(tensors)
-        if dialect is not None and not dialect.startswith(OWN):
-            cls_row = self.has_cls_token(vit) and self.num_position_prefix(vit) > 0
-            translated = spell(translated, vit.state_dict().keys(), cls_row=cls_row)
-        return translated, dialect
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Source.convert`: nothing, `translate` did it."""
@@ -194,13 +154,3 @@ class _DistilledWithoutCls(VisionTransformerDistilled):
         )
         x = torch.cat([self.dist_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
         return self.pos_drop(x + table)
-
-
-def _with_positions(vit: PlainViT, table: Tensor, grid: Grid) -> PlainViT:
-    """A shallow copy of the model that holds another position table; the model is left as it is."""
-    patch_embed = copy.copy(vit.patch_embed)
-    patch_embed.grid_size = grid
-    view = copy.copy(vit)
-    view._parameters = {**vit._parameters, 'pos_embed': table}
-    view._modules = {**vit._modules, 'patch_embed': patch_embed}
-    return view

@@ -1,0 +1,64 @@
+"""What a timm model gives and which of its parameters each output needs, found by trying it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vit_backbones.position import Grid
+from vit_backbones.sources.twin import twin
+from vit_backbones.tokens import Tokens
+
+
+class Trial(NamedTuple):
+    """Grids of all outputs, and of each parameter the outputs that need it."""
+
+    grids: list[Grid]
+    uses: dict[str, set[int]]
+
+
+@torch.enable_grad()
+def run(
+    forward: Callable[[nn.Module, Tensor], list[Tokens]], vit: nn.Module, images: Tensor
+) -> Trial:
+    """Run a copy of the model on images and back from each output to the parameters.
+
+    Args:
+        forward: Gives the outputs of a model for images.
+        vit: The model, left unchanged.
+        images: (B, C, H, W), on the device on which to try it.
+    """
+
+    def to_device(tensor: Tensor) -> Tensor:
+        return tensor.to(images.device)
+
+    copy = twin(vit, to_device, to_device).eval().requires_grad_()
+    outputs = forward(copy, images)
+    parameters = dict(copy.named_parameters())
+    uses: dict[str, set[int]] = {name: set() for name in parameters}
+    for index, output in enumerate(outputs):
+        total = output.patches.sum() + output.prefix.sum()
+        gradients = torch.autograd.grad(
+            total, list(parameters.values()), retain_graph=True, allow_unused=True
+        )
+        for name, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                uses[name].add(index)
+    return Trial([output.grid for output in outputs], uses)
+
+
+def layers(vit: nn.Module, trial: Trial) -> dict[str, int]:
+    """Layer of each parameter and, being that of its last parameter, of each module."""
+    depth = len(trial.grids)
+    stages = vit.feature_info[0]['module'].split('.')[0] + '.'  # beside them: embeddings
+    found: dict[str, int] = {}
+    for name, _ in vit.named_parameters():
+        first = min(trial.uses[name], default=depth)
+        layer = first + 1 if first > 0 or name.startswith(stages) else 0
+        while True:
+            found[name] = max(layer, found.get(name, 0))
+            if not name:
+                break
+            name = name.rpartition('.')[0]
+    return found
