@@ -479,6 +479,32 @@ def test_layer_depth_counts_from_the_embeddings_to_the_norm(indices):
     assert vit.get_layer_depth('decode_head.conv.weight', 'backbone.') == (last, last + 1)
 
 
+@pytest.mark.parametrize(
+    ('last', 'name', 'source'),
+    [
+        ('blocks.1', TINY, 'timm'),
+        ('stages.1', 'pvt_v2_b0', 'timm'),
+        ('layers.1', 'swin_tiny_patch4_window7_224', 'timm'),
+        ('layers.1', 'vit', 'transformers'),
+        ('encoder.layers.1', 'swin', 'transformers'),
+    ],
+)
+def test_layer_depth_counts_the_blocks_that_are_left(last, name, source):
+    if source == 'transformers':
+        transformers = pytest.importorskip('transformers')
+        name = {
+            'vit': transformers.ViTConfig(hidden_size=24, num_hidden_layers=4),
+            'swin': transformers.SwinConfig(embed_dim=24, depths=[1] * 4, num_heads=[3] * 4),
+        }[name]
+    vit = ViTFeatBackbone(name, source=source, out_indices=(0, 1))
+    learning = [key for key, p in vit.named_parameters() if p.requires_grad]
+    layers = {key: vit.get_layer_depth(key) for key in learning}
+    assert {num_layers for _, num_layers in layers.values()} == {4}
+    assert {layers[key][0] for key in learning if f'{last}.' in key} == {2}
+    assert max(layers.values()) == (2, 4)
+    assert vit.get_layer_depth('head.weight') == (3, 4)
+
+
 # Registration
 
 

@@ -327,14 +327,16 @@ class ViTFeatBackbone(BaseModule):
             prefix: Where this backbone stands in it, e.g. `'backbone.'`.
 
         Returns:
-            (layer, number of layers): 0 for embeddings, i + 1 for block i, and the last layer for
-            the final norm and for everything outside the prefix.
+            (layer, number of layers): 0 for embeddings, i + 1 for block (or stage) i, and the last
+            layer for the final norm and for everything outside the prefix. Blocks behind the last
+            of `out_indices` do not exist and do not count.
         """
-        depth = self.source.depth(self.vit)
+        depth = max(self.out_indices) + 1
         inside = prefix + 'vit.'
         if not param_name.startswith(inside):
             return depth + 1, depth + 2
-        return self.source.layer_of(param_name.removeprefix(inside), depth), depth + 2
+        layer = self.source.layer_of(param_name.removeprefix(inside), depth)
+        return min(layer, depth + 1), depth + 2
 
     def _take(
         self,
