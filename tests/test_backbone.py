@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from redraw import TINY, backbone, copy_weights, error, images, pad, redraw, timm_layers, timm_vit
+from redraw import TINY, backbone, copy_weights, error, images, redraw, timm_layers, timm_vit
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -185,41 +183,7 @@ def test_a_model_without_final_norm_says_so(norm, log):
     assert said == (norm != 'none')
 
 
-# Geometry
-
-
-@cache
-def of_patch(ph, pw):
-    return backbone(depth=1, width=24, patch_size=(ph, pw))
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
-    patch=st.tuples(*[st.sampled_from([7, 8, 16])] * 2),
-)
-@torch.no_grad()
-def test_any_size_is_padded_right_and_bottom_to_the_patch(size, patch):
-    vit, x = of_patch(*patch), images(*size)
-    out = vit(x)[0]
-    assert out.shape == (1, 24, math.ceil(size[0] / patch[0]), math.ceil(size[1] / patch[1]))
-    assert torch.equal(out, vit(pad(x, *patch))[0])
-    assert vit.strides == ((patch[0],) if patch[0] == patch[1] else (patch,))
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
-    stride=st.integers(3, 33),
-    name=st.sampled_from([TINY, 'vit_small_patch14_dinov2']),
-)
-@torch.no_grad()
-def test_out_stride_gives_exactly_the_sizes_of_the_unpadded_image(size, stride, name):
-    vit = small(name)
-    vit.out_stride = stride
-    expected = (math.ceil(size[0] / stride), math.ceil(size[1] / stride))
-    assert vit(images(*size))[0].shape[-2:] == expected
-    assert vit.strides == (stride,)
+# Geometry; for the laws of padding see test_padding.py
 
 
 @cache
