@@ -364,6 +364,15 @@ def test_frozen_stages_of_the_depth_freeze_everything():
     assert not vit(images(32, 48).requires_grad_())[0].requires_grad
 
 
+def test_an_adapter_in_frozen_blocks_learns():
+    vit = backbone(**SMALL, frozen_stages=4).train()
+    qkv = vit.vit.blocks[0].attn.qkv
+    vit.vit.blocks[0].attn.qkv = nn.Sequential(qkv, adapter := nn.Linear(72, 72))
+    vit(images(32, 48))[0].square().mean().backward()
+    assert adapter.weight.grad.abs().sum() > 0
+    assert qkv.weight.grad is None
+
+
 @pytest.mark.parametrize(('stages', 'random'), [(4, False), (-1, True)])
 @torch.no_grad()
 def test_drop_path_is_off_in_frozen_blocks(stages, random):

@@ -148,6 +148,57 @@ def test_9_not_finetuned():
     assert not any(p.requires_grad for p in vit.parameters())
 
 
+@pytest.fixture
+def lora_model():
+    """Builds mmpretrain's `LoRAModel` around a backbone."""
+    pytest.importorskip('mmpretrain')
+    try:
+        importlib.import_module('mmpretrain.models')
+    except TypeError:
+        pytest.skip('mmpretrain 1.2 does not import beside transformers 5')
+
+    def build_around(**options):
+        module = dict(type='ViTFeatBackbone', arch=SMALL, img_size=(64, 96), **options)
+        lora = dict(type='mmpretrain.LoRAModel', alpha=16, rank=4, drop_rate=0.1, module=module)
+        return MODELS.build(lora | dict(targets=[dict(type='qkv')])).eval()
+
+    return build_around
+
+
+@pytest.mark.parametrize('stages', [-1, 4])
+def test_10_lora_model_of_mmpretrain(stages, lora_model, tmp_path):
+    """It starts with the maps of the file's weights; later they are those of weights + B A."""
+    plain = redraw(build(arch=SMALL, img_size=(64, 96), out_indices=(1, 3)))
+    torch.save(plain.state_dict(), tmp_path / 'vit.pth')
+    weights = dict(type='Pretrained', checkpoint=str(tmp_path / 'vit.pth'))
+    model = lora_model(out_indices=(1, 3), init_cfg=weights, frozen_stages=stages)
+    model.init_weights()  # as a runner does
+    assert (model.out_channels, model.strides) == (plain.out_channels, plain.strides)
+    x = images(50, 90)
+    assert all(error(*both) <= 1 for both in zip(model(x), plain(x), strict=True))
+    sum(out.square().mean() for out in model(x)).backward()
+    learning = {n: p for n, p in model.named_parameters() if p.grad is not None}
+    assert len(learning) == 8
+    assert all('.attn.qkv.lora_' in name for name in learning)
+    model, plain, x = model.double(), plain.double(), x.double()  # float32 merges with rounding
+    for i, block in enumerate(plain.vit.blocks):
+        down, up = (
+            redraw(getattr(model.module.vit.blocks[i].attn.qkv, f'lora_{part}'), seed=i).weight
+            for part in ('down', 'up')
+        )
+        block.attn.qkv.weight.data += up @ down * 16 / 4
+    assert all(error(*both) <= 1 for both in zip(model(x), plain(x), strict=True))
+
+
+def test_10_what_a_lora_model_saves_is_loaded(lora_model):
+    one, other = (nn.ModuleDict(dict(backbone=lora_model())) for _ in range(2))
+    redraw(one, seed=1)
+    saved = one.state_dict()
+    assert len(saved) == 8
+    other.load_state_dict(saved, strict=True)
+    assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in saved.items())
+
+
 DECAY = dict(num_layers=12, decay_rate=0.7, decay_type='layer_wise')
 
 

@@ -267,8 +267,9 @@ class ViTFeatBackbone(BaseModule):
             )
         padded = F.pad(images, (0, columns - width, 0, rows - height))
         indices = sorted(self.out_indices)
-        learns = torch.is_grad_enabled() and self.frozen_stages < self.depth
-        with torch.set_grad_enabled(learns):
+        # adapters such as LoRA's learn inside of frozen blocks
+        learns = self.frozen_stages < self.depth or any(p.requires_grad for p in self.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             layers = self.source.tokens(self.vit, padded, indices, self.pos_interp)
             by_index = dict(zip(indices, layers, strict=True))
             return tuple(
