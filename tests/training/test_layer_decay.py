@@ -288,9 +288,10 @@ def test_the_optimizers_own_weight_decay_is_for_matrices_too():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(), r'needs one decay_rate \(or layer_decay_rate\) in \(0, 1\], got \[\]'),
+        (dict(), r'needs one decay_rate \(or layer_decay_rate\) in \(0, 1\], got none'),
+        (dict(decay_rate='a'), r"in \(0, 1\], got 'a'"),
         (dict(decay_rate=1.5), r'in \(0, 1\], got 1.5'),
-        (dict(decay_rate=0.5, layer_decay_rate=0.6), r'got \[0.5, 0.6\]'),
+        (dict(decay_rate=0.5, layer_decay_rate=0.6), 'got 0.5, 0.6'),
         (dict(decay_rate=0.5, decay_type='stage_wise'), "must be one of 'layer_wise', .*'stage_w"),
         (dict(decay_rate=0.5, norm_decay_mult=1.0), 'norm_decay_mult must be 0, got 1.0'),
         (dict(decay_rat=0.5), "a key of paramwise_cfg must be one of 'decay_rate'.*'decay_rat'"),

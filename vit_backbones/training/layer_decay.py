@@ -88,7 +88,7 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
         if len(given) != 1 or not isinstance(given[0], (int, float)) or not 0 < given[0] <= 1:
             raise ValueError(
                 f'paramwise_cfg needs one decay_rate (or layer_decay_rate) in (0, 1], got '
-                f'{given[0] if len(given) == 1 else given!r}'
+                f'{", ".join(map(repr, given)) or "none"}'
             )
         if self.base_lr is None:
             raise ValueError('ViTLayerDecayConstructor needs an optimizer=dict(lr=...)')
