@@ -84,10 +84,22 @@ def test_model_for_squares_is_not_rebuilt_for_another_size():
     convit = fixed('convit_tiny', (150, 200))
     maps = convit(images(150, 200))[0]
     convit.set_input_size((150, 200))
+    convit.vit.set_input_size = lambda **size: None  # should timm learn to
     message = r'ConVit is built for 160x208 for good: build another one with img_size=\(100, 120\)'
     with pytest.raises(ValueError, match=message):
         convit.set_input_size((100, 120))
     assert torch.equal(convit(images(150, 200))[0], maps)
+
+
+def test_model_that_refuses_another_size_keeps_its_own(monkeypatch):
+    beit = fixed('beit_base_patch16_224')
+    monkeypatch.delattr(type(beit.vit), 'set_input_size')
+    with pytest.raises(ValueError, match='Beit is built for 224x224 for good'):
+        beit.set_input_size((100, 120))
+    monkeypatch.setattr(type(beit.vit), 'set_input_size', 0, raising=False)  # not to be called
+    with pytest.raises(TypeError):
+        beit.set_input_size((100, 120))
+    assert beit.source.fixed_size(beit.vit) == (224, 224)
 
 
 @torch.no_grad()
