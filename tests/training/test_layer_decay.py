@@ -168,6 +168,20 @@ def test_the_longest_of_custom_keys_counts_alone():
     assert found == {0.125: plain, 0.5: plain, 1.0: plain, 1.5: (0.5, 0.6)}
 
 
+def test_a_segmenter():
+    pytest.importorskip('mmseg.models')
+    head = dict(type='mmseg.FCNHead', in_channels=64, channels=8, num_classes=3, num_convs=1)
+    backbone = dict(type='ViTFeatBackbone', model_name='test_vit')
+    model = MODELS.build(dict(type='mmseg.EncoderDecoder', backbone=backbone, decode_head=head))
+    model.backbone = two_blocks()
+    parts = ('convs.0.conv', 'conv_cat.conv', 'conv_seg')
+    matrices = {f'decode_head.{part}.weight' for part in parts}
+    heads = {n for n, _ in model.named_parameters() if not n.startswith('backbone')}
+    expected = golden('backbone.') | {n: (1, 0.1 * (n in matrices)) for n in heads}
+    assert heads > matrices
+    assert rates(model, decay_rate=0.5) == expected
+
+
 def test_a_bare_backbone():
     vit = two_blocks()
     assert rates(vit, decay_rate=0.5) == golden()
