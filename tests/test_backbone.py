@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from redraw import TINY, backbone, copy_weights, error, images, pad, redraw, timm_layers, timm_vit
+from redraw import TINY, backbone, copy_weights, error, images, redraw, timm_layers, timm_vit
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -185,41 +183,7 @@ def test_a_model_without_final_norm_says_so(norm, log):
     assert said == (norm != 'none')
 
 
-# Geometry
-
-
-@cache
-def of_patch(ph, pw):
-    return backbone(depth=1, width=24, patch_size=(ph, pw))
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
-    patch=st.tuples(*[st.sampled_from([7, 8, 16])] * 2),
-)
-@torch.no_grad()
-def test_any_size_is_padded_right_and_bottom_to_the_patch(size, patch):
-    vit, x = of_patch(*patch), images(*size)
-    out = vit(x)[0]
-    assert out.shape == (1, 24, math.ceil(size[0] / patch[0]), math.ceil(size[1] / patch[1]))
-    assert torch.equal(out, vit(pad(x, *patch))[0])
-    assert vit.strides == ((patch[0],) if patch[0] == patch[1] else (patch,))
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
-    stride=st.integers(3, 33),
-    name=st.sampled_from([TINY, 'vit_small_patch14_dinov2']),
-)
-@torch.no_grad()
-def test_out_stride_gives_exactly_the_sizes_of_the_unpadded_image(size, stride, name):
-    vit = small(name)
-    vit.out_stride = stride
-    expected = (math.ceil(size[0] / stride), math.ceil(size[1] / stride))
-    assert vit(images(*size))[0].shape[-2:] == expected
-    assert vit.strides == (stride,)
+# Geometry; for the laws of padding see test_padding.py
 
 
 @cache
@@ -400,6 +364,15 @@ def test_frozen_stages_of_the_depth_freeze_everything():
     assert not vit(images(32, 48).requires_grad_())[0].requires_grad
 
 
+def test_an_adapter_in_frozen_blocks_learns():
+    vit = backbone(**SMALL, frozen_stages=4).train()
+    qkv = vit.vit.blocks[0].attn.qkv
+    vit.vit.blocks[0].attn.qkv = nn.Sequential(qkv, adapter := nn.Linear(72, 72))
+    vit(images(32, 48))[0].square().mean().backward()
+    assert adapter.weight.grad.abs().sum() > 0
+    assert qkv.weight.grad is None
+
+
 @pytest.mark.parametrize(('stages', 'random'), [(4, False), (-1, True)])
 @torch.no_grad()
 def test_drop_path_is_off_in_frozen_blocks(stages, random):
@@ -477,6 +450,32 @@ def test_layer_depth_counts_from_the_embeddings_to_the_norm(indices):
     for name, layer in layers.items():
         assert vit.get_layer_depth(f'backbone.{name}', 'backbone.') == (layer, last + 1)
     assert vit.get_layer_depth('decode_head.conv.weight', 'backbone.') == (last, last + 1)
+
+
+@pytest.mark.parametrize(
+    ('last', 'name', 'source'),
+    [
+        ('blocks.1', TINY, 'timm'),
+        ('stages.1', 'pvt_v2_b0', 'timm'),
+        ('layers.1', 'swin_tiny_patch4_window7_224', 'timm'),
+        ('layers.1', 'vit', 'transformers'),
+        ('encoder.layers.1', 'swin', 'transformers'),
+    ],
+)
+def test_layer_depth_counts_the_blocks_that_are_left(last, name, source):
+    if source == 'transformers':
+        transformers = pytest.importorskip('transformers')
+        name = {
+            'vit': transformers.ViTConfig(hidden_size=24, num_hidden_layers=4),
+            'swin': transformers.SwinConfig(embed_dim=24, depths=[1] * 4, num_heads=[3] * 4),
+        }[name]
+    vit = ViTFeatBackbone(name, source=source, out_indices=(0, 1))
+    learning = [key for key, p in vit.named_parameters() if p.requires_grad]
+    layers = {key: vit.get_layer_depth(key) for key in learning}
+    assert {num_layers for _, num_layers in layers.values()} == {4}
+    assert {layers[key][0] for key in learning if f'{last}.' in key} == {2}
+    assert max(layers.values()) == (2, 4)
+    assert vit.get_layer_depth('head.weight') == (3, 4)
 
 
 # Registration

@@ -70,6 +70,15 @@ def test_check_option__unknown_names_are_refused(key, message):
         check_option(CONFIG, key)
 
 
+@pytest.mark.parametrize('key', ['decay_rate', 'custom_keys', 'custom_keys.backbone.decay_mult'])
+def test_check_option__what_constructors_of_optimizers_read_passes(key):
+    paramwise = dict(norm_decay_mult=0.0, custom_keys=dict(backbone=dict(lr_mult=0.1)))
+    config = Config(dict(optim_wrapper=dict(paramwise_cfg=paramwise)))
+    check_option(config, f'optim_wrapper.paramwise_cfg.{key}')
+    with pytest.raises(ValueError, match="did you mean '"):
+        check_option(config, f'optim_wrapper.paramwise_cfg.{key[:-1]}')
+
+
 def test_check_option__a_new_type_brings_its_arguments():
     changes = {'optim_wrapper.optimizer.type': 'SGD', 'optim_wrapper.optimizer.momentum': 0.9}
     check_option(CONFIG, 'optim_wrapper.optimizer.momentum', changes)

@@ -1,16 +1,20 @@
 """Backbones and necks as people's configs have them today: they build with `type` replaced."""
 
 import copy
+import importlib
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from redraw import error, images, redraw, timm_vit
 from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators come first)
 from vit_backbones import SimpleFeaturePyramid, ViTFeatBackbone
+from vit_backbones.preflight import check_optimizer
+from vit_backbones.training import layer_decay
 
 TINY = 'vit_tiny_patch16_224'
 SMALL = dict(embed_dims=48, num_layers=4, num_heads=3, feedforward_channels=96)
@@ -142,6 +146,121 @@ def test_8_backbone_of_ones_own_for_dinov3(tmp_path):
 def test_9_not_finetuned():
     vit = build(model_name=TINY, frozen_stages=12)
     assert not any(p.requires_grad for p in vit.parameters())
+
+
+@pytest.fixture
+def lora_model():
+    """Builds mmpretrain's `LoRAModel` around a backbone."""
+    pytest.importorskip('mmpretrain')
+    try:
+        importlib.import_module('mmpretrain.models')
+    except TypeError:
+        pytest.skip('mmpretrain 1.2 does not import beside transformers 5')
+
+    def build_around(**options):
+        module = dict(type='ViTFeatBackbone', arch=SMALL, img_size=(64, 96), **options)
+        lora = dict(type='mmpretrain.LoRAModel', alpha=16, rank=4, drop_rate=0.1, module=module)
+        return MODELS.build(lora | dict(targets=[dict(type='qkv')])).eval()
+
+    return build_around
+
+
+@pytest.mark.parametrize('stages', [-1, 4])
+def test_10_lora_model_of_mmpretrain(stages, lora_model, tmp_path):
+    """It starts with the maps of the file's weights; later they are those of weights + B A."""
+    plain = redraw(build(arch=SMALL, img_size=(64, 96), out_indices=(1, 3)))
+    torch.save(plain.state_dict(), tmp_path / 'vit.pth')
+    weights = dict(type='Pretrained', checkpoint=str(tmp_path / 'vit.pth'))
+    model = lora_model(out_indices=(1, 3), init_cfg=weights, frozen_stages=stages)
+    model.init_weights()  # as a runner does
+    assert (model.out_channels, model.strides) == (plain.out_channels, plain.strides)
+    x = images(50, 90)
+    assert all(error(*both) <= 1 for both in zip(model(x), plain(x), strict=True))
+    sum(out.square().mean() for out in model(x)).backward()
+    learning = {n: p for n, p in model.named_parameters() if p.grad is not None}
+    assert len(learning) == 8
+    assert all('.attn.qkv.lora_' in name for name in learning)
+    model, plain, x = model.double(), plain.double(), x.double()  # float32 merges with rounding
+    for i, block in enumerate(plain.vit.blocks):
+        down, up = (
+            redraw(getattr(model.module.vit.blocks[i].attn.qkv, f'lora_{part}'), seed=i).weight
+            for part in ('down', 'up')
+        )
+        block.attn.qkv.weight.data += up @ down * 16 / 4
+    assert all(error(*both) <= 1 for both in zip(model(x), plain(x), strict=True))
+
+
+def test_10_what_a_lora_model_saves_is_loaded(lora_model):
+    one, other = (nn.ModuleDict(dict(backbone=lora_model())) for _ in range(2))
+    redraw(one, seed=1)
+    saved = one.state_dict()
+    assert len(saved) == 8
+    other.load_state_dict(saved, strict=True)
+    assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in saved.items())
+
+
+DECAY = dict(num_layers=12, decay_rate=0.7, decay_type='layer_wise')
+
+
+def learning_rates(model, **wrapper):
+    optimizer = dict(type='AdamW', lr=1e-4, weight_decay=0.05)
+    built = build_optim_wrapper(model, dict(optimizer=optimizer, **wrapper)).optimizer
+    rates = {p: group['lr'] for group in built.param_groups for p in group['params']}
+    return {name: rates[p] for name, p in model.named_parameters()}
+
+
+def test_11_layer_decay_of_mmdet_and_mmseg_with_our_constructor():
+    model = nn.ModuleDict(dict(backbone=build(model_name=TINY), head=nn.Linear(2, 2)))
+    rates = learning_rates(model, constructor='ViTLayerDecayConstructor', paramwise_cfg=DECAY)
+    assert rates['backbone.vit.pos_embed'] == pytest.approx(1e-4 * 0.7**13)
+    assert rates['backbone.vit.blocks.11.norm1.bias'] == pytest.approx(1e-4 * 0.7)
+    assert rates['head.weight'] == 1e-4
+
+
+@pytest.mark.parametrize(
+    ('scope', 'name', 'options'),
+    [
+        ('mmdet', 'LearningRateDecayOptimizerConstructor', DECAY),
+        ('mmseg', 'LearningRateDecayOptimizerConstructor', DECAY),
+        ('mmseg', 'LayerDecayOptimizerConstructor', dict(num_layers=12, layer_decay_rate=0.7)),
+    ],
+)
+def test_11_their_own_constructors_are_answered_by_ours(scope, name, options):
+    """They end with a NotImplementedError that says nothing."""
+    model = nn.Module()
+    model.backbone = build(model_name=TINY)
+    wrapper = dict(constructor=f'{scope}.{name}', paramwise_cfg=dict(options))
+    importlib.import_module(f'{scope}.engine')
+    with pytest.raises(NotImplementedError):
+        learning_rates(model, **wrapper)
+    backbone = dict(type='ViTFeatBackbone', model_name=TINY)
+    config = Config(dict(model=dict(backbone=backbone), optim_wrapper=wrapper))
+    with pytest.raises(ValueError, match="'ViTLayerDecayConstructor' in its place") as caught:
+        check_optimizer(config)
+    assert '\n' not in str(caught.value)
+    config.optim_wrapper.constructor = 'ViTLayerDecayConstructor'
+    check_optimizer(config)
+    rates = learning_rates(model, **config.optim_wrapper)
+    assert rates['backbone.vit.blocks.0.norm1.bias'] == pytest.approx(1e-4 * 0.7**12)
+
+
+def test_11_another_depth_in_the_config_is_passed_over(monkeypatch):
+    lines = []
+    monkeypatch.setattr(layer_decay, 'print_log', lambda line, **options: lines.append(line))
+    model = build(model_name=TINY, out_indices=5)
+    rates = learning_rates(model, constructor='ViTLayerDecayConstructor', paramwise_cfg=DECAY)
+    assert rates['vit.blocks.5.norm1.bias'] == pytest.approx(1e-4 * 0.7)
+    expected = f'paramwise_cfg.num_layers=12 is passed over: {TINY} has 6 layers here'
+    assert lines[0] == expected
+
+
+def test_11_custom_keys_of_mmengine():
+    model = nn.ModuleDict(dict(backbone=build(model_name=TINY), head=nn.Linear(2, 2)))
+    rates = learning_rates(
+        model, paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}, norm_decay_mult=0.0)
+    )
+    assert {rates.pop('head.weight'), rates.pop('head.bias')} == {1e-4}
+    assert list(rates.values()) == pytest.approx([1e-5] * len(rates))
 
 
 def test_12_checkpointing_under_bfloat16():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 import vit_backbones  # noqa: F401  (mmcv's operators)
@@ -41,3 +42,14 @@ def test_features_in_python_have_the_shapes_it_says():
     exec(block.replace('pretrained=True', 'pretrained=False'), names)
     assert [tuple(each.shape) for each in names['maps']] == [(1, 192, 16, 21)] * 2
     assert tuple(names['embeddings'].shape) == (1, 192)
+
+
+def test_optimizer_builds_as_shown():
+    block = next(block for block in BLOCKS if block.startswith('optim_wrapper'))
+    names = {}
+    exec(block, names)
+    vit = MODELS.build(dict(type='ViTFeatBackbone', model_name='test_vit'))
+    groups = build_optim_wrapper(vit, names['optim_wrapper']).optimizer.param_groups
+    assert {round(group['lr'] / 1e-4, 4) for group in groups} == {
+        round(0.7**power, 4) for power in range(8)
+    }

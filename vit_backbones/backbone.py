@@ -272,8 +272,9 @@ class ViTFeatBackbone(BaseModule):
             )
         padded = F.pad(images, (0, columns - width, 0, rows - height))
         indices = sorted(self.out_indices)
-        learns = torch.is_grad_enabled() and self.frozen_stages < self.depth
-        with torch.set_grad_enabled(learns):
+        # adapters such as LoRA's learn inside of frozen blocks
+        learns = self.frozen_stages < self.depth or any(p.requires_grad for p in self.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             layers = self.source.tokens(self.vit, padded, indices, self.pos_interp)
             by_index = dict(zip(indices, layers, strict=True))
             return tuple(
@@ -332,14 +333,16 @@ class ViTFeatBackbone(BaseModule):
             prefix: Where this backbone stands in it, e.g. `'backbone.'`.
 
         Returns:
-            (layer, number of layers): 0 for embeddings, i + 1 for block i, and the last layer for
-            the final norm and for everything outside the prefix.
+            (layer, number of layers): 0 for embeddings, i + 1 for block (or stage) i, and the last
+            layer for the final norm and for everything outside the prefix. Blocks behind the last
+            of `out_indices` do not exist and do not count.
         """
-        depth = self.source.depth(self.vit)
+        depth = max(self.out_indices) + 1
         inside = prefix + 'vit.'
         if not param_name.startswith(inside):
             return depth + 1, depth + 2
-        return self.source.layer_of(param_name.removeprefix(inside), depth), depth + 2
+        layer = self.source.layer_of(param_name.removeprefix(inside), depth)
+        return min(layer, depth + 1), depth + 2
 
     def _take(
         self,

@@ -25,6 +25,12 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.utils.data import DataLoader
 
+# What MMEngine's optimizer constructor and ours read
+_PARAMWISE = set(
+    'bias_lr_mult bias_decay_mult norm_decay_mult flat_decay_mult dwconv_decay_mult '
+    'dcn_offset_lr_mult bypass_duplicate custom_keys decay_rate layer_decay_rate num_layers '
+    'decay_type'.split()
+)
 # Dicts that need no `type`: what MMEngine makes of them, and keys it reads beside its arguments.
 _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
     ('train_cfg', (EpochBasedTrainLoop, IterBasedTrainLoop), {'by_epoch'}),
@@ -32,6 +38,8 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
     ('test_cfg', (TestLoop,), set()),
     (r'\w+_dataloader', (DataLoader,), {'num_batch_per_epoch'}),
     ('optim_wrapper', (OptimWrapper,), {'constructor', 'paramwise_cfg'}),
+    (r'optim_wrapper\.paramwise_cfg', (), _PARAMWISE),
+    (r'optim_wrapper\.paramwise_cfg\.custom_keys\.\w+', (), {'lr_mult', 'decay_mult'}),
     (r'param_scheduler(\.\d+)?', (), {'convert_to_iter_based'}),
     ('log_processor', (LogProcessor,), set()),
     ('randomness', (Runner.set_randomness,), set()),

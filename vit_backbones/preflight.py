@@ -66,17 +66,28 @@ def _version(distribution: str) -> str | None:
 
 
 def check_optimizer(config: Config) -> None:
-    """Refuse an unknown optimizer, of which MMEngine says `None is not a callable object`.
+    """Refuse what MMEngine, mmdet and mmseg refuse without saying why.
 
     Args:
         config: The merged config.
 
     Raises:
-        KeyError: As MMEngine's registries raise it.
+        KeyError: For an unknown optimizer (`None is not a callable object`), as MMEngine's
+            registries raise it.
+        ValueError: For a constructor that knows the layers of other backbones only
+            (`NotImplementedError`).
     """
-    kind = ((config.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
+    wrapper = config.get('optim_wrapper') or {}
+    kind = (wrapper.get('optimizer') or {}).get('type')
     if isinstance(kind, str) and not find_registered(kind, config.get('default_scope')):
         raise KeyError(f'{kind} is not in the mmengine::optimizer registry')
+    constructor = str(wrapper.get('constructor'))
+    backbone = (config.get('model') or {}).get('backbone') or {}
+    if constructor.endswith('DecayOptimizerConstructor') and 'ViTFeat' in str(backbone.get('type')):
+        raise ValueError(
+            f'optim_wrapper.constructor={constructor!r} knows the layers of ConvNeXt and BEiT '
+            f"alone: write 'ViTLayerDecayConstructor' in its place, paramwise_cfg may stay"
+        )
 
 
 def check_files(config: Config, splits: Sequence[str]) -> None:

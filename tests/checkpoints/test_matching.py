@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import vit_backbones.backbone as module
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.checkpoints import match
+from vit_backbones.checkpoints.matching import Report
 
 SMALL = dict(depth=4, width=24)
 DATA = Path(os.environ.get('VIT_BACKBONES_DATA', Path(__file__).parents[3] / 'shared'))
@@ -105,6 +106,60 @@ def test_under_95_percent_is_refused_with_the_first_ten_names(reference, tmp_pat
     with pytest.raises(ValueError, match=expected) as caught:
         backbone(**SMALL, checkpoint=tmp_path / 'a.pth')
     assert f'missing: {", ".join(names[:10])} and 2 more;' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('what', 'tensor'),
+    [
+        ('CLS token', 'cls_token'),
+        ('patch embedding', 'patch_embed.proj.weight'),
+        ('position table', 'pos_embed'),
+    ],
+)
+def test_a_file_without_one_that_all_features_need_is_refused(what, tensor, tmp_path):
+    """Though all but one tensor match."""
+    check_vital(tmp_path, what, tensor, model_name='test_vit')
+
+
+@pytest.mark.parametrize(
+    ('what', 'tensor'),
+    [
+        ('CLS token', 'class_token'),
+        ('patch embedding', 'conv_proj.weight'),
+        ('position table', 'encoder.pos_embedding'),
+    ],
+)
+def test_so_it_is_by_the_names_of_torchvision(what, tensor):
+    """Whose models take seconds to build."""
+    report = Report(matched=dict.fromkeys(map(str, range(149))), missing=[tensor], absent=[tensor])
+    with pytest.raises(ValueError, match=f'has no {what}, which the model has as {tensor}: '):
+        report.check('a.pth')
+
+
+@pytest.mark.parametrize('kind', ['ViT', 'Dinov2', 'CLIPVision', 'SiglipVision', 'DINOv3ViT'])
+@pytest.mark.parametrize('what', ['patch embedding', 'position table'])
+def test_so_it_is_for_models_of_transformers(kind, what, tmp_path):
+    transformers = pytest.importorskip('transformers')
+    size = dict(hidden_size=24, intermediate_size=24, num_hidden_layers=4, num_attention_heads=3)
+    config = getattr(transformers, f'{kind}Config')(**size)
+    options = dict(model_name=config, source='transformers')
+    source = (vit := ViTFeatBackbone(**options)).source
+    tensor = source.patch_embed_name() if 'patch' in what else source.position_name(vit.vit)
+    if tensor is not None:  # DINOv3 has rotary positions
+        check_vital(tmp_path, what, tensor, **options)
+
+
+def check_vital(folder, what, tensor, **options):
+    content = ViTFeatBackbone(**options).vit.state_dict()
+    kept = content.pop(tensor)
+    torch.save(content, folder / 'a.pth')
+    message = rf'has no {what}, which the model has as {tensor}: .*allow_partial=True'
+    with pytest.raises(ValueError, match=message) as caught:
+        ViTFeatBackbone(checkpoint=folder / 'a.pth', **options)
+    assert '\n' not in str(caught.value)
+    vit = ViTFeatBackbone(checkpoint=folder / 'a.pth', allow_partial=True, **options)
+    assert vit.vit.state_dict()[tensor].shape == kept.shape
+    assert f'missing: {tensor}' in vit.load_report
 
 
 def test_allow_partial_loads_what_fits(reference, log, tmp_path):

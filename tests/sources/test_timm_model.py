@@ -80,6 +80,37 @@ def test_model_for_squares_equals_timm_on_the_padded_square():
         assert error(ours(x)[0], expected[:, :, :10]) <= 1
 
 
+def test_model_for_squares_is_not_rebuilt_for_another_size():
+    convit = fixed('convit_tiny', (150, 200))
+    maps = convit(images(150, 200))[0]
+    convit.set_input_size((150, 200))
+    convit.vit.set_input_size = lambda **size: None  # should timm learn to
+    message = r'ConVit is built for 160x208 for good: build another one with img_size=\(100, 120\)'
+    with pytest.raises(ValueError, match=message):
+        convit.set_input_size((100, 120))
+    assert torch.equal(convit(images(150, 200))[0], maps)
+
+
+def test_model_that_refuses_another_size_keeps_its_own(monkeypatch):
+    beit = fixed('beit_base_patch16_224')
+    monkeypatch.delattr(type(beit.vit), 'set_input_size')
+    with pytest.raises(ValueError, match='Beit is built for 224x224 for good'):
+        beit.set_input_size((100, 120))
+    monkeypatch.setattr(type(beit.vit), 'set_input_size', 0, raising=False)  # not to be called
+    with pytest.raises(TypeError):
+        beit.set_input_size((100, 120))
+    assert beit.source.fixed_size(beit.vit) == (224, 224)
+
+
+@torch.no_grad()
+def test_model_for_one_size_is_rebuilt_as_if_built_for_the_other():
+    beit, other = fixed('beit_base_patch16_224'), fixed('beit_base_patch16_224', (100, 120))
+    beit.set_input_size((100, 120))
+    beit.load_state_dict(other.state_dict())
+    x = images(100, 120)
+    assert torch.equal(beit(x)[0], other(x)[0])
+
+
 @pytest.mark.parametrize(
     'name', ['beit_base_patch16_224', 'cait_xxs24_224', 'xcit_nano_12_p16_224']
 )

@@ -20,7 +20,25 @@ PREFIXES = (
 )
 # What files of ViTs hold beyond the backbone: classifiers, pooling heads, parts of pre-training
 KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token)(\.|$)')
-_CLS_TOKEN = re.compile(r'(^|\.)(cls_token|class_token|class_embedding)$')
+# Single tensors of which 95 % may be matched and the features still are noise, in the names of all
+# libraries, each with what to do where a file has none
+_VITAL = (
+    (
+        'CLS token',
+        re.compile(r'(^|\.)(cls_token|class_token|class_embedding)$'),
+        'with_cls_token=False runs it without, ',
+    ),
+    (
+        'patch embedding',
+        re.compile(r'(patch_embed\.proj|conv_proj|patch_embeddings?(\.projection)?)\.weight$'),
+        '',
+    ),
+    (
+        'position table',
+        re.compile(r'(^|\.)(pos_embed|pos_embedding|position_embeddings?(\.weight)?)$'),
+        '',
+    ),
+)
 MIN_MATCHED = 0.95
 # Key under which a saved backbone keeps the (h, w) of its position table
 GRID_KEY = 'position_grid'
@@ -34,6 +52,7 @@ class Report:
         matched: Tensors of the model found in the file, fitted to the model's shapes.
         resized: Names among them that were resampled to more or fewer values.
         missing: Names of the model that the file lacks or holds in another shape.
+        absent: Names among them that the file lacks.
         leftover: Names of the file that fit nowhere: neither in the model, or there with another
             shape, nor known heads or pruned parts.
         dialect: Layout of the file's keys, where it was not timm's or the library's own.
@@ -42,6 +61,7 @@ class Report:
     matched: dict[str, Tensor] = field(default_factory=dict)
     resized: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
     leftover: list[str] = field(default_factory=list)
     dialect: str | None = None
 
@@ -54,8 +74,8 @@ class Report:
         """Refuse a checkpoint that fits badly.
 
         Raises:
-            ValueError: If under 95 % of the model's tensors matched, the CLS token is missing, or
-                unknown tensors are left.
+            ValueError: If under 95 % of the model's tensors matched, the file lacks the CLS token,
+                the patch embedding or the position table, or unknown tensors are left.
         """
         total = len(self.matched) + len(self.missing)
         hint = 'another architecture or img_size? allow_partial=True loads what fits'
@@ -65,11 +85,12 @@ class Report:
                 f'needed ({hint}); missing: {_first_ten(self.missing)}; of no use in the file: '
                 f'{_first_ten(self.leftover)}'
             )
-        if any(_CLS_TOKEN.search(name) for name in self.missing):
-            raise ValueError(
-                f'checkpoint {path!r} has no CLS token, which the model has: with_cls_token=False '
-                f'runs it without, allow_partial=True with a random one'
-            )
+        for what, pattern, advice in _VITAL:
+            for name in filter(pattern.search, self.absent):
+                raise ValueError(
+                    f'checkpoint {path!r} has no {what}, which the model has as {name}: {advice}'
+                    f'allow_partial=True loads the rest and leaves a random one'
+                )
         if self.leftover:
             raise ValueError(
                 f'checkpoint {path!r} holds {len(self.leftover)} tensors that fit nowhere in the '
@@ -169,6 +190,7 @@ def match(
         tensor = own.pop(name, None)
         if tensor is None:
             report.missing.append(name)
+            report.absent.append(name)
             continue
         fitted = tensor
         if name == patch_embed:

@@ -144,15 +144,17 @@ class TimmModel(Source):
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
         """See `Source.set_input_size`."""
-        if self._fixed is None:
+        padded = self.padded(vit, size)
+        if self._fixed in (None, padded):
             return
-        if not hasattr(vit, 'set_input_size'):
+        # squares only, as on a canvas, are what timm cannot rebuild either
+        if self._canvas is not None or not hasattr(vit, 'set_input_size'):
             raise ValueError(
                 f'{type(vit).__name__} is built for {self._fixed[0]}x{self._fixed[1]} for good: '
                 f'build another one with img_size={size}'
             )
-        self._fixed = self.padded(vit, size)
-        vit.set_input_size(img_size=self._fixed)
+        vit.set_input_size(img_size=padded)
+        self._fixed = padded
 
     def fixed_size(self, vit: nn.Module) -> Grid | None:
         """See `Source.fixed_size`."""

@@ -1,0 +1,164 @@
+"""Layer-wise learning rates: the further below the head, the smaller.
+
+Rule: https://github.com/microsoft/unilm (BEiT, MIT), `optim_factory.py`, as in ViTDet.
+"""
+
+import re
+from collections.abc import Mapping
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import Tensor, nn
+
+from vit_backbones.arguments import choice
+from vit_backbones.backbone import ViTFeatBackbone
+
+# Beside vectors, which are biases, norms and scales: prefix tokens and tables of positions
+_UNDECAYED = re.compile(
+    r'tokens?$|class_embedding$|pos_embed|position_embedding|relative_position|rel_pos_|rope\.'
+)
+_RATES = ('decay_rate', 'layer_decay_rate')
+# MMEngine's options that ask for what the rule does by itself
+_IMPLIED = {'norm_decay_mult': 0, 'bias_decay_mult': 0, 'flat_decay_mult': 0}
+_OPTIONS = (*_RATES, 'custom_keys', 'num_layers', 'decay_type', 'bypass_duplicate', *_IMPLIED)
+
+
+def learning_rate(base: float, decay_rate: float, layer: int, num_layers: int) -> float:
+    """Learning rate of a layer: the base rate for the last one, less by a factor for each below.
+
+    Args:
+        base: Of the optimizer.
+        decay_rate: The factor, in (0, 1].
+        layer: In [0, num_layers), as `ViTFeatBackbone.get_layer_depth` counts: 0 embeddings, i + 1
+            block i, `num_layers - 1` the final norm and all that is no backbone.
+        num_layers: Blocks and two.
+    """
+    return base * decay_rate ** (num_layers - 1 - layer)
+
+
+def is_decayed(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay is for a parameter: not for biases, norms, positions and tokens."""
+    return parameter.ndim > 1 and _UNDECAYED.search(name) is None
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
+    """Optimizer whose learning rate decays from the heads down to the embeddings of a ViT.
+
+    For every model that holds a `ViTFeatBackbone`, of any source: block i of the n blocks that
+    exist learns with `lr * decay_rate ** (n - i)`, the embeddings with
+    `lr * decay_rate ** (n + 1)`, final norm, neck and heads with `lr`. In models with stages these
+    count, not the blocks in them. Biases, norms, positions and prefix tokens have no weight decay.
+    What is frozen is left out.
+
+    Example:
+        >>> optim_wrapper = dict(
+        ...     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
+        ...     constructor='ViTLayerDecayConstructor',
+        ...     paramwise_cfg=dict(decay_rate=0.7),
+        ... )
+
+    Args:
+        optim_wrapper_cfg: As MMEngine's; its `optimizer` needs an `lr`.
+        paramwise_cfg: `decay_rate` or, as others spell it, `layer_decay_rate` in (0, 1].
+            `custom_keys` as MMEngine's, on top: the longest key found in a parameter's name
+            multiplies its learning rate by `lr_mult` and its weight decay by `decay_mult`.
+            `num_layers` and `decay_type='layer_wise'` of mmdet's and mmseg's constructors may
+            stay, and so may `norm_decay_mult=0` and the like; the depth is that of the backbone.
+
+    Raises:
+        ValueError: For an option that is not one of these, or a model without `ViTFeatBackbone`.
+    """
+
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
+        config = self.paramwise_cfg
+        for name in config:
+            choice('a key of paramwise_cfg', name, _OPTIONS)
+        for name in config.keys() & _IMPLIED.keys():
+            if config[name] != 0:
+                raise ValueError(
+                    f'{name} must be 0, got {config[name]!r}: biases and norms have no weight '
+                    f'decay here'
+                )
+        if 'decay_type' in config:
+            choice('decay_type', config['decay_type'], ('layer_wise', 'layer_wise_vit'))
+        given = [config[name] for name in _RATES if name in config]
+        if len(given) != 1 or not isinstance(given[0], (int, float)) or not 0 < given[0] <= 1:
+            raise ValueError(
+                f'paramwise_cfg needs one decay_rate (or layer_decay_rate) in (0, 1], got '
+                f'{", ".join(map(repr, given)) or "none"}'
+            )
+        if self.base_lr is None:
+            raise ValueError('ViTLayerDecayConstructor needs an optimizer=dict(lr=...)')
+        self.decay_rate = given[0]
+
+    def add_params(self, params: list[dict], module: nn.Module, **kwargs: object) -> None:
+        """Append one group a layer, weight decay and custom key.
+
+        Args:
+            params: Groups so far, changed.
+            module: The whole model.
+            **kwargs: MMEngine's, for its walk through the modules.
+        """
+        backbones = {
+            f'{place}.' if place else '': each
+            for place, each in module.named_modules()
+            if isinstance(each, ViTFeatBackbone)
+        }
+        if not backbones:
+            raise ValueError(
+                f'ViTLayerDecayConstructor found no ViTFeatBackbone in {type(module).__name__}, '
+                f'and other backbones do not tell their layers'
+            )
+        self._compare_depth(backbones)
+        groups: dict[tuple[int, int, bool, str], list[nn.Parameter]] = {}
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                key = *_layer(name, backbones), is_decayed(name, parameter), self._custom_key(name)
+                groups.setdefault(key, []).append(parameter)
+        for key in sorted(groups):
+            params.append(self._group(*key, groups[key]))
+
+    def _compare_depth(self, backbones: Mapping[str, ViTFeatBackbone]) -> None:
+        """Say that a `num_layers` of other constructors counts for nothing, where it differs."""
+        told = self.paramwise_cfg.get('num_layers')
+        for place, each in backbones.items():
+            depth = each.get_layer_depth('', place)[1] - 2
+            if told not in (None, depth):
+                print_log(
+                    f'paramwise_cfg.num_layers={told} is passed over: {each.model_name} has '
+                    f'{depth} layers here',
+                    logger='current',
+                )
+
+    def _custom_key(self, name: str) -> str:
+        """The longest of `custom_keys` in a name, of equals the first by alphabet; '' if none."""
+        keys = sorted(key for key in self.paramwise_cfg.get('custom_keys', {}) if key in name)
+        return max(keys, key=len, default='')
+
+    def _group(
+        self, layer: int, num_layers: int, decayed: bool, key: str, parameters: list[nn.Parameter]
+    ) -> dict[str, object]:
+        custom = self.paramwise_cfg.get('custom_keys', {}).get(key, {})
+        rate = learning_rate(self.base_lr, self.decay_rate, layer, num_layers)
+        group = {'params': parameters, 'lr': rate * custom.get('lr_mult', 1)}
+        if not decayed:
+            group['weight_decay'] = 0.0
+        elif self.base_wd is not None:
+            group['weight_decay'] = self.base_wd * custom.get('decay_mult', 1)
+        group |= custom  # other options of the optimizer, as MMEngine does
+        told = ', '.join(f'{k} {group[k]:.4g}' for k in ('lr', 'weight_decay') if k in group)
+        print_log(
+            f'layer {layer} of {num_layers}{key and f" ({key})"}: {told}, '
+            f'{len(parameters)} tensors',
+            logger='current',
+        )
+        return group
+
+
+def _layer(name: str, backbones: Mapping[str, ViTFeatBackbone]) -> tuple[int, int]:
+    """(layer, number of layers) of a parameter; what is in no backbone is in the last layer."""
+    place = next((place for place in backbones if name.startswith(place)), next(iter(backbones)))
+    return backbones[place].get_layer_depth(name, place)
