@@ -3,9 +3,10 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
-import copy
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from timm.layers import AttentionPoolPrr, PatchEmbed
@@ -14,9 +15,11 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from vit_backbones.attention import Attention, Layout
 from vit_backbones.checkpoints.dialects import OWN, to_timm
 from vit_backbones.checkpoints.spelling import spell
 from vit_backbones.position import Grid, resample_positions
+from vit_backbones.sources.timm_attention import attending, inside, placed, placed_apart, prepare
 from vit_backbones.sources.timm_model import TimmModel
 from vit_backbones.tokens import Tokens, raw
 
@@ -30,6 +33,7 @@ class TimmViT(TimmModel):
     def __init__(self) -> None:
         """Nothing to find out: the layout of these models is known."""
         self._canvas = None
+        self._attention = Attention()
 
     @staticmethod
     def suits(vit: nn.Module) -> bool:
@@ -39,14 +43,24 @@ class TimmViT(TimmModel):
         return plain and vit.dynamic_img_size
 
     def tokens(
-        self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
+        self,
+        vit: nn.Module,
+        images: Tensor,
+        indices: list[int],
+        pos_interp: str,
+        sizes: Sequence[Grid] | None = None,
     ) -> list[Tokens]:
         """See `Source.tokens`; equal to timm's `forward_intermediates` for `pos_interp='timm'`."""
         ph, pw = vit.patch_embed.patch_size
         grid = (images.shape[-2] // ph, images.shape[-1] // pw)
         num_prefix = self.num_prefix_tokens(vit)
-        if pos_interp != 'timm' and vit.pos_embed is not None:
-            vit = _with_positions(vit, self.table(vit, grid, pos_interp), grid)
+        if sizes is not None:
+            images = images.where(inside(sizes, images.shape[-2:], images.device)[:, None], 0)
+        cells = [(math.ceil(h / ph), math.ceil(w / pw)) for h, w in sizes or ()]
+        if set(cells) <= {grid}:
+            cells = [grid] * len(images)
+        vit = self._placed(vit, pos_interp, cells, grid)
+        vit = self._attending(vit, cells, grid, images.device)
         outputs = vit.forward_intermediates(
             images,
             indices=indices,
@@ -59,6 +73,11 @@ class TimmViT(TimmModel):
         if num_prefix == 0:
             outputs = [(patches, patches[:, :0]) for patches in outputs]
         return [Tokens(patches, prefix, grid) for patches, prefix in outputs]
+
+    def set_attention(self, vit: nn.Module, attention: Attention) -> None:
+        """See `Source.set_attention`."""
+        prepare(vit, attention)
+        self._attention = attention
 
     def depth(self, vit: nn.Module) -> int:
         """See `Source.depth`."""
@@ -178,6 +197,30 @@ class TimmViT(TimmModel):
         """See `Source.convert`: nothing, `translate` did it."""
         return tensors
 
+    def _placed(self, vit: nn.Module, pos_interp: str, cells: list[Grid], grid: Grid) -> nn.Module:
+        """The model with positions for images of these grids in a batch of that one."""
+        if set(cells) == {grid} and (pos_interp == 'timm' or vit.pos_embed is None):
+            return vit  # timm's own
+        tables = dict.fromkeys(cells)
+        if vit.pos_embed is not None:
+            tables = {own: self.table(vit, own, pos_interp) for own in tables}
+        if set(cells) == {grid}:
+            return placed(vit, tables[grid], grid)
+        return placed_apart(vit, tables, cells, grid)
+
+    def _attending(
+        self, vit: nn.Module, cells: list[Grid], grid: Grid, device: torch.device
+    ) -> nn.Module:
+        """The model with blocks that attend in windows, and not to padding."""
+        if self._attention == Attention():
+            return vit
+        whole = Layout(grid, self.num_prefix_tokens(vit))
+        windows = whole
+        if self._attention.masked:
+            windows = replace(whole, real=inside(cells, grid, device))
+            whole = whole if set(cells) == {grid} else windows
+        return attending(vit, self._attention, whole, windows.in_windows(self._attention.window))
+
 
 class _DistilledWithoutCls(VisionTransformerDistilled):
     """DeiT with its distillation token alone in front of the patches."""
@@ -190,13 +233,3 @@ class _DistilledWithoutCls(VisionTransformerDistilled):
         )
         x = torch.cat([self.dist_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
         return self.pos_drop(x + table)
-
-
-def _with_positions(vit: PlainViT, table: Tensor, grid: Grid) -> PlainViT:
-    """A shallow copy of the model that holds another position table; the model is left as it is."""
-    patch_embed = copy.copy(vit.patch_embed)
-    patch_embed.grid_size = grid
-    view = copy.copy(vit)
-    view._parameters = {**vit._parameters, 'pos_embed': table}
-    view._modules = {**vit._modules, 'patch_embed': patch_embed}
-    return view
