@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2_written_out import reference_block, reference_level
 from mmengine.structures import InstanceData
-from redraw import backbone, error, images, timm_vit
+from redraw import backbone, error, images, redraw, timm_vit
 
-from vit_backbones import ViTFeatBackbone
+from vit_backbones import SimpleFeaturePyramid, ViTFeatBackbone
 
 # No prefix, CLS, CLS with rotary positions and registers, distillation token, rotary alone
 MODELS = (
@@ -20,30 +21,6 @@ MODELS = (
     'eva02_tiny_patch14_224',
 )
 RAW = dict(out_type='raw', norm='none')
-
-
-def detectron2_block(block, x, window):
-    """ViTDet's block over maps (B, h, w, C), written out: windows of padded maps, then attention."""
-    (batch, height, width, channels), attn = x.shape, block.attn
-    y = block.norm1(x)
-    rows, columns = (window, window) if window else (height, width)
-    y = F.pad(y, (0, 0, 0, -width % columns, 0, -height % rows))
-    full = y.shape
-    y = y.reshape(batch, full[1] // rows, rows, full[2] // columns, columns, channels)
-    y = y.transpose(2, 3).reshape(-1, rows * columns, channels)
-    q, k, v = attn.qkv(y).reshape(len(y), -1, 3, attn.num_heads, attn.head_dim).unbind(2)
-    logits = torch.einsum('bqnd,bknd->bnqk', q * attn.head_dim**-0.5, k)
-    cells = [divmod(place, columns) for place in range(rows * columns)]
-    for i, (row, column) in enumerate(cells):
-        for j, (other_row, other_column) in enumerate(cells):
-            relative = attn.rel_pos_h[row - other_row + rows - 1]
-            relative = relative + attn.rel_pos_w[column - other_column + columns - 1]
-            logits[:, :, i, j] += q[:, i] @ relative
-    y = torch.einsum('bnqk,bknd->bqnd', logits.softmax(-1), v).reshape(len(y), -1, channels)
-    y = attn.proj(y).reshape(batch, full[1] // rows, full[2] // columns, rows, columns, channels)
-    y = y.transpose(2, 3).reshape(full)[:, :height, :width]
-    x = x + y
-    return x + block.mlp(block.norm2(x))
 
 
 @torch.no_grad()
@@ -61,8 +38,31 @@ def test_windows_with_relative_positions_equal_detectron2s():
     x = images(80, 112)
     maps = vit.vit.patch_embed(x) + vit.vit.pos_embed.reshape(1, 5, 7, 24)
     for block, window in zip(vit.vit.blocks, (3, 0), strict=True):
-        maps = detectron2_block(block, maps, window)
+        maps = reference_block(block, maps, window)
     assert error(vit(x)[0], maps.permute(0, 3, 1, 2)) <= 1
+
+
+@torch.no_grad()
+def test_vitdet_equals_detectron2s():
+    """Its backbone with windows of 14 under its pyramid, at 512x640."""
+    vit = backbone(
+        depth=3,
+        width=24,
+        img_size=(512, 640),
+        with_cls_token=False,
+        norm='none',
+        window_size=14,
+        window_block_indexes=[0, 2],
+        use_rel_pos=True,
+    )
+    neck = redraw(SimpleFeaturePyramid(24, 16))
+    x = images(512, 640)
+    maps = vit.vit.patch_embed(x) + vit.vit.pos_embed.reshape(1, 32, 40, 24)
+    for block, window in zip(vit.vit.blocks, (14, 0, 14), strict=True):
+        maps = reference_block(block, maps, window)
+    for stride, level in zip((4, 8, 16, 32), neck(vit(x)), strict=True):
+        expected = reference_level(neck, stride, maps.permute(0, 3, 1, 2))
+        assert (level - expected).abs().max() <= 1e-4 * max(1, expected.abs().max())
 
 
 def allowed(grid, num_prefix, window):
@@ -191,10 +191,10 @@ def test_copies_are_told_the_sizes_too():
         (dict(window_block_indexes=(0,)), 'window_size=None and .* go together'),
         (dict(window_size=-1, window_block_indexes=(0,)), 'window_size must be'),
         (dict(window_size=7, window_block_indexes=(12,)), 'holds 12, .* 12 blocks, 0 to 11'),
-        (dict(model_name='swin_tiny_patch4_window7_224', mask_padding=True), 'plain ViT of source'),
+        (dict(model_name='swin_tiny_patch4_window7_224', mask_padding=True), 'plain ViT of'),
         (
             dict(model_name='vit_b_16', source='torchvision', use_rel_pos=True),
-            'plain ViT of source',
+            'plain ViT of',
         ),
     ],
 )
