@@ -7,7 +7,7 @@ from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators come first)
-from vit_backbones import SimpleFeaturePyramid, ViTFeatBackbone, wiring
+from vit_backbones import SimpleFeaturePyramid, ViTAdapter, ViTFeatBackbone, wiring
 from vit_backbones.wiring import check_wiring, warn_of_preprocessing
 
 
@@ -52,6 +52,25 @@ def test_what_fits_passes() -> None:
 def test_neck_that_does_not_fit(backbone: dict, neck: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_wiring(_Segmenter(_vit(**backbone), _neck(**neck), _Decoder()))
+
+
+def test_heads_that_concatenate_maps_pass() -> None:
+    """mmseg keeps the sum of the channels that a config gives."""
+    head = _Decoder()
+    head.input_transform, head.in_channels = 'resize_concat', 384
+    check_wiring(_Segmenter(_vit(), None, head))
+    head.in_channels = 192
+    with pytest.raises(ValueError, match=r'channels \[384\], but decode_head\.in_channels'):
+        check_wiring(_Segmenter(_vit(), None, head))
+
+
+def test_what_an_adapter_gives_is_checked() -> None:
+    adapter = ViTAdapter(_vit(out_indices='even4'), num_heads=6)
+    with pytest.raises(ValueError, match=r'channels \[192, 192\], but decode_head\.in_channels'):
+        check_wiring(_Segmenter(adapter, None, _Decoder()))
+    adapter.backbone.out_type = 'cls'
+    with pytest.raises(ValueError, match=r"backbone\.out_type='cls' under a decode_head"):
+        check_wiring(_Segmenter(adapter, None, _Decoder()))
 
 
 def test_head_that_does_not_fit() -> None:

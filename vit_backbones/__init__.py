@@ -13,7 +13,7 @@ allow_mmengine_checkpoints()
 
 from vit_backbones import training  # noqa: E402
 from vit_backbones.backbone import ViTFeatBackbone  # noqa: E402
-from vit_backbones.necks import SimpleFeaturePyramid  # noqa: E402
+from vit_backbones.necks import SimpleFeaturePyramid, ViTAdapter  # noqa: E402
 
 __version__ = '0.1.0'
-__all__ = ['SimpleFeaturePyramid', 'ViTFeatBackbone', '__version__', 'training']
+__all__ = ['SimpleFeaturePyramid', 'ViTAdapter', 'ViTFeatBackbone', '__version__', 'training']

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
+from vit_backbones.attention import Attention
 from vit_backbones.position import Grid
 
 NORMS = ('last', 'all', 'none')
@@ -146,3 +147,22 @@ def respelled_checkpoint(
             f'argument: give one'
         )
     return checkpoint or checkpoint_path or None
+
+
+def attention_options(
+    window_size: object, window_block_indexes: Sequence[int], use_rel_pos: bool, mask_padding: bool
+) -> Attention:
+    """How blocks shall attend.
+
+    Raises:
+        ValueError: If windows are given without blocks, or blocks without windows.
+    """
+    window = 0 if window_size is None else integer('window_size', window_size, 0)
+    blocks = tuple(window_block_indexes)
+    if bool(window) != bool(blocks):
+        raise ValueError(
+            f'window_size={window_size} and window_block_indexes={window_block_indexes} go '
+            f'together: the side of windows in patches, and the blocks that attend in them, as '
+            f'window_size=14, window_block_indexes=(0, 1, 3, 4, 6, 7, 9, 10)'
+        )
+    return Attention(window, blocks, bool(use_rel_pos), bool(mask_padding))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vit_backbones.arch import Build, choose_build
 from vit_backbones.arguments import (
+    attention_options,
     check_weights,
     choice,
     image_channels,
@@ -25,8 +26,10 @@ from vit_backbones.arguments import (
     respelled_checkpoint,
     respelled_norm,
 )
+from vit_backbones.attention import Attention
 from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpoint
 from vit_backbones.checkpoints.matching import GRID_KEY, refit
+from vit_backbones.image_sizes import FOLLOWERS
 from vit_backbones.position import Grid, resample_map
 from vit_backbones.sources.base import BuildOptions
 from vit_backbones.tokens import FORMATTERS, POOLINGS, Tokens, featmap
@@ -97,6 +100,16 @@ class ViTFeatBackbone(BaseModule):
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
             Frozen parts stay in eval mode.
+        window_size: Side in patches of the windows in which blocks attend, as in ViTDet; prefix
+            tokens are seen from every window and see everything. A window that covers the image
+            is none.
+        window_block_indexes: Blocks that do so; the others attend to everything.
+        use_rel_pos: Give every block tables of decomposed relative positions, zero unless a
+            checkpoint (ViTDet's) has them: for its window, or for the grid of `img_size`.
+        mask_padding: Attend to no patch that is padding alone, sample positions on each image's
+            own grid, and set padded pixels to 0: what lies in the padding of a batch, and how
+            much, changes nothing. Needs a data preprocessor that tells the sizes of images
+            (`vit_backbones.training.image_sizes`), or `set_image_sizes`.
         init_cfg: As in MMEngine. `dict(type='Pretrained', checkpoint=..., prefix=...)` reads the
             file as `checkpoint` does, in `init_weights()`.
 
@@ -144,6 +157,10 @@ class ViTFeatBackbone(BaseModule):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         frozen_stages: int = -1,
+        window_size: int | None = None,
+        window_block_indexes: Sequence[int] = (),
+        use_rel_pos: bool = False,
+        mask_padding: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -164,6 +181,9 @@ class ViTFeatBackbone(BaseModule):
         self.source, self.vit = build(BuildOptions(bool(pretrained), *sizes, dropped, pos_interp))
         self.in_channels = channels or self.source.in_channels(self.vit)
         self.model_name = name or type(self.vit).__name__
+        self._set_attention(
+            attention_options(window_size, window_block_indexes, use_rel_pos, mask_padding)
+        )
         self._take(out_indices, out_type, pool, with_cls_token, frozen_stages)
         if with_cp:
             self.source.set_checkpointing(self.vit)
@@ -275,12 +295,28 @@ class ViTFeatBackbone(BaseModule):
         # adapters such as LoRA's learn inside of frozen blocks
         learns = self.frozen_stages < self.depth or any(p.requires_grad for p in self.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            layers = self.source.tokens(self.vit, padded, indices, self.pos_interp)
+            layers = self.source.tokens(
+                self.vit, padded, indices, self.pos_interp, **self._sizes(images)
+            )
             by_index = dict(zip(indices, layers, strict=True))
             return tuple(
                 self._output(self._normed(by_index[index], index), index, (height, width))
                 for index in self.out_indices
             )
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Restore a copy, which is told the sizes of images as the original is."""
+        super().__setstate__(state)
+        if self._masks_padding:
+            FOLLOWERS.add(self)
+
+    def set_image_sizes(self, sizes: Sequence[Sequence[int]] | None) -> None:
+        """Tell where the images end in the batches that come, for `mask_padding`.
+
+        Args:
+            sizes: (H, W) of each image before the batch was padded; `None` for whole images.
+        """
+        self._image_sizes = None if sizes is None else [(int(h), int(w)) for h, w in sizes]
 
     def train(self, mode: bool = True) -> 'ViTFeatBackbone':
         """Switch the mode; frozen parts stay in eval."""
@@ -343,6 +379,27 @@ class ViTFeatBackbone(BaseModule):
             return depth + 1, depth + 2
         layer = self.source.layer_of(param_name.removeprefix(inside), depth)
         return min(layer, depth + 1), depth + 2
+
+    def _set_attention(self, attention: Attention) -> None:
+        self._image_sizes: list[Grid] | None = None
+        self._masks_padding = attention.masked
+        if attention != Attention():
+            self.source.set_attention(self.vit, attention)
+        if attention.masked:
+            FOLLOWERS.add(self)
+
+    def _sizes(self, images: Tensor) -> dict[str, list[Grid]]:
+        """What the source is told of the sizes of images."""
+        sizes = self._image_sizes
+        if not self._masks_padding or sizes is None:
+            return {}
+        height, width = images.shape[-2:]
+        if len(sizes) != len(images) or any(h > height or w > width for h, w in sizes):
+            raise ValueError(
+                f'image sizes {sizes} were set for another batch than {tuple(images.shape)}: call '
+                f'set_image_sizes with one (H, W) an image, or with None'
+            )
+        return {'sizes': sizes}
 
     def _take(
         self,

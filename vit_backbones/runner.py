@@ -7,9 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from mmengine.dist import is_distributed
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop, Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 # What MMEngine says at each start or epoch and nobody needs to read
@@ -48,6 +51,24 @@ class QuietRunner(Runner):
     """
 
     is_running = False
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set up processes; without a GPU they talk through gloo."""
+        if self._shares_cpu and not is_distributed():
+            torch.distributed.init_process_group('gloo')  # MMEngine's own would ask for a GPU
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Wrap the model; without a GPU on the CPU."""
+        if self._shares_cpu:
+            unused = self.cfg.get('find_unused_parameters', False)
+            default = dict(broadcast_buffers=False, find_unused_parameters=unused)
+            model_wrapper_cfg = (model_wrapper_cfg or default) | {'device_ids': None}
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    @property
+    def _shares_cpu(self) -> bool:
+        return self.launcher == 'pytorch' and not torch.cuda.is_available()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger; the terminal gets the short lines only."""

@@ -9,7 +9,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.necks import SimpleFeaturePyramid
+from vit_backbones.necks import SimpleFeaturePyramid, ViTAdapter
 
 _TAKERS = ('neck', 'decode_head', 'panoptic_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head')
 _PIXELS = 1.0  # of 255: rounding in configs is no mistake
@@ -38,12 +38,13 @@ def check_wiring(model: nn.Module) -> None:
     model = model.module if is_model_wrapper(model) else model
     backbone = getattr(model, 'backbone', None)
     takers = [name for name in _TAKERS if getattr(model, name, None) is not None]
-    if not isinstance(backbone, ViTFeatBackbone) or not takers:
+    vit = _vit(backbone)
+    if vit is None or not takers:
         return
-    if backbone.pool is not None or backbone.out_type != 'featmap':
-        form = 'out_type' if backbone.pool is None else 'pool'
+    if vit.pool is not None or vit.out_type != 'featmap':
+        form = 'out_type' if vit.pool is None else 'pool'
         raise ValueError(
-            f'backbone.{form}={getattr(backbone, form)!r} under a {takers[0]}, which takes feature '
+            f'backbone.{form}={getattr(vit, form)!r} under a {takers[0]}, which takes feature '
             f"maps: use out_type='featmap' and no pool"
         )
     channels, strides = backbone.out_channels, backbone.strides
@@ -62,6 +63,12 @@ def check_wiring(model: nn.Module) -> None:
             if head is not None:
                 _check_decode_head(name, head, giver, channels)
     _check_strides(model, giver, strides)
+
+
+def _vit(backbone: nn.Module | None) -> ViTFeatBackbone | None:
+    """The ViT of a backbone, `None` for others."""
+    inner = backbone.backbone if isinstance(backbone, ViTAdapter) else backbone
+    return inner if isinstance(inner, ViTFeatBackbone) else None
 
 
 def _check_strides(model: nn.Module, giver: str, strides: Sequence) -> None:
@@ -90,9 +97,9 @@ def warn_of_preprocessing(model: nn.Module) -> None:
             pretrained weights, or with a preprocessor that does not normalise, pass.
     """
     model = model.module if is_model_wrapper(model) else model
-    backbone = getattr(model, 'backbone', None)
+    backbone = _vit(getattr(model, 'backbone', None))
     preprocessor = getattr(model, 'data_preprocessor', None)
-    if not isinstance(backbone, ViTFeatBackbone) or not backbone.holds_weights:
+    if backbone is None or not backbone.holds_weights:
         return
     expected = backbone.preprocess
     for name in ('mean', 'std'):
@@ -125,6 +132,8 @@ def _check_decode_head(name: str, head: nn.Module, giver: str, channels: Sequenc
             f'{name}.in_index={list(picked)}, but the {giver} gives {len(channels)} maps'
         )
     given = [channels[index] for index in picked]
+    if getattr(head, 'input_transform', None) == 'resize_concat':
+        given = [sum(given)]
     _compare('channels', giver, given, f'{name}.in_channels', _listed(head, 'in_channels'))
 
 

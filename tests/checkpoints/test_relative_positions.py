@@ -4,8 +4,9 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from detectron2_written_out import reference_block
 from layouts import check_all_loaded, draw, renamed, transformers_model, write
-from redraw import backbone, error, images, pad, redraw
+from redraw import backbone, error, images, redraw
 
 import vit_backbones.backbone as module
 
@@ -132,38 +133,6 @@ def vitdet_weights(cells=14, prefix='backbone.net.'):
     return {prefix + name: tensor for name, tensor in weights.items()}
 
 
-def distances(table, n):
-    """(n, n, d) rows of a table (rows, d) by the distance of query and key."""
-    if len(table) != 2 * n - 1:
-        table = F.interpolate(table.T[None], 2 * n - 1, mode='linear')[0].T
-    at = torch.arange(n)
-    return table[at[:, None] - at + n - 1]
-
-
-def attention(w, x):
-    """Of (B, h, w, C), with the relative positions of rows and columns added to the logits."""
-    h, wide = x.shape[1:3]
-    q, k, v = F.linear(x, w['qkv.weight'], w['qkv.bias']).unflatten(-1, (3, 3, 8)).unbind(3)
-    logits = torch.einsum('byxhd,bYXhd->bhyxYX', q, k) / 8**0.5
-    rows = torch.einsum('byxhd,yYd->bhyxY', q, distances(w['rel_pos_h'], h))
-    columns = torch.einsum('byxhd,xXd->bhyxX', q, distances(w['rel_pos_w'], wide))
-    logits = logits + rows[..., None] + columns[..., None, :]
-    weights = logits.flatten(-2).softmax(-1).view_as(logits)
-    out = torch.einsum('bhyxYX,bYXhd->byxhd', weights, v).flatten(-2)
-    return F.linear(out, w['proj.weight'], w['proj.bias'])
-
-
-def windowed(w, x, side):
-    """Attention within windows of the zero-padded map."""
-    h, wide = x.shape[1:3]
-    padded = pad(x.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
-    for top in range(0, h, side):
-        for left in range(0, wide, side):
-            window = padded[:, top : top + side, left : left + side]
-            padded[:, top : top + side, left : left + side] = attention(w, window)
-    return padded[:, :h, :wide]
-
-
 def vitdet(weights, x):
     """(B, C, h, w) as detectron2 gives it, written out."""
     w = {name.removeprefix('backbone.net.'): tensor for name, tensor in weights.items()}
@@ -175,24 +144,31 @@ def vitdet(weights, x):
     for index in (0, 1):
         name = f'blocks.{index}.'
         block = {n.removeprefix(name): t for n, t in w.items() if n.startswith(name)}
-        attn = {n.removeprefix('attn.'): t for n, t in block.items() if n.startswith('attn.')}
-        y = F.layer_norm(x, (24,), block['norm1.weight'], block['norm1.bias'], 1e-6)
-        x = x + (attention(attn, y) if index else windowed(attn, y, 4))
-        y = F.layer_norm(x, (24,), block['norm2.weight'], block['norm2.bias'], 1e-6)
-        y = F.gelu(F.linear(y, block['mlp.fc1.weight'], block['mlp.fc1.bias']))
-        x = x + F.linear(y, block['mlp.fc2.weight'], block['mlp.fc2.bias'])
+        x = reference_block(block, x, 0 if index else 4)
     return x.permute(0, 3, 1, 2)
 
 
+INTO = {  # a model of timm's, or a plain one that is told to attend so
+    'samvit_base_patch16': dict(timm_options=SAM | dict(img_size=224)),
+    'vit_base_patch16_224': dict(
+        with_cls_token=False,
+        norm='none',
+        window_size=4,
+        window_block_indexes=(0,),
+        use_rel_pos=True,
+    ),
+}
+
+
+@pytest.mark.parametrize('name', INTO)
 @pytest.mark.parametrize('prefix', ['backbone.net.', 'backbone.'])
 @torch.no_grad()
-def test_features_equal_vitdets(prefix, log, tmp_path):
+def test_features_equal_vitdets(prefix, name, log, tmp_path):
     weights = vitdet_weights()
     named = {prefix + n.removeprefix('backbone.net.'): t for n, t in weights.items()}
     beside = {'backbone.simfp_2.0.bias': draw(3), 'roi_heads.mask_head.mask_fcn1.bias': draw(3)}
     beside = beside if 'net' in prefix else {'neck.simfp_2.0.bias': draw(3)}
-    options = dict(timm_options=SAM | dict(img_size=224), pos_interp='original')
-    vit = load('samvit_base_patch16', named | beside, tmp_path, **options)
+    vit = load(name, named | beside, tmp_path, **INTO[name], pos_interp='original')
     check_all_loaded(log, f"ViTDet keys under '{prefix}'")
     for size in ((224, 224), RECTANGLE):
         assert error(vit(images(*size))[0], vitdet(weights, images(*size))) <= 1
@@ -205,6 +181,19 @@ def test_tables_of_another_size_are_resized_to_the_models(log, tmp_path):
     assert log[-1].endswith("31 of 31 tensors, resized 3, from ViTDet keys under 'backbone.net.'")
     assert len(vit.vit.blocks[1].attn.rel_pos_h) == 31
     assert error(vit(images(*NATIVE))[0], vitdet(weights, images(*NATIVE))) <= 1
+
+
+@torch.no_grad()
+def test_files_without_relative_positions_leave_them_at_zero(monkeypatch, log, tmp_path):
+    import vit_backbones.sources.timm_vit as source
+
+    monkeypatch.setattr(source, 'print_log', lambda message, **kwargs: log.append(message))
+    options = dict(with_cls_token=False, norm='none')
+    weights = backbone(depth=2, width=24, **options).vit.state_dict()
+    vit = load('vit_tiny_patch16_224', weights, tmp_path, use_rel_pos=True, **options)
+    assert 'the file has no relative positions: they start at zero' in log
+    plain = load('vit_tiny_patch16_224', weights, tmp_path, **options)
+    assert error(vit(images(112, 80))[0], plain(images(112, 80))[0]) <= 1
 
 
 def test_the_features_depend_on_relative_positions(tmp_path):

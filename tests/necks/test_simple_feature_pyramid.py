@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 import torch
-import torch.nn.functional as F
+from detectron2_written_out import reference_level, reference_norm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope, Registry
 from torch import Tensor, nn
@@ -28,29 +28,6 @@ def redraw(module: nn.Module) -> nn.Module:
 
 def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
-
-
-def reference_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    mean = x.mean(1, keepdim=True)
-    variance = ((x - mean) ** 2).mean(1, keepdim=True)
-    return (x - mean) / (variance + 1e-6).sqrt() * weight[:, None, None] + bias[:, None, None]
-
-
-def reference_level(neck: SimpleFeaturePyramid, stride: int, x: Tensor) -> Tensor:
-    """One level as detectron2 computes it from a map of stride 16."""
-    w = neck.levels[f'stride{stride}'].state_dict()
-    if stride == 4:
-        x = F.conv_transpose2d(x, w['rescale.0.weight'], w['rescale.0.bias'], stride=2)
-        x = F.gelu(reference_norm(x, w['rescale.1.weight'], w['rescale.1.bias']))
-        x = F.conv_transpose2d(x, w['rescale.3.weight'], w['rescale.3.bias'], stride=2)
-    elif stride == 8:
-        x = F.conv_transpose2d(x, w['rescale.0.weight'], w['rescale.0.bias'], stride=2)
-    elif stride == 32:
-        x = F.max_pool2d(x, 2)
-    x = F.conv2d(x, w['lateral.conv.weight'])
-    x = reference_norm(x, w['lateral.norm.weight'], w['lateral.norm.bias'])
-    x = F.conv2d(x, w['output.conv.weight'], padding=1)
-    return reference_norm(x, w['output.norm.weight'], w['output.norm.bias'])
 
 
 @pytest.mark.parametrize(

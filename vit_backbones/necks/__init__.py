@@ -2,5 +2,6 @@
 
 from .layers import LN2d
 from .simple_feature_pyramid import SimpleFeaturePyramid
+from .vit_adapter import ViTAdapter
 
-__all__ = ['LN2d', 'SimpleFeaturePyramid']
+__all__ = ['LN2d', 'SimpleFeaturePyramid', 'ViTAdapter']

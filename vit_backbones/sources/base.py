@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from vit_backbones.attention import Attention
 from vit_backbones.position import Grid, resample_positions
 from vit_backbones.tokens import Tokens
 
@@ -51,6 +52,19 @@ class Source(ABC):
             indices: Layers wanted.
             pos_interp: `'timm'` or `'original'`.
         """
+
+    def set_attention(self, vit: nn.Module, attention: Attention) -> None:
+        """Run blocks in windows, over real pixels alone, with relative positions.
+
+        A source that does takes `sizes`, (H, W) of each image, in `tokens`.
+
+        Raises:
+            ValueError: If the model cannot.
+        """
+        raise ValueError(
+            f'{type(vit).__name__} runs with its own attention here: window_size, use_rel_pos and '
+            f"mask_padding need a plain ViT of source='timm', which reads its checkpoints too"
+        )
 
     @abstractmethod
     def depth(self, vit: nn.Module) -> int:

@@ -3,7 +3,6 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
-import copy
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from vit_backbones.checkpoints.matching import GRID_KEY
 from vit_backbones.position import Grid, resample_relative
+from vit_backbones.sources.twin import view
 
 Interpolation = Mapping[str, object]
 TIMM: Interpolation = MappingProxyType({'antialias': True})
@@ -31,8 +31,9 @@ ORIGINAL: tuple[tuple[str, Interpolation], ...] = (
     # huggingface/transformers (Apache-2.0) filters DINOv2 with registers, nothing else
     (r'^transformers .*_reg\d', TIMM),
     # transformers; mmpretrain and mmseg (Apache-2.0), `resize_pos_embed`; facebookresearch/mae
-    # (CC-BY-NC-4.0) and baaivision/EVA (MIT), `interpolate_pos_embed`
-    (r'^(transformers|mmpretrain|mmseg|OpenMMLab|MAE|EVA) ', _BICUBIC),
+    # (CC-BY-NC-4.0) and baaivision/EVA (MIT), `interpolate_pos_embed`; facebookresearch/detectron2
+    # (Apache-2.0), `get_abs_pos`
+    (r'^(transformers|mmpretrain|mmseg|OpenMMLab|MAE|EVA|ViTDet) ', _BICUBIC),
     # google-research/big_vision (Apache-2.0), `resample_posemb`: SciPy's zoom of order 1, which
     # keeps the corners; their other projects do the same
     (r'^big_vision |\.(augreg|orig|sam)_|\.(v2_)?webli|\.pali', _BILINEAR_BY_CORNERS),
@@ -109,9 +110,6 @@ def fitted_axes(vit: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 def with_positions(vit: nn.Module, table: Tensor, grid: Grid) -> nn.Module:
     """A shallow copy of the model that holds another position table; the model is left as it is."""
-    patch_embed = copy.copy(vit.patch_embed)
+    patch_embed = view(vit.patch_embed)
     patch_embed.grid_size = grid
-    view = copy.copy(vit)
-    view._parameters = {**vit._parameters, 'pos_embed': table}
-    view._modules = {**vit._modules, 'patch_embed': patch_embed}
-    return view
+    return view(vit, {'pos_embed': table}, patch_embed=patch_embed)

@@ -5,16 +5,22 @@ Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from mmengine.logging import print_log
 from timm.layers import AttentionPoolPrr, PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from vit_backbones.attention import REL_POS, Attention, Layout
 from vit_backbones.position import Grid, resample_positions
+from vit_backbones.sources.timm_attention import attending, inside, positioned_apart, prepare
 from vit_backbones.sources.timm_model import TimmModel
+from vit_backbones.sources.timm_positions import fitted_axes
 from vit_backbones.tokens import Tokens, raw
 
 _AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head', 'head_dist')
@@ -28,6 +34,7 @@ class TimmViT(TimmModel):
     def __init__(self) -> None:
         """Nothing to find out: the layout of these models is known."""
         self._canvas = None
+        self._attention = Attention()
 
     @staticmethod
     def suits(vit: nn.Module) -> bool:
@@ -37,13 +44,24 @@ class TimmViT(TimmModel):
         return plain and vit.dynamic_img_size
 
     def tokens(
-        self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
+        self,
+        vit: nn.Module,
+        images: Tensor,
+        indices: list[int],
+        pos_interp: str,
+        sizes: Sequence[Grid] | None = None,
     ) -> list[Tokens]:
         """See `Source.tokens`; equal to timm's `forward_intermediates` for `pos_interp='timm'`."""
         ph, pw = vit.patch_embed.patch_size
         grid = (images.shape[-2] // ph, images.shape[-1] // pw)
         num_prefix = self.num_prefix_tokens(vit)
-        vit = self._positioned(vit, grid, pos_interp)
+        if sizes is not None:
+            images = images.where(inside(sizes, images.shape[-2:], images.device)[:, None], 0)
+        cells = [(math.ceil(h / ph), math.ceil(w / pw)) for h, w in sizes or ()]
+        if set(cells) <= {grid}:
+            cells = [grid] * len(images)
+        vit = self._placed(vit, pos_interp, cells, grid)
+        vit = self._attending(vit, cells, grid, images.device)
         outputs = vit.forward_intermediates(
             images,
             indices=indices,
@@ -56,6 +74,12 @@ class TimmViT(TimmModel):
         if num_prefix == 0:
             outputs = [(patches, patches[:, :0]) for patches in outputs]
         return [Tokens(patches, prefix, grid) for patches, prefix in outputs]
+
+    def set_attention(self, vit: nn.Module, attention: Attention) -> None:
+        """See `Source.set_attention`."""
+        prepare(vit, attention)
+        self._attention = attention
+        self._has_relative_positions = attention.rel_pos
 
     def depth(self, vit: nn.Module) -> int:
         """See `Source.depth`."""
@@ -139,8 +163,34 @@ class TimmViT(TimmModel):
             vit.pos_embed.data = table  # timm's own is antialiased
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`: nothing, `translate` did it."""
-        return tensors
+        """See `Source.convert`: `translate` did it, but for the sizes of relative positions."""
+        tables = {n: torch.zeros_like(p) for n, p in vit.named_parameters() if n.endswith(REL_POS)}
+        if tables and not tables.keys() & tensors.keys():
+            print_log('the file has no relative positions: they start at zero', logger='current')
+            return tensors | tables
+        return tensors | fitted_axes(vit, tensors)
+
+    def _placed(self, vit: nn.Module, pos_interp: str, cells: list[Grid], grid: Grid) -> nn.Module:
+        """The model with positions for images of these grids in a batch of that one."""
+        if set(cells) == {grid}:
+            return self._positioned(vit, grid, pos_interp)
+        tables = dict.fromkeys(cells)
+        if vit.pos_embed is not None:
+            tables = {own: self.table(vit, own, pos_interp) for own in tables}
+        return positioned_apart(vit, tables, cells, grid)
+
+    def _attending(
+        self, vit: nn.Module, cells: list[Grid], grid: Grid, device: torch.device
+    ) -> nn.Module:
+        """The model with blocks that attend in windows, and not to padding."""
+        if self._attention == Attention():
+            return vit
+        whole = Layout(grid, self.num_prefix_tokens(vit))
+        windows = whole
+        if self._attention.masked:
+            windows = replace(whole, real=inside(cells, grid, device))
+            whole = whole if set(cells) == {grid} else windows
+        return attending(vit, self._attention, whole, windows.in_windows(self._attention.window))
 
 
 class _DistilledWithoutCls(VisionTransformerDistilled):

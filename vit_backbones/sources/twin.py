@@ -1,7 +1,8 @@
 """Copies of a model over other tensors: those of the model itself, or ones without storage."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -20,3 +21,15 @@ def twin(
     for weight in vit.parameters():
         memo[id(weight)] = nn.Parameter(parameter(weight.detach()), weight.requires_grad)
     return copy.deepcopy(vit, memo=memo)
+
+
+def view(
+    module: nn.Module,
+    parameters: Mapping[str, Tensor | None] = MappingProxyType({}),
+    **children: nn.Module,
+) -> nn.Module:
+    """A shallow copy that holds some other parameters and children; the module is left as it is."""
+    seen = copy.copy(module)
+    seen._parameters = {**module._parameters, **parameters}
+    seen._modules = {**module._modules, **children}
+    return seen

@@ -1,0 +1,238 @@
+"""Attention in windows, over real pixels alone and with relative positions."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2_written_out import reference_block, reference_level
+from mmengine.structures import InstanceData
+from redraw import backbone, error, images, redraw, timm_vit
+
+from vit_backbones import SimpleFeaturePyramid, ViTFeatBackbone
+
+# No prefix, CLS, CLS with rotary positions and registers, distillation token, rotary alone
+MODELS = (
+    'vit_base_patch16_siglip_224',
+    'vit_tiny_patch16_224',
+    'vit_small_patch14_reg4_dinov2',
+    'vit_small_patch16_dinov3',
+    'deit_tiny_distilled_patch16_224',
+    'eva02_tiny_patch14_224',
+)
+RAW = dict(out_type='raw', norm='none')
+
+
+@torch.no_grad()
+def test_windows_with_relative_positions_equal_detectron2s():
+    vit = backbone(
+        depth=2,
+        width=24,
+        img_size=(80, 112),
+        with_cls_token=False,
+        norm='none',
+        window_size=3,
+        window_block_indexes=[0],
+        use_rel_pos=True,
+    )
+    x = images(80, 112)
+    maps = vit.vit.patch_embed(x) + vit.vit.pos_embed.reshape(1, 5, 7, 24)
+    for block, window in zip(vit.vit.blocks, (3, 0), strict=True):
+        maps = reference_block(block.state_dict(), maps, window)
+    assert error(vit(x)[0], maps.permute(0, 3, 1, 2)) <= 1
+
+
+@torch.no_grad()
+def test_vitdet_equals_detectron2s():
+    """Its backbone with windows of 14 under its pyramid, at 512x640."""
+    vit = backbone(
+        depth=3,
+        width=24,
+        img_size=(512, 640),
+        with_cls_token=False,
+        norm='none',
+        window_size=14,
+        window_block_indexes=[0, 2],
+        use_rel_pos=True,
+    )
+    neck = redraw(SimpleFeaturePyramid(24, 16))
+    x = images(512, 640)
+    maps = vit.vit.patch_embed(x) + vit.vit.pos_embed.reshape(1, 32, 40, 24)
+    for block, window in zip(vit.vit.blocks, (14, 0, 14), strict=True):
+        maps = reference_block(block.state_dict(), maps, window)
+    for stride, level in zip((4, 8, 16, 32), neck(vit(x)), strict=True):
+        expected = reference_level(neck, stride, maps.permute(0, 3, 1, 2))
+        assert (level - expected).abs().max() <= 1e-4 * max(1, expected.abs().max())
+
+
+def allowed(grid, num_prefix, window):
+    """(N, N): patches see the prefix and their window, the prefix everything."""
+    rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing='ij')
+    number = (rows // window * 1000 + columns // window).flatten()
+    sees = F.pad(number[:, None] == number, (num_prefix, 0, num_prefix, 0), value=True)
+    return sees
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('window', [3, 4])
+def test_windows_equal_masked_attention(name, window):
+    """Of windows that the grid does not fill, padding is left out by `mask_padding`."""
+    options = dict(depth=3, **RAW, window_size=window, window_block_indexes=(0, 2))
+    vit = backbone(name, mask_padding=window == 4, **options)
+    patch = vit.strides[0]
+    x = images(6 * patch, 9 * patch)
+    expected = backbone(name, depth=3, **RAW)
+    mask = allowed((6, 9), vit.num_prefix_tokens, window)
+    for index in (0, 2):
+        block = expected.vit.blocks[index]
+        attend = block.attn.forward
+        block.attn.forward = lambda x, attend=attend, attn_mask=None, **more: attend(
+            x, attn_mask=mask, **more
+        )
+    assert error(vit(x)[0], expected(x)[0]) <= 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', MODELS)
+def test_windows_that_cover_the_image_are_none(name):
+    x = images(100, 130)
+    vit = backbone(name, depth=2, **RAW, window_size=14, window_block_indexes=(0, 1))
+    assert error(vit(x)[0], backbone(name, depth=2, **RAW)(x)[0]) <= 1e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('pos_interp', ['timm', 'original'])
+@pytest.mark.parametrize('name', MODELS)
+def test_padding_of_a_batch_changes_nothing(name, pos_interp):
+    vit = backbone(
+        name,
+        depth=3,
+        pos_interp=pos_interp,
+        mask_padding=True,
+        window_size=4,
+        window_block_indexes=(1,),
+    )
+    x = images(85, 116)
+    alone = vit(x)[0]
+    for below, right in ((0, 60), (7, 0), (90, 300)):
+        padded = 100 * images(85 + below, 116 + right, batch=2)
+        padded[:1, :, :85, :116] = x
+        vit.set_image_sizes([(85, 116), padded.shape[-2:]])
+        out = vit(padded)[0][:1, :, : alone.shape[2], : alone.shape[3]]
+        vit.set_image_sizes(None)
+        assert error(out, alone) <= 1
+
+
+@torch.no_grad()
+def test_without_the_sizes_padding_would_be_seen():
+    vit = backbone(depth=2, mask_padding=True)
+    x = images(96, 96)
+    assert error(vit(F.pad(x, (0, 64)))[0][..., :6], vit(x)[0]) > 1000
+
+
+@torch.no_grad()
+def test_relative_positions_of_another_grid_are_resampled():
+    """Linearly over the distances, as detectron2's `get_rel_pos`."""
+    options = dict(depth=1, width=24, with_cls_token=False, norm='none', use_rel_pos=True)
+    small = backbone(img_size=(64, 96), **options)
+    large = backbone(img_size=(112, 80), **options)
+    weights = small.vit.state_dict() | {'pos_embed': torch.zeros_like(large.vit.pos_embed)}
+    for name, side in (('rel_pos_h', 7), ('rel_pos_w', 5)):
+        key = f'blocks.0.attn.{name}'
+        weights[key] = F.interpolate(weights[key].T[None], size=2 * side - 1, mode='linear')[0].T
+    large.vit.load_state_dict(weights)
+    small.vit.pos_embed.zero_()
+    x = images(112, 80)
+    assert error(small(x)[0], large(x)[0]) <= 1
+
+
+def test_gradients_are_those_of_recomputed_blocks():
+    x = images(96, 160)
+    options = dict(depth=3, window_size=4, window_block_indexes=(0, 1), use_rel_pos=True)
+    plain, saving = backbone(**options), backbone(with_cp=True, **options)
+    for vit in (plain, saving):
+        vit.train()(x)[0].square().sum().backward()
+    for (name, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        assert a.grad is not None, name
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_parameters_keep_their_names():
+    stock = set(timm_vit(depth=2).state_dict())
+    vit = backbone(depth=2, window_size=4, window_block_indexes=[0], mask_padding=True)
+    assert set(vit.vit.state_dict()) == stock
+    vit = backbone(depth=2, window_size=4, window_block_indexes=[0], use_rel_pos=True)
+    tables = {n: tuple(p.shape) for n, p in vit.vit.state_dict().items() if n not in stock}
+    assert tables == {
+        'blocks.0.attn.rel_pos_h': (7, 64),
+        'blocks.0.attn.rel_pos_w': (7, 64),
+        'blocks.1.attn.rel_pos_h': (27, 64),
+        'blocks.1.attn.rel_pos_w': (27, 64),
+    }
+
+
+@torch.no_grad()
+def test_copies_are_told_the_sizes_too():
+    from vit_backbones.image_sizes import announce
+
+    vit = backbone(depth=1, mask_padding=True)
+    average = copy.deepcopy(vit)
+    announce([torch.zeros(3, 64, 50), torch.zeros(3, 60, 64)])
+    x = images(64, 64, batch=2)
+    assert error(average(x)[0], vit(x)[0]) == 0
+    assert average._image_sizes == [(64, 50), (60, 64)]
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(window_size=14), 'window_block_indexes=.* go together'),
+        (dict(window_block_indexes=(0,)), 'window_size=None and .* go together'),
+        (dict(window_size=-1, window_block_indexes=(0,)), 'window_size must be'),
+        (dict(window_size=7, window_block_indexes=(12,)), 'holds 12, .* 12 blocks, 0 to 11'),
+        (dict(model_name='swin_tiny_patch4_window7_224', mask_padding=True), 'plain ViT of'),
+        (
+            dict(model_name='vit_b_16', source='torchvision', use_rel_pos=True),
+            'plain ViT of',
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ViTFeatBackbone(**dict(model_name='vit_tiny_patch16_224') | options)
+
+
+def test_sizes_of_another_batch_are_refused():
+    vit = backbone(depth=1, mask_padding=True)
+    vit.set_image_sizes([(64, 64)])
+    with pytest.raises(ValueError, match=r'set for another batch than \(2, 3, 64, 64\)'):
+        vit(images(64, 64, batch=2))
+    with pytest.raises(ValueError, match='set_image_sizes'):
+        vit(images(48, 64))
+
+
+def test_detectors_tell_the_sizes():
+    from mmdet.structures import DetDataSample
+
+    from vit_backbones.training.padding.detection import SizedDetDataPreprocessor
+
+    samples = [DetDataSample(metainfo=dict(img_shape=s)) for s in ((64, 50), (40, 64))]
+    for sample in samples:
+        sample.gt_instances = InstanceData()
+    inputs = [torch.zeros(3, 64, 50), torch.zeros(3, 40, 64)]
+    vit = backbone(depth=1, mask_padding=True)
+    SizedDetDataPreprocessor(pad_size_divisor=32)(dict(inputs=inputs, data_samples=samples))
+    assert vit._image_sizes == [(64, 50), (40, 64)]
+
+
+def test_segmenters_tell_the_sizes():
+    from mmseg.structures import SegDataSample
+
+    from vit_backbones.training.padding.segmentation import SizedSegDataPreProcessor
+
+    vit = backbone(depth=1, mask_padding=True)
+    inputs = [torch.zeros(3, 64, 50), torch.zeros(3, 40, 64)]
+    batch = dict(inputs=inputs, data_samples=[SegDataSample(), SegDataSample()])
+    SizedSegDataPreProcessor(size=(64, 64))(batch, training=True)
+    assert vit._image_sizes == [(64, 50), (40, 64)]

@@ -1,0 +1,121 @@
+"""How timm's plain ViTs come to attend otherwise: what a forward pass puts in place of their parts.
+
+All of it is put into shallow copies (`view`), never into the model.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vit_backbones.attention import REL_POS, Around, Attention, Layout
+from vit_backbones.position import Grid
+from vit_backbones.sources.timm_positions import with_positions
+from vit_backbones.sources.twin import view
+
+
+def prepare(vit: nn.Module, attention: Attention) -> None:
+    """Check that the blocks can attend so, and give them tables of relative positions, all zero.
+
+    A table is for the window of its block, or for the grid that the model is built for.
+
+    Raises:
+        ValueError: If the blocks hold no single attention layer, or a block does not exist.
+    """
+    wrong = [index for index in attention.blocks if not 0 <= index < len(vit.blocks)]
+    if wrong:
+        raise ValueError(
+            f'window_block_indexes holds {wrong[0]}, but the model has {len(vit.blocks)} blocks, '
+            f'0 to {len(vit.blocks) - 1}'
+        )
+    for index, block in enumerate(vit.blocks):
+        attn = getattr(block, 'attn', None)
+        if not hasattr(attn, 'fused_attn'):
+            raise ValueError(
+                f'{type(block).__name__} has no attention layer that can run in windows, with '
+                f'use_rel_pos or with mask_padding: use another model'
+            )
+        attn.fused_attn = True  # the call that is carried out otherwise
+        if attention.rel_pos:
+            window = attention.window if index in attention.blocks else 0
+            sides = (window, window) if window else vit.patch_embed.grid_size
+            for name, side in zip(REL_POS, sides, strict=True):
+                setattr(attn, name, nn.Parameter(torch.zeros(2 * side - 1, attn.head_dim)))
+
+
+def attending(vit: nn.Module, attention: Attention, whole: Layout, windows: Layout) -> nn.Module:
+    """A view of the model whose blocks attend as they shall, over everything or in windows."""
+    blocks = {}
+    for index, block in enumerate(vit.blocks):
+        layout = windows if index in attention.blocks else whole
+        if layout.window or layout.real is not None or attention.rel_pos:
+            blocks[str(index)] = view(block, attn=Around(block.attn, layout))
+    return view(vit, blocks=view(vit.blocks, **blocks)) if blocks else vit
+
+
+def positioned_apart(
+    vit: nn.Module, tables: Mapping[Grid, Tensor | None], cells: Sequence[Grid], grid: Grid
+) -> nn.Module:
+    """A view of the model whose images each have positions of their own.
+
+    Args:
+        vit: The model.
+        tables: Position table (1, prefix + h*w, C) at the grid of each image, or `None`s.
+        cells: Grid of each image.
+        grid: Grid of the batch; smaller ones lie in its top left corner.
+    """
+    parts = {}
+    if getattr(vit, 'rope', None) is not None:
+        parts['rope'] = _RopeApart(vit.rope, cells, grid)
+    if vit.pos_embed is None:
+        return view(vit, **parts)
+    widened = [_widened(tables[own], own, grid) for own in cells]
+    added = torch.cat(widened)  # (B, prefix + h*w, C)
+    added = F.pad(added, (0, 0, vit.num_prefix_tokens + math.prod(grid) - added.shape[1], 0))
+    parts['pos_drop'] = _AddFirst(vit.pos_drop, added)
+    return view(with_positions(vit, torch.zeros_like(widened[0]), grid), **parts)
+
+
+def inside(sizes: Sequence[Grid], shape: Grid, device: torch.device) -> Tensor:
+    """(B, *shape), whether a cell lies inside of its image, in the top left corner."""
+    (rows, columns), (height, width) = torch.tensor(sizes, device=device).T, shape
+    down = torch.arange(height, device=device) < rows[:, None]
+    across = torch.arange(width, device=device) < columns[:, None]
+    return down[:, :, None] & across[:, None, :]
+
+
+class _AddFirst(nn.Module):
+    """A layer behind an addition."""
+
+    def __init__(self, layer: nn.Module, added: Tensor) -> None:
+        super().__init__()
+        self.layer, self.added = layer, added
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x + self.added)
+
+
+class _RopeApart(nn.Module):
+    """Rotary positions of each image on its own grid."""
+
+    def __init__(self, rope: nn.Module, cells: Sequence[Grid], grid: Grid) -> None:
+        super().__init__()
+        self.rope, self.cells, self.grid = rope, cells, grid
+
+    def get_embed(self, shape: object = None) -> Tensor:
+        """(B, 1, N, D), or (depth, B, heads, N, D) where blocks and heads differ."""
+        of = {own: _widened(self.rope.get_embed(shape=own), own, self.grid) for own in self.cells}
+        embeds = torch.stack([of[own] for own in self.cells], dim=-3)  # (..., B, N, D)
+        if embeds.ndim == 3:
+            return embeds[:, None]
+        return embeds.transpose(1, 2)  # (depth, heads, B, N, D) -> (depth, B, heads, N, D)
+
+
+def _widened(table: Tensor, old: Grid, new: Grid) -> Tensor:
+    """(..., prefix + h*w, C) of a grid with zeros below and right, for a larger one."""
+    num_prefix = table.shape[-2] - math.prod(old)
+    maps = table[..., num_prefix:, :].unflatten(-2, old)
+    maps = F.pad(maps, (0, 0, 0, new[1] - old[1], 0, new[0] - old[0]))
+    return torch.cat([table[..., :num_prefix, :], maps.flatten(-3, -2)], dim=-2)
