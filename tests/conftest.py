@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import vit_backbones  # noqa: F401  (serves mmcv's operators before any test imports mmdet)
+from vit_backbones import backbone, weights  # (mmcv's operators before any test imports mmdet)
+from vit_backbones.sources import timm_vit
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -38,6 +39,15 @@ def convert(tmp_path, monkeypatch):
     """`tools/convert_checkpoint.py`'s main, from an empty folder."""
     monkeypatch.chdir(tmp_path)
     return load_tool('convert_checkpoint').main
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What a backbone logs when it is built and loaded."""
+    lines = []
+    for module in (backbone, weights, timm_vit):
+        monkeypatch.setattr(module, 'print_log', lambda message, **options: lines.append(message))
+    return lines
 
 
 @pytest.fixture

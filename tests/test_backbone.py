@@ -21,7 +21,6 @@ from redraw import TINY, backbone, copy_weights, error, images, redraw, timm_lay
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-import vit_backbones.backbone as module
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.arguments import resolve_out_indices
 
@@ -41,14 +40,6 @@ KINDS = [
     'vit_small_patch16_dinov3',
     'vit_small_patch16_rope_mixed_ape_224',
 ]
-
-
-@pytest.fixture
-def log(monkeypatch):
-    """What the backbone logs."""
-    lines = []
-    monkeypatch.setattr(module, 'print_log', lambda message, **kwargs: lines.append(message))
-    return lines
 
 
 def weights(vit):

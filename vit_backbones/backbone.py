@@ -1,15 +1,12 @@
 """The one backbone class: arguments, padding, freezing, output. Knows no model library."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
-from mmengine.model.weight_init import initialize
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -27,19 +24,19 @@ from vit_backbones.arguments import (
     respelled_norm,
 )
 from vit_backbones.attention import Attention
-from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpoint
-from vit_backbones.checkpoints.matching import GRID_KEY, refit
+from vit_backbones.checkpoints.matching import GRID_KEY
 from vit_backbones.image_sizes import FOLLOWERS
+from vit_backbones.lora import merge
 from vit_backbones.position import Grid, resample_map
 from vit_backbones.sources.base import BuildOptions
 from vit_backbones.tokens import FORMATTERS, POOLINGS, Tokens, featmap
+from vit_backbones.weights import POSITION_INTERPOLATIONS, KeptWeights
 
 CLS_READOUTS = ('ignore', 'add', 'concat')
-POSITION_INTERPOLATIONS = ('timm', 'original')
 
 
 @MODELS.register_module()
-class ViTFeatBackbone(BaseModule):
+class ViTFeatBackbone(KeptWeights):
     """Any Vision Transformer as an OpenMMLab backbone.
 
     Takes images (B, in_channels, H, W) of any H and W and gives a tuple with one entry an index
@@ -110,6 +107,9 @@ class ViTFeatBackbone(BaseModule):
             own grid, and set padded pixels to 0: what lies in the padding of a batch, and how
             much, changes nothing. Needs a data preprocessor that tells the sizes of images
             (`vit_backbones.training.image_sizes`), or `set_image_sizes`.
+        lora: Train low-rank updates alone, by peft: `dict(r=8, alpha=16, targets=('qkv',),
+            dropout=0.0)`, targets being ends of the names of linear layers. Checkpoints of a
+            training keep them apart; `merge_lora()` adds them to their layers for good.
         init_cfg: As in MMEngine. `dict(type='Pretrained', checkpoint=..., prefix=...)` reads the
             file as `checkpoint` does, in `init_weights()`.
 
@@ -161,6 +161,7 @@ class ViTFeatBackbone(BaseModule):
         window_block_indexes: Sequence[int] = (),
         use_rel_pos: bool = False,
         mask_padding: bool = False,
+        lora: Mapping[str, object] | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -175,23 +176,19 @@ class ViTFeatBackbone(BaseModule):
         spelling = dict(qkv_bias=qkv_bias, patch_cfg=patch_cfg)
         spelling['layer_scale_init_value'] = layer_scale_init_value
         name, build = choose_build(model_name, source, arch, spelling)
+        sizes = pair('img_size', img_size), pair('patch_size', patch_size)
         channels = image_channels(in_channels, shared)
-        sizes = pair('img_size', img_size), pair('patch_size', patch_size), channels
         dropped = rate('drop_path_rate', drop_path_rate)
-        self.source, self.vit = build(BuildOptions(bool(pretrained), *sizes, dropped, pos_interp))
+        options = BuildOptions(bool(pretrained), *sizes, channels, dropped, pos_interp)
+        self.source, self.vit = build(options)
         self.in_channels = channels or self.source.in_channels(self.vit)
         self.model_name = name or type(self.vit).__name__
-        self._set_attention(
-            attention_options(window_size, window_block_indexes, use_rel_pos, mask_padding)
-        )
+        windows = window_size, window_block_indexes
+        self._set_attention(attention_options(*windows, use_rel_pos, mask_padding))
         self._take(out_indices, out_type, pool, with_cls_token, frozen_stages)
         if with_cp:
             self.source.set_checkpointing(self.vit)
-        self.load_report: str | None = None
-        if checkpoint is not None:
-            self._load(checkpoint)
-        self._check_interpolation()
-        self._is_init = bool(pretrained) or checkpoint is not None or shared
+        self._start(checkpoint, bool(pretrained) or shared, lora)
         self._freeze()
 
     @classmethod
@@ -255,11 +252,6 @@ class ViTFeatBackbone(BaseModule):
         steps = self.source.strides(self.vit)
         sides = ((1, 1) if self.out_stride else steps[index] for index in self.out_indices)
         return tuple(self.out_stride or (v if v == h else (v, h)) for v, h in sides)
-
-    @property
-    def holds_weights(self) -> bool:
-        """Whether weights were loaded, or came with the module given."""
-        return self._is_init
 
     @property
     def preprocess(self) -> dict[str, object]:
@@ -326,30 +318,6 @@ class ViTFeatBackbone(BaseModule):
                 module.eval()
         return self
 
-    def apply(self, fn: Callable[[nn.Module], None]) -> 'ViTFeatBackbone':
-        """Call `fn` on every module, unless it would initialise weights that were loaded.
-
-        By this call the `init_cfg` of a parent reaches all layers below it.
-        """
-        initialises = getattr(fn, '__module__', None) == initialize.__module__
-        return self if self._is_init and initialises else super().apply(fn)
-
-    def init_weights(self) -> None:
-        """Apply `init_cfg` once; weights that were loaded stay as they are.
-
-        MMEngine would go on to the library's module and re-randomise it with its own
-        `init_weights`; here it never does.
-        """
-        if self._is_init or not self.init_cfg:
-            return
-        configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
-        for config in configs:
-            if config['type'] == 'Pretrained':
-                self._load(config['checkpoint'], prefix=config.get('prefix'))
-            else:
-                initialize(self, config)
-        self._is_init = True
-
     def set_input_size(self, size: Sequence[int]) -> None:
         """Resample the position table to (H, W) images for good, e.g. before an export.
 
@@ -360,6 +328,10 @@ class ViTFeatBackbone(BaseModule):
         if hasattr(self, GRID_KEY):
             self.position_grid.copy_(torch.tensor(self.source.grid(self.vit)))
         self._freeze()
+
+    def merge_lora(self) -> None:
+        """Add the updates of `lora` to their layers for good, e.g. before an export."""
+        merge(self.vit)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer of a parameter, for layer-wise learning rate decay.
@@ -473,21 +445,6 @@ class ViTFeatBackbone(BaseModule):
             )
         self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
 
-    def _check_interpolation(self) -> None:
-        """Tell where `pos_interp` has no effect."""
-        if self.pos_interp == 'timm':
-            return
-        reason = 'resamples no table of positions here'
-        if self.source.position_name(self.vit) is not None:
-            ways = [self.source.interpolation(self.vit, way) for way in POSITION_INTERPOLATIONS]
-            if ways[0] != ways[1]:
-                return
-            reason = 'resamples positions in one way only'
-        print_log(
-            f'{self.model_name} {reason}: pos_interp={self.pos_interp!r} changes nothing',
-            logger='current',
-        )
-
     def _normed(self, tokens: Tokens, index: int) -> Tokens:
         wanted = self.norm == 'all' or (self.norm == 'last' and index == self.depth - 1)
         if not wanted or self.source.norm(self.vit) is None:
@@ -517,74 +474,3 @@ class ViTFeatBackbone(BaseModule):
             if self._is_frozen(name):
                 parameter.requires_grad_(False)
         self.train(self.training)
-
-    def _positions(self) -> PositionTable | None:
-        name = self.source.position_name(self.vit)
-        if name is None:
-            return None
-        return PositionTable(
-            name=name,
-            shape=tuple(self.vit.get_parameter(name).shape),
-            grid=self.source.grid(self.vit),
-            num_prefix=self.source.num_position_prefix(self.vit),
-            dropped_cls=self._dropped_cls,
-            native_size=self.source.native_size(self.vit),
-            interpolation=self.source.interpolation(self.vit, self.pos_interp),
-        )
-
-    def _load(self, checkpoint: str | Path, prefix: str | None = None) -> None:
-        tensors = read_checkpoint(checkpoint)
-        if prefix is not None:
-            prefix = prefix.removesuffix('.') + '.'
-            tensors = {
-                name.removeprefix(prefix): value
-                for name, value in tensors.items()
-                if name.startswith(prefix)
-            }
-        try:
-            tensors, dialect = self.source.translate(self.vit, tensors)
-            report = self._match(tensors, dialect)
-        except ValueError as error:
-            raise ValueError(f'checkpoint {str(checkpoint)!r} {error}') from None
-        if not self.allow_partial:
-            report.check(str(checkpoint))
-            if self.pool == 'attn' and any('attn_pool' in name for name in report.missing):
-                raise ValueError(f"pool='attn': checkpoint {str(checkpoint)!r} has no such pooling")
-        self.vit.load_state_dict(report.matched, strict=False)
-        missing = f'; missing: {", ".join(report.missing)}' if report.missing else ''
-        self.load_report = f'{report}{missing}'
-        print_log(f'{checkpoint}: {self.load_report}', logger='current')
-
-    def _match(self, tensors: dict[str, Tensor], dialect: str | None = None) -> Report:
-        """Fit a checkpoint's tensors to the model; nothing is loaded yet."""
-        return match(
-            tensors,
-            self.vit.state_dict(),
-            patch_embed=self.source.patch_embed_name(),
-            positions=self._positions(),
-            built=self._built_names,
-            convert=partial(self.source.convert, self.vit),
-            dialect=dialect,
-        )
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        """Fit what depends on `img_size` in a whole model's checkpoint saved at another one.
-
-        Raises:
-            ValueError: If that cannot be done for a model of fixed size.
-        """
-        inside, grid = f'{prefix}vit.', prefix + GRID_KEY
-        saved = {n.removeprefix(inside): t for n, t in state_dict.items() if n.startswith(inside)}
-        recorded = {GRID_KEY: state_dict[grid]} if grid in state_dict else {}
-        try:
-            fitted = refit(saved, self.vit.state_dict(), self._match(saved | recorded))
-            state_dict.update({inside + name: tensor for name, tensor in fitted.items()})
-        except ValueError as error:
-            if (fixed := self.source.fixed_size(self.vit)) is not None:
-                raise ValueError(
-                    f'{self.model_name!r} is built for images of {fixed[0]}x{fixed[1]}, and '
-                    f'{error}: build it with the img_size of the file'
-                ) from None
-        if hasattr(self, GRID_KEY):
-            state_dict[grid] = self.position_grid
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -10,18 +10,8 @@ from redraw import backbone, error, images, redraw
 from safetensors.torch import load_file
 from timm.layers import resize_rel_pos_bias_table
 
-import vit_backbones.backbone as module
-
 SQUARE, OBLONG = (64, 64), (48, 96)
 TABLE = 'attn.relative_position_bias_table'
-
-
-@pytest.fixture
-def log(monkeypatch):
-    """What the backbone logs."""
-    lines = []
-    monkeypatch.setattr(module, 'print_log', lambda message, **kwargs: lines.append(message))
-    return lines
 
 
 def load(name, weights, folder, **options):

@@ -22,8 +22,6 @@ from layouts import (
 from redraw import backbone, error, images, redraw, timm_vit
 from safetensors.torch import load_file
 
-import vit_backbones.backbone as module
-
 # Name of the layout, timm's model and how its weights are written out
 WRITTEN = {
     'Meta DINOv2': ('vit_small_patch14_dinov2', layouts.meta_dinov2),
@@ -44,14 +42,6 @@ WRITTEN = {
     'big_vision': ('vit_tiny_patch16_224', layouts.augreg),
     'big_vision SigLIP': ('vit_base_patch16_siglip_224', layouts.flax),
 }
-
-
-@pytest.fixture
-def log(monkeypatch):
-    """What the backbone logs."""
-    lines = []
-    monkeypatch.setattr(module, 'print_log', lambda message, **kwargs: lines.append(message))
-    return lines
 
 
 @pytest.mark.parametrize('case', WRITTEN)

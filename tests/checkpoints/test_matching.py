@@ -9,7 +9,6 @@ import torch
 from redraw import backbone, error, images, timm_vit
 from safetensors.torch import load_file, save_file
 
-import vit_backbones.backbone as module
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.checkpoints import match
 from vit_backbones.checkpoints.matching import Report
@@ -17,14 +16,6 @@ from vit_backbones.checkpoints.matching import Report
 SMALL = dict(depth=4, width=24)
 DATA = Path(os.environ.get('VIT_BACKBONES_DATA', Path(__file__).parents[3] / 'shared'))
 REAL = DATA / 'weights' / 'vit_tiny_patch16_224.safetensors'
-
-
-@pytest.fixture
-def log(monkeypatch):
-    """What the backbone logs."""
-    lines = []
-    monkeypatch.setattr(module, 'print_log', lambda message, **kwargs: lines.append(message))
-    return lines
 
 
 @pytest.fixture(scope='module')

@@ -8,20 +8,10 @@ from detectron2_written_out import reference_block
 from layouts import check_all_loaded, draw, renamed, transformers_model, write
 from redraw import backbone, error, images, redraw
 
-import vit_backbones.backbone as module
-
 WINDOWS = dict(window_size=4, global_attn_indexes=(1,))
 SAM = dict(WINDOWS, img_size=256, neck_chans=8)
 NATIVE, RECTANGLE = (256, 256), (112, 320)
 POSITIONS = [('timm', True), ('original', False)]
-
-
-@pytest.fixture
-def log(monkeypatch):
-    """What the backbone logs."""
-    lines = []
-    monkeypatch.setattr(module, 'print_log', lambda message, **kwargs: lines.append(message))
-    return lines
 
 
 def load(name, weights, folder, **options):
@@ -184,10 +174,7 @@ def test_tables_of_another_size_are_resized_to_the_models(log, tmp_path):
 
 
 @torch.no_grad()
-def test_files_without_relative_positions_leave_them_at_zero(monkeypatch, log, tmp_path):
-    import vit_backbones.sources.timm_vit as source
-
-    monkeypatch.setattr(source, 'print_log', lambda message, **kwargs: log.append(message))
+def test_files_without_relative_positions_leave_them_at_zero(log, tmp_path):
     options = dict(with_cls_token=False, norm='none')
     weights = backbone(depth=2, width=24, **options).vit.state_dict()
     vit = load('vit_tiny_patch16_224', weights, tmp_path, use_rel_pos=True, **options)

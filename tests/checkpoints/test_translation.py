@@ -7,16 +7,7 @@ import torch
 from layouts import SMALL, check_all_loaded, features, load, mmseg_model, transformers_model
 from redraw import error, images, timm_vit
 
-import vit_backbones.backbone as module
 from vit_backbones.checkpoints.dialects import to_timm
-
-
-@pytest.fixture
-def log(monkeypatch):
-    """What the backbone logs."""
-    lines = []
-    monkeypatch.setattr(module, 'print_log', lambda message, **kwargs: lines.append(message))
-    return lines
 
 
 def test_a_file_without_the_models_cls_token_is_refused(tmp_path):

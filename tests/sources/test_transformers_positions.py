@@ -7,7 +7,7 @@ from encoders import library_model
 from redraw import images, timm_vit
 from scipy import ndimage
 
-from vit_backbones import ViTFeatBackbone, backbone
+from vit_backbones import ViTFeatBackbone
 
 GRIDS = [(18, 24), (24, 18), (5, 9), (31, 7)]
 
@@ -70,13 +70,6 @@ def test_original_positions_are_those_of_the_authors(name, grid):
     maps = AUTHORS[name](table[:, prefix:].mT.unflatten(2, (rows, columns)), grid)
     expected = torch.cat([table[:, :prefix], maps.flatten(2).mT], dim=1)
     torch.testing.assert_close(ours.source.table(ours.vit, grid, 'original'), expected)
-
-
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-    monkeypatch.setattr(backbone, 'print_log', lambda line, **options: lines.append(line))
-    return lines
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""LoRA: what is trained, what is saved, and what merging gives."""
+
+import sys
+
+import pytest
+import torch
+from redraw import TINY, backbone, error, images, redraw, timm_vit
+
+from vit_backbones import ViTFeatBackbone
+
+pytest.importorskip('peft')
+LORA = dict(r=3, alpha=6, targets=('qkv', 'fc1'))
+
+
+@torch.no_grad()
+def test_updates_are_the_products_of_peft():
+    """W + alpha / r * B A, written out."""
+    vit, stock = backbone(depth=2, lora=LORA), timm_vit(depth=2)
+    assert error(backbone(depth=2)(images(60, 80))[0], vit(images(60, 80))[0]) > 1
+    weights = {}
+    for name in stock.state_dict():
+        layer = name.removesuffix('.weight').removesuffix('.bias')
+        own = vit.vit.get_submodule(layer) if layer != name else None
+        if hasattr(own, 'base_layer') and name.endswith('weight'):
+            update = own.lora_B.default.weight @ own.lora_A.default.weight
+            weights[name] = own.base_layer.weight + 6 / 3 * update
+        elif hasattr(own, 'base_layer'):
+            weights[name] = own.base_layer.bias
+        else:
+            weights[name] = vit.vit.state_dict()[name]
+    plain = backbone(depth=2)
+    plain.vit.load_state_dict(weights)
+    x = images(60, 80)
+    assert error(vit(x)[0], plain(x)[0]) <= 1
+    vit.merge_lora()
+    assert set(vit.state_dict()) == set(plain.state_dict())
+    assert error(vit(x)[0], plain(x)[0]) <= 1
+
+
+def test_updates_alone_are_trained():
+    vit = backbone(depth=2, lora=LORA).train()
+    vit(images(64, 64))[0].square().sum().backward()
+    learns = {name for name, p in vit.named_parameters() if p.requires_grad}
+    assert learns == {name for name, p in vit.named_parameters() if p.grad is not None}
+    assert {name.split('.lora_')[1] for name in learns} == {'A.default.weight', 'B.default.weight'}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('way', ['checkpoint', 'init_cfg'])
+def test_weights_load_under_the_updates(way, tmp_path):
+    stock = timm_vit(depth=12)
+    torch.save(stock.state_dict(), tmp_path / 'vit.pth')
+    path = str(tmp_path / 'vit.pth')
+    given = {way: path if way == 'checkpoint' else dict(type='Pretrained', checkpoint=path)}
+    vit = ViTFeatBackbone(TINY, lora=LORA, **given)
+    vit.init_weights()
+    plain = ViTFeatBackbone(TINY, checkpoint=path)
+    x = images(64, 80)
+    assert error(vit.eval()(x)[0], plain.eval()(x)[0]) <= 1e-6
+
+
+@torch.no_grad()
+def test_a_saved_training_is_resumed():
+    vit = backbone(depth=1, lora=LORA)
+    again = backbone(depth=1, lora=LORA)
+    redraw(again, seed=1)
+    again.load_state_dict(vit.state_dict())
+    x = images(48, 64)
+    assert error(again(x)[0], vit(x)[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ('lora', 'message'),
+    [
+        (dict(rank=4), r"lora has no 'rank'; it takes r, alpha, targets, dropout"),
+        (dict(targets=['query']), r"'query', and no linear layer .* there are fc1, fc2, proj, qkv"),
+    ],
+)
+def test_what_cannot_be_is_refused(lora, message):
+    with pytest.raises(ValueError, match=message):
+        ViTFeatBackbone(TINY, lora=lora)
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'peft', None)
+    with pytest.raises(ImportError, match='lora needs peft: pip install peft'):
+        ViTFeatBackbone(TINY, lora=LORA)

@@ -1,0 +1,56 @@
+"""LoRA through peft: small trained updates of linear layers, everything else frozen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+_OPTIONS = ('r', 'alpha', 'targets', 'dropout')
+
+
+def inject(vit: nn.Module, lora: Mapping[str, Any]) -> None:
+    """Put low-rank updates beside linear layers of a model, in place; they start at zero.
+
+    Source: Hu et al., LoRA (arXiv 2106.09685), by peft (Apache-2.0).
+
+    Args:
+        vit: The model; all its own parameters are frozen.
+        lora: `r`, the rank (8); `alpha`, so that updates count alpha / r (16); `targets`, ends of
+            the names of linear layers (`('qkv',)`); `dropout` of their inputs (0).
+
+    Raises:
+        ValueError: For an unknown option, and if no layer has such a name.
+        ImportError: If peft is missing.
+    """
+    unknown = set(lora) - set(_OPTIONS)
+    if unknown:
+        raise ValueError(f'lora has no {sorted(unknown)[0]!r}; it takes {", ".join(_OPTIONS)}')
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError('lora needs peft: pip install peft') from error
+    targets = lora.get('targets', ('qkv',))
+    targets: Sequence[str] = [targets] if isinstance(targets, str) else list(targets)
+    linear = [name for name, layer in vit.named_modules() if isinstance(layer, nn.Linear)]
+    for target in targets:
+        if not any(f'.{name}'.endswith(f'.{target}') for name in linear):
+            ends = sorted({name.rpartition('.')[2] for name in linear})
+            raise ValueError(
+                f'lora.targets holds {target!r}, and no linear layer of the model ends so; there '
+                f'are {", ".join(ends)}'
+            )
+    config = LoraConfig(
+        r=lora.get('r', 8),
+        lora_alpha=lora.get('alpha', 16),
+        target_modules=targets,
+        lora_dropout=lora.get('dropout', 0.0),
+    )
+    inject_adapter_in_model(config, vit)
+
+
+def merge(vit: nn.Module) -> None:
+    """Add the updates to their layers for good, in place; the model is then as before `inject`."""
+    for name, layer in list(vit.named_modules()):
+        if hasattr(layer, 'base_layer'):
+            layer.merge()
+            vit.set_submodule(name, layer.get_base_layer())
