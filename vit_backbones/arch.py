@@ -1,6 +1,6 @@
 """Which function builds a model: `model_name` with `source`, or mmpretrain's `arch`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from torch import nn
@@ -10,6 +10,7 @@ from vit_backbones.sources import SOURCES, Source, wrap
 from vit_backbones.sources.base import BuildOptions
 from vit_backbones.sources.presets import build_preset, build_sapiens
 
+_SPELLING = ('qkv_bias', 'patch_cfg', 'layer_scale_init_value')  # of mmpretrain's ViT
 _REBUILDING = ('pretrained', 'img_size', 'patch_size', 'drop_path_rate')
 Build = Callable[..., tuple[Source, nn.Module]]
 
@@ -18,7 +19,7 @@ def choose_build(
     model_name: str | nn.Module | None,
     source: str | Build,
     arch: str | Mapping[str, int] | None,
-    options: Mapping[str, object],
+    spelling: Sequence[object],
 ) -> tuple[str | None, Build]:
     """Find the function that builds a model.
 
@@ -26,7 +27,7 @@ def choose_build(
         model_name: A name, or a model that exists already.
         source: A name of `SOURCES` or a function.
         arch: mmpretrain's name or sizes of a ViT, in place of both.
-        options: Options of mmpretrain's ViT by name; `None` for those not given.
+        spelling: Values of `_SPELLING`; `None` for those not given.
 
     Returns:
         What to call the model in messages, `None` if it was not named, and the function of
@@ -36,7 +37,8 @@ def choose_build(
         ValueError: If `arch` is given beside one of the two, an option beside another source, or
             the source is unknown.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    named = zip(_SPELLING, spelling, strict=True)
+    given = {name: value for name, value in named if value is not None}
     if arch is not None:
         if model_name is not None or source != 'timm':
             raise ValueError('arch replaces model_name and source: give arch alone, or those two')

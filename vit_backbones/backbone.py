@@ -173,8 +173,7 @@ class ViTFeatBackbone(KeptWeights):
         self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
         self.norm = respelled_norm(norm, final_norm)
         self.out_stride = None if out_stride is None else integer('out_stride', out_stride, 1)
-        spelling = dict(qkv_bias=qkv_bias, patch_cfg=patch_cfg)
-        spelling['layer_scale_init_value'] = layer_scale_init_value
+        spelling = qkv_bias, patch_cfg, layer_scale_init_value
         name, build = choose_build(model_name, source, arch, spelling)
         sizes = pair('img_size', img_size), pair('patch_size', patch_size)
         channels = image_channels(in_channels, shared)
@@ -183,8 +182,7 @@ class ViTFeatBackbone(KeptWeights):
         self.source, self.vit = build(options)
         self.in_channels = channels or self.source.in_channels(self.vit)
         self.model_name = name or type(self.vit).__name__
-        windows = window_size, window_block_indexes
-        self._set_attention(attention_options(*windows, use_rel_pos, mask_padding))
+        self._set_attention(window_size, window_block_indexes, use_rel_pos, mask_padding)
         self._take(out_indices, out_type, pool, with_cls_token, frozen_stages)
         if with_cp:
             self.source.set_checkpointing(self.vit)
@@ -352,7 +350,8 @@ class ViTFeatBackbone(KeptWeights):
         layer = self.source.layer_of(param_name.removeprefix(inside), depth)
         return min(layer, depth + 1), depth + 2
 
-    def _set_attention(self, attention: Attention) -> None:
+    def _set_attention(self, *given: object) -> None:
+        attention = attention_options(*given)
         self._image_sizes: list[Grid] | None = None
         self._masks_padding = attention.masked
         if attention != Attention():
