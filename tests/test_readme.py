@@ -1,5 +1,6 @@
 """What the README shows works as it stands there."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-import vit_backbones  # noqa: F401  (mmcv's operators)
+from vit_backbones import ViTFeatBackbone  # (mmcv's operators)
 from vit_backbones.wiring import check_wiring
 
 README = (Path(__file__).resolve().parents[1] / 'README.md').read_text()
@@ -53,3 +54,35 @@ def test_optimizer_builds_as_shown():
     assert {round(group['lr'] / 1e-4, 4) for group in groups} == {
         round(0.7**power, 4) for power in range(8)
     }
+
+
+def test_vitdets_backbone_builds_as_shown():
+    block = next(block for block in BLOCKS if 'use_rel_pos' in block)
+    names = {}
+    exec(block, names)
+    vit = MODELS.build(names['backbone'] | dict(checkpoint=None))
+    tables = {len(block.attn.rel_pos_h) for block in vit.vit.blocks}
+    assert tables == {2 * 14 - 1, 2 * 64 - 1}
+
+
+def test_adapter_builds_and_fits_as_shown():
+    block = next(block for block in BLOCKS if 'ViTAdapter' in block)
+    names = {}
+    exec(block, names)
+    backbone = MODELS.build(names['model']['backbone'])
+    assert list(backbone.out_channels) == names['model']['decode_head']['in_channels']
+    maps = backbone.eval()(torch.zeros(1, 3, 64, 96))
+    assert [tuple(each.shape[-2:]) for each in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_preprocessor_of_mask_padding_is_the_one_shown():
+    block = next(block for block in BLOCKS if 'mask_padding=True' in block)
+    names = {}
+    exec(block, names)
+    for module in names['custom_imports']['imports']:
+        importlib.import_module(module)
+    vit = ViTFeatBackbone('test_vit', **names['model']['backbone'])
+    MODELS.build(names['model']['data_preprocessor'])(
+        dict(inputs=[torch.zeros(3, 20, 30)], data_samples=None)
+    )
+    assert vit._image_sizes == [(20, 30)]
