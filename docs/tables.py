@@ -43,10 +43,10 @@ def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
     share = f'{len(works) / len(rows):.1%}'
     refuses = len(rows) - len(works) - fails
     return (
-        f'Compared so far: {len(rows)} transformers of timm. {len(works)} ({share}) give its own '
-        f'features on a rectangle\nand an odd size, {any_size} of them at any size, the others '
-        f'built at `img_size`; {refuses} have one\nsize and say so, {fails} fail: '
-        f'[table](docs/results/models/timm.md).'
+        f'Of {len(rows)} transformers of timm, built small and with redrawn weights, {len(works)} '
+        f'({share}) give its own features\non a rectangle and an odd size, {any_size} of them at '
+        f'any size, the others built at `img_size`; {refuses} have\none size and say so, {fails} '
+        f'fail: [table](docs/results/models/timm.md).'
     )
 
 
