@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2_written_out import reference_block, reference_level
+from mmengine.config import ConfigDict
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from redraw import backbone, error, images, redraw, timm_vit
 
@@ -178,7 +180,7 @@ def test_copies_are_told_the_sizes_too():
 
     vit = backbone(depth=1, mask_padding=True)
     average = copy.deepcopy(vit)
-    announce([torch.zeros(3, 64, 50), torch.zeros(3, 60, 64)])
+    announce([(64, 50), (60, 64)], torch.zeros(2, 3, 64, 64))
     x = images(64, 64, batch=2)
     assert error(average(x)[0], vit(x)[0]) == 0
     assert average._image_sizes == [(64, 50), (60, 64)]
@@ -210,6 +212,13 @@ def test_sizes_of_another_batch_are_refused():
         vit(images(64, 64, batch=2))
     with pytest.raises(ValueError, match='set_image_sizes'):
         vit(images(48, 64))
+    vit.set_image_sizes([(32, 32)], (48, 48))
+    with pytest.raises(ValueError, match='another batch'):
+        vit(images(64, 64))
+
+
+def told(vit):
+    return vit._image_sizes, vit._batch_shape
 
 
 def test_detectors_tell_the_sizes():
@@ -217,13 +226,20 @@ def test_detectors_tell_the_sizes():
 
     from vit_backbones.training.padding.detection import SizedDetDataPreprocessor
 
-    samples = [DetDataSample(metainfo=dict(img_shape=s)) for s in ((64, 50), (40, 64))]
-    for sample in samples:
-        sample.gt_instances = InstanceData()
-    inputs = [torch.zeros(3, 64, 50), torch.zeros(3, 40, 64)]
     vit = backbone(depth=1, mask_padding=True)
-    SizedDetDataPreprocessor(pad_size_divisor=32)(dict(inputs=inputs, data_samples=samples))
-    assert vit._image_sizes == [(64, 50), (40, 64)]
+    sizes = ((64, 50), (40, 64))
+    samples = [DetDataSample(metainfo=dict(img_shape=size)) for size in sizes]
+    for sample in samples:
+        sample.gt_instances = InstanceData(bboxes=torch.zeros(0, 4))
+    batch = dict(inputs=[torch.zeros(3, *size) for size in sizes], data_samples=samples)
+    SizedDetDataPreprocessor(pad_size_divisor=32)(copy.deepcopy(batch))
+    assert told(vit) == ([(64, 50), (40, 64)], (64, 64))
+    doubled = dict(type='BatchSyncRandomResize', random_size_range=(128, 128))
+    resizing = SizedDetDataPreprocessor(pad_size_divisor=32, batch_augments=[doubled])
+    resizing.batch_augments[0]._input_size = (128, 128)
+    MessageHub.get_current_instance().update_info('iter', 0)
+    resizing(batch, training=True)
+    assert told(vit) == ([(128, 100), (80, 128)], (128, 128))
 
 
 def test_segmenters_tell_the_sizes():
@@ -232,7 +248,116 @@ def test_segmenters_tell_the_sizes():
     from vit_backbones.training.padding.segmentation import SizedSegDataPreProcessor
 
     vit = backbone(depth=1, mask_padding=True)
-    inputs = [torch.zeros(3, 64, 50), torch.zeros(3, 40, 64)]
-    batch = dict(inputs=inputs, data_samples=[SegDataSample(), SegDataSample()])
+    batch = dict(
+        inputs=[torch.zeros(3, 64, 50), torch.zeros(3, 40, 64)],
+        data_samples=[SegDataSample(), SegDataSample()],
+    )
     SizedSegDataPreProcessor(size=(64, 64))(batch, training=True)
-    assert vit._image_sizes == [(64, 50), (40, 64)]
+    assert told(vit) == ([(64, 50), (40, 64)], (64, 64))
+
+
+@torch.no_grad()
+def test_a_segmenter_runs_on_padded_batches_and_slides_over_whole_images():
+    from mmseg.models import EncoderDecoder
+    from mmseg.structures import SegDataSample
+
+    from vit_backbones.training.padding.segmentation import SizedSegDataPreProcessor  # noqa: F401
+
+    vit = dict(type='ViTFeatBackbone', model_name='vit_tiny_patch16_224', out_indices=1)
+    head = dict(type='FCNHead', in_channels=192, channels=192, num_convs=0, concat_input=False)
+    segmenter = EncoderDecoder(
+        backbone=vit | dict(mask_padding=True),
+        decode_head=head | dict(num_classes=3, norm_cfg=None),
+        data_preprocessor=dict(type='SizedSegDataPreProcessor', size=(128, 144)),
+        test_cfg=ConfigDict(mode='slide', crop_size=(64, 64), stride=(32, 32)),
+    )
+    redraw(segmenter.backbone.eval())
+    x = images(64, 96)
+    batch = dict(
+        inputs=[x[0], images(128, 130)[0]], data_samples=[SegDataSample(), SegDataSample()]
+    )
+    padded = segmenter.data_preprocessor(batch, training=True)['inputs']
+    maps = segmenter.extract_feat(padded)[0]
+    segmenter.data_preprocessor(dict(inputs=[x[0]]))
+    assert error(maps[:1, :, :4, :6], segmenter.extract_feat(x)[0]) <= 1
+    shapes = dict(ori_shape=(64, 96), img_shape=(64, 96))
+    assert segmenter.inference(x, [shapes]).shape == (1, 3, 64, 96)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(pool='avg'),
+        dict(pool='gem'),
+        dict(pool='max'),
+        dict(out_type='avg_featmap'),
+        dict(out_stride=4),
+        dict(model_name='vit_base_patch16_siglip_224', pool='attn'),
+        dict(use_rel_pos=True),
+        dict(use_rel_pos=True, window_size=9, window_block_indexes=(0,)),
+    ],
+)
+def test_padding_reaches_no_output(options):
+    name = options.pop('model_name', 'vit_tiny_patch16_224')
+    vit = backbone(name, depth=2, mask_padding=True, **options)
+    x = images(100, 130)
+    alone = vit(x)[0]
+    padded = 100 * images(160, 224, batch=2)
+    padded[:1, :, :100, :130] = x
+    vit.set_image_sizes([(100, 130), (160, 224)])
+    out = vit(padded)[0][:1]
+    if out.ndim == 4:
+        out = out[:, :, : alone.shape[2], : alone.shape[3]]
+    assert error(out, alone) <= 1
+
+
+@torch.no_grad()
+def test_a_wrapped_block_attends_in_windows_too():
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    options = dict(window_size=3, window_block_indexes=(0,), use_rel_pos=True)
+    vit, x = backbone(depth=2, **options), images(96, 144)
+    expected = vit(x)[0]
+    for index, block in enumerate(vit.vit.blocks):
+        vit.vit.blocks[index] = checkpoint_wrapper(block)
+    assert error(vit(x)[0], expected) <= 1
+
+
+@torch.no_grad()
+def test_a_table_for_larger_windows_is_not_squeezed():
+    """Windows of 9 over 5 x 7 patches: distances are what they are."""
+    options = dict(depth=1, width=24, with_cls_token=False, norm='none', use_rel_pos=True)
+    vit = backbone(img_size=(80, 112), window_size=9, window_block_indexes=(0,), **options)
+    plain = backbone(img_size=(80, 112), **options)
+    weights = vit.vit.state_dict()
+    for name, side in (('rel_pos_h', 5), ('rel_pos_w', 7)):
+        key = f'blocks.0.attn.{name}'
+        weights[key] = weights[key][9 - side : 8 + side]
+    plain.vit.load_state_dict(weights)
+    x = images(80, 112)
+    assert error(vit(x)[0], plain(x)[0]) <= 1
+
+
+@torch.no_grad()
+def test_attention_written_out_by_timm_is_replaced_too(monkeypatch):
+    options = dict(depth=2, window_size=3, window_block_indexes=(0,))
+    x = images(96, 144)
+    expected = backbone(**options)(x)[0]
+    from timm.layers import set_fused_attn
+
+    set_fused_attn(False)
+    try:
+        unfused = backbone(**options)
+    finally:
+        set_fused_attn(True)
+    assert error(unfused(x)[0], expected) <= 1
+
+
+@torch.no_grad()
+def test_runs_under_dynamo():
+    vit = backbone(depth=1, window_size=3, window_block_indexes=(0,), use_rel_pos=True)
+    x = images(96, 144)
+    expected = vit(x)[0]
+    assert error(torch.compile(vit, backend='eager')(x)[0], expected) <= 1
+    assert error(vit(x)[0], expected) == 0

@@ -69,9 +69,46 @@ def test_a_saved_training_is_resumed():
     assert error(again(x)[0], vit(x)[0]) == 0
 
 
+def test_updates_in_frozen_blocks_learn():
+    vit = backbone(depth=2, lora=LORA, frozen_stages=2).train()
+    vit(images(64, 64))[0].square().sum().backward()
+    assert all(p.grad is not None for n, p in vit.named_parameters() if '.lora_' in n)
+
+
+def test_merging_leaves_the_model_that_was_given():
+    stock = timm_vit(depth=1)
+    before = {name: value.clone() for name, value in stock.state_dict().items()}
+    vit = redraw(ViTFeatBackbone.from_module(stock, lora=LORA), gain=0.1)
+    copy = {name: value.clone() for name, value in stock.state_dict().items()}
+    vit.merge_lora()
+    assert all(torch.equal(value, copy[name]) for name, value in stock.state_dict().items())
+    assert set(copy) == set(before)
+
+
+@torch.no_grad()
+def test_weights_of_a_plain_training_load_beneath_the_updates():
+    plain, vit = backbone(depth=1), backbone(depth=1, lora=LORA)
+    for name, value in vit.vit.named_parameters():
+        if 'lora_B' in name:
+            value.zero_()
+    redraw(plain, seed=5)
+    missing = vit.load_state_dict(plain.state_dict(), strict=False)
+    assert all('.lora_' in name for name in missing.missing_keys)
+    assert missing.unexpected_keys == []
+    x = images(48, 64)
+    assert error(vit(x)[0], plain(x)[0]) <= 1
+
+
+def test_targets_are_linear_layers_alone():
+    vit = backbone(depth=1, lora=dict(targets='proj'))
+    named = {name.split('.lora_')[0] for name, _ in vit.named_parameters() if '.lora_' in name}
+    assert named == {'vit.blocks.0.attn.proj'}
+
+
 @pytest.mark.parametrize(
     ('lora', 'message'),
     [
+        (dict(r=0), r'lora\.r must be at least 1'),
         (dict(rank=4), r"lora has no 'rank'; it takes r, alpha, targets, dropout"),
         (dict(targets=['query']), r"'query', and no linear layer .* there are fc1, fc2, proj, qkv"),
     ],

@@ -64,6 +64,11 @@ def test_heads_that_concatenate_maps_pass() -> None:
         check_wiring(_Segmenter(_vit(), None, head))
 
 
+def test_masked_padding_needs_someone_to_tell_the_sizes() -> None:
+    with pytest.raises(ValueError, match="use type='SizedDetDataPreprocessor'"):
+        check_wiring(_Segmenter(_vit(mask_padding=True), None, _Decoder()))
+
+
 def test_what_an_adapter_gives_is_checked() -> None:
     adapter = ViTAdapter(_vit(out_indices='even4'), num_heads=6)
     with pytest.raises(ValueError, match=r'channels \[192, 192\], but decode_head\.in_channels'):

@@ -155,10 +155,14 @@ def attention_options(
     """How blocks shall attend.
 
     Raises:
-        ValueError: If windows are given without blocks, or blocks without windows.
+        ValueError: If windows are given without blocks, or blocks without windows, or a number is
+            below 0.
+        TypeError: If one is no int.
     """
     window = 0 if window_size is None else integer('window_size', window_size, 0)
-    blocks = tuple(window_block_indexes)
+    several = isinstance(window_block_indexes, Iterable)
+    given = window_block_indexes if several else [window_block_indexes]
+    blocks = tuple(integer('window_block_indexes', index, 0) for index in given)
     if bool(window) != bool(blocks):
         raise ValueError(
             f'window_size={window_size} and window_block_indexes={window_block_indexes} go '

@@ -5,8 +5,8 @@ the `scaled_dot_product_attention` that it calls is carried out in another way. 
 serves every such layer, and none of its parameters changes its name.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -37,28 +37,37 @@ class Attention(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tokens of one forward pass lie.
+    """How the tokens of one forward pass lie, and which of them a block lets see each other.
 
     Attributes:
         grid: (h, w) of the patches.
         num_prefix: Tokens P in front of them.
-        real: (B, h, w), whether a patch holds a pixel of its image; `None` if all do.
-        window: Side of the windows in patches, 0 for one window over everything.
+        masked: Whether patches that hold no pixel of their image are seen by nothing.
+        cells: (h, w) of each image's own patches, top left in the grid; `None` if all fill it.
+        window: Side of the windows in patches, 0 for none. One that covers the grid is the grid.
     """
 
     grid: Grid
     num_prefix: int
-    real: Tensor | None = None
+    masked: bool = False
+    cells: tuple[Grid, ...] | None = None
     window: int = 0
-
-    def in_windows(self, window: int) -> 'Layout':
-        """The same tokens in windows, or in one where it would cover the grid."""
-        return replace(self, window=0 if window >= max(self.grid) else window)
+    _keys: dict[object, Tensor] = field(default_factory=dict, init=False, compare=False)
 
     @property
     def sides(self) -> Grid:
         """(rows, columns) of a window."""
-        return (self.window, self.window) if self.window else self.grid
+        return (self.window, self.window) if 0 < self.window < max(self.grid) else self.grid
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every token sees every other."""
+        return self.sides == self.grid and self.cells is None
+
+    @property
+    def _fills(self) -> bool:
+        """Whether the grid is made of whole windows."""
+        return all(c * s == g for c, s, g in zip(self._counts, self.sides, self.grid, strict=True))
 
     @property
     def _counts(self) -> Grid:
@@ -67,7 +76,7 @@ class Layout:
 
     def padded(self, x: Tensor) -> Tensor:
         """(..., P + h*w, C) to whole windows with zeros below and right, (..., P + H*W, C)."""
-        if all(c * s == g for c, s, g in zip(self._counts, self.sides, self.grid, strict=True)):
+        if self._fills:
             return x
         num_prefix = x.shape[-2] - self.grid[0] * self.grid[1]
         maps = x[..., num_prefix:, :].unflatten(-2, self.grid)
@@ -78,10 +87,9 @@ class Layout:
 
     def cropped(self, x: Tensor) -> Tensor:
         """Back from `padded`; of (..., H*W, C) as well."""
-        (down, across), (rows, columns) = self._counts, self.sides
-        full = (down * rows, across * columns)
-        if full == self.grid:
+        if self._fills:
             return x
+        full = tuple(c * s for c, s in zip(self._counts, self.sides, strict=True))
         num_prefix = x.shape[-2] - full[0] * full[1]
         maps = x[..., num_prefix:, :].unflatten(-2, full)[..., : self.grid[0], : self.grid[1], :]
         return torch.cat([x[..., :num_prefix, :], maps.flatten(-3, -2)], dim=-2)
@@ -105,16 +113,27 @@ class Layout:
         down, across = self._counts
         return prefix.repeat_interleave(down * across, dim=0)
 
-    def keys(self) -> Tensor | None:
+    def keys(self, batch: int, device: torch.device) -> Tensor | None:
         """(B * n, 1, 1, P + rows * columns): which keys a window's patches may see; `None`: all.
 
         A window without any real patch sees everything; nobody looks at it.
         """
-        if self.real is None:
+        if not self.masked or (self.cells is None and self._fills):
             return None
-        seen = self.split(self.padded(self.real.flatten(1)[:, None, :, None]))  # (B*n, 1, N, 1)
-        seen = seen | ~seen.any(dim=2, keepdim=True)
-        return F.pad(seen.transpose(2, 3), (self.num_prefix, 0), value=True)
+        if (batch, device) not in self._keys:  # of all blocks
+            real = inside(self.cells or (self.grid,) * batch, self.grid, device)
+            seen = self.split(self.padded(real.flatten(1)[:, None, :, None]))  # (B*n, 1, N, 1)
+            seen = seen | ~seen.any(dim=2, keepdim=True)
+            self._keys[batch, device] = F.pad(seen.mT, (self.num_prefix, 0), value=True)
+        return self._keys[batch, device]
+
+
+def inside(sizes: Sequence[Grid], shape: Grid, device: torch.device) -> Tensor:
+    """(B, *shape), whether a cell lies inside of its image, in the top left corner."""
+    (rows, columns), (height, width) = torch.tensor(sizes, device=device).T, shape
+    down = torch.arange(height, device=device) < rows[:, None]
+    across = torch.arange(width, device=device) < columns[:, None]
+    return down[:, :, None] & across[:, None, :]
 
 
 class Around(nn.Module):
@@ -129,6 +148,7 @@ class Around(nn.Module):
         super().__init__()
         self.attn, self.layout = attn, layout
 
+    @torch.compiler.disable  # Dynamo loses the mode below
     def forward(self, x: Tensor, rope: Tensor | None = None, **options: object) -> Tensor:
         """(B, P + h*w, C) to the same shape, as the layer itself."""
         if rope is not None:
@@ -169,9 +189,9 @@ def _attend(
     """(B, heads, P + H*W, d) each; patches see a window and the prefix, the prefix all."""
     num_prefix = layout.num_prefix
     q, k, v = (layout.split(x[:, :, num_prefix:]) for x in (query, key, value))
-    mask = layout.keys()
+    mask = layout.keys(len(query), query.device)
     if tables:
-        bias = F.pad(_relative_bias(q, tables, layout.sides), (num_prefix, 0))
+        bias = F.pad(_relative_bias(q, tables, layout), (num_prefix, 0))
         mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
     if num_prefix:
         k, v = (
@@ -182,30 +202,36 @@ def _attend(
     if not num_prefix:
         return patches
     # padding of windows is no token
-    whole = replace(layout, window=0)
+    seen = replace(layout, window=0).keys(len(query), query.device)
     key, value = layout.cropped(key), layout.cropped(value)
     prefix = F.scaled_dot_product_attention(
-        query[:, :, :num_prefix], key, value, attn_mask=whole.keys(), **options
+        query[:, :, :num_prefix], key, value, attn_mask=seen, **options
     )
     return torch.cat([prefix, patches], dim=2)
 
 
-def _relative_bias(query: Tensor, tables: list[Tensor], sides: Grid) -> Tensor:
+def _relative_bias(query: Tensor, tables: list[Tensor], layout: Layout) -> Tensor:
     """(B, heads, N, N), of the queries (B, heads, N, d) themselves, rows and columns apart.
 
     Source: Li et al., MViTv2 (arXiv 2112.01526), as used in ViTDet (arXiv 2203.16527).
     """
-    (rows, columns), maps = sides, query.unflatten(2, sides)
+    maps = query.unflatten(2, layout.sides)
+    owns = zip(*(layout.cells or [layout.grid]), strict=True)  # rows, columns of each image
     of_rows, of_columns = (
-        _by_distance(table, side).to(query) for table, side in zip(tables, sides, strict=True)
+        # a table of windows is for these, whatever the images
+        _by_distance(table, side, [len(table) // 2 + 1] if layout.window else own).to(query)
+        for table, side, own in zip(tables, layout.sides, owns, strict=True)
     )
-    along_rows = torch.einsum('bnhwd,hkd->bnhwk', maps, of_rows)[..., :, None]
-    along_columns = torch.einsum('bnhwd,wkd->bnhwk', maps, of_columns)[..., None, :]
-    return (along_rows + along_columns).reshape(*query.shape[:3], rows * columns)
+    along_rows = torch.einsum('bnhwd,bhkd->bnhwk', maps, of_rows)[..., :, None]
+    along_columns = torch.einsum('bnhwd,bwkd->bnhwk', maps, of_columns)[..., None, :]
+    return (along_rows + along_columns).flatten(-2).flatten(2, 3)
 
 
-def _by_distance(table: Tensor, side: int) -> Tensor:
-    """(side, side, d): of each query and key; a table of another side is resampled linearly."""
-    table = resample_relative(table, 2 * side - 1)
+def _by_distance(table: Tensor, side: int, owns: Sequence[int]) -> Tensor:
+    """(images, side, side, d), by query and key: a table resampled to each image's own side."""
     at = torch.arange(side, device=table.device)
-    return table[at[:, None] - at + side - 1]
+    distances, of = at[:, None] - at, {}
+    for own in set(owns):
+        fitted = resample_relative(table, 2 * own - 1)
+        of[own] = fitted[distances.clamp(1 - own, own - 1) + own - 1]
+    return torch.stack([of[own] for own in owns])

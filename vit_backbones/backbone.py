@@ -29,7 +29,7 @@ from vit_backbones.image_sizes import FOLLOWERS
 from vit_backbones.lora import merge
 from vit_backbones.position import Grid, resample_map
 from vit_backbones.sources.base import BuildOptions
-from vit_backbones.tokens import FORMATTERS, POOLINGS, Tokens, featmap
+from vit_backbones.tokens import FORMATTERS, POOLINGS, Tokens, cropped, featmap
 from vit_backbones.weights import POSITION_INTERPOLATIONS, KeptWeights
 
 CLS_READOUTS = ('ignore', 'add', 'concat')
@@ -106,7 +106,8 @@ class ViTFeatBackbone(KeptWeights):
         mask_padding: Attend to no patch that is padding alone, sample positions on each image's
             own grid, and set padded pixels to 0: what lies in the padding of a batch, and how
             much, changes nothing. Needs a data preprocessor that tells the sizes of images
-            (`vit_backbones.training.image_sizes`), or `set_image_sizes`.
+            (`SizedDetDataPreprocessor` of `vit_backbones.training.padding.detection`,
+            `SizedSegDataPreProcessor` of `...segmentation`), or `set_image_sizes`.
         lora: Train low-rank updates alone, by peft: `dict(r=8, alpha=16, targets=('qkv',),
             dropout=0.0)`, targets being ends of the names of linear layers. Checkpoints of a
             training keep them apart; `merge_lora()` adds them to their layers for good.
@@ -126,6 +127,7 @@ class ViTFeatBackbone(KeptWeights):
         num_prefix_tokens: CLS and register tokens.
         depth: Blocks of the architecture, pruned ones included.
         load_report: What was loaded from a checkpoint, in one line; `None` without one.
+        masks_padding: Whether `set_image_sizes` has an effect.
     """
 
     def __init__(
@@ -297,16 +299,24 @@ class ViTFeatBackbone(KeptWeights):
     def __setstate__(self, state: dict[str, object]) -> None:
         """Restore a copy, which is told the sizes of images as the original is."""
         super().__setstate__(state)
-        if self._masks_padding:
+        if self.masks_padding:
             FOLLOWERS.add(self)
 
-    def set_image_sizes(self, sizes: Sequence[Sequence[int]] | None) -> None:
+    def set_image_sizes(
+        self, sizes: Sequence[Sequence[int]] | None, batch_shape: Grid | None = None
+    ) -> None:
         """Tell where the images end in the batches that come, for `mask_padding`.
 
         Args:
-            sizes: (H, W) of each image before the batch was padded; `None` for whole images.
+            sizes: (H, W) of each image before the batch was padded right and below; `None` for
+                whole images.
+            batch_shape: (H, W) of the batch; any other is then refused.
+
+        Raises:
+            ValueError: If a size is below 1.
         """
-        self._image_sizes = None if sizes is None else [(int(h), int(w)) for h, w in sizes]
+        self._batch_shape = batch_shape
+        self._image_sizes = None if sizes is None else [pair('size', size) for size in sizes]
 
     def train(self, mode: bool = True) -> 'ViTFeatBackbone':
         """Switch the mode; frozen parts stay in eval."""
@@ -353,7 +363,8 @@ class ViTFeatBackbone(KeptWeights):
     def _set_attention(self, *given: object) -> None:
         attention = attention_options(*given)
         self._image_sizes: list[Grid] | None = None
-        self._masks_padding = attention.masked
+        self._batch_shape: Grid | None = None
+        self.masks_padding = attention.masked
         if attention != Attention():
             self.source.set_attention(self.vit, attention)
         if attention.masked:
@@ -362,13 +373,16 @@ class ViTFeatBackbone(KeptWeights):
     def _sizes(self, images: Tensor) -> dict[str, list[Grid]]:
         """What the source is told of the sizes of images."""
         sizes = self._image_sizes
-        if not self._masks_padding or sizes is None:
+        if not self.masks_padding or sizes is None:
             return {}
-        height, width = images.shape[-2:]
-        if len(sizes) != len(images) or any(h > height or w > width for h, w in sizes):
+        shape = height, width = tuple(images.shape[-2:])
+        too_large = any(h > height or w > width for h, w in sizes)
+        other = self._batch_shape not in (None, shape)
+        if len(sizes) != len(images) or too_large or other:
             raise ValueError(
                 f'image sizes {sizes} were set for another batch than {tuple(images.shape)}: call '
-                f'set_image_sizes with one (H, W) an image, or with None'
+                f'set_image_sizes with one (H, W) an image, or with None; windows that slide over '
+                f'padded images cannot be masked'
             )
         return {'sizes': sizes}
 
@@ -394,7 +408,6 @@ class ViTFeatBackbone(KeptWeights):
             self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
 
     def _choose_cls_token(self, with_cls_token: bool | None) -> None:
-        self._dropped_cls = with_cls_token is False and self.has_cls_token
         if with_cls_token is False:
             self.source.drop_cls_token(self.vit)
         if with_cls_token not in (None, True, False):
@@ -451,6 +464,21 @@ class ViTFeatBackbone(KeptWeights):
         return self.source.normed(self.vit, tokens)
 
     def _output(self, tokens: Tokens, index: int, size: Grid) -> Tensor:
+        """What the caller gets; where cells are mixed, each image without its padding."""
+        mixes = self.pool or self.out_stride or self.out_type == 'avg_featmap'
+        if not (mixes and self.masks_padding and self._image_sizes):
+            return self._formed(tokens, index, size)
+        steps, outputs = self.source.strides(self.vit)[index], []
+        for at, own in enumerate(self._image_sizes):
+            cells = tuple(math.ceil(side / step) for side, step in zip(own, steps, strict=True))
+            one = Tokens(tokens.patches[at : at + 1], tokens.prefix[at : at + 1], tokens.grid)
+            outputs.append(self._formed(cropped(one, cells), index, own))
+        if outputs[0].ndim == 4:
+            rows, columns = (math.ceil(side / self.out_stride) for side in size)
+            outputs = [F.pad(m, (0, columns - m.shape[3], 0, rows - m.shape[2])) for m in outputs]
+        return torch.cat(outputs)
+
+    def _formed(self, tokens: Tokens, index: int, size: Grid) -> Tensor:
         if self.pool == 'attn':
             return self.source.attention_pooled(self.vit, tokens)
         if self.pool is not None:
@@ -465,6 +493,8 @@ class ViTFeatBackbone(KeptWeights):
         return resample_map(maps, target, (self.out_stride / down, self.out_stride / across))
 
     def _is_frozen(self, name: str) -> bool:
+        if '.lora_' in name:
+            return False
         everything = self.frozen_stages == self.depth
         return everything or self.source.layer_of(name, self.depth) <= self.frozen_stages
 

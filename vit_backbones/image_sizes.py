@@ -5,10 +5,12 @@ padded it, tells every backbone that follows.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from torch import Tensor
+
+from vit_backbones.position import Grid
 
 if TYPE_CHECKING:
     from vit_backbones.backbone import ViTFeatBackbone
@@ -16,13 +18,28 @@ if TYPE_CHECKING:
 FOLLOWERS: 'WeakSet[ViTFeatBackbone]' = WeakSet()
 
 
-def announce(inputs: Sequence[Tensor] | Tensor) -> None:
-    """Tell the sizes of images.
+class TellsImageSizes:
+    """For a data preprocessor of mmdet or mmseg: its base class comes behind this one."""
 
-    Args:
-        inputs: (C, H, W) each, as they are before a data preprocessor pads them; a batch (B, C, H,
-            W) has no padding.
-    """
-    sizes = None if isinstance(inputs, Tensor) else [tuple(image.shape[-2:]) for image in inputs]
+    tells_image_sizes = True
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Make the batch, and tell every backbone that follows where its images end.
+
+        That is `img_shape` of each sample, as of now; without samples, what the images measured.
+        """
+        sizes = [tuple(image.shape[-2:]) for image in data['inputs']]
+        batch = super().forward(data, training)
+        samples = batch.get('data_samples') or []
+        if samples and all('img_shape' in sample for sample in samples):
+            sizes = [tuple(sample.img_shape[:2]) for sample in samples]
+        announce(sizes, batch['inputs'])
+        return batch
+
+
+def announce(sizes: Sequence[Grid], batch: Tensor) -> None:
+    """Tell backbones (H, W) of each image of a batch (B, C, H, W), padded right and below."""
+    shape = tuple(batch.shape[-2:])
+    padded = any(tuple(size) != shape for size in sizes)
     for backbone in FOLLOWERS:
-        backbone.set_image_sizes(sizes)
+        backbone.set_image_sizes(sizes if padded else None, shape if padded else None)

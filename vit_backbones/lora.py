@@ -1,9 +1,11 @@
 """LoRA through peft: small trained updates of linear layers, everything else frozen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from vit_backbones.arguments import integer
 
 _OPTIONS = ('r', 'alpha', 'targets', 'dropout')
 
@@ -20,8 +22,11 @@ def inject(vit: nn.Module, lora: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: For an unknown option, and if no layer has such a name.
+        TypeError: If `lora` is no dict.
         ImportError: If peft is missing.
     """
+    if not isinstance(lora, Mapping):
+        raise TypeError(f'lora takes a dict of {", ".join(_OPTIONS)}, got {lora!r}')
     unknown = set(lora) - set(_OPTIONS)
     if unknown:
         raise ValueError(f'lora has no {sorted(unknown)[0]!r}; it takes {", ".join(_OPTIONS)}')
@@ -40,9 +45,9 @@ def inject(vit: nn.Module, lora: Mapping[str, Any]) -> None:
                 f'are {", ".join(ends)}'
             )
     config = LoraConfig(
-        r=lora.get('r', 8),
+        r=integer('lora.r', lora.get('r', 8), 1),
         lora_alpha=lora.get('alpha', 16),
-        target_modules=targets,
+        target_modules=[n for n in linear if any(f'.{n}'.endswith(f'.{t}') for t in targets)],
         lora_dropout=lora.get('dropout', 0.0),
     )
     inject_adapter_in_model(config, vit)
@@ -52,5 +57,13 @@ def merge(vit: nn.Module) -> None:
     """Add the updates to their layers for good, in place; the model is then as before `inject`."""
     for name, layer in list(vit.named_modules()):
         if hasattr(layer, 'base_layer'):
-            layer.merge()
+            layer.merge(safe_merge=True)  # into a copy: weights may be those of another model
             vit.set_submodule(name, layer.get_base_layer())
+
+
+def respelled(tensors: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """Tensors under a model's names, where its layers hold updates and the file's do not."""
+    inner = {name.replace('.base_layer.', '.'): name for name in names}
+    return {
+        name if name in names else inner.get(name, name): value for name, value in tensors.items()
+    }

@@ -41,6 +41,12 @@ def featmap(tokens: Tokens, cls_readout: str = 'ignore') -> Tensor:
     return patches.transpose(1, 2).reshape(len(patches), -1, *tokens.grid)
 
 
+def cropped(tokens: Tokens, grid: tuple[int, int]) -> Tokens:
+    """The patches of the top left part of the grid; the prefix as it is."""
+    maps = tokens.patches.unflatten(1, tokens.grid)[:, : grid[0], : grid[1]]
+    return Tokens(maps.flatten(1, 2), tokens.prefix, grid)
+
+
 def cls(tokens: Tokens) -> Tensor:
     """The CLS token, (B, C)."""
     return tokens.prefix[:, 0]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpoint
 from vit_backbones.checkpoints.matching import GRID_KEY, refit
-from vit_backbones.lora import inject
+from vit_backbones.lora import inject, respelled
 from vit_backbones.sources.base import Source
 
 POSITION_INTERPOLATIONS = ('timm', 'original')
@@ -98,7 +98,7 @@ class KeptWeights(BaseModule):
             shape=tuple(self.vit.get_parameter(name).shape),
             grid=self.source.grid(self.vit),
             num_prefix=self.source.num_position_prefix(self.vit),
-            dropped_cls=self._dropped_cls,
+            lacks_cls=not self.has_cls_token,
             native_size=self.source.native_size(self.vit),
             interpolation=self.source.interpolation(self.vit, self.pos_interp),
         )
@@ -145,6 +145,11 @@ class KeptWeights(BaseModule):
             ValueError: If that cannot be done for a model of fixed size.
         """
         inside, grid = f'{prefix}vit.', prefix + GRID_KEY
+        # a file without LoRA's updates, for a model that has them
+        names = {inside + name for name in self.vit.state_dict()}
+        spelled = respelled(state_dict, names)
+        state_dict.clear()
+        state_dict.update(spelled)
         saved = {n.removeprefix(inside): t for n, t in state_dict.items() if n.startswith(inside)}
         recorded = {GRID_KEY: state_dict[grid]} if grid in state_dict else {}
         try:

@@ -47,6 +47,12 @@ def check_wiring(model: nn.Module) -> None:
             f'backbone.{form}={getattr(vit, form)!r} under a {takers[0]}, which takes feature '
             f"maps: use out_type='featmap' and no pool"
         )
+    if vit.masks_padding and not hasattr(model.data_preprocessor, 'tells_image_sizes'):
+        raise ValueError(
+            'backbone.mask_padding=True, but the data_preprocessor does not tell where images end: '
+            "use type='SizedDetDataPreprocessor' (vit_backbones.training.padding.detection in "
+            "custom_imports), or 'SizedSegDataPreProcessor' (...segmentation)"
+        )
     channels, strides = backbone.out_channels, backbone.strides
     giver = 'backbone'
     if 'neck' in takers:

@@ -123,6 +123,7 @@ def test_builds_from_a_config():
     [
         (dict(out_indices=-1), r"channels \[192\]: set its out_indices='even4'"),
         (dict(model_name='pvt_v2_b0', out_indices=(0, 1, 2, 3)), 'four maps of equal channels'),
+        (dict(out_type='raw'), "takes feature maps, the backbone has out_type='raw'"),
         (dict(heads=7), 'num_heads=7 does not divide the 192 channels'),
     ],
 )

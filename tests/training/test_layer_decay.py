@@ -280,6 +280,28 @@ def test_positions_and_tokens_are_not_decayed(name, decayed):
     assert is_decayed(name, torch.zeros(2, 2)) is decayed
 
 
+@pytest.mark.parametrize(
+    'name',
+    [
+        'stages.0.blocks.0.attn.logit_scale',
+        'layers.0.blocks.0.attn.cpb_mlp.fc1.weight',
+        'stages.0.blocks.0.attn.attention_biases',
+        'cls_token2',
+        'cls_token_1',
+        'patch_pos',
+        'blocks.0.attn.temperature',
+        'blocks.0.attn.rel_pos_h',
+        'level_embed',
+    ],
+)
+def test_what_tells_positions_and_scales_is_not_decayed(name):
+    assert not is_decayed(name, torch.zeros(2, 2))
+
+
+def test_scales_of_maps_are_vectors():
+    assert not is_decayed('stages.0.blocks.0.gamma', torch.zeros(8, 1, 1))
+
+
 def test_one_line_a_group_is_logged(log):
     groups = wrapper(two_blocks(), decay_rate=0.5).optimizer.param_groups
     assert len(log) == len(groups) == 7  # the norm is not decayed, alone in its layer

@@ -1,7 +1,5 @@
 """Tensors that other projects keep together, apart or lying, brought to timm's form. Pure."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -32,14 +30,6 @@ def join_qkv(tensors: Tensors) -> Tensors:
             q, v = joined.pop(f'{attn}q_bias'), joined.pop(f'{attn}v_bias')
             joined[f'{attn}qkv.bias'] = torch.cat([q, torch.zeros_like(q), v])
     return joined
-
-
-def without_cls_position(tensors: Tensors) -> Tensors:
-    """ViTDet's positions (1, 1 + n*n, C) less the row of a CLS token that it runs without."""
-    table = tensors.get('pos_embed')
-    if table is None or table.ndim != 3 or math.isqrt(table.shape[1]) ** 2 == table.shape[1]:
-        return tensors
-    return tensors | {'pos_embed': table[:, 1:]}
 
 
 def mask_biases(tensors: Tensors) -> Tensors:

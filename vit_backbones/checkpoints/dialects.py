@@ -81,7 +81,6 @@ DIALECTS = (
     Dialect(
         'ViTDet',
         (('patch_embed.proj.weight', 'blocks.0.attn.rel_pos_h'),),
-        after=cutting.without_cls_position,
     ),
     Dialect(
         'Microsoft BEiT',
@@ -263,8 +262,9 @@ def _without_relative_positions(tensors: Tensors) -> Tensors:
     for name in sorted(relative):
         if tensors[name].any():
             raise ValueError(
-                f'holds relative positions ({name}), which plain ViTs do not have; use a timm '
-                f'model that has them, e.g. samvit_base_patch16 or beit_base_patch16_224'
+                f'holds relative positions ({name}), which plain ViTs do not have; use '
+                f'use_rel_pos=True for ViTDet, or a timm model that has them, e.g. '
+                f'samvit_base_patch16 or beit_base_patch16_224'
             )
     return {name: tensor for name, tensor in tensors.items() if name not in relative}
 

@@ -107,7 +107,7 @@ class PositionTable:
         shape: Shape of the model's table.
         grid: (h, w) of it.
         num_prefix: Rows in front of the grid.
-        dropped_cls: Whether the model runs without the CLS token that its weights may have.
+        lacks_cls: Whether the model runs without a CLS token, whose row a file may have.
         native_size: (H, W) in pixels for which the architecture's published weights are made.
         interpolation: Keyword arguments of `resample_positions`.
     """
@@ -116,7 +116,7 @@ class PositionTable:
     shape: tuple[int, ...]
     grid: Grid
     num_prefix: int
-    dropped_cls: bool
+    lacks_cls: bool
     native_size: Grid
     interpolation: Mapping[str, object]
 
@@ -136,7 +136,7 @@ class PositionTable:
         grids = [(rows // ph, columns // pw)]
         if recorded is not None:
             grids = [tuple(recorded.tolist())]
-        for num_prefix in (self.num_prefix, self.num_prefix + self.dropped_cls):
+        for num_prefix in (self.num_prefix, self.num_prefix + self.lacks_cls):
             side = math.isqrt(max(0, table.shape[1] - num_prefix))
             for grid in [*grids, (side, side)]:
                 if table.shape[1] == num_prefix + math.prod(grid):

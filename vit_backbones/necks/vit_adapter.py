@@ -133,7 +133,12 @@ class ViTAdapter(BaseModule):
         return self.backbone.get_layer_depth(param_name, f'{prefix}backbone.')
 
     def _checked_channels(self, num_heads: int, value_ratio: float) -> int:
-        channels = set(self.backbone.out_channels)
+        vit, channels = self.backbone, set(self.backbone.out_channels)
+        if vit.pool is not None or vit.out_type != 'featmap':
+            raise ValueError(
+                f'ViTAdapter takes feature maps, the backbone has out_type={vit.out_type!r} and '
+                f'pool={vit.pool!r}: leave both out'
+            )
         if len(self.backbone.out_channels) != 4 or len(channels) != 1:
             raise ValueError(
                 f'ViTAdapter takes four maps of equal channels, the backbone gives channels '

@@ -5,6 +5,7 @@ All of it is put into shallow copies (`view`), never into the model.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -42,17 +43,37 @@ def prepare(vit: nn.Module, attention: Attention) -> None:
             window = attention.window if index in attention.blocks else 0
             sides = (window, window) if window else vit.patch_embed.grid_size
             for name, side in zip(REL_POS, sides, strict=True):
-                setattr(attn, name, nn.Parameter(torch.zeros(2 * side - 1, attn.head_dim)))
+                zeros = next(attn.parameters()).new_zeros(2 * side - 1, attn.head_dim)
+                setattr(attn, name, getattr(attn, name, nn.Parameter(zeros)))
 
 
-def attending(vit: nn.Module, attention: Attention, whole: Layout, windows: Layout) -> nn.Module:
-    """A view of the model whose blocks attend as they shall, over everything or in windows."""
+def attending(vit: nn.Module, attention: Attention, layout: Layout) -> nn.Module:
+    """A view of the model whose blocks attend as they shall, over everything or in windows.
+
+    Raises:
+        ValueError: If a block hides its attention layer.
+    """
+    windows = replace(layout, window=attention.window)
     blocks = {}
     for index, block in enumerate(vit.blocks):
-        layout = windows if index in attention.blocks else whole
-        if layout.window or layout.real is not None or attention.rel_pos:
-            blocks[str(index)] = view(block, attn=Around(block.attn, layout))
+        own = windows if index in attention.blocks else layout
+        if attention.rel_pos or not own.changes_nothing:
+            blocks[str(index)] = _around(block, own)
     return view(vit, blocks=view(vit.blocks, **blocks)) if blocks else vit
+
+
+def _around(block: nn.Module, layout: Layout) -> nn.Module:
+    """A view of a block, and of what wraps it, whose attention layer is run by a layout."""
+    children = block._modules
+    if 'attn' in children:
+        return view(block, attn=Around(children['attn'], layout))
+    if len(children) == 1:  # a wrapper, of FSDP or for recomputing
+        ((name, inner),) = children.items()
+        return view(block, **{name: _around(inner, layout)})
+    raise ValueError(
+        f'{type(block).__name__} hides the attention layer of a block, which must run in windows, '
+        f'with relative positions or masked: wrap the backbone as a whole'
+    )
 
 
 def positioned_apart(
@@ -76,14 +97,6 @@ def positioned_apart(
     added = F.pad(added, (0, 0, vit.num_prefix_tokens + math.prod(grid) - added.shape[1], 0))
     parts['pos_drop'] = _AddFirst(vit.pos_drop, added)
     return view(with_positions(vit, torch.zeros_like(widened[0]), grid), **parts)
-
-
-def inside(sizes: Sequence[Grid], shape: Grid, device: torch.device) -> Tensor:
-    """(B, *shape), whether a cell lies inside of its image, in the top left corner."""
-    (rows, columns), (height, width) = torch.tensor(sizes, device=device).T, shape
-    down = torch.arange(height, device=device) < rows[:, None]
-    across = torch.arange(width, device=device) < columns[:, None]
-    return down[:, :, None] & across[:, None, :]
 
 
 class _AddFirst(nn.Module):

@@ -27,7 +27,7 @@ from vit_backbones.sources.timm_positions import (
     with_positions,
 )
 from vit_backbones.sources.timm_trial import Trial, layers, run
-from vit_backbones.tokens import Tokens
+from vit_backbones.tokens import Tokens, cropped
 
 _TOLERANCE = 2  # cells by which a map may miss side / stride: patches that overlap or do not pad
 # Look up tables by position; the meta device does not see that they are too short
@@ -89,7 +89,7 @@ class TimmModel(Source):
         outputs = _intermediates(self, vit, canvas, indices=indices)
         steps = (self._strides[index] for index in indices)
         return [
-            _cropped(output, (math.ceil(rows / down), math.ceil(columns / across)))
+            cropped(output, (math.ceil(rows / down), math.ceil(columns / across)))
             for output, (down, across) in zip(outputs, steps, strict=True)
         ]
 
@@ -291,12 +291,6 @@ def _tokens(maps: Tensor, prefix: Tensor | None = None) -> Tokens:
     """Tokens of maps (B, C, h, w) and prefix tokens (B, P, C)."""
     patches = maps.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h*w, C)
     return Tokens(patches, patches[:, :0] if prefix is None else prefix, tuple(maps.shape[-2:]))
-
-
-def _cropped(tokens: Tokens, grid: Grid) -> Tokens:
-    """The top left part of a grid."""
-    maps = tokens.patches.unflatten(1, tokens.grid)[:, : grid[0], : grid[1]]
-    return Tokens(maps.flatten(1, 2), tokens.prefix, grid)
 
 
 def _two(reduction: int | Grid) -> Grid:

@@ -6,7 +6,6 @@ Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from mmengine.logging import print_log
@@ -16,9 +15,9 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vit_backbones.attention import REL_POS, Attention, Layout
+from vit_backbones.attention import REL_POS, Attention, Layout, inside
 from vit_backbones.position import Grid, resample_positions
-from vit_backbones.sources.timm_attention import attending, inside, positioned_apart, prepare
+from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare
 from vit_backbones.sources.timm_model import TimmModel
 from vit_backbones.sources.timm_positions import fitted_axes
 from vit_backbones.tokens import Tokens, raw
@@ -55,13 +54,14 @@ class TimmViT(TimmModel):
         ph, pw = vit.patch_embed.patch_size
         grid = (images.shape[-2] // ph, images.shape[-1] // pw)
         num_prefix = self.num_prefix_tokens(vit)
+        cells = None
         if sizes is not None:
             images = images.where(inside(sizes, images.shape[-2:], images.device)[:, None], 0)
-        cells = [(math.ceil(h / ph), math.ceil(w / pw)) for h, w in sizes or ()]
-        if set(cells) <= {grid}:
-            cells = [grid] * len(images)
+            cells = tuple((math.ceil(h / ph), math.ceil(w / pw)) for h, w in sizes)
+            cells = None if set(cells) == {grid} else cells
         vit = self._placed(vit, pos_interp, cells, grid)
-        vit = self._attending(vit, cells, grid, images.device)
+        layout = Layout(grid, num_prefix, self._attention.masked, cells)
+        vit = attending(vit, self._attention, layout)
         outputs = vit.forward_intermediates(
             images,
             indices=indices,
@@ -170,27 +170,16 @@ class TimmViT(TimmModel):
             return tensors | tables
         return tensors | fitted_axes(vit, tensors)
 
-    def _placed(self, vit: nn.Module, pos_interp: str, cells: list[Grid], grid: Grid) -> nn.Module:
+    def _placed(
+        self, vit: nn.Module, pos_interp: str, cells: Sequence[Grid] | None, grid: Grid
+    ) -> nn.Module:
         """The model with positions for images of these grids in a batch of that one."""
-        if set(cells) == {grid}:
+        if cells is None:
             return self._positioned(vit, grid, pos_interp)
         tables = dict.fromkeys(cells)
         if vit.pos_embed is not None:
             tables = {own: self.table(vit, own, pos_interp) for own in tables}
         return positioned_apart(vit, tables, cells, grid)
-
-    def _attending(
-        self, vit: nn.Module, cells: list[Grid], grid: Grid, device: torch.device
-    ) -> nn.Module:
-        """The model with blocks that attend in windows, and not to padding."""
-        if self._attention == Attention():
-            return vit
-        whole = Layout(grid, self.num_prefix_tokens(vit))
-        windows = whole
-        if self._attention.masked:
-            windows = replace(whole, real=inside(cells, grid, device))
-            whole = whole if set(cells) == {grid} else windows
-        return attending(vit, self._attention, whole, windows.in_windows(self._attention.window))
 
 
 class _DistilledWithoutCls(VisionTransformerDistilled):

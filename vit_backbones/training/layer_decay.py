@@ -16,7 +16,8 @@ from vit_backbones.backbone import ViTFeatBackbone
 
 # Beside vectors, which are biases, norms and scales: prefix tokens and tables of positions
 _UNDECAYED = re.compile(
-    r'tokens?$|class_embedding$|pos_embed|position_embedding|relative_position|rel_pos_|rope\.'
+    r'tokens?(_?\d+)?$|class_embedding$|pos_embed|position_embedding|relative_position|rel_pos_|'
+    r'rope\.|(patch|pixel)_pos$|level_embed$|attention_bias|cpb_mlp|logit_scale|temperature'
 )
 _RATES = ('decay_rate', 'layer_decay_rate')
 # MMEngine's options that ask for what the rule does by itself
@@ -39,7 +40,7 @@ def learning_rate(base: float, decay_rate: float, layer: int, num_layers: int) -
 
 def is_decayed(name: str, parameter: Tensor) -> bool:
     """Whether weight decay is for a parameter: not for biases, norms, positions and tokens."""
-    return parameter.ndim > 1 and _UNDECAYED.search(name) is None
+    return parameter.squeeze().ndim > 1 and _UNDECAYED.search(name) is None
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
