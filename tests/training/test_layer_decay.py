@@ -272,30 +272,20 @@ def test_rates_of_vit_b(layer, rate):
         ('embeddings.position_embedding.weight', False),
         ('embeddings.class_embedding', False),
         ('dist_token', False),
+        ('cls_token2', False),
+        ('cls_token_1', False),
+        ('patch_pos', False),
+        ('level_embed', False),
+        ('stages.0.blocks.0.attn.logit_scale', False),
+        ('layers.0.blocks.0.attn.cpb_mlp.fc1.weight', False),
+        ('stages.0.blocks.0.attn.attention_biases', False),
+        ('blocks.0.attn.temperature', False),
         ('attn.pos_proj.weight', True),
         ('token_mixer.weight', True),
     ],
 )
 def test_positions_and_tokens_are_not_decayed(name, decayed):
     assert is_decayed(name, torch.zeros(2, 2)) is decayed
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        'stages.0.blocks.0.attn.logit_scale',
-        'layers.0.blocks.0.attn.cpb_mlp.fc1.weight',
-        'stages.0.blocks.0.attn.attention_biases',
-        'cls_token2',
-        'cls_token_1',
-        'patch_pos',
-        'blocks.0.attn.temperature',
-        'blocks.0.attn.rel_pos_h',
-        'level_embed',
-    ],
-)
-def test_what_tells_positions_and_scales_is_not_decayed(name):
-    assert not is_decayed(name, torch.zeros(2, 2))
 
 
 def test_scales_of_maps_are_vectors():
