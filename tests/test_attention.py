@@ -192,6 +192,10 @@ def test_copies_are_told_the_sizes_too():
         (dict(window_size=14), 'window_block_indexes=.* go together'),
         (dict(window_block_indexes=(0,)), 'window_size=None and .* go together'),
         (dict(window_size=-1, window_block_indexes=(0,)), 'window_size must be'),
+        (
+            dict(window_size=7, window_block_indexes=(-1,)),
+            'window_block_indexes must be at least 0',
+        ),
         (dict(window_size=7, window_block_indexes=(12,)), 'holds 12, .* 12 blocks, 0 to 11'),
         (dict(model_name='swin_tiny_patch4_window7_224', mask_padding=True), 'plain ViT of'),
         (

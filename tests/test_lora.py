@@ -108,6 +108,8 @@ def test_targets_are_linear_layers_alone():
 @pytest.mark.parametrize(
     ('lora', 'message'),
     [
+        (dict(targets=()), 'lora.targets is empty'),
+        (dict(dropout=-1), r'lora\.dropout must be in'),
         (dict(r=0), r'lora\.r must be at least 1'),
         (dict(rank=4), r"lora has no 'rank'; it takes r, alpha, targets, dropout"),
         (dict(targets=['query']), r"'query', and no linear layer .* there are fc1, fc2, proj, qkv"),

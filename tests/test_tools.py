@@ -216,7 +216,9 @@ def test_convert__a_grid_is_kept_with_as_many_cells_as_the_native_one(convert):
     size = ['--img-size', '112', '448']  # 7 x 28 cells as 14 x 14
     assert convert(['in.pth', 'a.safetensors', '--model', 'vit_tiny_patch16_224', *size]) == 0
     again = ViTFeatBackbone('vit_tiny_patch16_224', img_size=(112, 448), checkpoint='a.safetensors')
-    assert torch.equal(again.vit.pos_embed, load_file('a.safetensors')['pos_embed'])
+    written = load_file('a.safetensors')
+    assert torch.equal(again.vit.pos_embed, written['pos_embed'])
+    assert written.keys() == native.vit.state_dict().keys()  # timm's own and no others
 
 
 @pytest.mark.parametrize(
@@ -227,11 +229,13 @@ def test_convert__a_grid_is_kept_with_as_many_cells_as_the_native_one(convert):
         (['in.pth', 'a.safetensors', '--model', 'vit_tiny_patch16_224'], '95 %'),
         (['in.pth', 'a.safetensors', '--model', 'vit_tinny'], 'unknown model_name'),
         (['in.pth', 'a.pth', '--model', 'vit_tiny_patch16_224'], 'must be a .safetensors file'),
+        (['b.safetensors', 'b.safetensors', '--model', 'test_vit'], 'OUT is IN'),
     ],
 )
 def test_convert__bad_input_is_one_line_and_writes_nothing(arguments, message, convert, capsys):
     torch.save({'other.weight': torch.zeros(1)}, 'in.pth')
     Path('in.txt').touch()
+    Path('b.safetensors').touch()
     assert convert(arguments) == 2
     assert re.fullmatch(rf'error: .*{message}.*\n', capsys.readouterr().err)
     assert not list(Path().glob('a.*'))

@@ -1,6 +1,7 @@
 """Weights in timm's keys: `python tools/convert_checkpoint.py IN OUT.safetensors --model NAME`."""
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -30,14 +31,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    if args.out.suffix != '.safetensors':
+    if args.out.suffix != '.safetensors' or args.out.is_dir():
         print(f'error: OUT must be a .safetensors file, got {str(args.out)!r}', file=sys.stderr)
+        return 2
+    if args.out.exists() and args.checkpoint.exists() and args.out.samefile(args.checkpoint):
+        print(f'error: OUT is IN, {str(args.out)!r}: name another file', file=sys.stderr)
         return 2
     try:
         # Here, so that --help is instant and packages that do not fit together are one line.
         from safetensors.torch import save
 
         from vit_backbones import ViTFeatBackbone
+        from vit_backbones.checkpoints.matching import GRID_KEY
         from vit_backbones.files import write_whole
     except (ImportError, RuntimeError) as error:
         print(f'error: {error}; install the pinned set of requirements.txt', file=sys.stderr)
@@ -51,9 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             with_cls_token=False if args.without_cls_token else None,
         )
         tensors = {n: t.contiguous() for n, t in backbone.vit.state_dict().items()}
-        if args.img_size is not None and hasattr(backbone, 'position_grid'):
-            tensors['position_grid'] = backbone.position_grid  # which no number of rows tells
-        write_whole(args.out, save(tensors, metadata={'format': 'pt'}))
+        metadata = {'format': 'pt'}
+        if hasattr(backbone, GRID_KEY):  # which no number of rows tells
+            metadata[GRID_KEY] = json.dumps(backbone.position_grid.tolist())
+        write_whole(args.out, save(tensors, metadata=metadata))
     except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -47,6 +47,13 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> str:
     return value
 
 
+def flag(name: str, value: object) -> bool:
+    """`value` if it is a bool, else a `TypeError`."""
+    if not isinstance(value, bool):
+        raise TypeError(f'{name} must be True or False, got {value!r}')
+    return value
+
+
 def rate(name: str, value: object) -> float:
     """`value` as a float of [0, 1), else a `ValueError`."""
     if not isinstance(value, Real) or not 0 <= value < 1:
@@ -121,11 +128,17 @@ def check_weights(
 
 
 def respelled_norm(norm: str, final_norm: bool | None) -> str:
-    """Where the final norm goes; mmpretrain's `final_norm` comes first where it is given."""
+    """Where the final norm goes, from the two spellings.
+
+    Raises:
+        ValueError: If they contradict each other.
+    """
     choice('norm', norm, NORMS)
     if final_norm is None:
         return norm
-    return 'last' if final_norm else 'none'
+    if norm != 'last' and final_norm is not (norm != 'none'):
+        raise ValueError(f'norm={norm!r} and final_norm={final_norm}: give one of the two')
+    return 'last' if norm == 'last' and final_norm else norm if final_norm else 'none'
 
 
 def respelled_checkpoint(
@@ -157,7 +170,7 @@ def attention_options(
     Raises:
         ValueError: If windows are given without blocks, or blocks without windows, or a number is
             below 0.
-        TypeError: If one is no int.
+        TypeError: If one is no int, or a switch no bool.
     """
     window = 0 if window_size is None else integer('window_size', window_size, 0)
     several = isinstance(window_block_indexes, Iterable)
@@ -169,4 +182,5 @@ def attention_options(
             f'together: the side of windows in patches, and the blocks that attend in them, as '
             f'window_size=14, window_block_indexes=(0, 1, 3, 4, 6, 7, 9, 10)'
         )
-    return Attention(window, blocks, bool(use_rel_pos), bool(mask_padding))
+    rel_pos, masked = flag('use_rel_pos', use_rel_pos), flag('mask_padding', mask_padding)
+    return Attention(window, blocks, rel_pos, masked)

@@ -15,6 +15,7 @@ from vit_backbones.arguments import (
     attention_options,
     check_weights,
     choice,
+    flag,
     image_channels,
     integer,
     pair,
@@ -170,7 +171,7 @@ class ViTFeatBackbone(KeptWeights):
         checkpoint = respelled_checkpoint(checkpoint, checkpoint_path, features_only)
         shared = isinstance(model_name, nn.Module)
         check_weights(pretrained, checkpoint, init_cfg, shared)
-        self.allow_partial = allow_partial
+        self.allow_partial = flag('allow_partial', allow_partial)
         self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
         self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
         self.norm = respelled_norm(norm, final_norm)
@@ -186,7 +187,7 @@ class ViTFeatBackbone(KeptWeights):
         self.model_name = name or type(self.vit).__name__
         self._set_attention(window_size, window_block_indexes, use_rel_pos, mask_padding)
         self._take(out_indices, out_type, pool, with_cls_token, frozen_stages)
-        if with_cp:
+        if flag('with_cp', with_cp):
             self.source.set_checkpointing(self.vit)
         self._start(checkpoint, bool(pretrained) or shared, lora)
         self._freeze()

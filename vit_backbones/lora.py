@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vit_backbones.arguments import integer
+from vit_backbones.arguments import integer, rate
 
 _OPTIONS = ('r', 'alpha', 'targets', 'dropout')
 
@@ -36,6 +36,8 @@ def inject(vit: nn.Module, lora: Mapping[str, Any]) -> None:
         raise ImportError('lora needs peft: pip install peft') from error
     targets = lora.get('targets', ('qkv',))
     targets: Sequence[str] = [targets] if isinstance(targets, str) else list(targets)
+    if not targets:
+        raise ValueError('lora.targets is empty: name ends of linear layers, as qkv')
     linear = [name for name, layer in vit.named_modules() if isinstance(layer, nn.Linear)]
     for target in targets:
         if not any(f'.{name}'.endswith(f'.{target}') for name in linear):
@@ -46,9 +48,9 @@ def inject(vit: nn.Module, lora: Mapping[str, Any]) -> None:
             )
     config = LoraConfig(
         r=integer('lora.r', lora.get('r', 8), 1),
-        lora_alpha=lora.get('alpha', 16),
+        lora_alpha=integer('lora.alpha', lora.get('alpha', 16), 1),
         target_modules=[n for n in linear if any(f'.{n}'.endswith(f'.{t}') for t in targets)],
-        lora_dropout=lora.get('dropout', 0.0),
+        lora_dropout=rate('lora.dropout', lora.get('dropout', 0.0)),
     )
     inject_adapter_in_model(config, vit)
 

@@ -1,5 +1,6 @@
 """Where the weights of a backbone come from, and that they stay."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from mmengine.model import BaseModule, initialize
 from torch import Tensor, nn
 
 from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpoint
+from vit_backbones.checkpoints.dialects import recognised
 from vit_backbones.checkpoints.matching import GRID_KEY, refit
 from vit_backbones.lora import inject, respelled
 from vit_backbones.sources.base import Source
@@ -118,13 +120,19 @@ class KeptWeights(BaseModule):
         except ValueError as error:
             raise ValueError(f'checkpoint {str(checkpoint)!r} {error}') from None
         if not self.allow_partial:
-            report.check(str(checkpoint))
+            report.check(str(checkpoint), '' if report.matched else self._foreign(tensors))
             if self.pool == 'attn' and any('attn_pool' in name for name in report.missing):
                 raise ValueError(f"pool='attn': checkpoint {str(checkpoint)!r} has no such pooling")
         self.vit.load_state_dict(report.matched, strict=False)
         missing = f'; missing: {", ".join(report.missing)}' if report.missing else ''
         self.load_report = f'{report}{missing}'
-        print_log(f'{checkpoint}: {self.load_report}', logger='current')
+        level = logging.INFO if report.matched else logging.WARNING
+        print_log(f'{checkpoint}: {self.load_report}', logger='current', level=level)
+
+    def _foreign(self, tensors: dict[str, Tensor]) -> str:
+        """Why nothing of a file may have matched, for sources that read their own keys alone."""
+        name = recognised(tensors)
+        return f'; it has {name} keys, which plain ViTs of source timm read' if name else ''
 
     def _match(self, tensors: dict[str, Tensor], dialect: str | None = None) -> Report:
         """Fit a checkpoint's tensors to the model; nothing is loaded yet."""

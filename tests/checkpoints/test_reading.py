@@ -104,12 +104,27 @@ def saved(name):
         ),
         ('a.pth', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
         ('a.safetensors', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
-        ('a.pth', lambda path: path.write_text('<html>not found'), 'it is no PyTorch file'),
-        ('a.safetensors', lambda path: path.write_text('<html>not found'), 'is it complete'),
+        ('a.pth', lambda path: path.write_text('<html>not found'), 'it is text, no weights'),
+        (
+            'a.safetensors',
+            lambda path: path.write_text('<html>not found'),
+            'it is text, no weights',
+        ),
+        (
+            'a.pth',
+            lambda path: save_file(TENSORS, path),
+            'a safetensors file: name it .safetensors',
+        ),
+        (
+            'a.pth',
+            lambda path: path.write_text('version https://git-lfs.github.com/spec/v1\noid 1\n'),
+            'it is a pointer of Git LFS',
+        ),
         ('a.pth', saved('a.pth'), 'is it complete'),
         ('a.safetensors', saved('a.safetensors'), 'is it complete'),
         ('a.npz', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
-        ('a.npz', lambda path: path.write_text('<html>not found'), 'it is no NumPy archive'),
+        ('a.npz', lambda path: path.write_text('<html>not found'), 'it is text, no weights'),
+        ('a.npz', lambda path: path.write_bytes(b'\x80\x02.'), 'it is no NumPy archive'),
         ('a.npz', saved('a.npz'), 'is it complete'),
         ('a.pth', lambda path: path.write_bytes(b'\x80\x02.'), 'is it complete'),
         ('a.pth', lambda path: torch.save({'epoch': 1}, path), 'holds no tensors'),
@@ -123,6 +138,13 @@ def test_other_files_get_one_line_with_their_name(name, make, message, tmp_path)
         read_checkpoint(path)
     assert str(caught.value).startswith(f"checkpoint '{path}'")
     assert '\n' not in str(caught.value)
+
+
+def test_what_is_no_local_path_is_refused():
+    with pytest.raises(TypeError, match='checkpoint must be the path of a file, got 3'):
+        read_checkpoint(3)
+    with pytest.raises(ValueError, match="'https://a.b/c.pth' is no local file: download it"):
+        read_checkpoint('https://a.b/c.pth')
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -4,9 +4,18 @@ import layouts
 import numpy as np
 import pytest
 import torch
-from layouts import SMALL, check_all_loaded, features, load, mmseg_model, transformers_model
+from layouts import (
+    SMALL,
+    check_all_loaded,
+    features,
+    load,
+    mmseg_model,
+    transformers_model,
+    write,
+)
 from redraw import error, images, timm_vit
 
+from vit_backbones import ViTFeatBackbone
 from vit_backbones.checkpoints.dialects import to_timm
 
 
@@ -128,3 +137,17 @@ def test_parts_of_a_damaged_file_are_named(tmp_path):
     del weights['layers.1.attention.k_proj.weight']
     with pytest.raises(ValueError, match=r'of no use in the file: blocks\.1\.attn\.q\.weight'):
         load(weights, tmp_path)
+
+
+def test_sources_that_read_their_own_keys_name_whose_a_file_has(tmp_path):
+    path = write(timm_vit().state_dict(), tmp_path)
+    with pytest.raises(ValueError, match='it has timm keys, which plain ViTs of source timm read'):
+        ViTFeatBackbone('vit_b_32', source='torchvision', checkpoint=path)
+
+
+def test_keys_that_timms_filter_stumbles_over_are_one_line(tmp_path):
+    transformers = pytest.importorskip('transformers')
+    config = transformers.SwinConfig(embed_dim=24, depths=[1, 1], num_heads=[1, 1])
+    path = write(transformers.SwinModel(config).state_dict(), tmp_path)
+    with pytest.raises(ValueError, match='has keys that timm cannot convert'):
+        ViTFeatBackbone('swin_tiny_patch4_window7_224', checkpoint=path)

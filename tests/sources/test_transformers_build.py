@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from timm.layers import resample_patch_embed
 
 from vit_backbones import ViTFeatBackbone
+from vit_backbones.sources import transformers_build as module
 
 
 @pytest.fixture
@@ -52,6 +53,24 @@ def test_pretrained_weights_that_lack_a_part_are_refused(folder):
     tensors = {name: t for name, t in tensors.items() if 'layer.1.attention.output' not in name}
     save_file(tensors, path / 'model.safetensors', metadata={'format': 'pt'})
     with pytest.raises(RuntimeError, match=r'lack 2 tensors of ViTModel, among them layers\.1'):
+        ViTFeatBackbone(path, source='transformers', pretrained=True)
+
+
+def test_a_folder_whose_weights_are_not_asked_for_is_told(folder, monkeypatch):
+    lines = []
+    monkeypatch.setattr(module, 'print_log', lambda line, **options: lines.append(line))
+    path = folder(library_model('vit'))
+    ViTFeatBackbone(path, source='transformers', pretrained=True)
+    assert lines == []
+    ViTFeatBackbone(path, source='transformers')
+    assert lines == [f'{path} holds weights, which are not loaded: pretrained=True loads them']
+
+
+def test_a_truncated_folder_is_one_line_with_its_name(folder):
+    path = folder(library_model('vit'))
+    file = path / 'model.safetensors'
+    file.write_bytes(file.read_bytes()[:5])
+    with pytest.raises(RuntimeError, match=f'no pretrained weights for .*{path.name}'):
         ViTFeatBackbone(path, source='transformers', pretrained=True)
 
 

@@ -234,6 +234,12 @@ def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[T
     return own, f'{dialect.name} keys' + (f' under {prefix!r}' if prefix else '')
 
 
+def recognised(names: Iterable[str]) -> str | None:
+    """Name of the layout to which the keys of a file belong; `None` where it is not known."""
+    dialect, _ = _recognise(names)
+    return None if dialect is None else dialect.name
+
+
 def _recognise(names: Iterable[str]) -> tuple[Dialect | None, str]:
     names = set(names)
     for dialect in DIALECTS:

@@ -70,8 +70,12 @@ class Report:
         source = f', from {self.dialect}' if self.dialect else ''
         return f'loaded {len(self.matched)} of {total} tensors, resized {len(self.resized)}{source}'
 
-    def check(self, path: str) -> None:
+    def check(self, path: str, remark: str = '') -> None:
         """Refuse a checkpoint that fits badly.
+
+        Args:
+            path: Of the file, for messages.
+            remark: Behind the message where too little matched.
 
         Raises:
             ValueError: If under 95 % of the model's tensors matched, the file lacks the CLS token,
@@ -83,7 +87,7 @@ class Report:
             raise ValueError(
                 f'checkpoint {path!r} matches {len(self.matched)} of {total} tensors, 95 % are '
                 f'needed ({hint}); missing: {_first_ten(self.missing)}; of no use in the file: '
-                f'{_first_ten(self.leftover)}'
+                f'{_first_ten(self.leftover)}{remark}'
             )
         for what, pattern, advice in _VITAL:
             for name in filter(pattern.search, self.absent):

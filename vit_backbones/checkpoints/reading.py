@@ -1,5 +1,6 @@
 """Reading weight files without ever running code from them."""
 
+import json
 import pickle
 import re
 import zipfile
@@ -7,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+
+from vit_backbones.checkpoints.matching import GRID_KEY
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz')
 # Opened while there is one, in this order: an averaged copy comes in front of a student
@@ -38,10 +42,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         Tensors on the CPU by their key in the file.
 
     Raises:
+        TypeError: If `path` is no path.
         FileNotFoundError: If there is no such file.
         ValueError: If the file is a directory, empty, truncated, of another kind, needs code to be
             run, or holds no tensors.
     """
+    if not isinstance(path, str | Path):
+        raise TypeError(f'checkpoint must be the path of a file, got {path!r}')
+    if '://' in str(path):
+        raise ValueError(f'checkpoint {str(path)!r} is no local file: download it first')
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f'checkpoint {str(path)!r} does not exist')
@@ -68,7 +77,7 @@ def _unwrapped(content: object) -> object:
 def _load(path: Path) -> object:
     try:
         if path.suffix == '.safetensors':
-            return load_file(path)
+            return _load_safetensors(path)
         if path.suffix == '.npz':
             return _load_npz(path)
         return torch.load(path, map_location='cpu', weights_only=True)
@@ -76,6 +85,13 @@ def _load(path: Path) -> object:
         raise ValueError(
             f'checkpoint {str(path)!r} cannot be read: {_reason(error, path)}'
         ) from error
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors, with the grid of positions that `tools/convert_checkpoint.py` notes beside."""
+    with safe_open(path, 'pt') as file:
+        noted = (file.metadata() or {}).get(GRID_KEY)
+    return load_file(path) | ({GRID_KEY: torch.tensor(json.loads(noted))} if noted else {})
 
 
 def _load_npz(path: Path) -> dict[str, Tensor | None]:
@@ -96,6 +112,13 @@ def _reason(error: Exception, path: Path) -> str:
     # torch's message names what the file wanted to import
     if wanted := re.search(r'GLOBAL (\S+)', str(error)):
         return f'it wants to run {wanted[1]}, which is refused; save its tensors alone'
+    start = path.read_bytes()[:64]
+    if start.startswith(b'version https://git-lfs'):
+        return 'it is a pointer of Git LFS, not the file: git lfs pull'
+    if start and start.isascii() and start.decode('ascii').isprintable():
+        return 'it is text, no weights'
+    if start[8:9] == b'{' and path.suffix != '.safetensors':
+        return 'it is a safetensors file: name it so'
     if isinstance(error, pickle.UnpicklingError):
         return 'it is no PyTorch file'
     if 'allow_pickle' in str(error):

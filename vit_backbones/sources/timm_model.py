@@ -232,7 +232,7 @@ class TimmModel(Source):
         """See `Source.convert`; timm's own filter of the model's module, less positions.
 
         Raises:
-            ValueError: If timm cannot resize a table.
+            ValueError: If timm cannot resize a table, or stumbles over foreign keys.
         """
         kept = {name: t for name, t in tensors.items() if name == self.position_name(vit)}
         kept |= fitted_biases(vit, tensors)
@@ -244,6 +244,8 @@ class TimmModel(Source):
         except (RuntimeError, ValueError) as error:
             reason = first_line(error)
             raise ValueError(f'holds tables that timm cannot resize: {reason}') from error
+        except (AttributeError, KeyError) as error:  # it looks up what foreign keys name
+            raise ValueError(f'has keys that timm cannot convert: {first_line(error)}') from error
         return converted | fitted_axes(vit, converted)
 
     def _positioned(self, vit: nn.Module, grid: Grid, pos_interp: str) -> nn.Module:

@@ -7,6 +7,7 @@ and is imported only where one of its models is asked for.
 import contextlib
 import copy
 import json
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
+from mmengine.logging import print_log
+from safetensors import SafetensorError
 from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import nn
@@ -54,6 +57,8 @@ def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Sour
     adapt = partial(adapter, family._replace(**_statistics(model_name, pretrained)))
     kind = getattr(transformers, family.model)
     wanted = _changed(config, options.patch_size, options.in_channels)
+    if not pretrained and isinstance(model_name, str | Path):
+        _tell_of_weights(Path(model_name))
     if wanted is config and pretrained:
         vit = _pretrained(kind, model_name, config)
     else:
@@ -195,6 +200,15 @@ def _build(kind: type[nn.Module], config: 'PreTrainedConfig') -> nn.Module:
         ) from error
 
 
+def _tell_of_weights(folder: Path) -> None:
+    if any(folder.glob('*.safetensors')) or any(folder.glob('*.bin')):
+        print_log(
+            f'{folder} holds weights, which are not loaded: pretrained=True loads them',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
 def _pretrained(
     kind: type[nn.Module], model_name: str | Path, config: 'PreTrainedConfig'
 ) -> nn.Module:
@@ -208,7 +222,7 @@ def _pretrained(
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise RuntimeError(
             f'no pretrained weights for {model_name!r}: {first_line(error)}. Give a local file '
             f'with checkpoint=..., or pretrained=False for random weights'
