@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from detectron2_written_out import reference_block, reference_level
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from redraw import backbone, error, images, redraw, timm_vit
 
@@ -230,6 +231,7 @@ def test_detectors_tell_the_sizes():
 
     from vit_backbones.training.padding.detection import SizedDetDataPreprocessor
 
+    init_default_scope('mmdet')
     vit = backbone(depth=1, mask_padding=True)
     sizes = ((64, 50), (40, 64))
     samples = [DetDataSample(metainfo=dict(img_shape=size)) for size in sizes]
@@ -267,6 +269,7 @@ def test_a_segmenter_runs_on_padded_batches_and_slides_over_whole_images():
 
     from vit_backbones.training.padding.segmentation import SizedSegDataPreProcessor  # noqa: F401
 
+    init_default_scope('mmseg')
     vit = dict(type='ViTFeatBackbone', model_name='vit_tiny_patch16_224', out_indices=1)
     head = dict(type='FCNHead', in_channels=192, channels=192, num_convs=0, concat_input=False)
     segmenter = EncoderDecoder(
