@@ -83,6 +83,6 @@ def test_preprocessor_of_mask_padding_is_the_one_shown():
         importlib.import_module(module)
     vit = ViTFeatBackbone('test_vit', **names['model']['backbone'])
     MODELS.build(names['model']['data_preprocessor'])(
-        dict(inputs=[torch.zeros(3, 20, 30)], data_samples=None)
+        dict(inputs=[torch.zeros(3, 20, 30), torch.zeros(3, 24, 28)], data_samples=None)
     )
-    assert vit._image_sizes == [(20, 30)]
+    assert vit._image_sizes == [(20, 30), (24, 28)]
