@@ -63,7 +63,7 @@ def train(
 
     def set_up() -> QuietRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
-        cfg.setdefault('randomness', {}).setdefault('seed', None)
+        cfg.randomness = {'seed': None} | (cfg.get('randomness') or {})
         if seed is not None:
             cfg.randomness.seed = seed
         if deterministic:
