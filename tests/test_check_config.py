@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import timm
 from conftest import load_tool
+from mmengine.config import Config
 from safetensors.torch import save_file
+from torch import nn
+from toy_task import write_toy_config
+
+from vit_backbones import trial
+from vit_backbones.checks import class_findings
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
@@ -58,9 +64,16 @@ model = dict(
         _delete_=True, type='ViTFeatBackbone', model_name='test_vit', pretrained=False,
     ),
     neck=dict(_delete_=True, type='SimpleFeaturePyramid', in_channels=64, num_outs=5),
-    roi_head=dict(bbox_head=dict(num_classes=3), mask_head=dict(num_classes=3)),
+    roi_head=dict(
+        bbox_head=dict(num_classes=3, fc_out_channels=8),
+        mask_head=dict(num_classes=3, num_convs=1),
+    ),
 )
-pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='PackDetInputs'),
+]
 train_dataloader = dict(
     batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -225,7 +238,7 @@ def test_mean_of_imagenet_under_siglip_is_told(check):
     assert lines_of(
         lines,
         'warning: data_preprocessor.mean is [123.68, 116.28, 103.53], but the weights of vit_base_',
-        'warning: data_preprocessor.std is [5, but the weights of vit_base_',
+        'warning: data_preprocessor.std is [5',
     )
     assert code == 0
 
@@ -331,7 +344,15 @@ def test_classes_that_no_annotation_has_are_told(check):
     boxes = dict(
         images=[dict(id=1, file_name='a.png', height=64, width=96)],
         annotations=[
-            dict(id=1, image_id=1, category_id=1, bbox=[8, 8, 32, 32], area=1024, iscrowd=0)
+            dict(
+                id=1,
+                image_id=1,
+                category_id=1,
+                bbox=[8, 8, 32, 32],
+                area=1024,
+                iscrowd=0,
+                segmentation=[[8, 8, 40, 8, 40, 40, 8, 40]],
+            )
         ],
         categories=[dict(id=i, name=name) for i, name in enumerate(['cat', 'dog', 'bull'], 1)],
     )
@@ -356,3 +377,94 @@ def test_a_training_is_refused_by_the_same_line(check, train, capsys):
     _, lines = check('seg.py', *option)
     assert train(['seg.py', '--cfg-options', *option]) == 2
     assert capsys.readouterr().err.splitlines() == [lines[0]]
+
+
+def test_weights_that_mmengine_downloads_are_left_to_it(check, no_network):
+    remote = dict(type='Pretrained', checkpoint='https://example.org/a.pth')
+    Path('remote.py').write_text(SEGMENTER + f"model['decode_head']['init_cfg'] = {remote}")
+    assert lines_of(check('remote.py')[1])
+    assert not no_network
+
+
+def test_masks_that_the_pipeline_does_not_load_are_missed(check):
+    code, lines = check('det.py', 'train_dataloader.dataset.pipeline.1.with_mask=False')
+    assert lines_of(lines, 'error: a training step on two drawn images fails: AttributeError: ')
+    assert code == 1
+
+
+def test_a_larger_image_is_tried_too(monkeypatch, check):
+    tried = []
+
+    def step(model, size, samples):
+        tried.append((size, samples[0].gt_sem_seg.shape))
+        raise ValueError('too small')
+
+    monkeypatch.setattr(trial, '_step', step)
+    assert lines_of(
+        check('seg.py', 'model.data_preprocessor.size=(128,160)')[1], 'error: a training'
+    )
+    assert tried == [((64, 96), (64, 96)), ((128, 160), (128, 160))]
+
+
+def test_a_step_is_tried_with_detectors_and_segmenters_alone(check, folder):
+    code, lines = check(write_toy_config(folder))
+    assert lines_of(lines, 'warning: no training step was tried: ToyModel takes other data')
+    assert code == 0
+
+
+@pytest.mark.parametrize(('dtype', 'number'), [('float16', 1), ('bfloat16', 0)])
+def test_float16_under_mask2former_is_warned_of(dtype, number, check):
+    config = str(ROOT / 'configs/mask2former_vit.py')
+    code, lines = check(
+        config, 'optim_wrapper.type=AmpOptimWrapper', f'optim_wrapper.dtype={dtype}'
+    )
+    assert lines_of(lines, *["warning: optim_wrapper.dtype='float16' is float16, in"] * number)
+    assert code == 0
+
+
+class STDCHead(nn.Module):
+    num_classes = 2  # edges and the rest
+
+
+def _panoptic(number):
+    model = nn.Module()
+    model.roi_head = nn.Module()
+    model.roi_head.bbox_head = nn.Module()
+    model.roi_head.bbox_head.num_classes = number
+    model.auxiliary_head = STDCHead()
+    loader = dict(dataset=dict(type='CocoPanopticDataset'))
+    config = Config(dict(default_scope='mmdet', train_dataloader=loader))
+    return [each.text for each in class_findings(config, model, ('train',))]
+
+
+def test_heads_of_things_know_no_stuff_and_those_of_edges_neither():
+    assert not _panoptic(80)
+    (text,) = _panoptic(133)
+    assert text.startswith('model.roi_head.bbox_head is for 133 classes, but train_dataloader.data')
+    assert 'has 80 (person' in text
+
+
+def test_panoptic_annotations_are_masks_by_default():
+    pipeline = [dict(type='LoadPanopticAnnotations')]
+    assert trial._has(dict(dataset=dict(pipeline=pipeline)), 'with_mask')
+    pipeline[0]['with_mask'] = False
+    assert not trial._has(dict(dataset=dict(pipeline=pipeline)), 'with_mask')
+
+
+def test_a_config_without_a_model_is_told(check):
+    Path('base.py').write_text('train_cfg = dict(by_epoch=True, max_epochs=1)')
+    assert lines_of(check('base.py')[1], 'error: the config has no model')
+
+
+def test_low_rank_updates_of_random_weights_are_refused(check):
+    pytest.importorskip('peft')
+    text = SEGMENTER.replace('pretrained=False, ', 'lora=dict(r=2), ')
+    Path('lora.py').write_text(text)
+    code, lines = check('lora.py')
+    assert lines_of(lines, 'error: model.backbone has no weights, and lora keeps random ones')
+    assert code == 1
+
+
+def test_a_head_that_a_training_leaves_out_at_first_is_tried(check):
+    config = str(ROOT / 'configs/upernet_vit.py')
+    assert lines_of(check(config, 'model.decode_head.loss_decode.class_weight=[1.0]')[1], 'error: ')

@@ -70,7 +70,10 @@ def _findings(config: Config, data: bool) -> Iterator[Finding]:
 
 def _built(config: Config) -> Generator[Finding, None, nn.Module | None]:
     """The model, without its weights where these are the mistake."""
-    wanted = _without_downloads(copy.deepcopy(config.get('model')))
+    if not isinstance(config.get('model'), dict):
+        yield error('the config has no model: is it only the _base_ of others?')
+        return None
+    wanted = _without_downloads(copy.deepcopy(config.model))
     try:
         with quiet_prints():
             model = MODELS.build(copy.deepcopy(wanted))
@@ -81,7 +84,9 @@ def _built(config: Config) -> Generator[Finding, None, nn.Module | None]:
                 return MODELS.build(_without_weights(wanted))
         except Exception:
             return None
-    yield from attempt(model.init_weights)
+    with quiet_prints():
+        told = list(attempt(model.init_weights))
+    yield from told
     return model
 
 
@@ -91,6 +96,8 @@ def _without_downloads(node: Any) -> Any:
         if str(node.get('type')).endswith('ViTFeatBackbone'):  # which downloads nothing that way
             return node
         path = str(node.get('checkpoint'))
+        if node.get('type') in ('Pretrained', None) and '://' in path:
+            return None
         if node.get('type') == 'Pretrained' and not os.path.exists(path):
             return None
         for key, value in node.items():

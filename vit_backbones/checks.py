@@ -23,6 +23,8 @@ from vit_backbones.wiring import (
 
 WEIGHTS = ('pretrained', 'checkpoint', 'checkpoint_path')
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
+_OTHER = ('STDCHead',)  # it learns edges
+_OF_ALL = ('decode_head', 'auxiliary_head', 'panoptic_head')  # the others know things alone
 
 
 def config_findings(
@@ -154,38 +156,31 @@ def class_findings(config: Config, model: nn.Module, splits: Sequence[str]) -> I
     for split in splits:
         loader = config.get(f'{split}_dataloader') or {}
         for place, dataset in preflight.dataset_configs(loader, f'{split}_dataloader'):
-            classes = classes_of(dataset, config.get('default_scope'))
+            metainfo = _metainfo(dataset, config.get('default_scope'))
+            classes = metainfo.get('classes')
             if isinstance(classes, str):
                 yield error(
                     f'{place}.metainfo.classes is the text {classes!r}: write ({classes!r},)'
                 )
                 continue
             for name, number in heads if classes else ():
-                if number != len(classes) and (name, len(classes)) not in told:
-                    told.add((name, len(classes)))
+                of_things = 'thing_classes' in metainfo and not name.endswith(_OF_ALL)
+                wanted = metainfo['thing_classes'] if of_things else classes
+                if number != len(wanted) and (name, len(wanted)) not in told:
+                    told.add((name, len(wanted)))
                     yield error(
-                        f'model.{name} is for {number} classes, but {place} has {len(classes)} '
-                        f'({", ".join(classes[:3])}{", ..." if len(classes) > 3 else ""}): '
-                        f'{_fix(name, len(classes))}'
+                        f'model.{name} is for {number} classes, but {place} has {len(wanted)} '
+                        f'({", ".join(wanted[:3])}{", ..." if len(wanted) > 3 else ""}): '
+                        f'{_fix(name, len(wanted))}'
                     )
 
 
-def classes_of(dataset: dict[str, Any], scope: str | None) -> Sequence[str] | None:
-    """The classes of a dataset that is not built.
-
-    Args:
-        dataset: Its config.
-        scope: The config's `default_scope`.
-
-    Returns:
-        Their names, `None` where only the annotation file tells them.
-    """
+def _metainfo(dataset: dict[str, Any], scope: str | None) -> dict[str, Any]:
+    """What a dataset that is not built says of its classes, by its config and its type."""
     kind = dataset.get('type')
     kinds = [kind] if callable(kind) else find_registered(str(kind), scope)
     load = next((each._load_metainfo for each in kinds if hasattr(each, '_load_metainfo')), None)
-    if load is None:
-        return None
-    return load(dataset.get('metainfo')).get('classes')
+    return {} if load is None else load(dataset.get('metainfo'))
 
 
 def _counted_heads(model: nn.Module) -> Iterator[tuple[str, int]]:
@@ -195,7 +190,8 @@ def _counted_heads(model: nn.Module) -> Iterator[tuple[str, int]]:
             heads = getattr(owner, name, None)
             for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
                 number = getattr(head, 'num_classes', None)
-                if isinstance(number, int) and not getattr(head, 'class_agnostic', False):
+                other = type(head).__name__ in _OTHER or getattr(head, 'class_agnostic', False)
+                if isinstance(number, int) and not other:
                     yield prefix + name, number
 
 
