@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import timm
+import torch
 from conftest import load_tool
 from mmengine.config import Config
 from safetensors.torch import save_file
@@ -251,6 +252,14 @@ def test_random_weights_are_told_unless_they_are_meant(check):
     )
     assert code == 0
     assert lines_of(check('random.py', 'model.backbone.pretrained=False')[1])
+
+
+def test_a_whole_model_to_load_brings_weights_of_unknown_mean(check):
+    save = dict(state_dict=dict(a=torch.zeros(1)))
+    torch.save(save, 'whole.pth')
+    Path('whole.py').write_text(SEGMENTER.replace('pretrained=False, ', ''))
+    mean = 'model.data_preprocessor.mean=[0.0,0.0,0.0]'
+    assert lines_of(check('whole.py', 'load_from=whole.pth', mean)[1])
 
 
 UNUSED = """

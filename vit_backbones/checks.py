@@ -67,12 +67,12 @@ def model_findings(config: Config, model: nn.Module, splits: Sequence[str]) -> I
 
 
 def names_weights(config: Config) -> bool:
-    """Whether a config says where the weights of its backbone come from."""
+    """Whether a config gives its backbone weights; a `load_from` may be anything's."""
     nodes = _model_and_backbones(config)
     starts = [node.get('init_cfg') or [] for node in nodes]
     listed = [each for start in starts for each in (start if isinstance(start, list) else [start])]
     loaded = any(each.get('type') == 'Pretrained' for each in listed)
-    return loaded or any(nodes[-1].get(key) for key in WEIGHTS) or bool(config.get('load_from'))
+    return loaded or any(nodes[-1].get(key) for key in WEIGHTS)
 
 
 def _model_and_backbones(config: Config) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def weight_findings(config: Config, model: nn.Module) -> Iterator[Finding]:
         model: Built from it.
     """
     vit = vit_of(model)
-    if vit is None or vit.holds_weights or names_weights(config):
+    if vit is None or vit.holds_weights or names_weights(config) or config.get('load_from'):
         return
     given = _model_and_backbones(config)[-1]
     fix = 'give it checkpoint=... or pretrained=True'
