@@ -1,126 +1,19 @@
 """tools/check_config.py: what would break or spoil a training has a line of its own."""
 
-import json
-import re
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import timm
 import torch
+from checked_configs import ROOT, SEGMENTER, lines_of, write_segments
 from conftest import load_tool
 from mmengine.config import Config
 from safetensors.torch import save_file
 from torch import nn
-from toy_task import write_toy_config
 
-from vit_backbones import trial
 from vit_backbones.checks import class_findings
 
-ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
-
-SEGMENTER = """
-default_scope = 'mmseg'
-custom_imports = dict(imports=['vit_backbones'])
-model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True,
-        size=(64, 96), pad_val=0, seg_pad_val=255,
-    ),
-    backbone=dict(
-        type='ViTFeatBackbone', model_name='test_vit', pretrained=False, out_indices=(1, 3),
-        norm='all',
-    ),
-    decode_head=dict(
-        type='FCNHead', in_channels=[64, 64], in_index=[0, 1], input_transform='resize_concat',
-        channels=8, num_convs=1, num_classes=2, norm_cfg=dict(type='GN', num_groups=1),
-        loss_decode=dict(type='CrossEntropyLoss'),
-    ),
-    test_cfg=dict(mode='whole'),
-)
-pipeline = [
-    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs'),
-]
-train_dataloader = dict(
-    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type='BaseSegDataset', data_root='seg', img_suffix='.png', seg_map_suffix='.png',
-        metainfo=dict(classes=('road', 'sky')), pipeline=pipeline,
-        data_prefix=dict(img_path='images', seg_map_path='labels'),
-    ),
-)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4))
-"""
-DETECTOR = """
-_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
-default_scope = 'mmdet'
-custom_imports = dict(imports=['vit_backbones'])
-model = dict(
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
-    backbone=dict(
-        _delete_=True, type='ViTFeatBackbone', model_name='test_vit', pretrained=False,
-    ),
-    neck=dict(_delete_=True, type='SimpleFeaturePyramid', in_channels=64, num_outs=5),
-    roi_head=dict(
-        bbox_head=dict(num_classes=3, fc_out_channels=8),
-        mask_head=dict(num_classes=3, num_convs=1),
-    ),
-)
-pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs'),
-]
-train_dataloader = dict(
-    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type='CocoDataset', ann_file='boxes.json', data_prefix=dict(img='images/'),
-        metainfo=dict(classes=('cat', 'dog', 'cow')), pipeline=pipeline,
-    ),
-)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4))
-"""
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty folder with two configs, which need nothing else."""
-    monkeypatch.chdir(tmp_path)
-    Path('seg.py').write_text(SEGMENTER)
-    Path('det.py').write_text(DETECTOR)
-    return tmp_path
-
-
-@pytest.fixture
-def check(folder, capsys):
-    """`tools/check_config.py`'s main: exit code and lines, without those of the missing data."""
-    main = load_tool('check_config').main
-
-    def run(config, *options, flags=(), missing=False):
-        capsys.readouterr()
-        code = main([config, *flags, *(['--cfg-options', *options] if options else [])])
-        lines = capsys.readouterr().out.splitlines()
-        absent = re.compile(r'warning: \w+_(dataloader|evaluator)\S* .* does not exist')
-        return code, [line for line in lines if missing or not absent.match(line)]
-
-    return run
-
-
-def lines_of(lines, *beginnings):
-    """Whether these are the findings, in any order, and the last line sums up."""
-    left = lines[:-1]
-    for beginning in beginnings:
-        found = [line for line in left if line.startswith(beginning)]
-        assert len(found) == 1, (beginning, lines)
-        left.remove(found[0])
-    assert not left, left
-    assert re.search(r'\.py: (no|\d+) errors?, (no|\d+) warnings?$', lines[-1])
-    return True
 
 
 @pytest.fixture(scope='module')
@@ -262,31 +155,6 @@ def test_a_whole_model_to_load_brings_weights_of_unknown_mean(check):
     assert lines_of(check('whole.py', 'load_from=whole.pth', mean)[1])
 
 
-UNUSED = """
-model.update(neck=dict(
-    type='SimpleFeaturePyramid', in_channels=[64, 64], out_channels=16, out_strides=(8, 16)
-))
-model['decode_head'].update(in_channels=16, in_index=1, input_transform=None)
-"""
-
-
-def test_parameters_without_a_gradient_are_named(check):
-    Path('unused.py').write_text(SEGMENTER + UNUSED)
-    code, lines = check('unused.py')
-    assert lines_of(lines, 'warning: ')
-    pattern = r'\d+ of \d+ parameters get no gradient \(neck.levels.stride8\S+, .* and \d+ more\)'
-    assert re.search(pattern, lines[0])
-    assert code == 0
-    Path('told.py').write_text(SEGMENTER + UNUSED + 'find_unused_parameters = True')
-    assert lines_of(check('told.py')[1])
-
-
-def test_a_step_that_fails_is_told(check):
-    code, lines = check('seg.py', 'model.decode_head.loss_decode.class_weight=[1.0]')
-    assert lines_of(lines, 'error: a training step on two drawn images fails: ')
-    assert code == 1
-
-
 def test_keys_that_nothing_reads_are_told(check):
     typos = SEGMENTER.replace('batch_size=2', 'batchsize=2').replace('max_epochs', 'max_epoch')
     typos = typos.replace("'LoadAnnotations'", "'LoadAnotations'") + 'find_unused_paramters = True'
@@ -299,75 +167,6 @@ def test_keys_that_nothing_reads_are_told(check):
         "error: train_dataloader.dataset.pipeline.1: 'LoadAnotations' is not in the mmseg::trans",
         "warning: 'find_unused_paramters' is neither a key of 'the config'; did you mean",
     )
-    assert code == 1
-
-
-def test_a_head_without_gradients_at_first_needs_ddp_to_know(check):
-    code, lines = check(str(ROOT / 'configs/upernet_vit.py'), 'find_unused_parameters=False')
-    assert lines_of(lines, 'warning: model.auxiliary_iters=250: in these iterations the head')
-    assert code == 0
-
-
-def test_missing_data_are_a_warning_or_with_data_an_error(check):
-    line = ": train_dataloader.dataset.data_root: 'seg' does not exist (looked from "
-    code, lines = check('seg.py', missing=True)
-    assert lines_of(lines, 'warning' + line)
-    assert code == 0
-    code, lines = check('seg.py', flags=['--data'], missing=True)
-    assert lines_of(lines, 'error' + line)
-    assert code == 1
-
-
-def write_segments(label):
-    for name, value in (('images', 100), ('labels', label)):
-        (Path('seg') / name).mkdir(parents=True)
-        cv2.imwrite(f'seg/{name}/a.png', np.full((64, 96), value, np.uint8))
-
-
-def test_labels_without_a_class_are_told(check):
-    write_segments(2)
-    assert lines_of(check('seg.py')[1])
-    code, lines = check('seg.py', flags=['--data'])
-    assert lines_of(lines, 'error: train_dataloader.dataset: seg/labels/a.png holds label 2, but')
-    assert code == 1
-
-
-@pytest.mark.parametrize('label', [1, 255])
-def test_labels_with_a_class_and_ignored_ones_pass(label, check):
-    write_segments(label)
-    assert check('seg.py', flags=['--data'])[0] == 0
-
-
-def test_images_that_cannot_be_decoded_are_told(check):
-    write_segments(1)
-    Path('seg/images/a.png').write_text('no image')
-    code, lines = check('seg.py', flags=['--data'])
-    assert lines_of(lines, 'error: 1 train image cannot be decoded: seg/images/a.png')
-    assert code == 1
-
-
-def test_classes_that_no_annotation_has_are_told(check):
-    cv2.imwrite('a.png', np.zeros((64, 96, 3), np.uint8))
-    Path('images').mkdir()
-    Path('a.png').rename('images/a.png')
-    boxes = dict(
-        images=[dict(id=1, file_name='a.png', height=64, width=96)],
-        annotations=[
-            dict(
-                id=1,
-                image_id=1,
-                category_id=1,
-                bbox=[8, 8, 32, 32],
-                area=1024,
-                iscrowd=0,
-                segmentation=[[8, 8, 40, 8, 40, 40, 8, 40]],
-            )
-        ],
-        categories=[dict(id=i, name=name) for i, name in enumerate(['cat', 'dog', 'bull'], 1)],
-    )
-    Path('boxes.json').write_text(json.dumps(boxes))
-    code, lines = check('det.py', flags=['--data'])
-    assert lines_of(lines, 'error: train_dataloader.dataset.metainfo.classes has cow, which boxes.')
     assert code == 1
 
 
@@ -393,32 +192,6 @@ def test_weights_that_mmengine_downloads_are_left_to_it(check, no_network):
     Path('remote.py').write_text(SEGMENTER + f"model['decode_head']['init_cfg'] = {remote}")
     assert lines_of(check('remote.py')[1])
     assert not no_network
-
-
-def test_masks_that_the_pipeline_does_not_load_are_missed(check):
-    code, lines = check('det.py', 'train_dataloader.dataset.pipeline.1.with_mask=False')
-    assert lines_of(lines, 'error: a training step on two drawn images fails: AttributeError: ')
-    assert code == 1
-
-
-def test_a_larger_image_is_tried_too(monkeypatch, check):
-    tried = []
-
-    def step(model, size, samples):
-        tried.append((size, samples[0].gt_sem_seg.shape))
-        raise ValueError('too small')
-
-    monkeypatch.setattr(trial, '_step', step)
-    assert lines_of(
-        check('seg.py', 'model.data_preprocessor.size=(128,160)')[1], 'error: a training'
-    )
-    assert tried == [((64, 96), (64, 96)), ((128, 160), (128, 160))]
-
-
-def test_a_step_is_tried_with_detectors_and_segmenters_alone(check, folder):
-    code, lines = check(write_toy_config(folder))
-    assert lines_of(lines, 'warning: no training step was tried: ToyModel takes other data')
-    assert code == 0
 
 
 @pytest.mark.parametrize(('dtype', 'number'), [('float16', 1), ('bfloat16', 0)])
@@ -453,13 +226,6 @@ def test_heads_of_things_know_no_stuff_and_those_of_edges_neither():
     assert 'has 80 (person' in text
 
 
-def test_panoptic_annotations_are_masks_by_default():
-    pipeline = [dict(type='LoadPanopticAnnotations')]
-    assert trial._has(dict(dataset=dict(pipeline=pipeline)), 'with_mask')
-    pipeline[0]['with_mask'] = False
-    assert not trial._has(dict(dataset=dict(pipeline=pipeline)), 'with_mask')
-
-
 def test_a_config_without_a_model_is_told(check):
     Path('base.py').write_text('train_cfg = dict(by_epoch=True, max_epochs=1)')
     assert lines_of(check('base.py')[1], 'error: the config has no model')
@@ -472,8 +238,3 @@ def test_low_rank_updates_of_random_weights_are_refused(check):
     code, lines = check('lora.py')
     assert lines_of(lines, 'error: model.backbone has no weights, and lora keeps random ones')
     assert code == 1
-
-
-def test_a_head_that_a_training_leaves_out_at_first_is_tried(check):
-    config = str(ROOT / 'configs/upernet_vit.py')
-    assert lines_of(check(config, 'model.decode_head.loss_decode.class_weight=[1.0]')[1], 'error: ')
