@@ -83,6 +83,10 @@ def describe(raised: BaseException) -> str:
             else f'{found[1]!r} is not in the {found[2]}::{found[3]} registry; is the module that '
             f'registers it in custom_imports?'
         )
+    if 'both backbone and segmentor set pretrained' in text:
+        return (
+            'model.pretrained and model.backbone.pretrained are both given: set the first to None'
+        )
     if "unexpected keyword argument '_delete_'" in text:
         return f'{text}; the config replaces nothing at that place, so leave _delete_ out'
     if 'got an unexpected keyword argument' in text:
