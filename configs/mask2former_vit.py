@@ -8,6 +8,8 @@ _base_ = [
 ]
 custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary.mask2former'])
 num_classes = 8
+# Until auxiliary_iters the head has no gradients; matters in several processes alone
+find_unused_parameters = True
 model = dict(
     # From random weights: cells as well as queries learn the classes
     type='AuxiliaryMask2Former',
@@ -17,6 +19,7 @@ model = dict(
     backbone=dict(
         type='ViTFeatBackbone',
         model_name='vit_tiny_patch16_224',
+        pretrained=False,  # random weights are meant
         img_size=(128, 192),
         patch_size=8,
         out_indices=3,

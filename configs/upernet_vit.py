@@ -9,6 +9,8 @@ _base_ = [
     '_base_/runtime.py',
 ]
 custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary.encoder_decoder'])
+# Until auxiliary_iters the head has no gradients; matters in several processes alone
+find_unused_parameters = True
 model = dict(
     # From random weights: the backbone's own cells learn the classes first
     type='AuxiliaryEncoderDecoder',
@@ -18,6 +20,7 @@ model = dict(
     backbone=dict(
         type='ViTFeatBackbone',
         model_name='vit_tiny_patch16_224',
+        pretrained=False,  # random weights are meant
         img_size=(128, 192),
         patch_size=8,
         out_indices=3,

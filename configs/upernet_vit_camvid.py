@@ -10,6 +10,8 @@ _base_ = [
     '_base_/runtime.py',
 ]
 custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary.encoder_decoder'])
+# Until auxiliary_iters the head has no gradients; matters in several processes alone
+find_unused_parameters = True
 model = dict(
     type='AuxiliaryEncoderDecoder',
     auxiliary_iters=184,  # one epoch

@@ -1,10 +1,12 @@
 """Lets every test folder import the helpers that lie beside this file."""
 
 import importlib.util
+import re
 import socket
 from pathlib import Path
 
 import pytest
+from checked_configs import DETECTOR, SEGMENTER
 
 from vit_backbones import backbone, weights  # (mmcv's operators before any test imports mmdet)
 from vit_backbones.sources import timm_vit
@@ -32,6 +34,30 @@ def evaluate(tmp_path, monkeypatch):
     """`tools/test.py`'s main, from an empty folder."""
     monkeypatch.chdir(tmp_path)
     return load_tool('test').main
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder with two configs, which need nothing else."""
+    monkeypatch.chdir(tmp_path)
+    Path('seg.py').write_text(SEGMENTER)
+    Path('det.py').write_text(DETECTOR)
+    return tmp_path
+
+
+@pytest.fixture
+def check(folder, capsys):
+    """`tools/check_config.py`'s main: exit code and lines, without those of the missing data."""
+    main = load_tool('check_config').main
+
+    def run(config, *options, flags=(), missing=False):
+        capsys.readouterr()
+        code = main([config, *flags, *(['--cfg-options', *options] if options else [])])
+        lines = capsys.readouterr().out.splitlines()
+        absent = re.compile(r'warning: \w+_(dataloader|evaluator)\S* .* does not exist')
+        return code, [line for line in lines if missing or not absent.match(line)]
+
+    return run
 
 
 @pytest.fixture

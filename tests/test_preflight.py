@@ -11,6 +11,7 @@ from mmengine.config import Config
 from toy_task import write_toy_config
 
 from vit_backbones import preflight
+from vit_backbones.findings import describe
 
 
 def fake_versions(monkeypatch, **versions):
@@ -186,9 +187,9 @@ def test_files__pretrained_weights_of_any_part_are_looked_for():
     ],
 )
 def test_describe__is_one_line(error, line):
-    assert preflight.describe(error) == line
+    assert describe(error) == line
 
 
 def test_describe__inherited_keys_have_a_hint():
     error = TypeError("ResNet.__init__() got an unexpected keyword argument 'model_name'")
-    assert 'add _delete_=True' in preflight.describe(error)
+    assert 'add _delete_=True' in describe(error)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
-from vit_backbones.preflight import describe
+from vit_backbones.findings import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 MASK2FORMER = str(ROOT / 'configs/mask2former_vit.py')
@@ -169,9 +169,16 @@ def test_stock_config_gets_as_far_as_its_missing_data(train, capsys, base):
 
 
 def test_inherited_pretrained_is_explained(train, capsys):
-    assert train(_command(UPERNET, 'model.pretrained=open-mmlab://resnet50_v1c')) == 2
+    options = 'model.pretrained=open-mmlab://resnet50_v1c', 'model.backbone.pretrained=None'
+    assert train(_command(UPERNET, *options)) == 2
     line = capsys.readouterr().err
     assert re.search(r"pretrained must be True or False, got 'open-mmlab.*Set it to None", line)
+
+
+def test_pretrained_in_two_places_is_explained(train, capsys):
+    assert train(_command(UPERNET, 'model.pretrained=open-mmlab://resnet50_v1c')) == 2
+    line = capsys.readouterr().err
+    assert line.startswith('error: model.pretrained and model.backbone.pretrained are both given: ')
 
 
 def test_delete_without_anything_to_replace_is_explained():

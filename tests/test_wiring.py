@@ -1,14 +1,23 @@
 """Parts that do not fit are refused, naming both sides."""
 
+import re
+
 import pytest
 import timm
+from mmdet.models.necks import FPN
+from mmdet.models.roi_heads import SingleRoIExtractor
 from mmdet.models.task_modules import AnchorGenerator
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators come first)
-from vit_backbones import SimpleFeaturePyramid, ViTAdapter, ViTFeatBackbone, wiring
-from vit_backbones.wiring import check_wiring, warn_of_preprocessing
+from vit_backbones import SimpleFeaturePyramid, ViTAdapter, ViTFeatBackbone, findings
+from vit_backbones.wiring import (
+    check_wiring,
+    padding_findings,
+    preprocessing_findings,
+    wiring_findings,
+)
 
 
 class _Decoder(nn.Module):
@@ -138,24 +147,102 @@ def test_strides_of_a_neck_under_mask2former_are_refused() -> None:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is logged."""
     lines: list[str] = []
-    monkeypatch.setattr(wiring, 'print_log', lambda line, **options: lines.append(line))
+    monkeypatch.setattr(findings, 'print_log', lambda line, **options: lines.append(line))
     return lines
 
 
-def test_mean_that_the_weights_do_not_expect_is_warned_of(told: list[str]) -> None:
-    warn_of_preprocessing(_with_preprocessor(123.7))
-    assert len(told) == 1
-    assert told[0].startswith('data_preprocessor.mean is [123.7')
-    assert 'weights of VisionTransformer expect [127.5' in told[0]
+def test_mean_that_the_weights_do_not_expect_is_warned_of() -> None:
+    (found,) = preprocessing_findings(_with_preprocessor(123.7))
+    assert found.level == 'warning'
+    assert found.text.startswith('data_preprocessor.mean is [123.7')
+    assert 'weights of VisionTransformer expect [127.5' in found.text
 
 
-def test_mean_that_the_weights_expect_is_not(told: list[str]) -> None:
-    warn_of_preprocessing(_with_preprocessor(127.5))
-    assert not told
+def test_mean_that_the_weights_expect_is_not() -> None:
+    assert not [*preprocessing_findings(_with_preprocessor(127.5))]
 
 
-def test_random_weights_expect_nothing(told: list[str]) -> None:
+def test_random_weights_expect_nothing() -> None:
     model = _with_preprocessor(0.0)
     model.backbone = _vit()
-    warn_of_preprocessing(model)
-    assert not told
+    assert not [*preprocessing_findings(model)]
+    assert [*preprocessing_findings(model, expects=True)]
+
+
+def test_every_mistake_is_found() -> None:
+    """Channels and strides of the neck, and the head behind it."""
+    head = _Decoder()
+    head.in_channels = (64, 64)
+    found = [*wiring_findings(_Segmenter(_vit(), _neck(64, 8), head))]
+    assert [each.text.split(', but ')[1].split(' is ')[0] for each in found] == [
+        'neck.in_channels',
+        'neck.in_strides',
+        'decode_head.in_channels',
+    ]
+
+
+def _two_stages(neck: nn.Module, strides: list[int]) -> _Segmenter:
+    model = _Segmenter(_vit(), neck, None)
+    model.roi_head = nn.Module()
+    model.roi_head.bbox_roi_extractor = SingleRoIExtractor(
+        dict(type='RoIAlign', output_size=7), 32, strides
+    )
+    return model
+
+
+def test_strides_of_regions_are_compared_with_the_first_maps() -> None:
+    assert not [*wiring_findings(_two_stages(_neck(), [8]))]
+    (found,) = wiring_findings(_two_stages(_neck(), [4, 8]))
+    assert 'strides [8, 16], but roi_head.bbox_roi_extractor is [4, 8]' in found.text
+
+
+def test_an_fpn_keeps_the_strides_of_its_inputs() -> None:
+    model = _two_stages(FPN([192, 192], 32, num_outs=3), [16, 16, 32])
+    assert not [*wiring_findings(model)]
+    (found,) = wiring_findings(_two_stages(FPN([192, 192], 32, num_outs=2), [4, 8]))
+    assert 'the neck gives maps of strides [16, 16], but roi_head' in found.text
+
+
+def _padded(options: dict, **sizes: object) -> _Segmenter:
+    model = _Segmenter(_vit(**options), None, None)
+    model.data_preprocessor = nn.Module()
+    vars(model.data_preprocessor).update(sizes)
+    return model
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'message'),
+    [
+        (dict(pad_size_divisor=32), r'pad_size_divisor is 32, no multiple of .* 14x14'),
+        (dict(size=(512, 518)), r'size is \(512, 518\), no multiple'),
+        (dict(size=None, size_divisor=16), 'size_divisor is 16'),
+    ],
+)
+def test_padding_that_is_no_multiple_of_the_patch(sizes: dict, message: str) -> None:
+    (found,) = padding_findings(_padded(dict(patch_size=14), **sizes))
+    assert found.level == 'warning'
+    assert re.search(message, found.text)
+
+
+@pytest.mark.parametrize(
+    ('options', 'sizes'),
+    [
+        ({}, dict(pad_size_divisor=32)),
+        ({}, dict(pad_size_divisor=1)),
+        ({}, dict(size=(64, 96))),
+        (dict(patch_size=14, out_stride=16), dict(pad_size_divisor=32)),
+    ],
+)
+def test_padding_that_suits(options: dict, sizes: dict) -> None:
+    assert not [*padding_findings(_padded(options, **sizes))]
+
+
+def test_models_of_one_size_get_no_other() -> None:
+    model = _padded({}, size=(64, 96))
+    beit = timm.create_model('beit_base_patch16_224', depth=1)
+    model.backbone = ViTFeatBackbone.from_module(beit)
+    (found,) = padding_findings(model)
+    assert found.level == 'error'
+    assert 'images of 224x224 alone, and data_preprocessor.size is (64, 96)' in found.text
+    model.data_preprocessor.size = (220, 224)
+    assert not [*padding_findings(model)]

@@ -13,7 +13,9 @@ import torch
 from mmengine.config import Config
 
 from vit_backbones import preflight
+from vit_backbones.checks import config_findings, model_findings
 from vit_backbones.config import load_config
+from vit_backbones.findings import describe, enforce
 from vit_backbones.runner import QuietRunner, quiet_warnings
 from vit_backbones.shapes import write_shapes
 from vit_backbones.training.hooks import UnreadableDataError, validations
@@ -61,7 +63,7 @@ def train(
 
     def set_up() -> QuietRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
-        cfg.setdefault('randomness', {}).setdefault('seed', None)
+        cfg.randomness = {'seed': None} | (cfg.get('randomness') or {})
         if seed is not None:
             cfg.randomness.seed = seed
         if deterministic:
@@ -153,7 +155,7 @@ def _execute(
                 raise
             if debug:
                 traceback.print_exc()
-            return _tell(f'error: {preflight.describe(error)}', 2)
+            return _tell(f'error: {describe(error)}', 2)
     if runner.rank == 0:
         print(f'done: {result} · {_duration(time.monotonic() - start)} · {_short(runner.work_dir)}')
     return 0
@@ -183,17 +185,18 @@ def _load(path: str, options: Sequence[str], *, work_dir: str | None, launcher: 
 def _build(cfg: Config, splits: Sequence[str]) -> QuietRunner:
     """Check, build the runner, and draw the built-in data if the config wants it."""
     drawn = cfg.get('builtin_data')
-    preflight.check_optimizer(cfg)
-    if drawn:
-        preflight.check_drawn(cfg, splits)
-    preflight.check_files(cfg, () if drawn else splits)  # without splits: the weights alone
+    findings = list(config_findings(cfg, splits))
+    enforce(each for each in findings if each.level == 'error')
     runner = QuietRunner.from_cfg(cfg)
     if drawn:  # only now that the model is known to be in order
         write_shapes(**drawn)
         preflight.check_files(cfg, splits)
     if cfg.get('load_from') and (cfg.get('resume') or 'test' in splits):
         preflight.check_fit(runner.model, cfg.load_from)
-    preflight.check_runner(runner, splits[-1])
+    enforce([*findings, *model_findings(cfg, runner.model, splits)])
+    split = splits[-1]
+    if runner.rank == 0 and cfg.get(f'{split}_dataloader') is not None:
+        preflight.check_images(getattr(runner, f'{split}_loop').dataloader.dataset, split)
     return runner
 
 

@@ -5,7 +5,7 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,20 +154,48 @@ def _places(node: Any, name: str, place: str = '') -> Iterator[str]:
 def _check_new_key(
     key: str, part: str, place: str, node: dict, kind: Any, scope: str | None
 ) -> None:
+    reason, _ = refusal(part, place, kind, scope, others=node)
+    if reason:
+        raise ValueError(f'--cfg-options {key}: {reason}')
+
+
+def refusal(
+    part: str,
+    place: str,
+    kind: Any,
+    scope: str | None,
+    *,
+    others: Iterable[str] = (),
+    lenient: bool = False,
+) -> tuple[str | None, bool]:
+    """Why nothing would read a key at a place of the config.
+
+    Args:
+        part: The key.
+        place: Dotted place of the dict that has it.
+        kind: The `type` of that dict, if any.
+        scope: The config's `default_scope`.
+        others: Keys that are read there, whatever the class says.
+        lenient: Whether names of one's own are welcome there, so that only near misses count.
+
+    Returns:
+        The reason, `None` if the key is fine; and whether that is certain.
+    """
     names, takes_more = _arguments_at(place, kind, scope)
-    allowed = sorted(names | set(node))
-    if part in names | _ALWAYS:
-        return
+    if part in names | _ALWAYS or not (names or takes_more or others):
+        return None, True
+    allowed = sorted(names.union(others))
     # A class that takes any keyword gets the benefit of the doubt, unless this is a near miss.
-    closest = difflib.get_close_matches(part, allowed, n=1, cutoff=0.8 if takes_more else 0.6)
+    cutoff = 0.9 if lenient else 0.8 if takes_more else 0.6
+    closest = difflib.get_close_matches(part, allowed, n=1, cutoff=cutoff)
+    takes_more |= lenient
     if takes_more and not closest:
-        return
+        return None, False
     owner = f' nor an argument of {getattr(kind, "__name__", kind)}' if kind else ''
-    raise ValueError(
-        f'--cfg-options {key}: {part!r} is neither a key of {place or "the config"!r}{owner}'
-        + (f'; did you mean {closest[0]!r}?' if closest else ';')
-        + f' Allowed: {", ".join(allowed)}'
+    reason = f'{part!r} is neither a key of {place or "the config"!r}{owner}' + (
+        f'; did you mean {closest[0]!r}?' if closest else f'; allowed: {", ".join(allowed)}'
     )
+    return reason, not takes_more
 
 
 def _arguments_at(place: str, kind: Any, scope: str | None) -> tuple[set[str], bool]:

@@ -1,11 +1,10 @@
 """What is wrong is told before any training starts: in one line, with exit code 2.
 
-`check_environment` needs nothing, `check_optimizer` and `check_files` the config, `check_runner`
-the built model and datasets. `describe` turns an exception of the set-up into that line.
+`check_environment` needs nothing, `check_optimizer` and `check_files` the config, `check_fit` the
+built model, `check_images` a built dataset. `vit_backbones.checks` has them all in order.
 """
 
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +14,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 from mmengine.utils import ProgressBar, digit_version
 from torch import nn
 
 from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.checkpoints.matching import MIN_MATCHED
-from vit_backbones.config import close_names, find_registered
+from vit_backbones.config import find_registered
 from vit_backbones.training.hooks import leaf_datasets
-from vit_backbones.wiring import check_wiring, warn_of_preprocessing
 
 # Distributions that bring the same import name and overwrite each other's files
 _RIVALS = (
@@ -101,17 +98,41 @@ def check_files(config: Config, splits: Sequence[str]) -> None:
         FileNotFoundError: If a data folder, annotation file or checkpoint is missing.
         ValueError: If a checkpoint cannot be read.
     """
-    for split in splits:
-        loader = config.get(f'{split}_dataloader') or {}
-        for place, dataset in _dataset_configs(loader, f'{split}_dataloader'):
-            _check_dataset(place, dataset)
-        evaluators = config.get(f'{split}_evaluator') or []
-        for each in evaluators if isinstance(evaluators, list) else [evaluators]:
-            _check_path(f'{split}_evaluator.ann_file', each.get('ann_file'))
+    for line in missing_data(config, splits):
+        raise FileNotFoundError(line)
+    check_weights(config)
+
+
+def check_weights(config: Config) -> None:
+    """Refuse a config whose weights are not there, but for those that the backbone reads itself.
+
+    Args:
+        config: The merged config.
+
+    Raises:
+        FileNotFoundError: If a checkpoint is missing.
+        ValueError: If it cannot be read.
+    """
     for path in _pretrained(config.get('model')):
         check_checkpoint(path)
     if config.get('load_from'):
         check_checkpoint(config.load_from, resume=bool(config.get('resume')))
+
+
+def missing_data(config: Config, splits: Sequence[str]) -> Iterator[str]:
+    """A line for each data folder and annotation file that does not exist.
+
+    Args:
+        config: The merged config.
+        splits: As in `check_files`.
+    """
+    for split in splits:
+        loader = config.get(f'{split}_dataloader') or {}
+        for place, dataset in dataset_configs(loader, f'{split}_dataloader'):
+            yield from _missing_of(place, dataset)
+        evaluators = config.get(f'{split}_evaluator') or []
+        for each in evaluators if isinstance(evaluators, list) else [evaluators]:
+            yield from _missing(f'{split}_evaluator.ann_file', each.get('ann_file'))
 
 
 def check_drawn(config: Config, splits: Sequence[str]) -> None:
@@ -127,7 +148,7 @@ def check_drawn(config: Config, splits: Sequence[str]) -> None:
     root = config.builtin_data.get('root', 'data/shapes')
     for split in splits:
         loader = config.get(f'{split}_dataloader') or {}
-        for place, dataset in _dataset_configs(loader, f'{split}_dataloader'):
+        for place, dataset in dataset_configs(loader, f'{split}_dataloader'):
             read = dataset.get('data_root') or ''
             if os.path.abspath(read) != os.path.abspath(root):
                 raise ValueError(
@@ -136,37 +157,45 @@ def check_drawn(config: Config, splits: Sequence[str]) -> None:
                 )
 
 
-def _dataset_configs(node: Any, place: str) -> Iterator[tuple[str, dict]]:
-    """Dataset dicts below a dataloader, those in wrappers included, with their places."""
+def dataset_configs(node: Any, place: str) -> Iterator[tuple[str, dict]]:
+    """Dataset dicts below a dataloader, those in wrappers included, with their places.
+
+    Args:
+        node: The dataloader's config.
+        place: Where it stands, such as `'train_dataloader'`.
+    """
     if isinstance(node, (list, tuple)):
         for i, each in enumerate(node):
-            yield from _dataset_configs(each, f'{place}.{i}')
+            yield from dataset_configs(each, f'{place}.{i}')
     elif isinstance(node, dict):
         inner = [key for key in ('dataset', 'datasets') if key in node]
         if not inner:
             yield place, node
         for key in inner:
-            yield from _dataset_configs(node[key], f'{place}.{key}')
+            yield from dataset_configs(node[key], f'{place}.{key}')
 
 
-def _check_dataset(place: str, dataset: dict) -> None:
+def _missing_of(place: str, dataset: dict) -> Iterator[str]:
     if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
         return
     root = dataset.get('data_root') or ''
-    _check_path(f'{place}.data_root', root)
-    _check_path(f'{place}.ann_file', dataset.get('ann_file'), root)
+    absent = list(_missing(f'{place}.data_root', root))
+    if absent:  # what should lie in it is no news
+        yield from absent
+        return
+    yield from _missing(f'{place}.ann_file', dataset.get('ann_file'), root)
     for name, prefix in (dataset.get('data_prefix') or {}).items():
-        _check_path(f'{place}.data_prefix.{name}', prefix, root)
+        yield from _missing(f'{place}.data_prefix.{name}', prefix, root)
 
 
-def _check_path(place: str, value: Any, root: str = '') -> None:
+def _missing(place: str, value: Any, root: str = '') -> Iterator[str]:
     """MMEngine's `BaseDataset` joins paths the same way; what has a scheme is not on this disk."""
     if not value or not isinstance(value, str) or '://' in root + value:
         return
     path = os.path.join(root, value)
     if not os.path.exists(path):
         where = '' if os.path.isabs(path) else f' (looked from {Path.cwd()})'
-        raise FileNotFoundError(
+        yield (
             f'{place}: {path!r} does not exist{where}; put the data there, or set the place with '
             f'--cfg-options'
         )
@@ -231,23 +260,6 @@ def check_fit(model: nn.Module, path: str) -> None:
         )
 
 
-def check_runner(runner: Runner, split: str) -> None:
-    """Check what takes the built model and datasets.
-
-    Args:
-        runner: Just built.
-        split: The data to be evaluated, `'val'` or `'test'`.
-
-    Raises:
-        ValueError: If the parts of the model do not fit, or an image to be evaluated cannot be
-            decoded.
-    """
-    check_wiring(runner.model)
-    warn_of_preprocessing(runner.model)
-    if runner.rank == 0 and runner.cfg.get(f'{split}_dataloader') is not None:
-        check_images(getattr(runner, f'{split}_loop').dataloader.dataset, split)
-
-
 def check_images(dataset: Any, split: str) -> None:
     """Decode each image and annotation once, as the dataset's pipeline will.
 
@@ -296,36 +308,5 @@ def _decode_all(dataset: Any, loaders: Sequence[Any]) -> Iterator[str | None]:
             if bar is not None:
                 bar.update()
             yield reason
-
-
-def describe(error: BaseException) -> str:
-    """One line for an exception of the set-up.
-
-    Args:
-        error: Raised while a config, model or dataset was built.
-
-    Returns:
-        What is wrong and, where that is known, what to do.
-    """
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    text = ' '.join(str(text).split())
-    text = re.sub(r'^class `(\w+)` in \S+?: ', r'\1: ', text)
-    found = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', text)
-    if found:
-        close = close_names(found[1], found[3])
-        return (
-            f'{found[1]!r} is not in the {found[2]}::{found[3]} registry; did you mean '
-            f'{" or ".join(close)}?'
-            if close
-            else f'{found[1]!r} is not in the {found[2]}::{found[3]} registry; is the module that '
-            f'registers it in custom_imports?'
-        )
-    if "unexpected keyword argument '_delete_'" in text:
-        return f'{text}; the config replaces nothing at that place, so leave _delete_ out'
-    if 'got an unexpected keyword argument' in text:
-        return (
-            f'{text}; if the config replaces an inherited dict, add _delete_=True to it, or the '
-            f'old keys stay'
-        )
-    known = isinstance(error, (ValueError, TypeError, OSError, ImportError))
-    return text if known and text else f'{type(error).__name__}: {text}'.rstrip(': ')
+        if bar is not None:
+            print()

@@ -81,15 +81,15 @@ class QuietRunner(Runner):
 
     def build_evaluator(self, evaluator: Any) -> Evaluator:
         """Build the evaluator; what it prints goes to the log file."""
-        with _quiet_prints():
+        with quiet_prints():
             built = super().build_evaluator(evaluator)
-        built.evaluate = _quiet_prints()(built.evaluate)
+        built.evaluate = quiet_prints()(built.evaluate)
         return built
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
         """Build a dataloader; what its dataset prints goes to the log file."""
-        with _quiet_prints():
+        with quiet_prints():
             return Runner.build_dataloader(*args, **kwargs)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -121,7 +121,7 @@ def quiet_warnings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_prints() -> Iterator[None]:
+def quiet_prints() -> Iterator[None]:
     """What a library prints, as pycocotools does, goes to the log file."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         yield

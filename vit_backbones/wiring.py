@@ -1,21 +1,21 @@
 """Whether the parts of a built model fit: what the backbone gives against what the rest takes."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import nn
 
 from vit_backbones.backbone import ViTFeatBackbone
+from vit_backbones.findings import Finding, enforce, error, warning
 from vit_backbones.necks import SimpleFeaturePyramid, ViTAdapter
 
 _TAKERS = ('neck', 'decode_head', 'panoptic_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head')
 _PIXELS = 1.0  # of 255: rounding in configs is no mistake
 _ADVICE = {
     ('strides', 'backbone'): ', for patch 14 by out_stride=16',
-    ('strides', 'neck'): ', by out_strides= and num_outs= of the neck',
+    ('strides', 'neck'): ', by out_strides= and num_outs= of a SimpleFeaturePyramid',
 }
 # Where mmdet's heads keep the strides that they were configured for
 _STRIDED = (
@@ -35,20 +35,26 @@ def check_wiring(model: nn.Module) -> None:
         ValueError: If the outputs are no feature maps, or their number, channels or strides differ
             from what the next part takes; both are named.
     """
+    enforce(wiring_findings(model))
+
+
+def wiring_findings(model: nn.Module) -> Iterator[Finding]:
+    """What `check_wiring` refuses and warns of, all of it."""
     model = model.module if is_model_wrapper(model) else model
     backbone = getattr(model, 'backbone', None)
     takers = [name for name in _TAKERS if getattr(model, name, None) is not None]
-    vit = _vit(backbone)
+    vit = vit_of(model)
     if vit is None or not takers:
         return
     if vit.pool is not None or vit.out_type != 'featmap':
         form = 'out_type' if vit.pool is None else 'pool'
-        raise ValueError(
+        yield error(
             f'backbone.{form}={getattr(vit, form)!r} under a {takers[0]}, which takes feature '
             f"maps: use out_type='featmap' and no pool"
         )
+        return
     if vit.masks_padding and not hasattr(model.data_preprocessor, 'tells_image_sizes'):
-        raise ValueError(
+        yield error(
             'backbone.mask_padding=True, but the data_preprocessor does not tell where images end: '
             "use type='SizedDetDataPreprocessor' (vit_backbones.training.padding.detection in "
             "custom_imports), or 'SizedSegDataPreProcessor' (...segmentation)"
@@ -57,69 +63,130 @@ def check_wiring(model: nn.Module) -> None:
     giver = 'backbone'
     if 'neck' in takers:
         neck = model.neck
-        _compare('channels', giver, channels, 'neck.in_channels', _listed(neck, 'in_channels'))
-        _compare('strides', giver, strides, 'neck.in_strides', _listed(neck, 'in_strides'))
-        if not isinstance(neck, SimpleFeaturePyramid):
+        for what, given in (('channels', channels), ('strides', strides)):
+            taken = _listed(neck, f'in_{what}')
+            yield from _compare(what, giver, given, f'neck.in_{what}', taken)
+        strides = _neck_strides(neck, strides)
+        if strides is None:
             return
-        giver, strides = 'neck', neck.strides
-        channels = (neck.out_channels,) * len(strides)
+        giver, channels = 'neck', (neck.out_channels,) * len(strides)
     for name in ('decode_head', 'auxiliary_head'):
         heads = getattr(model, name, None)
         for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
             if head is not None:
-                _check_decode_head(name, head, giver, channels)
-    _check_strides(model, giver, strides)
+                yield from _decode_head_findings(name, head, giver, channels)
+    yield from _stride_findings(model, giver, strides)
 
 
-def _vit(backbone: nn.Module | None) -> ViTFeatBackbone | None:
-    """The ViT of a backbone, `None` for others."""
+def vit_of(model: nn.Module) -> ViTFeatBackbone | None:
+    """The ViT below a detector or segmenter, `None` with other backbones."""
+    backbone = getattr(model, 'backbone', None)
     inner = backbone.backbone if isinstance(backbone, ViTAdapter) else backbone
     return inner if isinstance(inner, ViTFeatBackbone) else None
 
 
-def _check_strides(model: nn.Module, giver: str, strides: Sequence) -> None:
+def _neck_strides(neck: nn.Module, strides: Sequence) -> Sequence | None:
+    """Strides of a neck's outputs, `None` where the neck is not known."""
+    if isinstance(neck, SimpleFeaturePyramid):
+        return neck.strides
+    if type(neck).__name__ != 'FPN':  # of mmdet or mmseg: adds levels, rescales none
+        return None
+    kept = [*_square(strides)][neck.start_level : neck.backbone_end_level]
+    while len(kept) < neck.num_outs and isinstance(kept[-1], int):
+        kept.append(2 * kept[-1])
+    return kept
+
+
+def _stride_findings(model: nn.Module, giver: str, strides: Sequence) -> Iterator[Finding]:
+    for place, taken in _configured_strides(model):
+        taken = _square(taken)
+        if place.startswith('panoptic_head') and giver == 'backbone' and [*strides] != [*taken]:
+            yield warning(
+                f'the backbone gives maps of strides {list(strides)} to a panoptic_head for '
+                f'{list(taken)}: it runs, since its points are relative to each map, but a '
+                f'SimpleFeaturePyramid between them gives it fine maps'
+            )
+        elif place.startswith('roi_head'):  # these take the first maps, not all
+            yield from _compare('strides', giver, [*strides][: len(taken)], place, taken)
+        else:
+            yield from _compare('strides', giver, strides, place, taken)
+
+
+def _configured_strides(model: nn.Module) -> Iterator[tuple[str, Sequence]]:
+    """Places of mmdet's heads that know strides, with these."""
     for name, part in _STRIDED:
         taken = getattr(getattr(getattr(model, name, None), part, None), 'strides', None)
-        if taken is None:
-            continue
-        taken = _square(taken)
-        if name == 'panoptic_head' and giver == 'backbone' and list(strides) != list(taken):
-            print_log(
-                f'the backbone gives maps of strides {list(strides)} to a {name} for '
-                f'{list(taken)}: it runs, since its points are relative to each map, but a '
-                f'SimpleFeaturePyramid between them gives it fine maps',
-                logger='current',
-                level=logging.WARNING,
-            )
-        else:
-            _compare('strides', giver, strides, f'{name}.{part}', taken)
+        if taken is not None:
+            yield f'{name}.{part}', taken
+    for part in ('bbox_roi_extractor', 'mask_roi_extractor'):
+        extractors = getattr(getattr(model, 'roi_head', None), part, None)
+        for each in extractors if isinstance(extractors, nn.ModuleList) else [extractors]:
+            if hasattr(each, 'featmap_strides'):
+                yield f'roi_head.{part}', each.featmap_strides
 
 
-def warn_of_preprocessing(model: nn.Module) -> None:
-    """Log a warning if images are not normalised as the backbone's weights expect.
+def preprocessing_findings(model: nn.Module, *, expects: bool = False) -> Iterator[Finding]:
+    """Warn if images are not normalised as the backbone's weights expect.
 
     Args:
         model: A built detector or segmenter. Models without a `ViTFeatBackbone` that holds
             pretrained weights, or with a preprocessor that does not normalise, pass.
+        expects: Whether weights are still to come.
     """
     model = model.module if is_model_wrapper(model) else model
-    backbone = _vit(getattr(model, 'backbone', None))
+    vit = vit_of(model)
     preprocessor = getattr(model, 'data_preprocessor', None)
-    if backbone is None or not backbone.holds_weights:
+    if vit is None or not (vit.holds_weights or expects):
         return
-    expected = backbone.preprocess
+    expected = vit.preprocess
     for name in ('mean', 'std'):
         given = getattr(preprocessor, name, None)
         if given is None or given.numel() != len(expected[name]):
             continue
         if (given.flatten().cpu() - torch.tensor(expected[name])).abs().max() > _PIXELS:
             values = [round(value, 2) for value in given.flatten().tolist()]
-            print_log(
-                f'data_preprocessor.{name} is {values}, but the weights of {backbone.model_name} '
-                f'expect {expected[name]}, RGB on 0-255: set mean and std to backbone.preprocess',
-                logger='current',
-                level=logging.WARNING,
+            yield warning(
+                f'data_preprocessor.{name} is {values}, but the weights of {vit.model_name} '
+                f'expect {expected[name]}, RGB on 0-255: set mean and std to backbone.preprocess'
             )
+
+
+def padding_findings(model: nn.Module) -> Iterator[Finding]:
+    """Whether the sizes to which batches are padded suit the patches of a `ViTFeatBackbone`."""
+    model = model.module if is_model_wrapper(model) else model
+    vit, padded = vit_of(model), _padded(getattr(model, 'data_preprocessor', None))
+    if vit is None or padded is None:
+        return
+    place, size, whole = padded
+    fixed = vit.source.fixed_size(vit.vit)
+    if fixed is not None:
+        if not whole or vit.source.padded(vit.vit, size) != fixed:
+            level = error if whole else warning
+            yield level(
+                f'{vit.model_name} takes images of {fixed[0]}x{fixed[1]} alone, and '
+                f'data_preprocessor.{place} is {size if whole else size[0]}: build it with the '
+                f'img_size of the batches, and give all of them that size'
+            )
+        return
+    steps = vit.source.padded(vit.vit, (1, 1))
+    if vit.out_stride is None and any(s > 1 and s % p for s, p in zip(size, steps, strict=True)):
+        yield warning(
+            f'data_preprocessor.{place} is {size if whole else size[0]}, no multiple of the '
+            f"backbone's {steps[0]}x{steps[1]}: it pads again, and its maps reach beyond the image "
+            f'that heads take them for; pad to a multiple, or give the backbone out_stride=16'
+        )
+
+
+def _padded(preprocessor: Any) -> tuple[str, tuple[int, int], bool] | None:
+    """The option, what it says of (H, W), and whether that is the size or a divisor of it."""
+    size = getattr(preprocessor, 'size', None)  # mmseg
+    if size is not None:
+        return 'size', tuple(size), True
+    for name in ('size_divisor', 'pad_size_divisor'):  # mmseg, mmdet
+        divisor = getattr(preprocessor, name, None)
+        if divisor is not None:
+            return name, (divisor, divisor), False
+    return None
 
 
 def _square(strides: Sequence) -> tuple:
@@ -130,17 +197,20 @@ def _square(strides: Sequence) -> tuple:
     return tuple(x if x == y else (y, x) for x, y in pairs)
 
 
-def _check_decode_head(name: str, head: nn.Module, giver: str, channels: Sequence[int]) -> None:
+def _decode_head_findings(
+    name: str, head: nn.Module, giver: str, channels: Sequence[int]
+) -> Iterator[Finding]:
     """Compare with the maps that an mmseg head picks by `in_index`."""
     picked = _listed(head, 'in_index') or tuple(range(len(channels)))
     if not all(-len(channels) <= index < len(channels) for index in picked):
-        raise ValueError(
-            f'{name}.in_index={list(picked)}, but the {giver} gives {len(channels)} maps'
-        )
+        yield error(f'{name}.in_index={list(picked)}, but the {giver} gives {len(channels)} maps')
+        return
     given = [channels[index] for index in picked]
     if getattr(head, 'input_transform', None) == 'resize_concat':
         given = [sum(given)]
-    _compare('channels', giver, given, f'{name}.in_channels', _listed(head, 'in_channels'))
+    yield from _compare(
+        'channels', giver, given, f'{name}.in_channels', _listed(head, 'in_channels')
+    )
 
 
 def _listed(module: nn.Module, name: str) -> tuple | None:
@@ -152,9 +222,9 @@ def _listed(module: nn.Module, name: str) -> tuple | None:
 
 def _compare(
     what: str, giver: str, given: Sequence[int], taker: str, taken: Sequence[int] | None
-) -> None:
+) -> Iterator[Finding]:
     if taken is not None and list(given) != list(taken):
-        raise ValueError(
+        yield error(
             f'the {giver} gives maps of {what} {list(given)}, but {taker} is {list(taken)}: make '
             f'them equal' + _ADVICE.get((what, giver), '')
         )

@@ -1,0 +1,100 @@
+"""What a check finds: a line each, as an error that stops a training or as a warning."""
+
+import logging
+import re
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from mmengine.logging import print_log
+
+from vit_backbones.config import close_names
+
+
+class Finding(NamedTuple):
+    """One mistake with its fix.
+
+    Attributes:
+        level: `'error'`: it would break or spoil the training; `'warning'`: it may.
+        text: One line.
+    """
+
+    level: str
+    text: str
+
+    def __str__(self) -> str:
+        return f'{self.level}: {self.text}'
+
+
+def error(text: str) -> Finding:
+    """What breaks or spoils a training."""
+    return Finding('error', text)
+
+
+def warning(text: str) -> Finding:
+    """What may spoil it, or does under other conditions."""
+    return Finding('warning', text)
+
+
+def attempt(check: Callable[..., Any], *args: Any) -> Iterator[Finding]:
+    """What a check that raises has found.
+
+    Args:
+        check: Called with `args`; any exception is an error found.
+        *args: Its arguments.
+    """
+    try:
+        check(*args)
+    except Exception as raised:  # of the libraries as well, which have their own
+        yield error(describe(raised))
+
+
+def enforce(findings: Iterable[Finding]) -> None:
+    """Log warnings, and refuse the first error.
+
+    Raises:
+        ValueError: If there is one; the message is its line.
+    """
+    for each in findings:
+        if each.level == 'error':
+            raise ValueError(each.text)
+        print_log(each.text, logger='current', level=logging.WARNING)
+
+
+def describe(raised: BaseException) -> str:
+    """One line for an exception of the set-up.
+
+    Args:
+        raised: Raised while a config, model or dataset was built.
+
+    Returns:
+        What is wrong and, where that is known, what to do.
+    """
+    text = raised.args[0] if isinstance(raised, KeyError) and raised.args else raised
+    text = ' '.join(str(text).split())
+    text = re.sub(r'^class `(\w+)` in \S+?: ', r'\1: ', text)
+    found = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', text)
+    if found:
+        close = close_names(found[1], found[3])
+        return (
+            f'{found[1]!r} is not in the {found[2]}::{found[3]} registry; did you mean '
+            f'{" or ".join(close)}?'
+            if close
+            else f'{found[1]!r} is not in the {found[2]}::{found[3]} registry; is the module that '
+            f'registers it in custom_imports?'
+        )
+    if 'both backbone and segmentor set pretrained' in text:
+        return (
+            'model.pretrained and model.backbone.pretrained are both given: set the first to None'
+        )
+    if "unexpected keyword argument '_delete_'" in text:
+        return f'{text}; the config replaces nothing at that place, so leave _delete_ out'
+    if 'got an unexpected keyword argument' in text:
+        return (
+            f'{text}; if the config replaces an inherited dict, add _delete_=True to it, or the '
+            f'old keys stay'
+        )
+    known = isinstance(raised, (ValueError, TypeError, OSError, ImportError))
+    if not text and raised.__traceback__ is not None:  # a bare assertion says what it asserts
+        text = traceback.extract_tb(raised.__traceback__)[-1].line
+    return text if known and text else f'{type(raised).__name__}: {text}'.rstrip(': ')

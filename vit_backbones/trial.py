@@ -1,0 +1,135 @@
+"""One training step on two drawn images, to find what only a step tells."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.structures import InstanceData, PixelData
+from torch import nn
+
+from vit_backbones.checks import finds_unused
+from vit_backbones.findings import Finding, attempt, error, warning
+from vit_backbones.wiring import vit_of
+
+_SIZE = (64, 96)  # of the images, in pixels; not square, so that no side is taken for the other
+_LARGE = (256, 384)
+_NAMED = 3
+_OTHER_DATA = ('SemiBaseDetector', 'BaseMOTModel')  # several images each: mmdet's others
+
+
+def trial_findings(config: Config, model: nn.Module) -> Iterator[Finding]:
+    """Whether a training step works, and reaches every parameter.
+
+    Args:
+        config: The merged config.
+        model: Built from it, a detector of mmdet or a segmenter of mmseg; it keeps the gradients.
+    """
+    sizes = _image_sizes(model)
+    samples = _samples(config, model, sizes[0])
+    if samples is None:
+        yield warning(
+            f'no training step was tried: {type(model).__name__} takes other data than the '
+            f'detectors of mmdet and the segmenters of mmseg'
+        )
+        return
+    failed = next(attempt(_step, model, sizes[0], samples), None)
+    if failed and len(sizes) > 1:  # some models have more queries than a small image has cells
+        failed = next(attempt(_step, model, sizes[1], _samples(config, model, sizes[1])), None)
+    if failed:
+        yield error(f'a training step on two drawn images fails: {failed.text}')
+        return
+    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    unused = [name for name, parameter in learning if parameter.grad is None]
+    if unused and not finds_unused(config):
+        more = f' and {len(unused) - _NAMED} more' if len(unused) > _NAMED else ''
+        yield warning(
+            f'{len(unused)} of {len(learning)} parameters get no gradient '
+            f'({", ".join(unused[:_NAMED])}{more}), which stops a training in several processes: '
+            f'leave these parts out, or set find_unused_parameters=True'
+        )
+    elif finds_unused(config) and not unused and not getattr(model, 'auxiliary_iters', 0):
+        yield warning(
+            'find_unused_parameters=True costs time in every step, and every parameter gets a '
+            'gradient: leave it out'
+        )
+
+
+def _step(model: nn.Module, size: tuple[int, int], samples: list[Any]) -> None:
+    """Forward and backward, by the head too where the model leaves it out at first."""
+    vit = vit_of(model)
+    first_iters = getattr(model, 'auxiliary_iters', None)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        images = torch.randn(2, getattr(vit, 'in_channels', 3), *size)  # (B, C, H, W)
+        try:
+            if first_iters:
+                model.auxiliary_iters = 0
+            losses = model.train()(images, samples, mode='loss')
+        finally:
+            if first_iters:
+                model.auxiliary_iters = first_iters
+        model.parse_losses(losses)[0].backward()
+
+
+def _image_sizes(model: nn.Module) -> list[tuple[int, int]]:
+    """(H, W) to try, the first that works."""
+    vit = vit_of(model)
+    fixed = vit.source.fixed_size(vit.vit) if vit else None
+    padded = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
+    return [fixed] if fixed else [_SIZE, tuple(padded or _LARGE)]
+
+
+def _samples(config: Config, model: nn.Module, size: tuple[int, int]) -> list[Any] | None:
+    """Ground truth of two images with a rectangle each, `None` where a model takes other data."""
+    toolboxes = {base.__module__.split('.')[0] for base in type(model).__mro__}
+    make = _segments if 'mmseg' in toolboxes else _objects if 'mmdet' in toolboxes else None
+    if any(base.__name__ in _OTHER_DATA for base in type(model).__mro__):
+        return None
+    if make is None:
+        return None
+    mask = np.zeros(size, bool)
+    mask[size[0] // 4 : size[0] * 3 // 4, size[1] // 4 : size[1] * 3 // 4] = True
+    shapes = dict(img_shape=size, ori_shape=size, batch_input_shape=size, pad_shape=size)
+    samples = [make(model, mask, shapes | {'scale_factor': (1.0, 1.0)}) for _ in range(2)]
+    if make is _objects and not _has(config.get('train_dataloader'), 'with_mask'):
+        for sample in samples:
+            del sample.gt_instances.masks
+    return samples
+
+
+def _has(node: Any, key: str) -> bool:
+    """Whether an option is on anywhere in a config."""
+    if isinstance(node, dict):
+        given = node.get(key, 'PanopticAnnotations' in str(node.get('type')))  # its default: all
+        return bool(given) or any(_has(each, key) for each in node.values())
+    return isinstance(node, (list, tuple)) and any(_has(each, key) for each in node)
+
+
+def _segments(model: nn.Module, mask: np.ndarray, shapes: dict[str, Any]) -> Any:
+    from mmseg.structures import SegDataSample
+
+    sample = SegDataSample(metainfo=shapes)
+    sample.gt_sem_seg = PixelData(data=torch.from_numpy(mask.astype(np.int64))[None])
+    sample.gt_edge_map = sample.gt_sem_seg.clone()  # for the few models that learn edges
+    return sample
+
+
+def _objects(model: nn.Module, mask: np.ndarray, shapes: dict[str, Any]) -> Any:
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+
+    height, width = mask.shape
+    sample = DetDataSample(metainfo=shapes)
+    box = [width // 4, height // 4, width * 3 // 4, height * 3 // 4]
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([box], dtype=torch.float32),
+        labels=torch.tensor([0]),
+        masks=BitmapMasks(mask[None].astype(np.uint8), height, width),
+    )
+    sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
+    things = getattr(getattr(model, 'panoptic_head', None), 'num_things_classes', 1)
+    stuff = np.where(mask, 0, things)  # the first kind of stuff around the object
+    sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(stuff.astype(np.int64))[None])
+    return sample
