@@ -18,3 +18,7 @@ optim_wrapper = dict(
     constructor='ViTLayerDecayConstructor',
     paramwise_cfg=dict(decay_rate=_base_.decay_rate, custom_keys=dict(backbone=dict(lr_mult=1.0))),
 )
+# The panoptic masks that mmdet's config still names; whoever has none need not get them
+train_dataloader = dict(dataset=dict(data_prefix=dict(_delete_=True, img='train2017/')))
+val_dataloader = dict(dataset=dict(data_prefix=dict(_delete_=True, img='val2017/')))
+test_dataloader = val_dataloader
