@@ -46,6 +46,11 @@ SWAPPED = [  # the others build the same backbones with the same words
         )
     ),
 ]
+INHERITED = [
+    'mask2former/mask2former_vit-s-dinov2_camvid.py',
+    'upernet/upernet_vit-b-mae_ade20k.py',
+    'vitdet/mask-rcnn_vit-b-mae_coco.py',
+]
 FULL_SIZE = [False, pytest.param(True, marks=pytest.mark.slow)]
 
 
@@ -239,3 +244,11 @@ def test_recipe_takes_options_from_another_folder(
     vit = load_config(CONFIGS / name, options).model.backbone
     vit = vit.get('backbone', vit)
     assert (vit.pretrained, vit.drop_path_rate) == (False, 0.25)
+
+
+@pytest.mark.parametrize('name', INHERITED)
+def test_recipe_by_the_name_of_the_package_is_the_same(name: str, tmp_path: Path) -> None:
+    """MMEngine marks bases from packages with a scope, which would find no class of mmdet's."""
+    path = tmp_path / 'mine.py'
+    path.write_text(f"_base_ = 'vit_backbones::{name}'")
+    assert load_config(path).to_dict() == _read(CONFIGS / name).to_dict()
