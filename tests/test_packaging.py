@@ -1,4 +1,5 @@
 import importlib.metadata
+import os
 import re
 import runpy
 import shutil
@@ -103,6 +104,68 @@ def test_setup__ships_every_package(metadata: dict[str, Any]) -> None:
         for path in (ROOT / 'vit_backbones').rglob('*.py')
     }
     assert found == set(metadata['packages'])
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`lib`, what a wheel holds, and `dist`, with an sdist, of a copy of this folder."""
+    folder = tmp_path_factory.mktemp('built')
+    for name in ('vit_backbones', 'configs'):
+        shutil.copytree(
+            ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__')
+        )
+    for name in ('setup.py', 'pyproject.toml', 'README.md'):
+        shutil.copy(ROOT / name, folder)
+    subprocess.run(
+        [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', 'lib', 'sdist'],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
+def shipped(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob('*.py')}
+
+
+def test_wheel__holds_every_config(built: Path) -> None:
+    assert shipped(built / 'lib/vit_backbones/.mim/configs') == shipped(ROOT / 'configs')
+    assert not any(path.is_symlink() for path in built.glob('lib/vit_backbones/.mim/*'))
+
+
+def test_sdist__holds_every_config(built: Path) -> None:
+    (archive,) = built.glob('dist/*.tar.gz')
+    shutil.unpack_archive(archive, built / 'unpacked')
+    (folder,) = (built / 'unpacked').iterdir()
+    assert shipped(folder / 'vit_backbones/.mim/configs') == shipped(ROOT / 'configs')
+    assert (folder / 'vit_backbones/.mim/model-index.yml').is_file()
+
+
+INHERITED = """
+_base_ = 'vit_backbones::linear_probe/linear_vit-b-dinov2_ade20k.py'
+model = dict(backbone=dict(pretrained=False))
+"""
+
+
+def test_wheel__is_inherited_from_by_name(built: Path, tmp_path: Path) -> None:
+    (tmp_path / 'mine.py').write_text(INHERITED)
+    read = (
+        'import vit_backbones.config as c; cfg = c.load_config("mine.py"); '
+        'print(c.__file__, cfg.model.backbone.pretrained, cfg.model.decode_head.num_classes)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', read], cwd=tmp_path, env=os.environ | {'PYTHONPATH': built / 'lib'},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split()[-3:] == [f'{built}/lib/vit_backbones/config.py', 'False', '150']
+
+
+def test_clone__is_inherited_from_by_name(tmp_path: Path) -> None:
+    from vit_backbones.config import load_config
+
+    (tmp_path / 'mine.py').write_text(INHERITED)
+    cfg = load_config(tmp_path / 'mine.py')
+    assert cfg.model.backbone.frozen_stages == 12
+    assert "_scope_='vit_backbones'" not in cfg.pretty_text
 
 
 @pytest.mark.parametrize('path', ['.venv/bin/python', 'data/shapes/a.png', 'work_dirs/a/b.pth'])

@@ -11,11 +11,13 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 from vit_backbones import ViTFeatBackbone  # (mmcv's operators)
+from vit_backbones.config import load_config
 from vit_backbones.wiring import check_wiring
 
-README = (Path(__file__).resolve().parents[1] / 'README.md').read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-CONFIGS = [block for block in BLOCKS if block.startswith('_base_')]
+CONFIGS = [block for block in BLOCKS if block.startswith("_base_ = 'mm")]
 
 
 @pytest.mark.parametrize('block', CONFIGS, ids=lambda block: block[9:14])
@@ -35,6 +37,32 @@ def test_config_fragment_builds_and_fits(block, tmp_path):
 
 def test_both_toolboxes_are_shown():
     assert [re.search(r"'(\w+)::", block)[1] for block in CONFIGS] == ['mmdet', 'mmseg']
+
+
+def test_recipe_is_inherited_as_shown(tmp_path):
+    (tmp_path / 'mine.py').write_text(next(b for b in BLOCKS if "'vit_backbones::" in b))
+    cfg = load_config(tmp_path / 'mine.py')
+    assert (cfg.train_dataloader.batch_size, cfg.model.type) == (4, 'EncoderDecoder')
+
+
+def test_recipes_and_backbones_are_those_that_ship():
+    configs = ROOT / 'configs'
+    folders = {path.parent.name for path in configs.glob('[!_]*/*.py')}
+    assert set(re.findall(r'\]\(configs/(\w+)\)', README)) == folders
+    told = re.search(r'in `_base_/backbones`: (.*?)\. Its file', README, re.DOTALL)[1]
+    names = set()
+    for name in re.findall(r'`(.+?)`', told):
+        sizes = re.search(r'{(.+)}', name)
+        names |= {re.sub('{.+}', size, name) for size in (sizes[1].split(',') if sizes else [''])}
+    assert names == {path.stem for path in (configs / '_base_/backbones').glob('*.py')}
+
+
+@pytest.mark.parametrize(
+    'path', sorted((ROOT / 'configs').glob('*/README.md')), ids=lambda p: p.parent.name
+)
+def test_readme_of_a_method_names_its_configs(path):
+    names = {each.name for each in path.parent.glob('*.py')}
+    assert set(re.findall(r'^\| `(.+?)`', path.read_text(), re.MULTILINE)) == names
 
 
 def test_features_in_python_have_the_shapes_it_says():

@@ -67,6 +67,22 @@ def test_train__seed_reaches_the_checkpoint(trained):
     assert load(folder / 'work_dirs/toy/epoch_3.pth')['meta']['seed'] == 5
 
 
+def test_train__configs_need_no_seed_and_no_hooks(tmp_path, train, capsys):
+    """As those of mmdet and mmseg, which have no `randomness`."""
+    config = write_toy_config(tmp_path, 'bare', more='del randomness, default_hooks')
+    assert train([config, '--seed', '5']) == 0
+    assert load('work_dirs/bare/epoch_3.pth')['meta']['seed'] == 5
+    assert Path('work_dirs/bare/curves.png').is_file()
+    assert train([config, '--work-dir', 'unseeded']) == 0
+
+
+def test_train__closing_line_without_any_metric(tmp_path, train, capsys, monkeypatch):
+    monkeypatch.setattr('toy_task.ToyMetric.compute_metrics', lambda self, results: {})
+    more = 'default_hooks["checkpoint"] = dict(type="CheckpointHook")'
+    assert train([write_toy_config(tmp_path, 'mute', more=more, drawn=True)]) == 0
+    assert 'done: no metric · ' in capsys.readouterr().out
+
+
 def test_train__curves_are_drawn(trained):
     folder, _ = trained
     picture = cv2.imread(str(folder / 'work_dirs/toy/curves.png'))

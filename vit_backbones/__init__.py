@@ -4,12 +4,17 @@ Importing this package makes mmcv's compiled operators available without a compi
 missing, lets MMEngine's own checkpoints be resumed by today's PyTorch, and registers everything.
 """
 
+from mmengine.config.utils import MODULE2PACKAGE
+
 from vit_backbones import mmcv_ops, panoptic_api
 from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
 
 mmcv_ops.install()
 panoptic_api.install()
 allow_mmengine_checkpoints()
+# `vit_backbones::...` in a config. MMEngine looks a distribution up by this name, and fails where
+# one is installed editable; a module's name leads it to the folder that is imported.
+MODULE2PACKAGE['vit_backbones'] = 'vit_backbones.config'
 
 from vit_backbones import training  # noqa: E402
 from vit_backbones.backbone import ViTFeatBackbone  # noqa: E402

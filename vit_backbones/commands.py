@@ -63,7 +63,7 @@ def train(
 
     def set_up() -> QuietRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
-        cfg.randomness = {'seed': None} | (cfg.get('randomness') or {})
+        cfg.randomness = dict(seed=None) | (cfg.get('randomness') or {})
         if seed is not None:
             cfg.randomness.seed = seed
         if deterministic:
@@ -119,7 +119,7 @@ def evaluate(
         if show_dir is not None:
             os.makedirs(show_dir, exist_ok=True)
             pictures = dict(type=_HOOKS['pictures'], test_dir=os.path.abspath(show_dir))
-            cfg.setdefault('default_hooks', {})['pictures'] = pictures
+            cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
         _add_hooks(cfg, ())
         return _build(cfg, ('test',))
 
@@ -240,7 +240,8 @@ def find_last_checkpoint(work_dir: str | Path) -> Path | None:
 
 def _add_hooks(cfg: Config, names: Iterable[str]) -> None:
     """Add our hooks of these names where a config has not got them; `None` leaves one out."""
-    hooks = cfg.setdefault('default_hooks', {})
+    cfg.default_hooks = cfg.get('default_hooks') or {}  # `setdefault` would give a copy
+    hooks = cfg.default_hooks
     present = {hook.get('type') for hook in [*hooks.values(), *cfg.get('custom_hooks', [])] if hook}
     for name, kind in _HOOKS.items():
         if name in hooks and hooks[name] is None:
@@ -254,6 +255,9 @@ def _result(runner: QuietRunner) -> str:
     entries = validations(runner) or _last_validation(runner)
     if not entries:
         return 'trained without validation'
+    entries = [entry for entry in entries if entry['metrics']]
+    if not entries:
+        return 'no metric'  # detectors that detect nothing have none
     saving = (runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}
     last = entries[-1]['metrics']
     name = _headline(last, saving.get('save_best'))

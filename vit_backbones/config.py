@@ -85,6 +85,7 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         raise FileNotFoundError(f'config {str(path)!r} does not exist{_closest_files(path)}')
     try:
         config = Config.fromfile(str(path))
+        _drop_scope(config._cfg_dict)
     except Exception as error:  # a config is a program: anything may happen in it
         text = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise ValueError(f'config {str(path)!r} cannot be read ({text})') from error
@@ -93,6 +94,18 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         check_option(config, key, changes)
     config.merge_from_dict(changes)
     return config
+
+
+def _drop_scope(node: Any) -> None:
+    """Leave out what MMEngine adds to bases from this package, which has no registries of its own.
+
+    What is from `vit_backbones::...` is built in the scope of the config that inherits it.
+    """
+    for value in node.values() if isinstance(node, dict) else node:
+        if isinstance(value, (dict, list, tuple)):
+            _drop_scope(value)
+    if isinstance(node, dict) and node.get('_scope_') == 'vit_backbones':
+        del node['_scope_']
 
 
 def check_option(config: Config, key: str, changes: dict[str, Any] | None = None) -> None:

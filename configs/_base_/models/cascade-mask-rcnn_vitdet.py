@@ -1,0 +1,9 @@
+# Cascade Mask R-CNN of ViTDet; see vitdet.py.
+_base_ = ['mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py', 'vitdet.py']
+model = dict(
+    roi_head=dict(
+        bbox_head=[head | _base_.box_head for head in _base_.model.roi_head.bbox_head],
+        mask_head=_base_.mask_head,
+    ),
+    **_base_.parts,
+)

@@ -1,0 +1,28 @@
+# A light Mask2Former, semantic on CamVid, with DINOv2 ViT-S.
+#   source: Cheng et al., CVPR 2022; data: CamVid, 367 + 101 images
+#   result: not run
+#   command: in README.md
+_base_ = [
+    '../_base_/backbones/vit-s_dinov2.py',
+    '../_base_/models/mask2former_semantic_light.py',
+    '../_base_/datasets/camvid.py',
+    '../_base_/schedules/adamw_cosine_10e.py',
+    '../_base_/runtime.py',
+]
+num_classes = 11
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size, **_base_.preprocess),
+    backbone=dict(out_indices='even4', norm='all', **_base_.backbone),
+    neck=dict(in_channels=[_base_.embed_dims] * 4),
+    decode_head=dict(
+        num_classes=num_classes, loss_cls=dict(class_weight=[1.0] * num_classes + [0.1])
+    ),
+)
+# A random head needs many updates more than it needs large batches
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    constructor='ViTLayerDecayConstructor',
+    optimizer=dict(lr=1e-4),
+    paramwise_cfg=dict(decay_rate=_base_.decay_rate, custom_keys=dict(backbone=dict(lr_mult=1.0))),
+)
+default_hooks = dict(checkpoint=dict(save_best='mIoU'))
