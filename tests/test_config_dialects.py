@@ -13,7 +13,7 @@ from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators come first)
 from vit_backbones import SimpleFeaturePyramid, ViTFeatBackbone
-from vit_backbones.preflight import check_optimizer
+from vit_backbones.checks.preflight import check_optimizer
 from vit_backbones.training import layer_decay
 
 TINY = 'vit_tiny_patch16_224'

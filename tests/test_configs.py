@@ -19,10 +19,10 @@ from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from vit_backbones import ViTFeatBackbone  # (mmcv's operators)
+from vit_backbones.checks.preflight import check_optimizer
+from vit_backbones.checks.wiring import check_wiring
 from vit_backbones.config import load_config
-from vit_backbones.preflight import check_optimizer
 from vit_backbones.sources import presets
-from vit_backbones.wiring import check_wiring
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 BACKBONES = sorted(path.stem for path in (CONFIGS / '_base_/backbones').glob('*.py'))

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         # Here, so that --help is instant and packages that do not fit together are one line.
-        from vit_backbones.checking import check_config
+        from vit_backbones.checks.report import check_config
     except (ImportError, RuntimeError) as error:
         print(f'error: {error}; install the pinned set of requirements.txt', file=sys.stderr)
         return 2

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from vit_backbones import preflight
-from vit_backbones.checks import config_findings, model_findings
+from vit_backbones.checks import preflight
+from vit_backbones.checks.findings import describe, enforce
+from vit_backbones.checks.training import config_findings, model_findings
 from vit_backbones.config import load_config
-from vit_backbones.findings import describe, enforce
 from vit_backbones.runner import QuietRunner, quiet_warnings
 from vit_backbones.shapes import write_shapes
 from vit_backbones.training.hooks import UnreadableDataError, validations

@@ -14,13 +14,13 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
-from vit_backbones import preflight
-from vit_backbones.checks import WEIGHTS, config_findings, model_findings
+from vit_backbones.checks import preflight
+from vit_backbones.checks.findings import Finding, attempt, describe, error, warning
+from vit_backbones.checks.training import WEIGHTS, config_findings, model_findings
+from vit_backbones.checks.trial import trial_findings
 from vit_backbones.config import load_config
-from vit_backbones.findings import Finding, attempt, describe, error, warning
 from vit_backbones.runner import quiet_prints, quiet_warnings
 from vit_backbones.training.hooks import leaf_datasets
-from vit_backbones.trial import trial_findings
 
 _SPLITS = ('train', 'val')
 _LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones

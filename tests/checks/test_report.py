@@ -11,7 +11,7 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 from torch import nn
 
-from vit_backbones.checks import class_findings
+from vit_backbones.checks.training import class_findings
 
 SHIPPED = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 

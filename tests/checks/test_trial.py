@@ -10,7 +10,7 @@ import pytest
 from checked_configs import ROOT, SEGMENTER, lines_of, write_segments
 from toy_task import write_toy_config
 
-from vit_backbones import trial
+from vit_backbones.checks import trial
 
 UNUSED = """
 model.update(neck=dict(

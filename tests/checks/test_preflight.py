@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 from toy_task import write_toy_config
 
-from vit_backbones import preflight
-from vit_backbones.findings import describe
+from vit_backbones.checks import preflight
+from vit_backbones.checks.findings import describe
 
 
 def fake_versions(monkeypatch, **versions):

@@ -1,7 +1,7 @@
 """What is wrong is told before any training starts: in one line, with exit code 2.
 
 `check_environment` needs nothing, `check_optimizer` and `check_files` the config, `check_fit` the
-built model, `check_images` a built dataset. `vit_backbones.checks` has them all in order.
+built model, `check_images` a built dataset. `vit_backbones.checks.training` has them all in order.
 """
 
 import os

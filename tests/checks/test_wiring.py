@@ -11,8 +11,9 @@ from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators come first)
-from vit_backbones import SimpleFeaturePyramid, ViTAdapter, ViTFeatBackbone, findings
-from vit_backbones.wiring import (
+from vit_backbones import SimpleFeaturePyramid, ViTAdapter, ViTFeatBackbone
+from vit_backbones.checks import findings
+from vit_backbones.checks.wiring import (
     check_wiring,
     padding_findings,
     preprocessing_findings,

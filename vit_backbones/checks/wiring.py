@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.findings import Finding, enforce, error, warning
+from vit_backbones.checks.findings import Finding, enforce, error, warning
 from vit_backbones.necks import SimpleFeaturePyramid, ViTAdapter
 
 _TAKERS = ('neck', 'decode_head', 'panoptic_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head')

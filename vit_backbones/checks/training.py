@@ -10,16 +10,16 @@ from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from vit_backbones import preflight
-from vit_backbones.config import find_registered
-from vit_backbones.findings import Finding, attempt, error, warning
-from vit_backbones.unknown import unknown_findings
-from vit_backbones.wiring import (
+from vit_backbones.checks import preflight
+from vit_backbones.checks.findings import Finding, attempt, error, warning
+from vit_backbones.checks.keys import unknown_findings
+from vit_backbones.checks.wiring import (
     padding_findings,
     preprocessing_findings,
     vit_of,
     wiring_findings,
 )
+from vit_backbones.config import find_registered
 
 WEIGHTS = ('pretrained', 'checkpoint', 'checkpoint_path')
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
