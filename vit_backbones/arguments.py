@@ -138,7 +138,7 @@ def respelled_norm(norm: str, final_norm: bool | None) -> str:
         return norm
     if norm != 'last' and final_norm is not (norm != 'none'):
         raise ValueError(f'norm={norm!r} and final_norm={final_norm}: give one of the two')
-    return 'last' if norm == 'last' and final_norm else norm if final_norm else 'none'
+    return norm if final_norm else 'none'
 
 
 def respelled_checkpoint(

@@ -7,6 +7,7 @@ serves every such layer, and none of its parameters changes its name.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +54,11 @@ class Layout:
     cells: tuple[Grid, ...] | None = None
     window: int = 0
     _keys: dict[object, Tensor] = field(default_factory=dict, init=False, compare=False)
+
+    @cached_property
+    def whole(self) -> 'Layout':
+        """The same tokens without windows."""
+        return replace(self, window=0)
 
     @property
     def sides(self) -> Grid:
@@ -202,7 +208,7 @@ def _attend(
     if not num_prefix:
         return patches
     # padding of windows is no token
-    seen = replace(layout, window=0).keys(len(query), query.device)
+    seen = layout.whole.keys(len(query), query.device)
     key, value = layout.cropped(key), layout.cropped(value)
     prefix = F.scaled_dot_product_attention(
         query[:, :, :num_prefix], key, value, attn_mask=seen, **options

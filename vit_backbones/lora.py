@@ -63,9 +63,9 @@ def merge(vit: nn.Module) -> None:
             vit.set_submodule(name, layer.get_base_layer())
 
 
-def respelled(tensors: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """Tensors under a model's names, where its layers hold updates and the file's do not."""
-    inner = {name.replace('.base_layer.', '.'): name for name in names}
-    return {
-        name if name in names else inner.get(name, name): value for name, value in tensors.items()
-    }
+def respell(tensors: dict[str, Tensor], names: Collection[str]) -> None:
+    """Rename tensors in place, where a model's layers hold updates and those of its file do not."""
+    for name in names:
+        plain = name.replace('.base_layer.', '.')
+        if plain != name and plain in tensors:
+            tensors[name] = tensors.pop(plain)

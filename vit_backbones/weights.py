@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpoint
 from vit_backbones.checkpoints.dialects import recognised
 from vit_backbones.checkpoints.matching import GRID_KEY, refit
-from vit_backbones.lora import inject, respelled
+from vit_backbones.lora import inject, respell
 from vit_backbones.sources.base import Source
 
 POSITION_INTERPOLATIONS = ('timm', 'original')
@@ -154,10 +154,7 @@ class KeptWeights(BaseModule):
         """
         inside, grid = f'{prefix}vit.', prefix + GRID_KEY
         # a file without LoRA's updates, for a model that has them
-        names = {inside + name for name in self.vit.state_dict()}
-        spelled = respelled(state_dict, names)
-        state_dict.clear()
-        state_dict.update(spelled)
+        respell(state_dict, {inside + name for name in self.vit.state_dict()})
         saved = {n.removeprefix(inside): t for n, t in state_dict.items() if n.startswith(inside)}
         recorded = {GRID_KEY: state_dict[grid]} if grid in state_dict else {}
         try:

@@ -112,7 +112,8 @@ def _reason(error: Exception, path: Path) -> str:
     # torch's message names what the file wanted to import
     if wanted := re.search(r'GLOBAL (\S+)', str(error)):
         return f'it wants to run {wanted[1]}, which is refused; save its tensors alone'
-    start = path.read_bytes()[:64]
+    with path.open('rb') as file:
+        start = file.read(64)
     if start.startswith(b'version https://git-lfs'):
         return 'it is a pointer of Git LFS, not the file: git lfs pull'
     if start and start.isascii() and start.decode('ascii').isprintable():
