@@ -156,6 +156,10 @@ def _execute(
             if debug:
                 traceback.print_exc()
             return _tell(f'error: {describe(error)}', 2)
+        finally:
+            # Left to the interpreter's end, gloo's threads would sometimes abort the process
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
     if runner.rank == 0:
         print(f'done: {result} · {_duration(time.monotonic() - start)} · {_short(runner.work_dir)}')
     return 0

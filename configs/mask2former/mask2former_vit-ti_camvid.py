@@ -1,9 +1,8 @@
-# A light Mask2Former, semantic on CamVid, with DINOv2 ViT-S.
+# A light Mask2Former, semantic on CamVid, with a fine-tuned ViT-Ti/16.
 #   source: Cheng et al., CVPR 2022; data: CamVid, 367 + 101 images
-#   result: not run
 #   command: in README.md
 _base_ = [
-    '../_base_/backbones/vit-s_dinov2.py',
+    '../_base_/backbones/vit-ti_augreg.py',
     '../_base_/models/mask2former_semantic_light.py',
     '../_base_/datasets/camvid.py',
     '../_base_/schedules/adamw_cosine_10e.py',
@@ -22,7 +21,7 @@ model = dict(
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(
     constructor='ViTLayerDecayConstructor',
-    optimizer=dict(lr=1e-4),
+    optimizer=dict(lr=5e-4),
     paramwise_cfg=dict(decay_rate=_base_.decay_rate, custom_keys=dict(backbone=dict(lr_mult=1.0))),
 )
 default_hooks = dict(checkpoint=dict(save_best='mIoU'))

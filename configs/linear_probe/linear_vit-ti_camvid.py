@@ -1,9 +1,8 @@
-# A linear probe on CamVid: one 1x1 convolution on the last layer of a frozen DINOv2 ViT-S.
+# A linear probe on CamVid: one 1x1 convolution on the last layer of a frozen ViT-Ti/16.
 #   data: CamVid, 367 + 101 images
-#   result: not run
 #   command: in README.md
 _base_ = [
-    '../_base_/backbones/vit-s_dinov2.py',
+    '../_base_/backbones/vit-ti_augreg.py',
     '../_base_/models/linear.py',
     '../_base_/datasets/camvid.py',
     '../_base_/schedules/adamw_cosine_10e.py',

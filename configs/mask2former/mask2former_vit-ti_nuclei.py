@@ -1,30 +1,23 @@
 # Mask2Former on a fine-tuned ViT-Ti/16; an image holds up to 375 nuclei, hence 200 queries, and as
 # nuclei differ in their place alone, each query has one.
 #   source: Cheng et al., CVPR 2022; Gao et al., ICCV 2021 (the places)
-#   data: Data Science Bowl 2018 nuclei, 500 + 84 images; weights: ImageNet ViT-Ti/16, timm keys
-#   result: segm_mAP 0.152 (100 objects an image), 0.159 (200) on val after 56 minutes on one core,
-#   2026-11-21; most nuclei are found, several times each. That run validated at 512 pixels (0.135);
-#   the figures are those of its checkpoint under tools/test.py
-#   command: NUCLEI_ROOT=... VIT_TINY=... python tools/train.py configs/mask2former_vit_nuclei.py
+#   data: Data Science Bowl 2018 nuclei, 500 + 84 images
+#   result: most nuclei are found, several times each; README.md beside this has the figures
+#   command: in README.md
 _base_ = [
-    '_base_/models/mask2former_light.py',
-    '_base_/datasets/nuclei.py',
-    '_base_/schedules/adamw_cosine_10e.py',
-    '_base_/runtime.py',
+    '../_base_/backbones/vit-ti_augreg.py',
+    '../_base_/models/mask2former_light.py',
+    '../_base_/datasets/nuclei.py',
+    '../_base_/schedules/adamw_cosine_10e.py',
+    '../_base_/runtime.py',
 ]
 custom_imports = dict(imports=['vit_backbones', 'vit_backbones.heads.located_mask2former'])
 num_classes = 1
 num_queries = 200
 model = dict(
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
-    backbone=dict(
-        type='ViTFeatBackbone',
-        model_name='vit_tiny_patch16_224',
-        checkpoint='{{$VIT_TINY:weights/vit_tiny_patch16_224.safetensors}}',
-        out_indices='even4',
-        norm='all',
-    ),
-    neck=dict(in_channels=[192] * 4, in_strides=16),
+    data_preprocessor=_base_.preprocess,
+    backbone=dict(out_indices='even4', norm='all', **_base_.backbone),
+    neck=dict(in_channels=[_base_.embed_dims] * 4, in_strides=16),
     panoptic_head=dict(
         type='LocatedMask2FormerHead',
         num_things_classes=num_classes,

@@ -1,13 +1,12 @@
 # UPerNet on a fine-tuned ViT-Ti/16: four of its layers at stride 8, straight into the head.
-#   source: Xiao et al., ECCV 2018
-#   data: CamVid, 367 + 101 images; weights: ImageNet ViT-Ti/16, timm keys
-#   result: mIoU 66.5 on val after 44 minutes on one core, 2026-11-21 (the linear head: 62.6)
-#   command: CAMVID_ROOT=... VIT_TINY=... python tools/train.py configs/upernet_vit_camvid.py
+#   source: Xiao et al., ECCV 2018; data: CamVid, 367 + 101 images
+#   command: in README.md
 _base_ = [
-    '_base_/models/upernet_light.py',
-    '_base_/datasets/camvid.py',
-    '_base_/schedules/adamw_cosine_10e.py',
-    '_base_/runtime.py',
+    '../_base_/backbones/vit-ti_augreg.py',
+    '../_base_/models/upernet_light.py',
+    '../_base_/datasets/camvid.py',
+    '../_base_/schedules/adamw_cosine_10e.py',
+    '../_base_/runtime.py',
 ]
 custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary.encoder_decoder'])
 # Until auxiliary_iters the head has no gradients; matters in several processes alone
@@ -15,17 +14,10 @@ find_unused_parameters = True
 model = dict(
     type='AuxiliaryEncoderDecoder',
     auxiliary_iters=184,  # one epoch
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, size=(352, 480)),
-    backbone=dict(
-        type='ViTFeatBackbone',
-        model_name='vit_tiny_patch16_224',
-        checkpoint='{{$VIT_TINY:weights/vit_tiny_patch16_224.safetensors}}',
-        out_indices='even4',
-        norm='all',
-        out_stride=8,
-    ),
+    data_preprocessor=dict(size=_base_.crop_size, **_base_.preprocess),
+    backbone=dict(out_indices='even4', norm='all', out_stride=8, **_base_.backbone),
     neck=None,  # its random layers would keep what the weights know from the head for epochs
-    decode_head=dict(in_channels=[192] * 4, num_classes=11),
+    decode_head=dict(in_channels=[_base_.embed_dims] * 4, num_classes=11),
 )
 # A random head needs many updates more than it needs large batches
 train_dataloader = dict(batch_size=2)

@@ -1,0 +1,11 @@
+# ViT-Ti/16 of ImageNet (Steiner et al., How to Train Your ViT?, TMLR 2022): small enough for a CPU.
+#   layer decay: that of ViT-S; VIT_TINY is a file of weights in timm's or any other project's keys
+embed_dims = 192
+depth = 12
+decay_rate = 0.7
+preprocess = dict(mean=[127.5] * 3, std=[127.5] * 3)
+backbone = dict(
+    type='ViTFeatBackbone',
+    model_name='vit_tiny_patch16_224',
+    checkpoint='{{$VIT_TINY:weights/vit_tiny_patch16_224.safetensors}}',
+)
