@@ -47,7 +47,7 @@ SWAPPED = [  # the others build the same backbones with the same words
     ),
 ]
 INHERITED = [
-    'mask2former/mask2former_vit-s-dinov2_camvid.py',
+    'mask2former/mask2former_vit-ti_camvid.py',
     'upernet/upernet_vit-b-mae_ade20k.py',
     'vitdet/mask-rcnn_vit-b-mae_coco.py',
 ]

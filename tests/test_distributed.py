@@ -1,4 +1,4 @@
-"""Two processes on one CPU train as one process does with the same images a step."""
+"""Two processes train as one does with the same images a step; on the CPU, so without a GPU too."""
 
 import os
 import subprocess
@@ -36,7 +36,9 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=0, persistent_workers=False)
 optim_wrapper = dict(
-    _delete_=True, type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9)
+    _delete_=True, type='OptimWrapper', clip_grad=dict(max_norm=0.1),
+    optimizer=dict(type='SGD', lr=0.5, momentum=0.9, weight_decay=0.1),
+    constructor='ViTLayerDecayConstructor', paramwise_cfg=dict(decay_rate=0.7),
 )
 param_scheduler = None
 train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=2, val_interval=2)
@@ -44,28 +46,67 @@ randomness = dict(seed=0)
 """
 
 
-def trained(folder, batch, *launcher):
-    """Weights, and what the training said, of a run in a folder."""
-    folder.mkdir()
-    config = folder / 'toy.py'
-    config.write_text(CONFIG.format(base=str(ROOT / 'configs/upernet_vit.py'), batch=batch))
+TORCHRUN = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
+FSDP = """
+runner_type = 'FlexibleRunner'
+strategy = dict(type='ViTFSDPStrategy')
+"""
+
+
+def run(tool, folder, *arguments, launcher=()):
+    """What a tool prints for the config in a folder."""
     options = ['--launcher', 'pytorch'] if launcher else []
     done = subprocess.run(
-        [sys.executable, *launcher, str(ROOT / 'tools/train.py'), str(config), *options],
+        [sys.executable, *launcher, str(ROOT / tool), 'toy.py', *arguments, *options],
         cwd=folder,
         env=os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return torch.load(folder / 'work_dirs/toy/epoch_2.pth')['state_dict'], done.stdout
+    return done.stdout
+
+
+def write_config(folder, batch, more=''):
+    base = str(ROOT / 'configs/upernet_vit.py')
+    (folder / 'toy.py').write_text(CONFIG.format(base=base, batch=batch) + more)
+
+
+def weights(folder):
+    return torch.load(folder / 'work_dirs/toy/epoch_2.pth')['state_dict']
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    """Weights of one process, and what it said in the end."""
+    folder = tmp_path_factory.mktemp('one')
+    write_config(folder, 2)
+    said = run('tools/train.py', folder)
+    return weights(folder), said.splitlines()[-1]
+
+
+def assert_same(got, expected):
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
 @pytest.mark.timeout(300)
-def test_two_processes_train_as_one(tmp_path):
-    alone, said_alone = trained(tmp_path / 'one', 2)
-    torchrun = ('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29517')
-    together, said = trained(tmp_path / 'two', 1, *torchrun)
-    for name, value in alone.items():
-        torch.testing.assert_close(together[name], value, rtol=1e-4, atol=1e-5, msg=name)
-    assert said.count('done: mIoU') == said_alone.count('done: mIoU') == 1
+def test_two_processes_train_as_one(alone, tmp_path):
+    expected, said_alone = alone
+    write_config(tmp_path, 1)
+    said = run('tools/train.py', tmp_path, launcher=TORCHRUN)
+    assert_same(weights(tmp_path), expected)
+    assert said.count('done: ') == said_alone.count('done: mIoU') == 1
+
+
+@pytest.mark.timeout(300)
+def test_shards_train_as_the_whole__and_resume(alone, tmp_path):
+    expected, said_alone = alone
+    write_config(tmp_path, 1, FSDP)
+    run('tools/train.py', tmp_path, '--cfg-options', 'train_cfg.max_epochs=1', launcher=TORCHRUN)
+    said = run('tools/train.py', tmp_path, '--resume', launcher=TORCHRUN)
+    assert_same(weights(tmp_path), expected)
+    assert said.splitlines()[-1].split(' · ')[0] == said_alone.split(' · ')[0]
+    # A whole checkpoint, which one process can read
+    tested = run('tools/test.py', tmp_path, 'work_dirs/toy/epoch_2.pth')
+    assert tested.splitlines()[-1].split(' · ')[0] == said_alone.split(' · ')[0]

@@ -16,7 +16,7 @@ from vit_backbones.checks import preflight
 from vit_backbones.checks.findings import describe, enforce
 from vit_backbones.checks.training import config_findings, model_findings
 from vit_backbones.config import load_config
-from vit_backbones.runner import QuietRunner, quiet_warnings
+from vit_backbones.runner import QuietRunner, build_runner, quiet_warnings
 from vit_backbones.shapes import write_shapes
 from vit_backbones.training.hooks import UnreadableDataError, validations
 
@@ -191,7 +191,7 @@ def _build(cfg: Config, splits: Sequence[str]) -> QuietRunner:
     drawn = cfg.get('builtin_data')
     findings = list(config_findings(cfg, splits))
     enforce(each for each in findings if each.level == 'error')
-    runner = QuietRunner.from_cfg(cfg)
+    runner = build_runner(cfg)
     if drawn:  # only now that the model is known to be in order
         write_shapes(**drawn)
         preflight.check_files(cfg, splits)

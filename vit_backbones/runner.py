@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from mmengine._strategy import BaseStrategy
+from mmengine.config import Config
 from mmengine.dist import is_distributed
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
 from torch.utils.data import DataLoader
+
+from vit_backbones.arguments import choice
 
 # What MMEngine says at each start or epoch and nobody needs to read
 _NOISE = (
@@ -43,41 +47,14 @@ def _fits_terminal(record: logging.LogRecord) -> bool:
     return not text.startswith(_NOISE) and (record.levelno > logging.INFO or '\n' not in text)
 
 
-class QuietRunner(Runner):
-    """MMEngine's runner with a calm terminal; its log file holds everything.
+class _Quiet:
+    """What both of MMEngine's runners get: a calm terminal.
 
     Attributes:
         is_running: Whether the first batch was reached, so that errors are no set-up errors.
     """
 
     is_running = False
-
-    def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Set up processes; without a GPU they talk through gloo."""
-        if self._shares_cpu and not is_distributed():
-            torch.distributed.init_process_group('gloo')  # MMEngine's own would ask for a GPU
-        super().setup_env(env_cfg)
-
-    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
-        """Wrap the model; without a GPU on the CPU."""
-        if self._shares_cpu:
-            unused = self.cfg.get('find_unused_parameters', False)
-            default = dict(broadcast_buffers=False, find_unused_parameters=unused)
-            model_wrapper_cfg = (model_wrapper_cfg or default) | {'device_ids': None}
-        return super().wrap_model(model_wrapper_cfg, model)
-
-    @property
-    def _shares_cpu(self) -> bool:
-        return self.launcher == 'pytorch' and not torch.cuda.is_available()
-
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Build the logger; the terminal gets the short lines only."""
-        logger = super().build_logger(*args, **kwargs)
-        terminal = logger.handlers[0]
-        terminal.setFormatter(TerminalFormatter())
-        terminal.addFilter(_fits_terminal)
-        logging.getLogger('py.warnings').handlers[:] = logger.handlers[1:]
-        return logger
 
     def build_evaluator(self, evaluator: Any) -> Evaluator:
         """Build the evaluator; what it prints goes to the log file."""
@@ -107,6 +84,87 @@ class QuietRunner(Runner):
         """Call a hook's method, and notice when set-up is over."""
         super().call_hook(fn_name, **kwargs)
         self.is_running |= fn_name in ('before_train', 'before_val', 'before_test')
+
+
+class QuietRunner(_Quiet, Runner):
+    """MMEngine's runner with a calm terminal; its log file holds everything."""
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set up processes; without a GPU they talk through gloo."""
+        if self._shares_cpu and not is_distributed():
+            torch.distributed.init_process_group('gloo')  # MMEngine's own would ask for a GPU
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Wrap the model; without a GPU on the CPU."""
+        if self._shares_cpu:
+            unused = self.cfg.get('find_unused_parameters', False)
+            default = dict(broadcast_buffers=False, find_unused_parameters=unused)
+            model_wrapper_cfg = (model_wrapper_cfg or default) | {'device_ids': None}
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    @property
+    def _shares_cpu(self) -> bool:
+        return self.launcher == 'pytorch' and not torch.cuda.is_available()
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger; the terminal gets the short lines only."""
+        return _calm(super().build_logger(*args, **kwargs))
+
+
+class QuietFlexibleRunner(_Quiet, FlexibleRunner):
+    """MMEngine's runner for strategies such as FSDP, likewise; its model is built at once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model = self.strategy.build_model(self.model)
+
+    def build_strategy(self, *args: Any, **kwargs: Any) -> BaseStrategy:
+        """Build the strategy; the terminal gets the short lines of its log only."""
+        if kwargs.get('launcher') == 'pytorch' and not torch.cuda.is_available():
+            torch.distributed.init_process_group('gloo')
+        strategy = super().build_strategy(*args, **kwargs)
+        _calm(strategy.logger)
+        return strategy
+
+    def save_checkpoint(
+        self, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Save a checkpoint of the epoch that is told, as `Runner` does."""
+        self._told = dict(meta or {})
+        super().save_checkpoint(*args, meta=meta, **kwargs)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call a hook's method."""
+        if fn_name == 'before_save_checkpoint':
+            # MMEngine's counts anew, and after a validation one too many
+            kwargs['checkpoint']['meta'].update(self._told)
+        super().call_hook(fn_name, **kwargs)
+
+
+def build_runner(config: Config) -> QuietRunner | QuietFlexibleRunner:
+    """The runner that a config asks for by `runner_type`.
+
+    Args:
+        config: The merged config. One with FSDP runs in a single process as without.
+
+    Raises:
+        ValueError: If it asks for neither MMEngine's `Runner` nor its `FlexibleRunner`.
+    """
+    runners = {'Runner': QuietRunner, 'FlexibleRunner': QuietFlexibleRunner}
+    kind = choice('runner_type', config.get('runner_type', 'Runner'), runners)
+    strategy = str((config.get('strategy') or {}).get('type'))
+    if config.get('launcher', 'none') == 'none' and strategy.endswith('FSDPStrategy'):
+        kind = 'Runner'
+    return runners[kind].from_cfg(config)
+
+
+def _calm(logger: MMLogger) -> MMLogger:
+    terminal = logger.handlers[0]
+    terminal.setFormatter(TerminalFormatter())
+    terminal.addFilter(_fits_terminal)
+    logging.getLogger('py.warnings').handlers[:] = logger.handlers[1:]
+    return logger
 
 
 @contextlib.contextmanager

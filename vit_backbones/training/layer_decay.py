@@ -40,7 +40,9 @@ def learning_rate(base: float, decay_rate: float, layer: int, num_layers: int) -
 
 def is_decayed(name: str, parameter: Tensor) -> bool:
     """Whether weight decay is for a parameter: not for biases, norms, positions and tokens."""
-    return parameter.squeeze().ndim > 1 and _UNDECAYED.search(name) is None
+    # Shards of FSDP are flat, and `ViTFSDPStrategy` notes what they are of
+    ndim = getattr(parameter, 'whole_ndim', parameter.squeeze().ndim)
+    return ndim > 1 and _UNDECAYED.search(name) is None
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -104,7 +106,7 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
             **kwargs: MMEngine's, for its walk through the modules.
         """
         backbones = {
-            f'{place}.' if place else '': each
+            f'{_plain(place)}.' if place else '': each
             for place, each in module.named_modules()
             if isinstance(each, ViTFeatBackbone)
         }
@@ -117,6 +119,7 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
         groups: dict[tuple[int, int, bool, str], list[nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
+                name = _plain(name)
                 key = *_layer(name, backbones), is_decayed(name, parameter), self._custom_key(name)
                 groups.setdefault(key, []).append(parameter)
         for key in sorted(groups):
@@ -157,6 +160,11 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
             logger='current',
         )
         return group
+
+
+def _plain(name: str) -> str:
+    """A name as it was before FSDP wrapped the model."""
+    return name.replace('_fsdp_wrapped_module.', '')
 
 
 def _layer(name: str, backbones: Mapping[str, ViTFeatBackbone]) -> tuple[int, int]:

@@ -1,0 +1,95 @@
+"""Training with FSDP: parameters, gradients and optimizer lie in shards on all GPUs."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine._strategy import FSDPStrategy
+from mmengine.optim import OptimWrapper
+from mmengine.registry import STRATEGIES
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
+
+from vit_backbones.backbone import ViTFeatBackbone
+
+
+@STRATEGIES.register_module()
+class ViTFSDPStrategy(FSDPStrategy):
+    """MMEngine's FSDP (fully sharded data parallel) for models around a `ViTFeatBackbone`.
+
+    Each block of the ViT is gathered when it runs; the rest is one more unit. Beside that default
+    it does what MMEngine's lacks: gradients are clipped by their norm over all shards,
+    `ViTLayerDecayConstructor` knows the parameters' shapes, training resumes, and it runs without a
+    GPU, to try a config. Checkpoints are whole, as `tools/test.py` reads them.
+
+    Example, for several processes started by `torchrun`:
+        >>> runner_type = 'FlexibleRunner'
+        >>> strategy = dict(type='ViTFSDPStrategy')
+
+    Args:
+        model_wrapper: Arguments for MMEngine's `MMFullyShardedDataParallel`, over the defaults
+            `use_orig_params=True` and an `auto_wrap_policy` of the ViT's blocks.
+        state_dict_cfg: As MMEngine's, which saves `'local'` shards by default; whole here.
+        **kwargs: MMEngine's.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_wrapper: dict[str, Any] | None = None,
+        state_dict_cfg: str | dict[str, Any] = 'full',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model_wrapper=model_wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
+        if not torch.cuda.is_available():  # what is on the CPU already would be freed
+            self.state_dict_config.offload_to_cpu = False
+            self.optim_state_dict_config.offload_to_cpu = False
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        for parameter in model.parameters():
+            parameter.whole_ndim = parameter.squeeze().ndim  # its shard will be flat
+        blocks = {id(block) for block in vit_blocks(model)}
+        policy = partial(lambda_auto_wrap_policy, lambda_fn=lambda module: id(module) in blocks)
+        default = dict(use_orig_params=True, auto_wrap_policy=policy)
+        if not torch.cuda.is_available():
+            default['device_id'] = torch.device('cpu')
+        self.model_wrapper = default | (self.model_wrapper or {})
+        return super()._wrap_model(model)
+
+    def build_optim_wrapper(self, *args: Any, **kwargs: Any) -> OptimWrapper:
+        """Build the optimizer; it clips by the norm of all shards, not of its own alone."""
+        wrapper = super().build_optim_wrapper(*args, **kwargs)
+        if getattr(wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
+            wrapper.clip_func = lambda params, **options: self.model.clip_grad_norm_(**options)
+        return wrapper
+
+    def load_optim_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the optimizer's state; MMEngine's order of arguments is that of PyTorch 2.0."""
+        optimizer = self.optim_wrapper.optimizer
+        shard = FullyShardedDataParallel.optim_state_dict_to_load(self.model, optimizer, state_dict)
+        self.optim_wrapper.load_state_dict(shard)
+
+
+def vit_blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of all `ViTFeatBackbone`s in a model; in hierarchical ones the stages.
+
+    Args:
+        model: Before it is wrapped.
+    """
+    for each in model.modules():
+        if isinstance(each, ViTFeatBackbone):
+            yield from _blocks(each, each, '')
+
+
+def _blocks(backbone: ViTFeatBackbone, module: nn.Module, place: str) -> Iterator[nn.Module]:
+    """The outermost modules below one whose parameters are all of the same block."""
+    for name, child in module.named_children():
+        names = [f'{place}{name}.{each}' for each, _ in child.named_parameters()]
+        layers = {backbone.get_layer_depth(each, '')[0] for each in names}
+        is_called = not isinstance(child, nn.ModuleList)
+        if is_called and len(layers) == 1 and 0 < min(layers) <= backbone.depth:
+            yield child
+        else:
+            yield from _blocks(backbone, child, f'{place}{name}.')
