@@ -1,5 +1,6 @@
 """tools/train.py and tools/test.py, on a task that takes a second."""
 
+import json
 import os
 import re
 import subprocess
@@ -96,6 +97,20 @@ def test_train__predictions_are_drawn(trained):
     folder, _ = trained
     pictures = sorted((folder / 'work_dirs/toy/predictions').glob('*.png'))
     assert [path.stem for path in pictures] == [f'val{i}' for i in range(6)]
+
+
+def test_train__what_it_took_is_recorded(trained):
+    folder, _ = trained
+    record = json.loads((folder / 'work_dirs/toy/record.json').read_text())
+    assert record['config'].endswith('toy.py')
+    assert record['parameters'] == record['trained_parameters'] == 2
+    assert [each['epoch'] for each in record['validations']] == [1, 2, 3]
+    assert record['validations'][1]['metrics']['toy/mIoU'] == 50.0
+    assert 100 < record['peak_memory_mib'] < 10_000
+    assert record['train_images_per_second'] > 1
+    assert record['val_images_per_second'] > 1
+    assert record['versions']['torch'] == torch.__version__
+    assert 'threads' in record['device']
 
 
 def test_train__interrupted_and_resumed_equals_undisturbed(train, tmp_path, capsys):
@@ -198,6 +213,7 @@ def test_test__prints_the_metric_and_draws(evaluate, trained, tmp_path, capsys):
     last_line = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(r'done: mIoU 30\.0 % · \d+ s · work_dirs/tested', last_line)
     assert len(list(Path('shown').glob('*.png'))) == 6
+    assert json.loads(Path('work_dirs/tested/test.json').read_text())['metrics']['toy/mIoU'] == 30.0
 
 
 def test_test__checkpoint_of_another_model_is_one_line(evaluate, tmp_path, capsys):

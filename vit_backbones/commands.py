@@ -23,6 +23,7 @@ from vit_backbones.training.hooks import UnreadableDataError, validations
 _HOOKS = {
     'curves': 'CurvesHook',
     'pictures': 'PredictionPicturesHook',
+    'record': 'RecordHook',
     'skip_unreadable': 'SkipUnreadableImagesHook',
 }
 _HEADLINES = ('PQ', 'segm_mAP', 'mIoU', 'bbox_mAP')
@@ -120,7 +121,7 @@ def evaluate(
             os.makedirs(show_dir, exist_ok=True)
             pictures = dict(type=_HOOKS['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
-        _add_hooks(cfg, ())
+        _add_hooks(cfg, ('record',))
         return _build(cfg, ('test',))
 
     def run(runner: QuietRunner) -> str:

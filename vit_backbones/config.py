@@ -47,7 +47,7 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
     ('env_cfg', (), {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}),
     (r'env_cfg\.mp_cfg', (set_multi_processing,), set()),
     (r'.*norm_cfg', (), {'requires_grad'}),
-    ('default_hooks', (), {'curves', 'pictures', 'skip_unreadable', 'visualization'}),
+    ('default_hooks', (), {'curves', 'pictures', 'record', 'skip_unreadable', 'visualization'}),
     (
         '',
         (Runner,),

@@ -41,8 +41,8 @@ def learning_rate(base: float, decay_rate: float, layer: int, num_layers: int) -
 def is_decayed(name: str, parameter: Tensor) -> bool:
     """Whether weight decay is for a parameter: not for biases, norms, positions and tokens."""
     # Shards of FSDP are flat, and `ViTFSDPStrategy` notes what they are of
-    ndim = getattr(parameter, 'whole_ndim', parameter.squeeze().ndim)
-    return ndim > 1 and _UNDECAYED.search(name) is None
+    shape = getattr(parameter, 'whole_shape', parameter.shape)
+    return sum(size > 1 for size in shape) > 1 and _UNDECAYED.search(name) is None
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

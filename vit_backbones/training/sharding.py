@@ -49,7 +49,7 @@ class ViTFSDPStrategy(FSDPStrategy):
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         for parameter in model.parameters():
-            parameter.whole_ndim = parameter.squeeze().ndim  # its shard will be flat
+            parameter.whole_shape = parameter.shape  # its shard will be flat
         blocks = {id(block) for block in vit_blocks(model)}
         policy = partial(lambda_auto_wrap_policy, lambda_fn=lambda module: id(module) in blocks)
         default = dict(use_orig_params=True, auto_wrap_policy=policy)

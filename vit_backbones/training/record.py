@@ -1,0 +1,113 @@
+"""What a training took and reached, in one JSON file: the source of every table of results."""
+
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from vit_backbones.files import write_whole
+from vit_backbones.training.hooks import validations
+
+_SECONDS = 'trained_seconds'  # key in the message hub, and so in every checkpoint
+_PACKAGES = ('vit_backbones', 'torch', 'timm', 'mmengine', 'mmdet', 'mmseg')
+
+
+@HOOKS.register_module()
+class RecordHook(Hook):
+    """Write `record.json` into the work dir at the end of a training, `test.json` after a test.
+
+    Keys: `config`, `date`, `device`, `versions`, `parameters` and those that are
+    `trained_parameters`, `minutes` of training with its validations (before a resume too),
+    `peak_memory_mib` (allocated on the GPU, else of the process, workers aside), images a second
+    by the median iteration, data loading and all processes included, as
+    `train_images_per_second` and `val_...` or `test_...`, and `validations` as
+    `vit_backbones.training.hooks.validations` gives them or the `metrics` of the test.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the clock where a resumed training left it."""
+        self._start = time.monotonic() - runner.message_hub.get_info(_SECONDS, 0.0)
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Note the time, for the next checkpoint."""
+        runner.message_hub.update_info(_SECONDS, time.monotonic() - self._start)
+
+    def after_train(self, runner: Runner) -> None:
+        """Write `record.json`."""
+        minutes = (time.monotonic() - self._start) / 60
+        speeds = _speed(runner, 'train') | _speed(runner, 'val')
+        _write(
+            runner,
+            'record.json',
+            minutes=round(minutes, 2),
+            **speeds,
+            validations=validations(runner),
+        )
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Write `test.json`."""
+        _write(runner, 'test.json', **_speed(runner, 'test'), metrics=metrics)
+
+
+def _write(runner: Runner, name: str, **more: Any) -> None:
+    if not is_main_process():
+        return
+    # Shards of FSDP know what they are of
+    sizes = [
+        (getattr(each, 'whole_shape', each.shape).numel(), each.requires_grad)
+        for each in runner.model.parameters()
+    ]
+    record = dict(
+        config=runner.cfg.filename,
+        date=datetime.now(UTC).date().isoformat(),
+        device=_device(),
+        versions={each: sys.modules[each].__version__ for each in _PACKAGES if each in sys.modules},
+        parameters=sum(size for size, _ in sizes),
+        trained_parameters=sum(size for size, trained in sizes if trained),
+        peak_memory_mib=_peak_memory(),
+        **more,
+    )
+    content = json.dumps(record, indent=2, default=float) + '\n'
+    write_whole(Path(runner.work_dir) / name, content.encode())
+
+
+def _speed(runner: Runner, split: str) -> dict[str, float]:
+    """Images a second in the median iteration, if there was one."""
+    times = runner.message_hub.log_scalars.get(f'{split}/time')
+    loop = getattr(runner, f'{split}_loop')
+    if times is None or loop is None:
+        return {}
+    images = loop.dataloader.batch_size * get_world_size()
+    return {f'{split}_images_per_second': round(images / statistics.median(times.data[0]), 3)}
+
+
+def _peak_memory() -> int:
+    """MiB."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    unit = 1 if sys.platform == 'darwin' else 2**10  # of ru_maxrss
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
+
+
+def _device() -> str:
+    """Name of the GPU or the CPU, and how much of it is used."""
+    processes = get_world_size()
+    if torch.cuda.is_available():
+        return f'{processes} x {torch.cuda.get_device_name()}'
+    cpu = platform.processor() or platform.machine()
+    info = Path('/proc/cpuinfo')
+    if info.is_file():
+        lines = info.read_text().splitlines()
+        cpu = next((each.split(': ')[1] for each in lines if each.startswith('model name')), cpu)
+    return f'{cpu}, {processes} x {torch.get_num_threads()} threads'
