@@ -372,6 +372,13 @@ def test_drop_path_is_off_in_frozen_blocks(stages, random):
     assert torch.equal(vit(x)[0], vit(x)[0]) != random
 
 
+def test_drop_path_grows_with_depth():
+    vit = backbone(**SMALL, drop_path_rate=0.3)
+    # One after the attention and one after the MLP of each block; the first block has none
+    rates = [each.drop_prob for each in vit.modules() if type(each).__name__ == 'DropPath']
+    assert rates == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3, 0.3])
+
+
 # Gradients
 
 

@@ -266,11 +266,24 @@ def close_names(name: str, registry_name: str) -> list[str]:
         name: The name that was not found.
         registry_name: Name of MMEngine's root registry, such as `'model'`.
     """
-    roots = [root for root in _root_registries() if root.name == registry_name]
-    known = set()
-    for each in roots + [child for root in roots for child in root.children.values()]:
-        known |= set(each.module_dict)
+    known = {each for registry in _registries(registry_name) for each in registry.module_dict}
     return difflib.get_close_matches(name.split('.')[-1], sorted(known), n=3)
+
+
+def scopes_of(name: str, registry_name: str) -> list[str]:
+    """Scopes in which a name is registered, those of all imported packages.
+
+    Args:
+        name: As in a config.
+        registry_name: As in `close_names`.
+    """
+    return [each.scope for each in _registries(registry_name) if name in each.module_dict]
+
+
+def _registries(name: str) -> list[Registry]:
+    """MMEngine's registry of a name, and those of other packages below it."""
+    roots = [root for root in _root_registries() if root.name == name]
+    return roots + [child for root in roots for child in root.children.values()]
 
 
 def _root_registries() -> list[Registry]:

@@ -1,19 +1,31 @@
 """tools/check_config.py: what would break or spoil a training has a line of its own."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from checked_configs import ROOT, SEGMENTER, lines_of, write_segments
+from checked_configs import DETECTOR, ROOT, SEGMENTER, lines_of, write_segments
 from conftest import load_tool
 from mmengine.config import Config
 from safetensors.torch import save_file
 from torch import nn
 
+from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.training import class_findings
 
-SHIPPED = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
+SHIPPED = sorted(
+    str(path.relative_to(ROOT / 'configs'))
+    for path in (ROOT / 'configs').rglob('*.py')
+    if '_base_' not in str(path)
+)
+QUICK = [
+    'mask2former_vit.py',
+    'upernet_vit.py',
+    'vit_adapter/upernet_vit-ti_camvid.py',
+    'vitdet/mask-rcnn_vit-ti_nuclei.py',
+]
 
 
 @pytest.fixture(scope='module')
@@ -24,10 +36,14 @@ def weights(tmp_path_factory):
     return str(path)
 
 
-@pytest.mark.parametrize('name', SHIPPED)
+@pytest.mark.parametrize(
+    'name',
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SHIPPED],
+)
 def test_shipped_configs_pass(name, check, weights, monkeypatch):
     monkeypatch.setenv('VIT_TINY', weights)
-    code, lines = check(str(ROOT / 'configs' / name))
+    place = 'model.backbone' + '.backbone' * name.startswith('vit_adapter')
+    code, lines = check(str(ROOT / 'configs' / name), f'{place}.pretrained=False')
     assert lines_of(lines)
     assert code == 0
 
@@ -168,6 +184,14 @@ def test_keys_that_nothing_reads_are_told(check):
         "warning: 'find_unused_paramters' is neither a key of 'the config'; did you mean",
     )
     assert code == 1
+
+
+def test_a_class_of_a_toolbox_without_its_scope_is_told_so():
+    import_module('mmdet.datasets')
+    config = Config.fromstring(DETECTOR.replace("default_scope = 'mmdet'", ''), '.py')
+    lines = [each.text for each in unknown_findings(config)]
+    advice = "write 'mmdet.CocoDataset', or default_scope = 'mmdet' for the whole config"
+    assert any(line.endswith(f"registry, but in mmdet's: {advice}") for line in lines)
 
 
 def test_wrong_path_or_option_is_exit_code_2(folder, capsys):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
 
-from vit_backbones.config import close_names
+from vit_backbones.config import close_names, scopes_of
 
 
 class Finding(NamedTuple):
@@ -75,14 +75,8 @@ def describe(raised: BaseException) -> str:
     text = re.sub(r'^class `(\w+)` in \S+?: ', r'\1: ', text)
     found = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', text)
     if found:
-        close = close_names(found[1], found[3])
-        return (
-            f'{found[1]!r} is not in the {found[2]}::{found[3]} registry; did you mean '
-            f'{" or ".join(close)}?'
-            if close
-            else f'{found[1]!r} is not in the {found[2]}::{found[3]} registry; is the module that '
-            f'registers it in custom_imports?'
-        )
+        name, scope, kind = found.groups()
+        return f'{name!r} is not in the {scope}::{kind} registry{_advice(name, kind)}'
     if 'both backbone and segmentor set pretrained' in text:
         return (
             'model.pretrained and model.backbone.pretrained are both given: set the first to None'
@@ -98,3 +92,17 @@ def describe(raised: BaseException) -> str:
     if not text and raised.__traceback__ is not None:  # a bare assertion says what it asserts
         text = traceback.extract_tb(raised.__traceback__)[-1].line
     return text if known and text else f'{type(raised).__name__}: {text}'.rstrip(': ')
+
+
+def _advice(name: str, registry_name: str) -> str:
+    """What to write instead of a `type` that is not registered."""
+    scopes = scopes_of(name, registry_name)
+    if scopes:
+        return (
+            f", but in {scopes[0]}'s: write '{scopes[0]}.{name}', or default_scope = {scopes[0]!r} "
+            f'for the whole config'
+        )
+    close = close_names(name, registry_name)
+    if close:
+        return f'; did you mean {" or ".join(close)}?'
+    return '; is the module that registers it in custom_imports?'

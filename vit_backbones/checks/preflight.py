@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.utils import ProgressBar, digit_version
+from mmengine.utils import digit_version
+from rich.progress import Progress
 from torch import nn
 
 from vit_backbones.checkpoints import read_checkpoint
@@ -285,7 +286,7 @@ def check_images(dataset: Any, split: str) -> None:
 
 def _decode_all(dataset: Any, loaders: Sequence[Any]) -> Iterator[str | None]:
     """For each image, what is wrong with it or `None`."""
-    start, bar, paths = time.monotonic(), None, set()
+    start, paths = time.monotonic(), set()
 
     def decode(index: int) -> str | None:
         info = dataset.get_data_info(index)
@@ -300,13 +301,14 @@ def _decode_all(dataset: Any, loaders: Sequence[Any]) -> Iterator[str | None]:
             return f'{path} ({" ".join(str(error).split()) or type(error).__name__})'
         return None
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for done, reason in enumerate(pool.map(decode, range(len(dataset)))):
-            if bar is None and time.monotonic() - start > _SILENT_SECONDS:
-                print(f'decoding {len(dataset)} images, to find broken ones before the start')
-                bar = ProgressBar(len(dataset) - done)
-            if bar is not None:
-                bar.update()
-            yield reason
-        if bar is not None:
-            print()
+    bar = Progress()
+    task = bar.add_task('decoding images, to find broken ones', total=len(dataset))
+    try:
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            for reason in pool.map(decode, range(len(dataset))):
+                if not bar.live.is_started and time.monotonic() - start > _SILENT_SECONDS:
+                    bar.start()
+                bar.advance(task)
+                yield reason
+    finally:
+        bar.stop()
