@@ -1,12 +1,19 @@
-"""Write the result tables of the README from docs/results: `python docs/tables.py`.
+r"""Tables of the README, from the records of runs: `python docs/tables.py` writes them.
 
-Each file `docs/results/*.json` is one run: `config`, `data`, `metric`, `value`, `minutes`
-(training, wall), `hardware`, `date` and `command`. `docs/results/models/timm.json` is the walk of
-`tools/check_models.py`.
+    python docs/tables.py add work_dirs/mine --config configs/upernet/upernet_vit-ti_camvid.py \
+        --data 'CamVid val' --metric mIoU --hardware '1 core of an AMD EPYC'
+
+makes a file of docs/results out of the work dir's `record.json`, and `test.json` where there is one
+(the speed of a test that had the machine for itself), and writes the tables anew. Keys of a result:
+`config`, `data`, `metric`, `value` (0 to 1, of the last validation), `parameters`, `minutes` (of
+training, wall), `peak_memory_mib`, `images_per_second` (of inference), `hardware`, `date` and
+`command`. `docs/results/models/timm.json` is the walk of `tools/check_models.py`.
 """
 
+import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / 'README.md'
@@ -18,19 +25,54 @@ MODELS = (
     '<!-- models: written by docs/tables.py from docs/results/models/timm.json -->',
     '<!-- end of models -->',
 )
+COLUMNS = (
+    ('config', lambda run: f'`{run["config"].removeprefix("configs/")}`'),
+    ('data', lambda run: run['data']),
+    ('metric', lambda run: run['metric']),
+    ('value', lambda run: f'{run["value"]:.3f}'),
+    ('parameters', lambda run: f'{run["parameters"] / 1e6:.1f} M'),
+    ('minutes', lambda run: f'{run["minutes"]:.0f}'),
+    ('peak memory', lambda run: f'{run["peak_memory_mib"] / 1024:.1f} GiB'),
+    ('images/s', lambda run: f'{run["images_per_second"]:.1f}'),
+    ('hardware', lambda run: run['hardware']),
+    ('date', lambda run: run['date']),
+)
+# What the configs read their data and weights from
+_VARIABLES = {'camvid': 'CAMVID_ROOT=... VIT_TINY=... ', 'nuclei': 'NUCLEI_ROOT=... VIT_TINY=... '}
+
+
+def result(work_dir: Path, **told: Any) -> dict[str, Any]:
+    """A run's entry in docs/results.
+
+    Args:
+        work_dir: Where `tools/train.py` trained, and `tools/test.py` tested if it did.
+        **told: `config`, `data`, `metric` as the evaluator spells it, and `hardware`.
+    """
+    record = json.loads((work_dir / 'record.json').read_text())
+    test = work_dir / 'test.json'
+    speed = json.loads(test.read_text()) if test.exists() else record
+    last = record['validations'][-1]['metrics']
+    name = next(each for each in last if each.split('/')[-1] == told['metric'])
+    keys = ('parameters', 'minutes', 'peak_memory_mib', 'date')
+    variables = next((v for data, v in _VARIABLES.items() if data in told['config']), '')
+    return {
+        **told,
+        # mmseg gives percent
+        'value': last[name] / 100 if told['metric'] == 'mIoU' else last[name],
+        **{key: record[key] for key in keys},
+        'images_per_second': speed.get('test_images_per_second', record['val_images_per_second']),
+        'command': f'{variables}python tools/train.py {told["config"]}',
+    }
 
 
 def table(results: Path = DOCS / 'results') -> str:
     """The rows of all runs as Markdown, by data and metric."""
     runs = [json.loads(path.read_text()) for path in sorted(results.glob('*.json'))]
     runs.sort(key=lambda run: (run['data'], run['metric'], run['value']))
-    lines = ['| config | data | metric | value | minutes | hardware | date |', '|' + '---|' * 7]
-    lines += [
-        f'| `{run["config"]}` | {run["data"]} | {run["metric"]} | {run["value"]:.3f} '
-        f'| {run["minutes"]:.0f} | {run["hardware"]} | {run["date"]} |'
-        for run in runs
-    ]
-    commands = [f'{run["command"]}' for run in runs]
+    rows = [[name for name, _ in COLUMNS], ['---'] * len(COLUMNS)]
+    rows += [[write(run) for _, write in COLUMNS] for run in runs]
+    lines = [f'| {" | ".join(row)} |' for row in rows]
+    commands = [run['command'] for run in runs]
     return '\n'.join([*lines, '', '```bash', *dict.fromkeys(commands), '```'])
 
 
@@ -58,5 +100,20 @@ def with_tables(readme: str) -> str:
     return readme
 
 
-if __name__ == '__main__':
+def main() -> None:
+    """Read the command line, add a run if one is given, write the tables."""
+    parser = argparse.ArgumentParser(description='Write the tables of the README.')
+    adding = parser.add_subparsers(dest='action').add_parser('add', help='a run, first')
+    adding.add_argument('work_dir', type=Path)
+    for name in ('config', 'data', 'metric', 'hardware'):
+        adding.add_argument(f'--{name}', required=True)
+    told = vars(parser.parse_args())
+    if told.pop('action') == 'add':
+        run = result(told.pop('work_dir'), **told)
+        path = DOCS / f'results/{Path(run["config"]).stem}.json'
+        path.write_text(json.dumps(run, indent=2) + '\n')
     README.write_text(with_tables(README.read_text()))
+
+
+if __name__ == '__main__':
+    main()

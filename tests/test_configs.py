@@ -41,7 +41,7 @@ SWAPPED = [  # the others build the same backbones with the same words
         for name in (
             'linear_probe/linear_vit-b-dinov2_ade20k.py',
             'mask2former/mask2former_vit-b-dinov2_coco-instance.py',
-            'vit_adapter/upernet_vit-b-dinov3_ade20k.py',
+            'vit_adapter/upernet_vit-adapter-b-dinov3_ade20k.py',
             'vitdet/mask-rcnn_vit-b-mae_coco.py',
         )
     ),

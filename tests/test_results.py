@@ -7,6 +7,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+RUN = dict(
+    config='configs/c.py',
+    data='y',
+    metric='mIoU',
+    value=0.25,
+    parameters=5_540_000,
+    minutes=12.34,
+    peak_memory_mib=1536,
+    images_per_second=7.0,
+    hardware='h',
+    date='d',
+    command='python tools/train.py configs/c.py',
+)
 
 
 @pytest.fixture
@@ -22,20 +35,40 @@ def test_readme_holds_the_tables_of_the_results(tables):
     assert tables.with_tables(readme) == readme
 
 
-def test_every_result_names_its_config_command_hardware_and_date(tables):
+def test_every_result_is_whole_and_names_its_config(tables):
     for path in (ROOT / 'docs/results').glob('*.json'):
         run = json.loads(path.read_text())
+        assert run.keys() == RUN.keys()
+        assert all(run.values())
         assert (ROOT / run['config']).exists()
         assert run['config'] in run['command']
-        assert run['data']
-        assert run['hardware']
-        assert run['date']
-        assert run['minutes'] > 0
 
 
 def test_rows_are_sorted_by_data_and_value(tables, tmp_path):
-    run = dict(config='c.py', metric='mIoU', minutes=1, hardware='h', date='d', command='x c.py')
     for name, data, value in (('a', 'z', 0.1), ('b', 'y', 0.9), ('c', 'y', 0.2)):
-        (tmp_path / f'{name}.json').write_text(json.dumps({**run, 'data': data, 'value': value}))
+        (tmp_path / f'{name}.json').write_text(json.dumps(RUN | dict(data=data, value=value)))
     rows = [line.split(' | ')[1:4:2] for line in tables.table(tmp_path).splitlines()[2:5]]
     assert rows == [['y', '0.200'], ['y', '0.900'], ['z', '0.100']]
+
+
+def test_a_row_has_units(tables, tmp_path):
+    (tmp_path / 'a.json').write_text(json.dumps(RUN))
+    row = tables.table(tmp_path).splitlines()[2]
+    assert row == '| `c.py` | y | mIoU | 0.250 | 5.5 M | 12 | 1.5 GiB | 7.0 | h | d |'
+
+
+@pytest.mark.parametrize('tested', [False, True])
+def test_a_result_is_what_was_recorded(tables, tmp_path, tested):
+    record = dict(
+        date='d',
+        parameters=5_540_000,
+        minutes=12.34,
+        peak_memory_mib=1536,
+        val_images_per_second=3.0,
+        validations=[{'metrics': {'mIoU': 90.0}}, {'metrics': {'aAcc': 70.0, 'mIoU': 25.0}}],
+    )
+    (tmp_path / 'record.json').write_text(json.dumps(record))
+    if tested:
+        (tmp_path / 'test.json').write_text(json.dumps(dict(test_images_per_second=7.0)))
+    told = {key: RUN[key] for key in ('config', 'data', 'metric', 'hardware')}
+    assert tables.result(tmp_path, **told) == RUN | dict(images_per_second=7.0 if tested else 3.0)

@@ -23,7 +23,7 @@ SHIPPED = sorted(
 QUICK = [
     'mask2former_vit.py',
     'upernet_vit.py',
-    'vit_adapter/upernet_vit-ti_camvid.py',
+    'vit_adapter/upernet_vit-adapter-ti_camvid.py',
     'vitdet/mask-rcnn_vit-ti_nuclei.py',
 ]
 
