@@ -122,8 +122,10 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
                 name = _plain(name)
                 key = *_layer(name, backbones), is_decayed(name, parameter), self._custom_key(name)
                 groups.setdefault(key, []).append(parameter)
-        for key in sorted(groups):
-            params.append(self._group(*key, groups[key]))
+        new = [self._group(*key, groups[key]) for key in sorted(groups)]
+        params += new
+        lines = [_told(*key, group) for key, group in zip(sorted(groups), new, strict=True)]
+        print_log('\n'.join(['learning rates by layer:', *lines]), logger='current')
 
     def _compare_depth(self, backbones: Mapping[str, ViTFeatBackbone]) -> None:
         """Say that a `num_layers` of other constructors counts for nothing, where it differs."""
@@ -152,14 +154,14 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
             group['weight_decay'] = 0.0
         elif self.base_wd is not None:
             group['weight_decay'] = self.base_wd * custom.get('decay_mult', 1)
-        group |= custom  # other options of the optimizer, as MMEngine does
-        told = ', '.join(f'{k} {group[k]:.4g}' for k in ('lr', 'weight_decay') if k in group)
-        print_log(
-            f'layer {layer} of {num_layers}{key and f" ({key})"}: {told}, '
-            f'{len(parameters)} tensors',
-            logger='current',
-        )
-        return group
+        return group | custom  # other options of the optimizer, as MMEngine does
+
+
+def _told(layer: int, num_layers: int, decayed: bool, key: str, group: dict[str, object]) -> str:
+    """A group in one line."""
+    rates = ', '.join(f'{k} {group[k]:.4g}' for k in ('lr', 'weight_decay') if k in group)
+    where = f'layer {layer} of {num_layers}{key and f" ({key})"}'
+    return f'{where}: {rates}, {len(group["params"])} tensors'
 
 
 def _plain(name: str) -> str:
