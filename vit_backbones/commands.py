@@ -70,11 +70,7 @@ def train(
 
     def set_up() -> QuietRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
-        if dataset is not None:
-            folder = os.path.join(cfg.work_dir, 'dataset')
-            line = use_own_data(cfg, dataset, val_data=val_dataset, images=images, folder=folder)
-            if _is_first():
-                print(line)
+        _replace_data(cfg, dataset, val_dataset, images)
         cfg.randomness = dict(seed=None) | (cfg.get('randomness') or {})
         if seed is not None:
             cfg.randomness.seed = seed
@@ -201,6 +197,17 @@ def _load(path: str, options: Sequence[str], *, work_dir: str | None, launcher: 
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
     cfg.launcher = launcher
     return cfg
+
+
+def _replace_data(
+    cfg: Config, dataset: str | None, val_dataset: str | None, images: str | None
+) -> None:
+    if dataset is None:
+        return
+    folder = os.path.join(cfg.work_dir, 'dataset')
+    line = use_own_data(cfg, dataset, val_data=val_dataset, images=images, folder=folder)
+    if _is_first():
+        print(line)
 
 
 def _build(cfg: Config, splits: Sequence[str]) -> QuietRunner:

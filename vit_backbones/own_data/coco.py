@@ -98,10 +98,9 @@ def _find(data: Path, split: str) -> Path:
     if len(every) == 1:
         return every[0]
     raise ValueError(
-        f'folder {str(data)!r} has no COCO file of {split!r} (such as '
-        f'{_PLACES[0].format(split).replace("*", "")} or {split}.json) among its '
-        f'{counted(len(every), ".json file")}: name the file itself; folders of masks are for '
-        f"mmseg's configs, such as those of {_MASKS_GO_TO}"
+        f'folder {str(data)!r} has no COCO file of {split!r}, such as {split}.json or '
+        f'annotations/instances_{split}.json, but {counted(len(every), ".json file")}: name the '
+        f"file itself; folders of masks are for mmseg's configs, such as those of {_MASKS_GO_TO}"
     )
 
 

@@ -56,9 +56,9 @@ def summarize(
 ) -> str:
     """The line that tells which data are used."""
     named = ', '.join(classes[:5]) + (', ...' if len(classes) > 5 else '')
-    where = ', every fifth, held out as no others are named' if held_out else ''
+    held = ' (every fifth, held out)' if held_out else ''
     return (
-        f'data: {data}, {num_train} images to train on, {num_val} to validate on{where}; '
+        f'data: {data}, {num_train} images to train on, {num_val} to validate on{held}; '
         f'{counted(len(classes), "class")}: {named}'
     )
 
