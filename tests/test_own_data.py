@@ -50,6 +50,11 @@ DETECTOR = DETECTOR.replace(
     "pipeline = [\n    dict(type='LoadImageFromFile'),\n"
     "    dict(type='Resize', scale=(96, 64), keep_ratio=True),",
 ) + MORE.format(evaluator="dict(type='CocoMetric', ann_file='no.json', metric=['bbox'])")
+FEW = [  # regions an image
+    'model.train_cfg.rpn_proposal.max_per_img=20',
+    'model.train_cfg.rcnn.sampler.num=16',
+    'model.test_cfg.rpn.max_per_img=20',
+]
 
 
 def write_images(folder, names, size=(64, 96)):
@@ -107,6 +112,8 @@ def own(tmp_path, monkeypatch):
 def build(cfg, split):
     init_default_scope(cfg.default_scope)
     import_modules_from_strings(**cfg.custom_imports)
+    for _, leaf in dataset_configs(cfg[f'{split}_dataloader'], ''):
+        leaf.serialize_data = False  # a garbage collection each, otherwise
     with quiet_prints():
         return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
 
@@ -201,6 +208,13 @@ def test_coco__boxes_alone_do_for_a_config_of_boxes(own, tmp_path):
         own(DETECTOR, path)
 
 
+def test_coco__a_single_image_cannot_be_held_out(own, tmp_path):
+    content = coco()
+    content['images'] = content['images'][-1:]
+    with pytest.raises(ValueError, match='1 image is too few'):
+        own(DETECTOR, write_coco(tmp_path / 'd/a.json', content))
+
+
 # Folders of masks
 
 
@@ -262,6 +276,18 @@ def test_masks__images_of_several_sizes_are_validated_one_by_one(own, tmp_path):
     mask = data / 'masks/00.png'
     Image.open(mask).rotate(90, expand=True).save(mask)
     assert own(SEGMENTER, data)[0].val_dataloader.batch_size == 1
+
+
+def test_masks__of_photos_that_are_shown_turned(own, tmp_path):
+    data = write_masks(tmp_path / 'd')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in list((data / 'images').iterdir()):
+        image = Image.open(path).transpose(Image.Transpose.ROTATE_90)
+        image.save(path.with_suffix('.jpg'), exif=exif)
+        path.unlink()
+    info = build(own(SEGMENTER, data)[0], 'val')[0]
+    assert info['inputs'].shape[1:] == info['data_samples'].gt_sem_seg.shape == (64, 96)
 
 
 # Classes of every head
@@ -340,12 +366,16 @@ def test_what_counts_no_classes_of_the_data_stays():
 @pytest.mark.parametrize('toolbox', ['mmdet', 'mmseg'])
 def test_train_and_test_again_without_the_option(toolbox, train, tmp_path, capsys, monkeypatch):
     if toolbox == 'mmdet':
-        data, text = write_coco(tmp_path / 'd/a.json'), DETECTOR
+        data, text, few = write_coco(tmp_path / 'd/a.json'), DETECTOR, FEW
     else:
-        data, text = write_masks(tmp_path / 'd', labels=(0, 1, 2)), SEGMENTER
+        data, text, few = (
+            write_masks(tmp_path / 'd', labels=(0, 1, 2)),
+            SEGMENTER,
+            ['train_cfg.max_epochs=1'],
+        )
     Path('mine.py').write_text(text)
     before = {path: path.read_bytes() for path in (tmp_path / 'd').rglob('*') if path.is_file()}
-    assert train(['mine.py', '--dataset', str(data)]) == 0
+    assert train(['mine.py', '--dataset', str(data), '--cfg-options', *few]) == 0
     assert re.search(
         r'^data: .*, 8 images to train on, 3 to', capsys.readouterr().out, re.MULTILINE
     )

@@ -56,7 +56,7 @@ def read_coco(
     categories = _common_categories(paths, contents)
     held_out = 'val' not in contents
     if held_out:
-        contents['train'], contents['val'] = _split(contents['train'], paths['train'])
+        contents['train'], contents['val'] = _split(contents['train'])
         prefixes['val'] = prefixes['train']
     for content in contents.values():
         content['categories'] = categories
@@ -187,9 +187,7 @@ def _annotations_of(images: Sequence[dict], annotations: Sequence[dict]) -> list
     ]
 
 
-def _split(content: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
-    if len(content['images']) < 2:
-        raise ValueError(f'{str(path)!r} has 1 image: none is left to validate on')
+def _split(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for images in hold_out(content['images']):
         yield content | dict(
             images=images, annotations=_annotations_of(images, content['annotations'])

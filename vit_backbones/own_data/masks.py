@@ -89,8 +89,6 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
     held_out = 'val' not in pairs
     if held_out:
         whole = pairs['train']
-        if len(whole.names) < 2:
-            raise ValueError(f'{str(whole.images)!r} has 1 image: none is left to validate on')
         for split, names in zip(('train', 'val'), hold_out(whole.names), strict=True):
             pairs[split] = whole._replace(names=names)
         masks['train'], masks['val'] = hold_out(masks['train'])

@@ -33,11 +33,16 @@ def hold_out(items: Sequence[T]) -> tuple[list[T], list[T]]:
     """Split what is sorted by name: every fifth, beginning with the first, is to validate on.
 
     Args:
-        items: At least two.
+        items: One an image.
 
     Returns:
         Those to train on, and those to validate on.
+
+    Raises:
+        ValueError: If none is left to train on.
     """
+    if len(items) < 2:
+        raise ValueError('1 image is too few: it is held out to validate on, and none is left')
     kept = [item for i, item in enumerate(items) if i % _HELD_OUT]
     return kept, list(items[::_HELD_OUT])
 

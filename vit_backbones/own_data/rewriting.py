@@ -94,6 +94,7 @@ def put_data(cfg: Config, own: OwnData) -> None:
             each.pop('classwise', None)  # the best checkpoint would be that of the first class
     cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
     cfg.test_evaluator = copy.deepcopy(cfg.val_evaluator)
+    cfg.test_cfg = cfg.get('test_cfg') or {}
     put_classes(cfg.model, len(own.classes))
     for key in _UNTRUE:
         cfg.pop(key, None)
