@@ -193,7 +193,7 @@ def test_coco__images_elsewhere_are_named(own, tmp_path):
     cfg, _ = own(DETECTOR, path, images=tmp_path / 'far/away')
     assert len(build(cfg, 'val')) == 3
     with pytest.raises(
-        FileNotFoundError, match=r"the 11 images of '\S+', .* '00.jpg', are in none"
+        FileNotFoundError, match=r"the 11 images of '\S+', .* '00.jpg', were not fo"
     ):
         own(DETECTOR, path)
 
@@ -407,6 +407,8 @@ def wrong(name):
     content = coco()
     if name == 'key':
         del content['annotations'][3]['bbox']
+    elif name == 'name':
+        content['images'][3]['file_name'] = 3
     elif name == 'box':
         content['annotations'][3]['bbox'] = [1, 2]
     elif name == 'category':
@@ -428,7 +430,8 @@ def wrong(name):
         ('no categories', "a.json' is no COCO file: it has no list of 'categories'; it takes 'im"),
         ('categories', "a.json' has no categories: nothing to learn or to measure"),
         ('annotations', "a.json' has no annotations: nothing to learn or to measure"),
-        ('key', r"a.json' is no COCO file of objects: annotations\[3\] has no bbox"),
+        ('key', r"a.json' is no COCO file of objects: annotations\[3\] has None as its bb"),
+        ('name', r"a.json' is no COCO file of objects: images\[3\] has 3 as its file_name"),
         ('box', r"a.json': bbox \[1, 2\] is not \[x, y, width, height\]: correct"),
         ('category', "a.json': 1 annotation of category_id 5, which is not among the 2 categori"),
         ('id', "a.json': id 0 is that of 2 images: number them anew"),
@@ -474,6 +477,7 @@ SPOIL = {
     'gap': lambda data, mask: save(mask * 0 + 3, data),
     'broken': lambda data, mask: (data / 'masks/03.png').write_bytes(b'no image'),
     'one': lambda data, mask: (data / 'classes.txt').write_text('crack'),
+    'text': lambda data, mask: (data / 'classes.txt').write_bytes(b'\xff'),
     'few': lambda data, mask: (
         (data / 'classes.txt').write_text('a\nb') and save(mask * 0 + 2, data)
     ),
@@ -496,6 +500,7 @@ SPOIL = {
         ('gap', "the masks of '.*' hold 0, 1, 3, and no pixel is 2: number the classes from 0 wit"),
         ('broken', r"'.*/03.png' cannot be read \("),
         ('one', "'.*classes.txt' names 1 class, and there must be two at least, the background"),
+        ('text', r"'.*classes.txt' is no text in UTF-8 \("),
         ('few', "mask '.*/03.png' holds 2, and '.*classes.txt' names 2 classes, 0 to 1"),
     ],
 )

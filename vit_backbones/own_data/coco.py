@@ -18,9 +18,9 @@ _PLACES = (
 )
 # What mmdet and pycocotools read of each entry and nobody else could know
 _KEYS = {
-    'images': ('id', 'file_name', 'height', 'width'),
-    'annotations': ('image_id', 'category_id', 'bbox'),
-    'categories': ('id', 'name'),
+    'images': dict(id=(int, str), file_name=str, height=int, width=int),
+    'annotations': dict(image_id=(int, str), category_id=int, bbox=list),
+    'categories': dict(id=int, name=(str, int)),
 }
 _MASKS_GO_TO = 'configs/upernet'  # named to whoever brings masks
 
@@ -61,7 +61,9 @@ def read_coco(
     for content in contents.values():
         content['categories'] = categories
     if not contents['train']['annotations']:
-        raise ValueError(f'{paths["train"]} has no annotation for its images: nothing to learn')
+        raise ValueError(
+            f'{str(paths["train"])!r} has no annotation for its images: nothing to learn'
+        )
     classes = [each['name'] for each in categories]
     return OwnData(
         classes=classes,
@@ -131,12 +133,13 @@ def _read(path: Path, with_masks: bool) -> dict[str, Any]:
                 f'{", ".join(map(repr, _KEYS))}'
             )
         for i, entry in enumerate(entries):
-            lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-            if lacking:
-                raise ValueError(
-                    f'{str(path)!r} is no COCO file of objects: {name}[{i}] has no '
-                    f'{", ".join(lacking)}'
-                )
+            for key, kind in keys.items():
+                value = entry.get(key) if isinstance(entry, dict) else None
+                if not isinstance(value, kind):
+                    raise ValueError(
+                        f'{str(path)!r} is no COCO file of objects: {name}[{i}] has {value!r} as '
+                        f'its {key}'
+                    )
         if not entries:
             raise ValueError(f'{str(path)!r} has no {name}: nothing to learn or to measure')
     for line in _contradictions(content, with_masks):
@@ -160,7 +163,7 @@ def _contradictions(content: dict[str, list[dict]], with_masks: bool) -> Iterato
         if times > 1:
             yield f'id {most!r} is that of {times} {name}: number them anew'
     boxes = (annotation['bbox'] for annotation in annotations)
-    odd = [box for box in boxes if not isinstance(box, list) or len(box) != 4]
+    odd = [box for box in boxes if [isinstance(part, (int, float)) for part in box] != [True] * 4]
     if odd:
         yield f'bbox {odd[0]!r} is not [x, y, width, height]: correct or remove its annotation'
     known = {category['id'] for category in content['categories']}
@@ -217,10 +220,11 @@ def _find_images(path: Path, entries: Sequence[dict], images: Path | None) -> Pa
     first = entries[0]['file_name']
     folder = next((place for place in places if (place / first).is_file()), None)
     if folder is None:
-        looked = dict.fromkeys(str(place) for place in places)
+        above = ' and the one above' if images is None else ''
         raise FileNotFoundError(
             f'the {counted(len(entries), "image")} of {str(path)!r}, the first of which is '
-            f'{first!r}, are in none of {", ".join(looked)}: name their folder by --images'
+            f'{first!r}, were not found in {around[0].absolute()}{above}, nor in '
+            f'{", ".join(f"{sub}/" for sub in subfolders[1:])} there: name their folder by --images'
         )
     missing = [e['file_name'] for e in entries if not (folder / e['file_name']).is_file()]
     if missing:

@@ -229,19 +229,23 @@ def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
     """Names from `classes.txt`, else one for each label found."""
     path = data / 'classes.txt'
     if path.is_file():
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
+        try:
+            lines = path.read_text(encoding='utf-8-sig').splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{str(path)!r} is no text in UTF-8 ({error}): save it so') from error
         names = [line.strip() for line in lines if line.strip()]
         where = f'{str(path)!r} names {counted(len(names), "class")}'
     else:
         found = sorted(set().union(*(mask.labels for mask in masks)))
         names = [f'class_{i}' for i in range(len(found))]
-        where = f'the masks of {str(data)!r} hold {", ".join(map(str, found[:8])) or "none"} alone'
+        where = f'the masks of {str(data)!r} hold {0 if found else _IGNORED} alone'
         gaps = sorted(set(range(max(found, default=0))) - set(found))
         if gaps:
             raise ValueError(
-                f'{where.removesuffix(" alone")}{", ..." * (len(found) > 8)}, and no pixel is '
-                f'{gaps[0]}: number the classes from 0 without gaps, or name all {max(found) + 1} '
-                f'in classes.txt there, one a line'
+                f'the masks of {str(data)!r} hold {", ".join(map(str, found[:8]))}'
+                f'{", ..." * (len(found) > 8)}, and no pixel is {gaps[0]}: number the classes from '
+                f'0 without gaps; if {gaps[0]} is one that never occurs, name all in classes.txt '
+                f'there, one a line'
             )
     if len(names) < 2:
         raise ValueError(
