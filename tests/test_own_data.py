@@ -360,6 +360,12 @@ def test_what_counts_no_classes_of_the_data_stays():
     assert model == dict(rpn_head=dict(num_classes=1), backbone=dict(num_classes=0))
 
 
+def test_few_images_leave_the_head_time_to_learn(tmp_path):
+    cfg = load_config(CONFIGS / 'mask2former_vit.py')
+    use_own_data(cfg, write_coco(tmp_path / 'a.json'), folder=tmp_path / 'lists')
+    assert cfg.model.auxiliary_iters == 1  # of four iterations, one an epoch
+
+
 # Training and testing
 
 

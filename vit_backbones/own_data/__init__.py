@@ -57,4 +57,4 @@ def use_own_data(
     put_data(cfg, own)
     for path, content in own.files.items():
         write_whole(path, content)
-    return own.summary
+    return own.summary()

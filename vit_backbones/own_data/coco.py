@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.own_data.parts import OwnData, colours, counted, hold_out, summarize
+from vit_backbones.own_data.parts import OwnData, colours, counted, hold_out
 
 # Where a folder has its COCO file of a split, the first that exists: COCO, Roboflow
 _PLACES = (
@@ -66,6 +66,7 @@ def read_coco(
         )
     classes = [each['name'] for each in categories]
     return OwnData(
+        source=paths['train'],
         classes=classes,
         palette=colours(len(classes)),
         datasets={
@@ -77,13 +78,9 @@ def read_coco(
             for split in contents
         },
         files={folder / f'{s}.json': json.dumps(each).encode() for s, each in contents.items()},
+        num_images={split: len(content['images']) for split, content in contents.items()},
+        held_out=held_out,
         same_size=False,  # which mmdet does not ask for
-        summary=summarize(
-            paths['train'],
-            *(len(contents[split]['images']) for split in ('train', 'val')),
-            classes,
-            held_out=held_out,
-        ),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from vit_backbones.own_data.parts import OwnData, colours, counted, hold_out, summarize
+from vit_backbones.own_data.parts import OwnData, colours, counted, hold_out
 
 _IMAGES = ('images',)
 _MASKS = ('masks', 'annotations', 'labels')
@@ -96,6 +96,7 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
     classes = _classes(data, every)
     palette = next((mask.palette for mask in every if len(mask.palette) >= len(classes)), [])
     return OwnData(
+        source=data,
         classes=classes,
         palette=palette[: len(classes)] or colours(len(classes)),
         datasets={
@@ -112,13 +113,9 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
             folder / f'{split}.txt': ''.join(f'{name}\n' for name in each.names).encode()
             for split, each in pairs.items()
         },
+        num_images={split: len(each.names) for split, each in pairs.items()},
+        held_out=held_out,
         same_size=len({mask.size for mask in masks['val']}) == 1,
-        summary=summarize(
-            data,
-            *(len(pairs[split].names) for split in ('train', 'val')),
-            classes,
-            held_out=held_out,
-        ),
     )
 
 

@@ -13,20 +13,34 @@ class OwnData(NamedTuple):
     """Data in the words of a config.
 
     Attributes:
+        source: Where they were read.
         classes: Their names, in the order of their labels.
         palette: A colour each, RGB on 0-255.
         datasets: For `'train'` and `'val'`, what the config's data sets shall say.
         files: Contents of the files that `datasets` name and that are not there yet.
+        num_images: Those of each split.
+        held_out: Whether `'val'` was taken out of `'train'`.
         same_size: Whether all images to validate on have one size.
-        summary: One line for the terminal.
     """
 
+    source: Path
     classes: list[str]
     palette: list[tuple[int, int, int]]
     datasets: dict[str, dict[str, Any]]
     files: dict[Path, bytes]
+    num_images: dict[str, int]
+    held_out: bool
     same_size: bool
-    summary: str
+
+    def summary(self) -> str:
+        """One line that tells which data are used."""
+        held = ' (every fifth, held out)' if self.held_out else ''
+        named = ', '.join(self.classes[:5]) + (', ...' if len(self.classes) > 5 else '')
+        return (
+            f'data: {self.source}, {self.num_images["train"]} images to train on, '
+            f'{self.num_images["val"]} to validate on{held}; '
+            f'{counted(len(self.classes), "class")}: {named}'
+        )
 
 
 def hold_out(items: Sequence[T]) -> tuple[list[T], list[T]]:
@@ -54,18 +68,6 @@ def colours(number: int) -> list[tuple[int, int, int]]:
         tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.8 - 0.3 * (i % 2), 0.9))
         for i, hue in enumerate(hues)
     ]
-
-
-def summarize(
-    data: Path, num_train: int, num_val: int, classes: Sequence[str], *, held_out: bool
-) -> str:
-    """The line that tells which data are used."""
-    named = ', '.join(classes[:5]) + (', ...' if len(classes) > 5 else '')
-    held = ' (every fifth, held out)' if held_out else ''
-    return (
-        f'data: {data}, {num_train} images to train on, {num_val} to validate on{held}; '
-        f'{counted(len(classes), "class")}: {named}'
-    )
 
 
 def counted(number: int, noun: str) -> str:

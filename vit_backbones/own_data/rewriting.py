@@ -1,6 +1,7 @@
 """A config with other data: its data sets, its evaluators and its numbers of classes."""
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ _METRICS = {'mmdet': 'CocoMetric', 'mmseg': 'IoUMetric'}  # that take any data
 _KEPT = ('pipeline', 'test_mode', 'filter_cfg', 'indices')  # what a recipe does with its images
 # Parts of a model that know no classes, or have some of their own
 _CLASSLESS = ('data_preprocessor', 'backbone', 'neck', 'rpn_head', 'train_cfg', 'test_cfg')
+_FIRST_PART = 4  # of `auxiliary_iters`, in which the head does not learn: a quarter at most
 # What config files of mmdet, mmseg and ours say of their data at the top, untrue from now on
 _UNTRUE = ('data_root', 'dataset_type', 'metainfo', 'num_classes', 'builtin_data')
 _INSTANCE = 'configs/mask2former/mask2former_vit-b-dinov2_coco-instance.py'
@@ -96,8 +98,17 @@ def put_data(cfg: Config, own: OwnData) -> None:
     cfg.test_evaluator = copy.deepcopy(cfg.val_evaluator)
     cfg.test_cfg = cfg.get('test_cfg') or {}
     put_classes(cfg.model, len(own.classes))
+    _shorten_first_part(cfg, own.num_images['train'])
     for key in _UNTRUE:
         cfg.pop(key, None)
+
+
+def _shorten_first_part(cfg: Config, num_images: int) -> None:
+    """Let heads learn in most of a training, however few images there are."""
+    if 'auxiliary_iters' in cfg.model:
+        iters = math.ceil(num_images / cfg.train_dataloader.batch_size)  # of an epoch
+        total = cfg.train_cfg.get('max_iters') or iters * cfg.train_cfg.max_epochs
+        cfg.model.auxiliary_iters = min(cfg.model.auxiliary_iters, total // _FIRST_PART)
 
 
 def put_classes(model: dict[str, Any], number: int) -> None:
