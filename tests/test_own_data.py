@@ -495,9 +495,9 @@ SPOIL = {
     [
         (
             'no mask',
-            "1 image of '.*/images' have no partner of the same name in '.*/masks', the fi",
+            "1 image of '.*/images' without a partner of that name in '.*/masks', the fi",
         ),
-        ('no image', "1 mask of '.*/masks' have no partner of the same name in '.*/images', the f"),
+        ('no image', "1 mask of '.*/masks' without a partner of that name in '.*/images', the f"),
         ('no masks', "d' has no folder masks or annotations or labels"),
         ('suffixes', r"the images of '.*' have several suffixes \(10 .png, 1 .jpg\)"),
         ('colours', "mask '.*/03.png' holds colours or numbers beyond 255; what is allowed is one"),

@@ -178,8 +178,8 @@ def _check_partners(images: Path, masks: Path, named: set[str], labelled: set[st
     ):
         if alone:
             raise FileNotFoundError(
-                f'{counted(len(alone), what)} of {str(where)!r} have no partner of the same name '
-                f'in {str(partner)!r}, the first is {min(alone)!r}: add it, or remove them'
+                f'{counted(len(alone), what)} of {str(where)!r} without a partner of that name in '
+                f'{str(partner)!r}, the first is {min(alone)!r}: add partners, or remove these'
             )
 
 
