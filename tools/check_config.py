@@ -15,6 +15,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--data', action='store_true', help='read the data too: missing ones are an error then'
     )
     parser.add_argument(
+        '--dataset',
+        metavar='DATA',
+        help="your own data instead of the config's: a COCO file, or a folder of images and masks",
+    )
+    parser.add_argument('--val-dataset', metavar='DATA', help='those to validate on')
+    parser.add_argument('--images', metavar='DIR', help='where the images of COCO files lie')
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action='extend',
@@ -22,7 +29,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='change the config, e.g. model.backbone.out_stride=16',
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.dataset is None and (args.val_dataset or args.images):
+        parser.error('--val-dataset and --images go with --dataset')
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ImportError, RuntimeError) as error:
         print(f'error: {error}; install the pinned set of requirements.txt', file=sys.stderr)
         return 2
-    return check_config(args.config, data=args.data, options=args.cfg_options)
+    return check_config(
+        args.config,
+        data=args.data,
+        options=args.cfg_options,
+        dataset=args.dataset,
+        val_dataset=args.val_dataset,
+        images=args.images,
+    )
 
 
 if __name__ == '__main__':

@@ -10,6 +10,13 @@ from collections.abc import Sequence
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train an mmdet or mmseg config.')
     parser.add_argument('config', metavar='CONFIG')
+    parser.add_argument(
+        '--dataset',
+        metavar='DATA',
+        help="your own data instead of the config's: a COCO file, or a folder of images and masks",
+    )
+    parser.add_argument('--val-dataset', metavar='DATA', help='those to validate on')
+    parser.add_argument('--images', metavar='DIR', help='where the images of COCO files lie')
     parser.add_argument('--work-dir', help='for results; default: work_dirs/<config name>')
     parser.add_argument('--amp', action='store_true', help='mixed precision, on a GPU')
     parser.add_argument(
@@ -33,7 +40,10 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--debug', action='store_true', help='tracebacks of set-up errors too')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.dataset is None and (args.val_dataset or args.images):
+        parser.error('--val-dataset and --images go with --dataset')
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     return train(
         args.config,
+        dataset=args.dataset,
+        val_dataset=args.val_dataset,
+        images=args.images,
         work_dir=args.work_dir,
         amp=args.amp,
         resume=args.resume,

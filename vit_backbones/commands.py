@@ -16,6 +16,7 @@ from vit_backbones.checks import preflight
 from vit_backbones.checks.findings import describe, enforce
 from vit_backbones.checks.training import config_findings, model_findings
 from vit_backbones.config import load_config
+from vit_backbones.own_data import use_own_data
 from vit_backbones.runner import QuietRunner, build_runner, quiet_warnings
 from vit_backbones.shapes import write_shapes
 from vit_backbones.training.hooks import UnreadableDataError, validations
@@ -34,6 +35,9 @@ _PERCENT = {'aAcc', 'mAcc', 'mIoU', 'mDice', 'mFscore', 'mPrecision', 'mRecall'}
 def train(
     config: str,
     *,
+    dataset: str | None = None,
+    val_dataset: str | None = None,
+    images: str | None = None,
     work_dir: str | None = None,
     amp: bool = False,
     resume: str | None = None,
@@ -48,6 +52,9 @@ def train(
 
     Args:
         config: Path of an mmdet or mmseg config.
+        dataset: One's own data, as `use_own_data` takes them, in place of the config's.
+        val_dataset: Those to validate on.
+        images: Folder of their images, where it is not found.
         work_dir: Folder for results. Defaults to the config's own, else `work_dirs/<config name>`.
         amp: Mixed precision: bfloat16 where the GPU has it, else float16.
         resume: `'auto'` for the last whole checkpoint of the work dir, or a checkpoint file.
@@ -64,6 +71,7 @@ def train(
 
     def set_up() -> QuietRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
+        _replace_data(cfg, dataset, val_dataset, images)
         cfg.randomness = dict(seed=None) | (cfg.get('randomness') or {})
         if seed is not None:
             cfg.randomness.seed = seed
@@ -173,8 +181,13 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
+def _is_first() -> bool:
+    """Whether this is the process that talks."""
+    return os.environ.get('RANK', '0') == '0'
+
+
 def _tell(line: str, code: int) -> int:
-    if os.environ.get('RANK', '0') == '0':
+    if _is_first():
         print(line, file=sys.stderr)
     return code
 
@@ -185,6 +198,17 @@ def _load(path: str, options: Sequence[str], *, work_dir: str | None, launcher: 
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
     cfg.launcher = launcher
     return cfg
+
+
+def _replace_data(
+    cfg: Config, dataset: str | None, val_dataset: str | None, images: str | None
+) -> None:
+    if dataset is None:
+        return
+    folder = os.path.join(cfg.work_dir, 'dataset')
+    line = use_own_data(cfg, dataset, val_data=val_dataset, images=images, folder=folder)
+    if _is_first():
+        print(line)
 
 
 def _build(cfg: Config, splits: Sequence[str]) -> QuietRunner:

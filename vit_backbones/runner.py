@@ -27,6 +27,7 @@ _NOISE = (
     '"HardDiskBackend" is the alias',
     'paramwise_options -- ',  # one line a parameter
 )
+_NOISE_AT_END = 'is skipped since its requires_grad=False'  # one line a frozen parameter
 
 
 class TerminalFormatter(logging.Formatter):
@@ -44,7 +45,8 @@ class TerminalFormatter(logging.Formatter):
 def _fits_terminal(record: logging.LogRecord) -> bool:
     """Whether a record is shown: the dumps of many lines are for the log file alone."""
     text = record.getMessage()
-    return not text.startswith(_NOISE) and (record.levelno > logging.INFO or '\n' not in text)
+    noise = text.startswith(_NOISE) or text.endswith(_NOISE_AT_END)
+    return not noise and (record.levelno > logging.INFO or '\n' not in text)
 
 
 class _Quiet:

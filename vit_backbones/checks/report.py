@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from vit_backbones.checks.findings import Finding, attempt, describe, error, war
 from vit_backbones.checks.training import WEIGHTS, config_findings, model_findings
 from vit_backbones.checks.trial import trial_findings
 from vit_backbones.config import load_config
+from vit_backbones.own_data import use_own_data
 from vit_backbones.runner import quiet_prints, quiet_warnings
 from vit_backbones.training.hooks import leaf_datasets
 
@@ -26,13 +28,24 @@ _SPLITS = ('train', 'val')
 _LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones
 
 
-def check_config(path: str, *, data: bool = False, options: Sequence[str] = ()) -> int:
+def check_config(
+    path: str,
+    *,
+    data: bool = False,
+    options: Sequence[str] = (),
+    dataset: str | None = None,
+    val_dataset: str | None = None,
+    images: str | None = None,
+) -> int:
     """Print what would break or spoil a training, a line each with its fix, and a sum.
 
     Args:
         path: Of an mmdet or mmseg config.
         data: Whether the data must be there; if so, they are read.
         options: `key=value` changes of the config.
+        dataset: One's own data, as `use_own_data` takes them, in place of the config's.
+        val_dataset: Those to validate on.
+        images: Folder of their images, where it is not found.
 
     Returns:
         Exit code: 0 without errors, 1 with, 2 for a wrong path or option.
@@ -40,9 +53,15 @@ def check_config(path: str, *, data: bool = False, options: Sequence[str] = ()) 
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # findings are printed, here
     try:
-        with quiet_warnings():
+        with quiet_warnings(), tempfile.TemporaryDirectory() as folder:
             preflight.check_environment()
             config = load_config(path, options)
+            if dataset is not None:
+                print(
+                    use_own_data(
+                        config, dataset, val_data=val_dataset, images=images, folder=folder
+                    )
+                )
             count = {'error': 0, 'warning': 0}
             for finding in _findings(config, data):
                 print(finding, flush=True)

@@ -25,6 +25,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(480, 360), keep_ratio=True),  # CamVid's own size
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]

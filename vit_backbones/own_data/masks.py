@@ -1,0 +1,258 @@
+"""Folders of images and label masks of one's own."""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from vit_backbones.own_data.parts import OwnData, colours, counted, hold_out
+
+_IMAGES = ('images',)
+_MASKS = ('masks', 'annotations', 'labels')
+_SPLITS = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validation')}
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+_IGNORED = 255  # the label that mmseg passes over
+_SILENT = 200  # a progress bar for more masks
+_ORIENTATION = 0x0112  # of EXIF; from 5 on the image is shown turned by 90 degrees
+_COCO_GOES_TO = 'configs/vitdet and configs/mask2former'  # named to whoever brings a COCO file
+
+
+class Pairs(NamedTuple):
+    """Images and masks of the same names.
+
+    Attributes:
+        images: Absolute folder of the images.
+        masks: Absolute folder of the masks, PNGs.
+        names: Paths below either, sorted and without suffix.
+        suffix: That of the images, such as `'.jpg'`.
+    """
+
+    images: Path
+    masks: Path
+    names: list[str]
+    suffix: str
+
+    def paths(self) -> list[tuple[Path, Path]]:
+        """(image, mask) of each name."""
+        return [
+            (self.images / f'{name}{self.suffix}', self.masks / f'{name}.png')
+            for name in self.names
+        ]
+
+
+class Mask(NamedTuple):
+    """What is known of a mask.
+
+    Attributes:
+        path: The file.
+        size: (width, height) in pixels, those of the image.
+        labels: Those in it, without 255.
+        palette: RGB on 0-255 a label, if the file has one.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    labels: set[int]
+    palette: list[tuple[int, int, int]]
+
+
+def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
+    """Read a folder of images and masks; every mask is looked at.
+
+    Args:
+        data: Has `images` and `masks` (or `annotations`, `labels`), maybe with `train` and `val` in
+            each, and maybe `classes.txt`, a name a line.
+        val_data: The same to validate on; without it and without a `val` in `data`, every fifth
+            image is held out.
+        folder: Absolute, where the lists of the splits shall be written.
+
+    Returns:
+        The data; classes are those of `classes.txt`, else the labels found.
+
+    Raises:
+        OSError: If folders, images or masks are missing.
+        ValueError: If masks are no label masks, or contradict the classes or their images.
+    """
+    pairs = {'train': _find(data, 'train')}
+    if val_data is not None:
+        pairs['val'] = _find(val_data, 'val')
+    elif any((data / _IMAGES[0] / name).is_dir() for name in _SPLITS['val']):
+        pairs['val'] = _find(data, 'val')
+    masks = {split: _look_at_all(each) for split, each in pairs.items()}
+    held_out = 'val' not in pairs
+    if held_out:
+        whole = pairs['train']
+        for split, names in zip(('train', 'val'), hold_out(whole.names), strict=True):
+            pairs[split] = whole._replace(names=names)
+        masks['train'], masks['val'] = hold_out(masks['train'])
+    every = [mask for split in ('train', 'val') for mask in masks[split]]
+    classes = _classes(data, every)
+    palette = next((mask.palette for mask in every if len(mask.palette) >= len(classes)), [])
+    return OwnData(
+        source=data,
+        classes=classes,
+        palette=palette[: len(classes)] or colours(len(classes)),
+        datasets={
+            split: dict(
+                type='mmseg.BaseSegDataset',
+                ann_file=str(folder / f'{split}.txt'),
+                data_prefix=dict(img_path=str(each.images), seg_map_path=str(each.masks)),
+                img_suffix=each.suffix,
+                seg_map_suffix='.png',
+            )
+            for split, each in pairs.items()
+        },
+        files={
+            folder / f'{split}.txt': ''.join(f'{name}\n' for name in each.names).encode()
+            for split, each in pairs.items()
+        },
+        num_images={split: len(each.names) for split, each in pairs.items()},
+        held_out=held_out,
+        same_size=len({mask.size for mask in masks['val']}) == 1,
+    )
+
+
+def _find(data: Path, split: str) -> Pairs:
+    """The pairs of a split: those in its subfolder if there is one, else all."""
+    if data.is_file():
+        raise ValueError(
+            f"{str(data)!r} is a file, and mmseg's configs take a folder of images and masks; a "
+            f"COCO file is for mmdet's configs, such as those of {_COCO_GOES_TO}"
+        )
+    if not data.is_dir():
+        raise FileNotFoundError(f'{str(data)!r} does not exist (looked from {Path.cwd()})')
+    images, masks = (_subfolder(data, names, split) for names in (_IMAGES, _MASKS))
+    suffixes = {
+        path.relative_to(images).with_suffix('').as_posix(): path.suffix
+        for path in _files(images)
+        if path.suffix.lower() in _SUFFIXES
+    }
+    if not suffixes:
+        raise ValueError(f'{str(images)!r} has no image ({", ".join(_SUFFIXES)})')
+    found = Counter(suffixes.values())
+    if len(found) > 1:
+        raise ValueError(
+            f'the images of {str(images)!r} have several suffixes '
+            f'({", ".join(f"{n} {suffix}" for suffix, n in found.most_common())}), and mmseg takes '
+            f'one: rename or convert them'
+        )
+    labelled = {
+        path.relative_to(masks).with_suffix('').as_posix()
+        for path in _files(masks)
+        if path.suffix == '.png'
+    }
+    if not labelled:
+        raise ValueError(
+            f"{str(masks)!r} has no mask: one .png an image, of the image's name; a COCO file is "
+            f"for mmdet's configs, such as those of {_COCO_GOES_TO}"
+        )
+    _check_partners(images, masks, set(suffixes), labelled)
+    return Pairs(images, masks, sorted(suffixes), next(iter(found)))
+
+
+def _subfolder(data: Path, names: Sequence[str], split: str) -> Path:
+    folder = next((data / name for name in names if (data / name).is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(f'{str(data)!r} has no folder {" or ".join(names)}')
+    places = {s: next((p for n in _SPLITS[s] if (p := folder / n).is_dir()), None) for s in _SPLITS}
+    if split == 'train' and places['val'] and not places['train']:
+        raise FileNotFoundError(f'{str(folder)!r} has {places["val"].name}, but no train')
+    return (places[split] or folder).absolute()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob('*') if path.is_file() and path.name[0] != '.']
+
+
+def _check_partners(images: Path, masks: Path, named: set[str], labelled: set[str]) -> None:
+    for what, alone, where, partner in (
+        ('image', named - labelled, images, masks),
+        ('mask', labelled - named, masks, images),
+    ):
+        if alone:
+            raise FileNotFoundError(
+                f'{counted(len(alone), what)} of {str(where)!r} without a partner of that name in '
+                f'{str(partner)!r}, the first is {min(alone)!r}: add partners, or remove these'
+            )
+
+
+def _look_at_all(pairs: Pairs) -> list[Mask]:
+    paths = pairs.paths()
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        looked = pool.map(_look_at, *zip(*paths, strict=True))
+        silent = len(paths) <= _SILENT
+        return list(track(looked, 'reading masks', len(paths), transient=True, disable=silent))
+
+
+def _look_at(image_path: Path, path: Path) -> Mask:
+    with _reading(image_path) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        width, height = image.size[::-1] if turned else image.size
+    with _reading(path) as mask:
+        array = np.asarray(mask)
+        palette = np.reshape(mask.getpalette() or [], (-1, 3)).astype(int).tolist()
+    if array.ndim != 2 or array.dtype.kind not in 'bui' or array.max(initial=0) > _IGNORED:
+        raise ValueError(
+            f'mask {str(path)!r} holds colours or numbers beyond 255; what is allowed is one '
+            f'channel, in which each pixel is the number of its class from 0, or {_IGNORED} where '
+            f'none counts'
+        )
+    if array.shape != (height, width):
+        raise ValueError(
+            f'mask {str(path)!r} has {array.shape[1]}x{array.shape[0]} pixels, its image '
+            f'{width}x{height}: make them equal'
+        )
+    labels = set(np.flatnonzero(np.bincount(array.ravel())).tolist()) - {_IGNORED}
+    return Mask(path, (width, height), labels, [tuple(color) for color in palette])
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except Exception as error:  # Pillow has many for broken files
+        raise ValueError(f'{str(path)!r} cannot be read ({error})') from error
+
+
+def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
+    """Names from `classes.txt`, else one for each label found."""
+    path = data / 'classes.txt'
+    if path.is_file():
+        try:
+            lines = path.read_text(encoding='utf-8-sig').splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{str(path)!r} is no text in UTF-8 ({error}): save it so') from error
+        names = [line.strip() for line in lines if line.strip()]
+        where = f'{str(path)!r} names {counted(len(names), "class")}'
+    else:
+        found = sorted(set().union(*(mask.labels for mask in masks)))
+        names = [f'class_{i}' for i in range(len(found))]
+        where = f'the masks of {str(data)!r} hold {0 if found else _IGNORED} alone'
+        gaps = sorted(set(range(max(found, default=0))) - set(found))
+        if gaps:
+            raise ValueError(
+                f'the masks of {str(data)!r} hold {", ".join(map(str, found[:8]))}'
+                f'{", ..." * (len(found) > 8)}, and no pixel is {gaps[0]}: number the classes from '
+                f'0 without gaps; if {gaps[0]} is one that never occurs, name all in classes.txt '
+                f'there, one a line'
+            )
+    if len(names) < 2:
+        raise ValueError(
+            f'{where}, and there must be two at least, the background too; {_IGNORED} is ignored, '
+            f'so draw objects as 1, 2, ...'
+        )
+    for mask in masks:
+        if max(mask.labels, default=0) >= len(names):
+            raise ValueError(
+                f'mask {str(mask.path)!r} holds {max(mask.labels)}, and {where}, 0 to '
+                f'{len(names) - 1} ({_IGNORED} is ignored): name all, the background too'
+            )
+    return names

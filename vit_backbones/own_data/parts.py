@@ -1,0 +1,76 @@
+"""What both kinds of data have in common."""
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+_HELD_OUT = 5  # every so many images, one is held out
+T = TypeVar('T')
+
+
+class OwnData(NamedTuple):
+    """Data in the words of a config.
+
+    Attributes:
+        source: Where they were read.
+        classes: Their names, in the order of their labels.
+        palette: A colour each, RGB on 0-255.
+        datasets: For `'train'` and `'val'`, what the config's data sets shall say.
+        files: Contents of the files that `datasets` name and that are not there yet.
+        num_images: Those of each split.
+        held_out: Whether `'val'` was taken out of `'train'`.
+        same_size: Whether all images to validate on have one size.
+    """
+
+    source: Path
+    classes: list[str]
+    palette: list[tuple[int, int, int]]
+    datasets: dict[str, dict[str, Any]]
+    files: dict[Path, bytes]
+    num_images: dict[str, int]
+    held_out: bool
+    same_size: bool
+
+    def summary(self) -> str:
+        """One line that tells which data are used."""
+        held = ' (every fifth, held out)' if self.held_out else ''
+        named = ', '.join(self.classes[:5]) + (', ...' if len(self.classes) > 5 else '')
+        return (
+            f'data: {self.source}, {self.num_images["train"]} images to train on, '
+            f'{self.num_images["val"]} to validate on{held}; '
+            f'{counted(len(self.classes), "class")}: {named}'
+        )
+
+
+def hold_out(items: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Split what is sorted by name: every fifth, beginning with the first, is to validate on.
+
+    Args:
+        items: One an image.
+
+    Returns:
+        Those to train on, and those to validate on.
+
+    Raises:
+        ValueError: If none is left to train on.
+    """
+    if len(items) < 2:
+        raise ValueError('1 image is too few: it is held out to validate on, and none is left')
+    kept = [item for i, item in enumerate(items) if i % _HELD_OUT]
+    return kept, list(items[::_HELD_OUT])
+
+
+def colours(number: int) -> list[tuple[int, int, int]]:
+    """Colours that are easy to tell apart, RGB on 0-255; always the same."""
+    hues = (0.618 * i % 1 for i in range(number))  # the golden section spreads any number of them
+    return [
+        tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.8 - 0.3 * (i % 2), 0.9))
+        for i, hue in enumerate(hues)
+    ]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`, `3 classes`."""
+    plural = 'es' if noun.endswith('s') else 's'
+    return f'{number} {noun}{plural * (number != 1)}'
