@@ -53,7 +53,7 @@ class Layout:
     masked: bool = False
     cells: tuple[Grid, ...] | None = None
     window: int = 0
-    _keys: dict[object, Tensor] = field(default_factory=dict, init=False, compare=False)
+    _masks: dict[object, Any] = field(default_factory=dict, init=False, compare=False)
 
     @cached_property
     def whole(self) -> 'Layout':
@@ -100,38 +100,60 @@ class Layout:
         maps = x[..., num_prefix:, :].unflatten(-2, full)[..., : self.grid[0], : self.grid[1], :]
         return torch.cat([x[..., :num_prefix, :], maps.flatten(-3, -2)], dim=-2)
 
-    def split(self, x: Tensor) -> Tensor:
-        """(B, heads, H*W, d) to windows, (B * n, heads, rows * columns, d)."""
-        (down, across), (rows, columns) = self._counts, self.sides
-        parts = x.unflatten(2, (down, rows, across, columns))
-        # (B, heads, down, rows, across, columns, d) -> (B, down, across, heads, rows, columns, d)
-        return parts.permute(0, 2, 4, 1, 3, 5, 6).flatten(0, 2).flatten(2, 3)
+    def strips(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, heads, H*W, d) to rows of windows, (B, heads, rows * W, d) each.
 
-    def joined(self, x: Tensor) -> Tensor:
+        One after the other, they need little memory beside the tokens themselves.
+        """
+        return x.unflatten(2, (self._counts[0], -1)).unbind(2)
+
+    def split(self, strip: Tensor) -> Tensor:
+        """A row of windows to these, (B * across, heads, rows * columns, d)."""
+        (_, across), (rows, columns) = self._counts, self.sides
+        parts = strip.unflatten(2, (rows, across, columns))
+        # (B, heads, rows, across, columns, d) -> (B, across, heads, rows, columns, d)
+        return parts.permute(0, 3, 1, 2, 4, 5).flatten(0, 1).flatten(2, 3)
+
+    def joined(self, windows: Tensor) -> Tensor:
         """Back from `split`."""
-        (down, across), sides = self._counts, self.sides
-        parts = x.unflatten(2, sides).unflatten(0, (-1, down, across))
-        # (B, down, across, heads, rows, columns, d) -> (B, heads, down, rows, across, columns, d)
-        return parts.permute(0, 3, 1, 4, 2, 5, 6).flatten(2, 5)
+        parts = windows.unflatten(2, self.sides).unflatten(0, (-1, self._counts[1]))
+        # (B, across, heads, rows, columns, d) -> (B, heads, rows, across, columns, d)
+        return parts.permute(0, 2, 3, 1, 4, 5).flatten(2, 4)
 
     def spread(self, prefix: Tensor) -> Tensor:
-        """(B, heads, P, d) for each window, (B * n, heads, P, d)."""
-        down, across = self._counts
-        return prefix.repeat_interleave(down * across, dim=0)
+        """(B, heads, P, d) for each window of a row, (B * across, heads, P, d)."""
+        return prefix.repeat_interleave(self._counts[1], dim=0)
 
-    def keys(self, batch: int, device: torch.device) -> Tensor | None:
-        """(B * n, 1, 1, P + rows * columns): which keys a window's patches may see; `None`: all.
+    def keys(self, batch: int, device: torch.device) -> tuple[Tensor | None, ...]:
+        """For each row of windows which keys their patches may see; `None`: all.
 
-        A window without any real patch sees everything; nobody looks at it.
+        (B * across, 1, 1, P + rows * columns). A window without any real patch sees everything;
+        nobody looks at it.
         """
         if not self.masked or (self.cells is None and self._fills):
-            return None
-        if (batch, device) not in self._keys:  # of all blocks
-            real = inside(self.cells or (self.grid,) * batch, self.grid, device)
-            seen = self.split(self.padded(real.flatten(1)[:, None, :, None]))  # (B*n, 1, N, 1)
-            seen = seen | ~seen.any(dim=2, keepdim=True)
-            self._keys[batch, device] = F.pad(seen.mT, (self.num_prefix, 0), value=True)
-        return self._keys[batch, device]
+            return (None,) * self._counts[0]
+        if ('patches', batch, device) not in self._masks:  # of all blocks
+            seen = [each.flatten(0, 1)[:, None, None] for each in self._real(batch, device)]
+            seen = [each | ~each.any(dim=-1, keepdim=True) for each in seen]
+            padded = [F.pad(each, (self.num_prefix, 0), value=True) for each in seen]
+            self._masks['patches', batch, device] = tuple(padded)
+        return self._masks['patches', batch, device]
+
+    def seen_by_prefix(self, batch: int, device: torch.device) -> Tensor:
+        """(B, down, across, 1, 1, P + rows * columns): each token once, the padding never."""
+        if ('prefix', batch, device) not in self._masks:
+            seen = torch.stack(self._real(batch, device), dim=1)[:, :, :, None, None]
+            seen = F.pad(seen, (self.num_prefix, 0), value=False)
+            seen[:, 0, 0, ..., : self.num_prefix] = True
+            self._masks['prefix', batch, device] = seen
+        return self._masks['prefix', batch, device]
+
+    def _real(self, batch: int, device: torch.device) -> list[Tensor]:
+        """For each row of windows which patches are of the image, (B, across, rows * columns)."""
+        cells = self.cells if self.masked and self.cells else (self.grid,) * batch
+        real = inside(cells, self.grid, device).flatten(1)[:, None, :, None]
+        strips = self.strips(self.padded(real))
+        return [self.split(each)[:, 0, :, 0].unflatten(0, (batch, -1)) for each in strips]
 
 
 def inside(sizes: Sequence[Grid], shape: Grid, device: torch.device) -> Tensor:
@@ -194,26 +216,70 @@ def _attend(
 ) -> Tensor:
     """(B, heads, P + H*W, d) each; patches see a window and the prefix, the prefix all."""
     num_prefix = layout.num_prefix
-    q, k, v = (layout.split(x[:, :, num_prefix:]) for x in (query, key, value))
-    mask = layout.keys(len(query), query.device)
-    if tables:
-        bias = F.pad(_relative_bias(q, tables, layout), (num_prefix, 0))
-        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-    if num_prefix:
-        k, v = (
-            torch.cat([layout.spread(x[:, :, :num_prefix]), patches], dim=2)
-            for x, patches in ((key, k), (value, v))
-        )
-    patches = layout.joined(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options))
-    if not num_prefix:
-        return patches
-    # padding of windows is no token
-    seen = layout.whole.keys(len(query), query.device)
-    key, value = layout.cropped(key), layout.cropped(value)
-    prefix = F.scaled_dot_product_attention(
-        query[:, :, :num_prefix], key, value, attn_mask=seen, **options
+    prefix = (key[:, :, :num_prefix], value[:, :, :num_prefix])
+    strips = (layout.strips(x[:, :, num_prefix:]) for x in (query, key, value))
+    keys = layout.keys(len(query), query.device)
+    patches, *windows = zip(
+        *(
+            _attend_windows(layout, tables, prefix, *strip, **options)
+            for strip in zip(*strips, keys, strict=True)
+        ),
+        strict=True,
     )
-    return torch.cat([prefix, patches], dim=2)
+    if not num_prefix:
+        return torch.cat(patches, dim=2)
+    first = _attend_prefix(layout, query[:, :, :num_prefix], *windows, **options)
+    return torch.cat([first, *patches], dim=2)
+
+
+def _attend_windows(
+    layout: Layout,
+    tables: list[Tensor],
+    prefix: tuple[Tensor, Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **options: object,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, heads, rows * W, d) of a row of windows, and their keys and values with the prefix'."""
+    q, k, v = (layout.split(x) for x in (query, key, value))
+    if tables:
+        bias = F.pad(_relative_bias(q, tables, layout), (layout.num_prefix, 0))
+        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+    if layout.num_prefix:
+        k, v = (
+            torch.cat([layout.spread(first), patches], dim=2)
+            for first, patches in zip(prefix, (k, v), strict=True)
+        )
+    return layout.joined(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options)), k, v
+
+
+def _attend_prefix(
+    layout: Layout,
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    *,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    **options: object,
+) -> Tensor:
+    """(B, heads, P, d) of the prefix, which sees all tokens, by the windows' keys and values.
+
+    The backward pass keeps these anyway, while those of the whole image would come on top.
+    """
+    batch = len(query)
+    query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
+    # (B, heads, P, d) and (B * across, heads, K, d) -> (B, down, across, heads, P, K)
+    logits = torch.stack([query[:, None] @ k.unflatten(0, (batch, -1)).mT for k in keys], dim=1)
+    logits = logits.masked_fill(~layout.seen_by_prefix(batch, query.device), -torch.inf)
+    weights = logits.permute(0, 3, 4, 1, 2, 5)
+    weights = weights.flatten(3).softmax(-1, dtype=torch.float32).unflatten(3, weights.shape[3:])
+    weights = F.dropout(weights.to(query), dropout_p).permute(3, 0, 4, 1, 2, 5)
+    # (B, across, heads, P, K) and (B * across, heads, K, d) -> (B, heads, P, d)
+    rows = zip(weights, values, strict=True)
+    return sum((w @ v.unflatten(0, (batch, -1))).sum(1) for w, v in rows)
 
 
 def _relative_bias(query: Tensor, tables: list[Tensor], layout: Layout) -> Tensor:
