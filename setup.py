@@ -18,6 +18,7 @@ INSTALL_REQUIRES = [
     'timm>=1.0.31,<1.1',  # older ones resample position embeddings wrongly; 1.1 was never tried
     'numpy>=2',  # the allow-listed pickles of a resume name numpy._core, which NumPy 1 lacks
     'safetensors>=0.5',  # older ones were never tried
+    'rich>=13',  # as above
 ]
 
 EXTRAS_REQUIRE = {

@@ -29,11 +29,6 @@ model = dict(
     neck=dict(in_channels=192, in_strides=8),
     decode_head=dict(num_classes=9),
 )
-max_epochs = 3
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=60),
-    dict(type='CosineAnnealingLR', eta_min=0.0, end=max_epochs, convert_to_iter_based=True),
-]
+train_cfg = dict(max_epochs=3, val_interval=3)
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(conv_seg=dict(lr_mult=10.0))))
 default_hooks = dict(checkpoint=dict(save_best='mIoU'))

@@ -49,8 +49,10 @@ def result(work_dir: Path, **told: Any) -> dict[str, Any]:
         **told: `config`, `data`, `metric` as the evaluator spells it, and `hardware`.
     """
     record = json.loads((work_dir / 'record.json').read_text())
+    if Path(record['config']).stem != Path(told['config']).stem:
+        raise SystemExit(f'{work_dir} is of {record["config"]}, not of {told["config"]}')
     test = work_dir / 'test.json'
-    speed = json.loads(test.read_text()) if test.exists() else record
+    tested = json.loads(test.read_text()) if test.exists() else {}
     last = record['validations'][-1]['metrics']
     name = next(each for each in last if each.split('/')[-1] == told['metric'])
     keys = ('parameters', 'minutes', 'peak_memory_mib', 'date')
@@ -60,7 +62,8 @@ def result(work_dir: Path, **told: Any) -> dict[str, Any]:
         # mmseg gives percent
         'value': last[name] / 100 if told['metric'] == 'mIoU' else last[name],
         **{key: record[key] for key in keys},
-        'images_per_second': speed.get('test_images_per_second', record['val_images_per_second']),
+        'images_per_second': tested.get('test_images_per_second')
+        or record['val_images_per_second'],
         'command': f'{variables}python tools/train.py {told["config"]}',
     }
 

@@ -20,6 +20,8 @@ CONFIG = Config(
         train_dataloader=dict(dataset=dict(pipeline=[dict(type='A'), dict(type='B', p=0.5)])),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1.0)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook')),
+        runner_type='FlexibleRunner',
+        strategy=dict(type='ViTFSDPStrategy'),
     )
 )
 
@@ -39,6 +41,9 @@ CONFIG = Config(
         'default_hooks.checkpoint.save_best',
         'default_hooks.curves.filename',
         'randomness.seed',
+        'runner_type',
+        'strategy.state_dict_cfg',
+        'strategy.model_wrapper.sharding_strategy',
         'load_from',
     ],
 )

@@ -1,5 +1,6 @@
 """Two processes train as one does with the same images a step; on the CPU, so without a GPU too."""
 
+import json
 import os
 import subprocess
 import sys
@@ -105,7 +106,10 @@ def test_shards_train_as_the_whole__and_resume(alone, tmp_path):
     write_config(tmp_path, 1, FSDP)
     run('tools/train.py', tmp_path, '--cfg-options', 'train_cfg.max_epochs=1', launcher=TORCHRUN)
     said = run('tools/train.py', tmp_path, '--resume', launcher=TORCHRUN)
+    assert 'resuming from work_dirs/toy/epoch_1.pth' in said
     assert_same(weights(tmp_path), expected)
+    record = json.loads((tmp_path / 'work_dirs/toy/record.json').read_text())
+    assert record['parameters'] == sum(value.numel() for value in expected.values())
     assert said.splitlines()[-1].split(' · ')[0] == said_alone.split(' · ')[0]
     # A whole checkpoint, which one process can read
     tested = run('tools/test.py', tmp_path, 'work_dirs/toy/epoch_2.pth')

@@ -60,6 +60,7 @@ def test_a_row_has_units(tables, tmp_path):
 @pytest.mark.parametrize('tested', [False, True])
 def test_a_result_is_what_was_recorded(tables, tmp_path, tested):
     record = dict(
+        config='/elsewhere/c.py',
         date='d',
         parameters=5_540_000,
         minutes=12.34,

@@ -42,6 +42,12 @@ def test_the_runner_is_that_of_the_config(options, kind, monkeypatch):
     assert runner.build_runner(Config(options)).__name__ == kind
 
 
+def test_a_strategy_that_nothing_reads_is_refused():
+    config = Config(dict(strategy=dict(type='ViTFSDPStrategy')))
+    with pytest.raises(ValueError, match=r"strategy=ViTFSDPStrategy is for runner_type='Flexible"):
+        runner.build_runner(config)
+
+
 def test_another_runner_is_refused():
     with pytest.raises(
         ValueError, match=r"runner_type must be .*'FlexibleRunner'.*, got 'MyRunner'"

@@ -43,7 +43,7 @@ def _command(config, *options):
     ids=['mask2former', 'upernet'],
 )
 def test_train_then_test(train, evaluate, capsys, config, metric, options):
-    once = ['train_cfg.max_epochs=1', 'param_scheduler.1.end=1', 'train_cfg.val_interval=1']
+    once = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
     assert train(_command(config, *once, *options)) == 0
     name = Path(config).stem
     line = rf'done: {metric} · .* · work_dirs/{name}'
@@ -69,7 +69,6 @@ def test_loaded_weights_survive_50_steps_at_lr_0(train, tmp_path):
         'train_dataloader.batch_size=2',
         'train_cfg.max_epochs=25',
         'train_cfg.val_interval=25',
-        'param_scheduler.1.end=25',
         'default_hooks.checkpoint.interval=25',
     ]
     assert train(_command(UPERNET, *still)) == 0
@@ -133,7 +132,6 @@ def test_same_seed_trains_from_the_same_weights(train):
     for work_dir in ('a', 'b'):
         once = [
             'train_cfg.max_epochs=1',
-            'param_scheduler.1.end=1',
             'optim_wrapper.optimizer.lr=0.',
         ]
         assert train([*_command(UPERNET, *once), '--work-dir', work_dir]) == 0

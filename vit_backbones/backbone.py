@@ -285,9 +285,7 @@ class ViTFeatBackbone(KeptWeights):
             )
         padded = F.pad(images, (0, columns - width, 0, rows - height))
         indices = sorted(self.out_indices)
-        # adapters such as LoRA's learn inside of frozen blocks
-        learns = self.frozen_stages < self.depth or any(p.requires_grad for p in self.parameters())
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
             layers = self.source.tokens(
                 self.vit, padded, indices, self.pos_interp, **self._sizes(images)
             )
@@ -318,6 +316,20 @@ class ViTFeatBackbone(KeptWeights):
         """
         self._batch_shape = batch_shape
         self._image_sizes = None if sizes is None else [pair('size', size) for size in sizes]
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything in it does; adapters such as LoRA's do in frozen blocks.
+
+        May be set by what makes one parameter of frozen and other ones, as FSDP does.
+        """
+        if self._learns is not None:
+            return self._learns
+        return self.frozen_stages < self.depth or any(p.requires_grad for p in self.parameters())
+
+    @learns.setter
+    def learns(self, value: bool) -> None:
+        self._learns = value
 
     def train(self, mode: bool = True) -> 'ViTFeatBackbone':
         """Switch the mode; frozen parts stay in eval."""
@@ -398,6 +410,7 @@ class ViTFeatBackbone(KeptWeights):
         """Settle what is taken out of the whole model, and prune the rest."""
         self.depth = self.source.depth(self.vit)
         has_blocks = f', because {self.model_name!r} has {self.depth} blocks'
+        self._learns: bool | None = None
         self.frozen_stages = integer('frozen_stages', frozen_stages, -1, self.depth, has_blocks)
         self.out_indices = resolve_out_indices(out_indices, self.depth)
         self._built_names = frozenset(self.vit.state_dict())

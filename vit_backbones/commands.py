@@ -17,7 +17,7 @@ from vit_backbones.checks.findings import describe, enforce
 from vit_backbones.checks.training import config_findings, model_findings
 from vit_backbones.config import load_config
 from vit_backbones.own_data import use_own_data
-from vit_backbones.runner import QuietRunner, build_runner, quiet_warnings
+from vit_backbones.runner import AnyRunner, build_runner, quiet_warnings
 from vit_backbones.shapes import write_shapes
 from vit_backbones.training.hooks import UnreadableDataError, validations
 
@@ -69,7 +69,7 @@ def train(
         Exit code: 0, 2 for what is wrong from outside, 130 after Ctrl-C.
     """
 
-    def set_up() -> QuietRunner:
+    def set_up() -> AnyRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
         _replace_data(cfg, dataset, val_dataset, images)
         cfg.randomness = dict(seed=None) | (cfg.get('randomness') or {})
@@ -84,11 +84,11 @@ def train(
         _add_hooks(cfg, _HOOKS)
         return _build(cfg, ('train', 'val'))
 
-    def run(runner: QuietRunner) -> str:
+    def run(runner: AnyRunner) -> str:
         runner.train()
         return _result(runner)
 
-    def interrupted(runner: QuietRunner) -> str:
+    def interrupted(runner: AnyRunner) -> str:
         last = find_last_checkpoint(runner.work_dir)
         if last is None:
             return 'interrupted before the first checkpoint; start again with the same command'
@@ -122,7 +122,7 @@ def evaluate(
         Exit code, as of `train`.
     """
 
-    def set_up() -> QuietRunner:
+    def set_up() -> AnyRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
         cfg.load_from, cfg.resume = checkpoint, False
         if show_dir is not None:
@@ -132,7 +132,7 @@ def evaluate(
         _add_hooks(cfg, ('record',))
         return _build(cfg, ('test',))
 
-    def run(runner: QuietRunner) -> str:
+    def run(runner: AnyRunner) -> str:
         metrics = runner.test()
         return _number(_headline(metrics), metrics) if metrics else 'no metric'
 
@@ -140,9 +140,9 @@ def evaluate(
 
 
 def _execute(
-    set_up: Callable[[], QuietRunner],
-    run: Callable[[QuietRunner], str],
-    interrupted: Callable[[QuietRunner], str],
+    set_up: Callable[[], AnyRunner],
+    run: Callable[[AnyRunner], str],
+    interrupted: Callable[[AnyRunner], str],
     *,
     debug: bool,
 ) -> int:
@@ -152,6 +152,9 @@ def _execute(
         try:
             runner = set_up()
             result = run(runner)
+            # Left to the interpreter's end, gloo's threads would sometimes abort the process
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
         except KeyboardInterrupt:
             return _tell(interrupted(runner) if runner else 'interrupted before the start', 130)
         except UnreadableDataError as error:
@@ -165,10 +168,6 @@ def _execute(
             if debug:
                 traceback.print_exc()
             return _tell(f'error: {describe(error)}', 2)
-        finally:
-            # Left to the interpreter's end, gloo's threads would sometimes abort the process
-            if torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()
     if runner.rank == 0:
         print(f'done: {result} · {_duration(time.monotonic() - start)} · {_short(runner.work_dir)}')
     return 0
@@ -211,7 +210,7 @@ def _replace_data(
         print(line)
 
 
-def _build(cfg: Config, splits: Sequence[str]) -> QuietRunner:
+def _build(cfg: Config, splits: Sequence[str]) -> AnyRunner:
     """Check, build the runner, and draw the built-in data if the config wants it."""
     drawn = cfg.get('builtin_data')
     findings = list(config_findings(cfg, splits))
@@ -279,7 +278,7 @@ def _add_hooks(cfg: Config, names: Iterable[str]) -> None:
             hooks[name] = dict(type=kind) | (hooks.get(name) or {})
 
 
-def _result(runner: QuietRunner) -> str:
+def _result(runner: AnyRunner) -> str:
     """The last value of the main metric, and the best one if that was another."""
     entries = validations(runner) or _last_validation(runner)
     if not entries:
@@ -301,7 +300,7 @@ def _result(runner: QuietRunner) -> str:
     return f'{result} (best {_value(name, best["metrics"][name])} at {when})'
 
 
-def _last_validation(runner: QuietRunner) -> list[dict[str, Any]]:
+def _last_validation(runner: AnyRunner) -> list[dict[str, Any]]:
     """What MMEngine itself remembers, for configs that leave `CurvesHook` out."""
     metrics = {
         name.removeprefix('val/'): buffer.current()

@@ -59,6 +59,8 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
             'efficient_conv_bn_eval',
             'find_unused_parameters',
             'model_wrapper_cfg',
+            'runner_type',
+            'strategy',
         },
     ),
 )

@@ -25,6 +25,7 @@ _NOISE = (
     'Distributed training is not used',
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
+    'The `end` of',  # of a schedule is that of the training, as meant
     'paramwise_options -- ',  # one line a parameter
 )
 _NOISE_AT_END = 'is skipped since its requires_grad=False'  # one line a frozen parameter
@@ -93,21 +94,16 @@ class QuietRunner(_Quiet, Runner):
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Set up processes; without a GPU they talk through gloo."""
-        if self._shares_cpu and not is_distributed():
-            torch.distributed.init_process_group('gloo')  # MMEngine's own would ask for a GPU
+        _join_cpus(self.launcher)
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap the model; without a GPU on the CPU."""
-        if self._shares_cpu:
+        if _shares_cpu(self.launcher):
             unused = self.cfg.get('find_unused_parameters', False)
             default = dict(broadcast_buffers=False, find_unused_parameters=unused)
             model_wrapper_cfg = (model_wrapper_cfg or default) | {'device_ids': None}
         return super().wrap_model(model_wrapper_cfg, model)
-
-    @property
-    def _shares_cpu(self) -> bool:
-        return self.launcher == 'pytorch' and not torch.cuda.is_available()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger; the terminal gets the short lines only."""
@@ -123,11 +119,14 @@ class QuietFlexibleRunner(_Quiet, FlexibleRunner):
 
     def build_strategy(self, *args: Any, **kwargs: Any) -> BaseStrategy:
         """Build the strategy; the terminal gets the short lines of its log only."""
-        if kwargs.get('launcher') == 'pytorch' and not torch.cuda.is_available():
-            torch.distributed.init_process_group('gloo')
+        _join_cpus(kwargs.get('launcher'))
         strategy = super().build_strategy(*args, **kwargs)
         _calm(strategy.logger)
         return strategy
+
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Resume from a checkpoint, which need not fit into a GPU."""
+        super().resume(*args, **kwargs | dict(map_location='cpu'))
 
     def save_checkpoint(
         self, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any
@@ -144,21 +143,40 @@ class QuietFlexibleRunner(_Quiet, FlexibleRunner):
         super().call_hook(fn_name, **kwargs)
 
 
-def build_runner(config: Config) -> QuietRunner | QuietFlexibleRunner:
+AnyRunner = QuietRunner | QuietFlexibleRunner
+
+
+def build_runner(config: Config) -> AnyRunner:
     """The runner that a config asks for by `runner_type`.
 
     Args:
         config: The merged config. One with FSDP runs in a single process as without.
 
     Raises:
-        ValueError: If it asks for neither MMEngine's `Runner` nor its `FlexibleRunner`.
+        ValueError: If it asks for neither MMEngine's `Runner` nor its `FlexibleRunner`, or has a
+            `strategy`, which the first does not read.
     """
     runners = {'Runner': QuietRunner, 'FlexibleRunner': QuietFlexibleRunner}
     kind = choice('runner_type', config.get('runner_type', 'Runner'), runners)
     strategy = str((config.get('strategy') or {}).get('type'))
+    if kind == 'Runner' and config.get('strategy'):
+        raise ValueError(
+            f"strategy={strategy} is for runner_type='FlexibleRunner', and the config has 'Runner'"
+        )
+    config.setdefault('env_cfg', dict(dist_cfg=dict(backend='nccl')))  # as `Runner` has it
     if config.get('launcher', 'none') == 'none' and strategy.endswith('FSDPStrategy'):
         kind = 'Runner'
     return runners[kind].from_cfg(config)
+
+
+def _shares_cpu(launcher: str | None) -> bool:
+    return launcher == 'pytorch' and not torch.cuda.is_available()
+
+
+def _join_cpus(launcher: str | None) -> None:
+    """Let processes without a GPU talk through gloo; MMEngine's own way asks for one."""
+    if _shares_cpu(launcher) and not is_distributed():
+        torch.distributed.init_process_group('gloo')
 
 
 def _calm(logger: MMLogger) -> MMLogger:

@@ -1,5 +1,5 @@
 # What every run shares: hooks, logging, seed. Model configs set `default_scope`.
-# tools/train.py adds the hooks for curves, pictures and unreadable images by itself.
+# tools/train.py adds the hooks for curves, pictures, records and unreadable images by itself.
 custom_imports = dict(imports=['vit_backbones'], allow_failed_imports=False)
 
 default_hooks = dict(

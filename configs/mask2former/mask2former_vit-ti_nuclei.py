@@ -31,11 +31,4 @@ model = dict(
 # A random head needs many updates more than it needs large batches
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-max_epochs = 8
-train_cfg = dict(max_epochs=max_epochs, val_interval=4)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, begin=0, end=1, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR', eta_min=0.0, begin=1, end=max_epochs, convert_to_iter_based=True
-    ),
-]
+train_cfg = dict(max_epochs=8, val_interval=4)

@@ -76,7 +76,7 @@ def describe(raised: BaseException) -> str:
     found = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', text)
     if found:
         name, scope, kind = found.groups()
-        return f'{name!r} is not in the {scope}::{kind} registry{_advice(name, kind)}'
+        return f'{name!r} is not in the {scope}::{kind} registry{_advice(name, scope, kind)}'
     if 'both backbone and segmentor set pretrained' in text:
         return (
             'model.pretrained and model.backbone.pretrained are both given: set the first to None'
@@ -94,14 +94,12 @@ def describe(raised: BaseException) -> str:
     return text if known and text else f'{type(raised).__name__}: {text}'.rstrip(': ')
 
 
-def _advice(name: str, registry_name: str) -> str:
+def _advice(name: str, scope: str, registry_name: str) -> str:
     """What to write instead of a `type` that is not registered."""
     scopes = scopes_of(name, registry_name)
     if scopes:
-        return (
-            f", but in {scopes[0]}'s: write '{scopes[0]}.{name}', or default_scope = {scopes[0]!r} "
-            f'for the whole config'
-        )
+        whole = f', or default_scope = {scopes[0]!r} for the whole config'
+        return f", but in {scopes[0]}'s: write '{scopes[0]}.{name}'{whole * (scope == 'mmengine')}"
     close = close_names(name, registry_name)
     if close:
         return f'; did you mean {" or ".join(close)}?'

@@ -311,4 +311,5 @@ def _decode_all(dataset: Any, loaders: Sequence[Any]) -> Iterator[str | None]:
                 bar.advance(task)
                 yield reason
     finally:
-        bar.stop()
+        if bar.live.is_started:  # it would print an empty line
+            bar.stop()

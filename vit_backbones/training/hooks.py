@@ -203,7 +203,7 @@ class CurvesHook(Hook):
 
 
 def validations(runner: Runner) -> list[dict[str, Any]]:
-    """Validations so far, those before a resume included.
+    """Validations so far, with those that a resumed checkpoint knew.
 
     Args:
         runner: A runner that trained with `CurvesHook`.

@@ -14,6 +14,9 @@ from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
 
 from vit_backbones.backbone import ViTFeatBackbone
 
+_BESIDE_OPTIMIZER = ('base_param_settings', 'loss_scaler')  # in the state of MMEngine's wrappers
+_MOST_NAMES = 10
+
 
 @STRATEGIES.register_module()
 class ViTFSDPStrategy(FSDPStrategy):
@@ -50,6 +53,9 @@ class ViTFSDPStrategy(FSDPStrategy):
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         for parameter in model.parameters():
             parameter.whole_shape = parameter.shape  # its shard will be flat
+        for each in model.modules():
+            if isinstance(each, ViTFeatBackbone):
+                each.learns = each.learns  # frozen parameters will be parts of what learns
         blocks = {id(block) for block in vit_blocks(model)}
         policy = partial(lambda_auto_wrap_policy, lambda_fn=lambda module: id(module) in blocks)
         default = dict(use_orig_params=True, auto_wrap_policy=policy)
@@ -62,14 +68,38 @@ class ViTFSDPStrategy(FSDPStrategy):
         """Build the optimizer; it clips by the norm of all shards, not of its own alone."""
         wrapper = super().build_optim_wrapper(*args, **kwargs)
         if getattr(wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
-            wrapper.clip_func = lambda params, **options: self.model.clip_grad_norm_(**options)
+            wrapper._clip_grad = partial(self._clip_grad, wrapper)
         return wrapper
+
+    def _clip_grad(self, wrapper: OptimWrapper) -> None:
+        """Clip on all processes together, also on those whose shards learn nothing."""
+        norm = self.model.clip_grad_norm_(**wrapper.clip_grad_kwargs)
+        wrapper.message_hub.update_scalar(f'train/{wrapper.grad_name}', float(norm))
+
+    def optim_state_dict(self) -> dict[str, Any]:
+        """The optimizer's state, and what MMEngine's wrapper keeps beside it."""
+        optimizer = self.optim_wrapper.optimizer
+        state = FullyShardedDataParallel.optim_state_dict(self.model, optimizer)
+        beside = self.optim_wrapper.state_dict()
+        return state | {key: beside[key] for key in _BESIDE_OPTIMIZER if key in beside}
 
     def load_optim_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the optimizer's state; MMEngine's order of arguments is that of PyTorch 2.0."""
+        beside = {key: state_dict.pop(key) for key in _BESIDE_OPTIMIZER if key in state_dict}
         optimizer = self.optim_wrapper.optimizer
         shard = FullyShardedDataParallel.optim_state_dict_to_load(self.model, optimizer, state_dict)
-        self.optim_wrapper.load_state_dict(shard)
+        self.optim_wrapper.load_state_dict(shard | beside)
+
+    def load_model_state_dict(self, state_dict: dict[str, Any], **kwargs: Any) -> None:
+        """Take up weights, and say which are missing or left over."""
+        result = self.model.load_state_dict(state_dict, strict=False)
+        for what, names in zip(('missing from', 'left over in'), result, strict=True):
+            if names:
+                more = ', ...' if len(names) > _MOST_NAMES else ''
+                self.logger.warning(
+                    f'{len(names)} tensors are {what} the checkpoint: '
+                    f'{", ".join(names[:_MOST_NAMES])}{more}'
+                )
 
 
 def vit_blocks(model: nn.Module) -> Iterator[nn.Module]:
