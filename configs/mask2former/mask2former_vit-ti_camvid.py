@@ -9,8 +9,13 @@ _base_ = [
     '../_base_/runtime.py',
 ]
 num_classes = 11
+crop_size = (256, 256)  # small ones, for as many updates as there is time for
+train_pipeline = [
+    dict(each, crop_size=crop_size) if each['type'] == 'RandomCrop' else each
+    for each in _base_.train_pipeline
+]
 model = dict(
-    data_preprocessor=dict(size=_base_.crop_size, **_base_.preprocess),
+    data_preprocessor=dict(size=crop_size, **_base_.preprocess),
     backbone=dict(out_indices='even4', norm='all', **_base_.backbone),
     neck=dict(in_channels=[_base_.embed_dims] * 4),
     decode_head=dict(
@@ -18,11 +23,11 @@ model = dict(
     ),
 )
 # A random head needs many updates more than it needs large batches
-train_dataloader = dict(batch_size=2)
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
     constructor='ViTLayerDecayConstructor',
     optimizer=dict(lr=5e-4),
     paramwise_cfg=dict(decay_rate=_base_.decay_rate, custom_keys=dict(backbone=dict(lr_mult=1.0))),
 )
-train_cfg = dict(max_epochs=4)
+train_cfg = dict(max_epochs=6, val_interval=6)
 default_hooks = dict(checkpoint=dict(save_best='mIoU'))
