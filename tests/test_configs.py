@@ -223,6 +223,22 @@ def test_another_backbone_is_another_base(
     assert [tuple(each.shape[-2:]) for each in maps] == sizes[: len(maps)]
 
 
+@pytest.mark.parametrize('backbone', ['vit-s_dinov2', 'sapiens-0.3b'])
+@pytest.mark.parametrize('name', RECIPES)
+def test_every_recipe_takes_backbones_that_say_more_than_its_own(
+    name: str, backbone: str, tmp_path: Path
+) -> None:
+    text = (CONFIGS / name).read_text(encoding='utf-8').replace("'../", f"'{CONFIGS}/")
+    if '_base_/backbones/' not in text:
+        pytest.skip('inherits another recipe with its backbone')
+    path = tmp_path / 'swapped.py'
+    path.write_text(re.sub(r'(_base_/backbones/)[^.]+(?=\.)', rf'\g<1>{backbone}', text))
+    vit = load_config(path).model.backbone
+    told = load_config(CONFIGS / f'_base_/backbones/{backbone}.py').backbone
+    vit = vit.get('backbone', vit)
+    assert (vit.get('arch'), vit.get('model_name')) == (told.get('arch'), told.get('model_name'))
+
+
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_what_is_told_of_a_backbone_is_true(backbone: str) -> None:
     told = load_config(CONFIGS / f'_base_/backbones/{backbone}.py')

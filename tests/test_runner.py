@@ -44,7 +44,7 @@ def test_the_runner_is_that_of_the_config(options, kind, monkeypatch):
 
 def test_a_strategy_that_nothing_reads_is_refused():
     config = Config(dict(strategy=dict(type='ViTFSDPStrategy')))
-    with pytest.raises(ValueError, match=r"strategy=ViTFSDPStrategy is for runner_type='Flexible"):
+    with pytest.raises(ValueError, match=r"strategy=ViTFSDPStrategy needs runner_type='Flexible"):
         runner.build_runner(config)
 
 

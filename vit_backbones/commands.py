@@ -185,6 +185,11 @@ def _is_first() -> bool:
     return os.environ.get('RANK', '0') == '0'
 
 
+def _say(line: str) -> None:
+    if _is_first():
+        print(line)
+
+
 def _tell(line: str, code: int) -> int:
     if _is_first():
         print(line, file=sys.stderr)
@@ -205,9 +210,7 @@ def _replace_data(
     if dataset is None:
         return
     folder = os.path.join(cfg.work_dir, 'dataset')
-    line = use_own_data(cfg, dataset, val_data=val_dataset, images=images, folder=folder)
-    if _is_first():
-        print(line)
+    _say(use_own_data(cfg, dataset, val_data=val_dataset, images=images, folder=folder))
 
 
 def _build(cfg: Config, splits: Sequence[str]) -> AnyRunner:
@@ -244,10 +247,10 @@ def _resume(cfg: Config, checkpoint: str) -> None:
     if checkpoint == 'auto':
         last = find_last_checkpoint(cfg.work_dir)
         if last is None:
-            print(f'nothing to resume in {_short(cfg.work_dir)}: training starts anew')
+            _say(f'nothing to resume in {_short(cfg.work_dir)}: training starts anew')
             return
         checkpoint = str(last)
-        print(f'resuming from {_short(checkpoint)}')
+        _say(f'resuming from {_short(checkpoint)}')
     cfg.load_from, cfg.resume = checkpoint, True
 
 

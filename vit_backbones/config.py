@@ -261,6 +261,18 @@ def find_registered(name: str, scope: str | None = None) -> list[Callable[..., A
     return [each for each in found if each is not None]
 
 
+def close_arguments(kind: str, name: str) -> list[str]:
+    """Arguments of a registered class that a name may be meant for.
+
+    Args:
+        kind: Name of the class.
+        name: What it does not take.
+    """
+    takers = [each.module_dict.get(kind) for root in _root_registries() for each in _family(root)]
+    names = {each for taker in takers if taker for each in arguments_of(taker)[0]}
+    return difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.8)
+
+
 def close_names(name: str, registry_name: str) -> list[str]:
     """Registered names similar to one that is not, with those of all imported packages.
 
@@ -285,7 +297,12 @@ def scopes_of(name: str, registry_name: str) -> list[str]:
 def _registries(name: str) -> list[Registry]:
     """MMEngine's registry of a name, and those of other packages below it."""
     roots = [root for root in _root_registries() if root.name == name]
-    return roots + [child for root in roots for child in root.children.values()]
+    return [each for root in roots for each in _family(root)]
+
+
+def _family(root: Registry) -> list[Registry]:
+    """A registry and those of other packages below it."""
+    return [root, *root.children.values()]
 
 
 def _root_registries() -> list[Registry]:

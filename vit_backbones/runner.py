@@ -27,6 +27,9 @@ _NOISE = (
     '"HardDiskBackend" is the alias',
     'The `end` of',  # of a schedule is that of the training, as meant
     'paramwise_options -- ',  # one line a parameter
+    'The prefix is not set in metric class',
+    'per class results:',  # the table itself has many lines
+    'Failed to search registry with scope',  # and found in MMEngine's own
 )
 _NOISE_AT_END = 'is skipped since its requires_grad=False'  # one line a frozen parameter
 
@@ -161,7 +164,7 @@ def build_runner(config: Config) -> AnyRunner:
     strategy = str((config.get('strategy') or {}).get('type'))
     if kind == 'Runner' and config.get('strategy'):
         raise ValueError(
-            f"strategy={strategy} is for runner_type='FlexibleRunner', and the config has 'Runner'"
+            f"strategy={strategy} needs runner_type='FlexibleRunner', which is not set: add it"
         )
     config.setdefault('env_cfg', dict(dist_cfg=dict(backend='nccl')))  # as `Runner` has it
     if config.get('launcher', 'none') == 'none' and strategy.endswith('FSDPStrategy'):

@@ -15,7 +15,7 @@ model = dict(
     type='AuxiliaryEncoderDecoder',
     auxiliary_iters=184,  # one epoch
     data_preprocessor=dict(size=_base_.crop_size, **_base_.preprocess),
-    backbone=dict(out_indices='even4', norm='all', out_stride=8, **_base_.backbone),
+    backbone=dict(_base_.backbone, out_indices='even4', norm='all', out_stride=8),
     neck=None,  # its random layers would keep what the weights know from the head for epochs
     decode_head=dict(in_channels=[_base_.embed_dims] * 4, num_classes=11),
 )

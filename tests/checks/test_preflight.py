@@ -151,6 +151,16 @@ def test_evaluate__broken_test_image_is_found_before_the_start(evaluate, tmp_pat
     assert re.fullmatch('error: 2 test images cannot be decoded: .*\n', capsys.readouterr().err)
 
 
+def test_a_pipeline_that_fails_is_found_before_the_start():
+    class Failing:
+        def __getitem__(self, index):
+            raise TypeError('Scale must be a number or tuple of int')
+
+    message = r'val_dataloader.dataset.pipeline fails on the first image \(Scale must be a number'
+    with pytest.raises(ValueError, match=message):
+        preflight.check_images(Failing(), 'val')
+
+
 def test_evaluate__directory_as_checkpoint_is_one_line(evaluate, tmp_path, capsys):
     Path('folder.pth').mkdir()
     assert evaluate([write_toy_config(tmp_path, 'dir'), 'folder.pth']) == 2

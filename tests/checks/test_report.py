@@ -12,6 +12,7 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 from torch import nn
 
+from vit_backbones.checks.findings import describe
 from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.training import class_findings
 
@@ -184,6 +185,27 @@ def test_keys_that_nothing_reads_are_told(check):
         "warning: 'find_unused_paramters' is neither a key of 'the config'; did you mean",
     )
     assert code == 1
+
+
+@pytest.mark.parametrize(
+    ('text', 'advice'),
+    [
+        (
+            "ViTFeatBackbone.__init__() got an unexpected keyword argument 'outstride'",
+            "; did you mean 'out_stride'?",
+        ),
+        (
+            "ViTFeatBackbone.__init__() got an unexpected keyword argument 'depth_of_it_all'",
+            '; if the config replaces an inherited dict, add _delete_=True to it',
+        ),
+        (
+            'end should be larger than begin, but got begin=2, end=2',
+            ': a schedule of param_scheduler begins when the training has ended',
+        ),
+    ],
+)
+def test_errors_of_the_libraries_get_their_fix(text, advice):
+    assert describe(TypeError(text)).startswith(text + advice)
 
 
 def test_a_class_of_a_toolbox_without_its_scope_is_told_so():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
 
-from vit_backbones.config import close_names, scopes_of
+from vit_backbones.config import close_arguments, close_names, scopes_of
 
 
 class Finding(NamedTuple):
@@ -83,6 +83,14 @@ def describe(raised: BaseException) -> str:
         )
     if "unexpected keyword argument '_delete_'" in text:
         return f'{text}; the config replaces nothing at that place, so leave _delete_ out'
+    if text.startswith('end should be larger than begin'):
+        return (
+            f'{text}: a schedule of param_scheduler begins when the training has ended; set its '
+            f'begin to 0, or train_cfg.max_epochs higher'
+        )
+    unknown = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text)
+    if unknown and (close := close_arguments(*unknown.groups())):
+        return f'{text}; did you mean {close[0]!r}?'
     if 'got an unexpected keyword argument' in text:
         return (
             f'{text}; if the config replaces an inherited dict, add _delete_=True to it, or the '

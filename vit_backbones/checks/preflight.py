@@ -269,7 +269,8 @@ def check_images(dataset: Any, split: str) -> None:
         split: Name for the message, such as `'val'`.
 
     Raises:
-        ValueError: If one cannot be decoded; the first five are named.
+        ValueError: If one cannot be decoded, of which the first five are named, or if what else the
+            pipeline does fails on the first one.
     """
     broken: list[str] = []
     for leaf in leaf_datasets(dataset):
@@ -282,6 +283,13 @@ def check_images(dataset: Any, split: str) -> None:
             f'{len(broken)} {split} image{"s" * (len(broken) > 1)} cannot be decoded: '
             f'{", ".join(broken[:5])}{" ..." if len(broken) > 5 else ""}; repair or remove them'
         )
+    try:
+        dataset[0]
+    except Exception as error:  # each transform has its own exceptions
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f'{split}_dataloader.dataset.pipeline fails on the first image ({reason})'
+        ) from error
 
 
 def _decode_all(dataset: Any, loaders: Sequence[Any]) -> Iterator[str | None]:
