@@ -198,7 +198,8 @@ def test_nothing_is_drawn_for_a_wrong_model(train):
 
 
 @pytest.mark.parametrize(
-    ('option', 'place'), [('max_epochs=1', 'train_cfg.max_epochs'), ('data_root=x', 'builtin_data')]
+    ('option', 'place'),
+    [('channels=8', 'model.decode_head.channels'), ('data_root=x', 'builtin_data')],
 )
 def test_variable_of_the_config_file_is_refused(train, capsys, option, place):
     assert train(_command(UPERNET, option)) == 2
