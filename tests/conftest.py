@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vit_backbones import backbone, weights  # (mmcv's operators before any test
 from vit_backbones.sources import timm_vit
 
 REPOSITORY = Path(__file__).parents[1]
+sys.path.append(str(REPOSITORY / 'tools'))  # as for a script that lies there
 
 
 def load_tool(name):

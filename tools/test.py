@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from _command_line import add_config_options
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a checkpoint on the test data.')
@@ -11,14 +13,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', metavar='CHECKPOINT')
     parser.add_argument('--work-dir', help='for logs; default: work_dirs/<config name>')
     parser.add_argument('--show-dir', metavar='DIR', help='save pictures of all predictions')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action='extend',
-        default=[],
-        metavar='KEY=VALUE',
-        help='change the config, e.g. test_dataloader.batch_size=1',
-    )
+    add_config_options(parser, 'test_dataloader.batch_size=1')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--debug', action='store_true', help='tracebacks of set-up errors too')
     return parser.parse_args(argv)

@@ -6,17 +6,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from _command_line import add_config_options, add_dataset_options
+
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train an mmdet or mmseg config.')
     parser.add_argument('config', metavar='CONFIG')
-    parser.add_argument(
-        '--dataset',
-        metavar='DATA',
-        help="your own data instead of the config's: a COCO file, or a folder of images and masks",
-    )
-    parser.add_argument('--val-dataset', metavar='DATA', help='those to validate on')
-    parser.add_argument('--images', metavar='DIR', help='where the images of COCO files lie')
+    add_dataset_options(parser)
     parser.add_argument('--work-dir', help='for results; default: work_dirs/<config name>')
     parser.add_argument('--amp', action='store_true', help='mixed precision, on a GPU')
     parser.add_argument(
@@ -30,14 +26,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         '--deterministic', action='store_true', help='only deterministic algorithms'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action='extend',
-        default=[],
-        metavar='KEY=VALUE',
-        help="change the config, e.g. model.backbone.out_indices='[2,5,8,11]'",
-    )
+    add_config_options(parser, "model.backbone.out_indices='[2,5,8,11]'")
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--debug', action='store_true', help='tracebacks of set-up errors too')
     args = parser.parse_args(argv)
