@@ -11,10 +11,12 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
+from rich.console import Console
 from rich.progress import Progress
 
 from vit_backbones.analysis.confusion import SCORE_THR, class_metrics, compares_pixels, measure
 from vit_backbones.commands import prepare
+from vit_backbones.runner import quiet_prints
 from vit_backbones.training.pictures import class_names_and_colors
 
 
@@ -77,7 +79,8 @@ def predict(
     collector = _Collector(num_worst)
     runner.register_hook(collector, 'LOWEST')
     try:
-        metrics = runner.test()
+        with quiet_prints():
+            metrics = runner.test()
     finally:
         collector.progress.stop()
     is_pixels, confusion = collector.is_pixels, collector.confusion
@@ -116,7 +119,7 @@ class _Collector(Hook):
 
     def __init__(self, num_worst: int) -> None:
         self.num_worst = num_worst
-        self.progress = Progress()
+        self.progress = Progress(console=Console(stderr=True))  # not what is printed
         self._kept: list[tuple[float, int, BaseDataElement]] = []  # a heap, the best one first
         self._number = 0
 
