@@ -88,7 +88,8 @@ def find_models(pattern: str = '*', source: str | None = None) -> list[Model]:
 def _advice(pattern: str, models: Sequence[Model]) -> str:
     """Names that are similar as a whole, else parts of names that are."""
     wanted = re.sub(r'[*?\[\]]', '', pattern.lower())
-    names = dict.fromkeys(model.name for model in models)
+    whole = [model.name for model in models]
+    names = dict.fromkeys([*(name.split('.')[0] for name in whole), *whole])
     parts = dict.fromkeys(part for name in names for part in re.split(r'[_.]', name))
     close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.8) or difflib.get_close_matches(
         wanted, parts, n=3, cutoff=0.6

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from mmengine.structures import BaseDataElement, InstanceData
 from pycocotools import mask as coco_masks
 from scipy.optimize import linear_sum_assignment
@@ -20,6 +21,7 @@ from vit_backbones.training.pictures import semantic_labels
 SCORE_THR = 0.3  # of instances that count and are drawn
 IOU_THR = 0.5
 _NUMBERED = 30  # classes up to which the cells hold their numbers
+_SHORT = EngFormatter(places=0, sep='')  # 21k for 21153
 
 
 def measure(
@@ -144,7 +146,9 @@ def _array(values: Any) -> np.ndarray:
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Draw a confusion matrix in percent of each row; an empty `none` is left out.
+    """Draw a confusion matrix in percent of each row, whose number is told.
+
+    An empty `none` is left out.
 
     Args:
         matrix: (n + 1, n + 1) counts.
@@ -161,12 +165,15 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Fi
     image = axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
     small = 9 if len(names) <= _NUMBERED else 6
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=small)
-    axes.set_yticks(range(len(names)), names, fontsize=small)
+    counts = [
+        f'{name} ({_SHORT(number)})' for name, number in zip(names, matrix.sum(1), strict=True)
+    ]
+    axes.set_yticks(range(len(names)), counts, fontsize=small)
     axes.set(xlabel='predicted', ylabel='true')
     axes.set_title(title, fontsize=10, wrap=True)
     if len(names) <= _NUMBERED:
         for (row, column), value in np.ndenumerate(share):
-            if value >= 0.5:
+            if value >= 0.5 or (row == column and matrix[row].any()):
                 color = 'white' if value > 50 else 'black'
                 told = dict(ha='center', va='center', color=color, fontsize=8)
                 axes.text(column, row, f'{value:.0f}', **told)

@@ -56,7 +56,7 @@ def compare_curves(histories: Mapping[str, History]) -> Figure:
 def png(figure: Figure) -> bytes:
     """A figure as the content of a PNG file."""
     content = io.BytesIO()
-    figure.savefig(content, format='png')
+    figure.savefig(content, format='png', bbox_inches='tight')
     return content.getvalue()
 
 

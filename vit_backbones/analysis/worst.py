@@ -34,10 +34,11 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
     """
     for old in (folder / 'worst').glob('*.png'):
         old.unlink()
+    classes = result.classes if len(result.classes) > 1 else ['']  # a single one needs no name
     files, pictures, names = [], [], []
     for rank, (score, sample) in enumerate(result.worst, start=1):
         image = mmcv.imread(sample.img_path)
-        picture = draw_sample(image, sample, result.classes, result.palette, score_thr=SCORE_THR)
+        picture = draw_sample(image, sample, classes, result.palette, score_thr=SCORE_THR)
         stem = Path(sample.img_path).stem
         file = folder / 'worst' / f'{rank:02}_{score:.3f}_{stem}.png'
         files.append(write_whole(file, cv2.imencode('.png', picture)[1].tobytes()))
