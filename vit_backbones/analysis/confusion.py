@@ -49,10 +49,15 @@ def measure(
         return matrix, float(np.nanmean(iou)) if not np.isnan(iou).all() else float('nan')
     if 'gt_instances' in sample and 'pred_instances' in sample:
         return match_instances(sample.gt_instances, sample.pred_instances, num_classes)
-    raise ValueError(
-        f'{sample.get("img_path", "a data sample")} has {", ".join(sample.keys())} alone: label '
-        f'maps or instances are needed, both predicted and true; LoadAnnotations in the pipeline '
-        f'gives the latter'
+    raise unlabelled(sample)
+
+
+def unlabelled(sample: BaseDataElement) -> ValueError:
+    """The error of a data sample that lacks its ground truth, or a prediction to compare."""
+    return ValueError(
+        f'{sample.get("img_path", "a data sample")} has {", ".join(sample.keys()) or "nothing"} '
+        f'alone: label maps or instances are needed, both predicted and true; LoadAnnotations in '
+        f'the pipeline gives the latter'
     )
 
 

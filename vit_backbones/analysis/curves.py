@@ -36,7 +36,7 @@ def compare_curves(histories: Mapping[str, History]) -> Figure:
     for color, (name, history) in zip(_colors(len(histories)), histories.items(), strict=False):
         unit = history.epoch_length if by_epoch else 1
         plot_smoothed(left, history.steps / unit, history.losses, color)
-        entries = [each for each in history.validations if metric in each['metrics']]
+        entries = [v for v in history.validations if v['metrics'].get(metric) is not None]
         values = [each['metrics'][metric] for each in entries]
         right.plot([each['iter'] / unit for each in entries], values, color=color, marker='o', ms=4)
         told = f'{name}: {metric_text(metric, values[-1])}' if values else name
@@ -61,11 +61,12 @@ def png(figure: Figure) -> bytes:
 
 
 def _common_metric(histories: Mapping[str, History]) -> str | None:
-    last = {
-        name: each.validations[-1]['metrics']
+    # A detector that detects nothing has no metrics
+    told = {
+        name: [entry['metrics'] for entry in each.validations if entry['metrics']]
         for name, each in histories.items()
-        if each.validations
     }
+    last = {name: metrics[-1] for name, metrics in told.items() if metrics}
     if not last:
         return None
     first: dict[str, Any] = next(iter(last.values()))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -14,7 +15,13 @@ from mmengine.structures import BaseDataElement
 from rich.console import Console
 from rich.progress import Progress
 
-from vit_backbones.analysis.confusion import SCORE_THR, class_metrics, compares_pixels, measure
+from vit_backbones.analysis.confusion import (
+    SCORE_THR,
+    class_metrics,
+    compares_pixels,
+    measure,
+    unlabelled,
+)
 from vit_backbones.commands import prepare
 from vit_backbones.runner import quiet_prints
 from vit_backbones.training.pictures import class_names_and_colors
@@ -70,6 +77,8 @@ def predict(
         ValueError: If the config has no such split, and for what `tools/test.py` refuses.
         OSError: If data are not there.
     """
+    if str(device).startswith('cuda') and not torch.cuda.is_available():
+        raise ValueError(f'--device {device} needs a CUDA GPU, and PyTorch finds none here')
     _test_on(config, split)
     config.update(work_dir=folder, load_from=str(checkpoint), resume=False, log_level='WARNING')
     config.launcher = 'none'
@@ -132,6 +141,11 @@ class _Collector(Hook):
         self.confusion = np.zeros((self.num_classes + 1,) * 2, dtype=np.int64)
         self.task = self.progress.add_task('predicting', total=len(loop.dataloader.dataset))
         self.progress.start()
+
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        for sample in data_batch.get('data_samples', ()):
+            if not any(key.startswith('gt_') for key in sample.keys()):
+                raise unlabelled(sample)
 
     def after_test_iter(
         self,
