@@ -139,6 +139,7 @@ def test_detector__masks_are_matched_and_classes_have_their_ap(analyze, place, t
         (['{place}/a', '{place}/a'], 'given twice'),
         (['{place}/a', '{place}/b', '--checkpoint', 'a.pth'], 'goes with one WORK_DIR, got 2'),
         (['{place}/a', '--checkpoint', 'other.pth'], 'matches 0 of .* is it of another config'),
+        (['{place}/a', '--checkpoint', 'headless.pth'], 'matches .* decode_head'),
         (['{place}/a', '--split', 'test'], 'has no test_dataloader: choose another --split'),
         (['{place}/a', '--device', 'cuda'], '--device cuda needs a CUDA GPU'),
         (
@@ -157,6 +158,8 @@ def test_detector__masks_are_matched_and_classes_have_their_ap(analyze, place, t
 )
 def test_bad_input_is_one_line(arguments, message, analyze, place):
     torch.save({'other.weight': torch.zeros(1)}, 'other.pth')
+    weights = torch.load(place / 'a/epoch_1.pth')['state_dict']
+    torch.save({k: v for k, v in weights.items() if 'conv_seg' not in k}, 'headless.pth')
     out = [] if '.' in arguments else ['--out', 'out']
     code, _, error = analyze(*(each.format(place=place) for each in arguments), *out)
     assert code == 2
