@@ -168,7 +168,7 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> tu
     job = _fingerprint(paths, extractor, request.batch_size)
     if request.out.exists() and not request.overwrite:
         if read_metadata(request.out).get('job') == job:
-            return f'{request.out} holds these features already', 0
+            return '' if processes.rank else f'{request.out} holds these features already', 0
         raise ValueError(
             f'{request.out} exists and holds something else than these features (other images, '
             f'weights or options): choose another --out, or replace it with --overwrite'
@@ -206,8 +206,8 @@ def _fingerprint(paths: Sequence[Path], extractor: Extractor, batch_size: int) -
 def _progress(rank: int) -> Progress:
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    shown = TextColumn('{task.description}')
-    return Progress(shown, *columns, console=console, transient=True, disable=rank > 0)
+    shown, hidden = TextColumn('{task.description}'), rank > 0 or not console.is_terminal
+    return Progress(shown, *columns, console=console, transient=True, disable=hidden)
 
 
 def _plan(
@@ -221,8 +221,10 @@ def _plan(
     if extractor.fixed and others:
         height, width = extractor.fixed
         progress.console.print(
-            f'{extractor.loaded.name} takes {height}x{width} alone: {others} images are resized',
+            f'{extractor.loaded.name} takes images of {height}x{width} alone: {others} of '
+            f'{len(paths)} are resized',
             highlight=False,
+            soft_wrap=True,
         )
     return plan
 
@@ -409,7 +411,8 @@ def _closing_line(
     names = ', '.join(list(failed)[:_NAMED]) + ', ...' * (len(failed) > _NAMED)
     if not number:
         _, why = next(iter(failed.items()))
-        return f'none of {total} images can be read: {names} ({why})', 2
+        listed = f'listed in {summary.listed}'
+        return f'none of {total} images can be read: {names} ({why}; {listed})', 2
     pieces = [
         f'{number} image{"s" * (number > 1)}, {summary.what}',
         f'{seconds:.0f} s',

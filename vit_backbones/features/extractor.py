@@ -96,9 +96,8 @@ class Extractor:
         pixels = self.loaded.normalised(np.stack(images)).to(self.device)
         with self._autocast:
             outputs = self.loaded.backbone(pixels)
-        return [
-            list(arrays) for arrays in zip(*map(self._told, self._formed(outputs)), strict=True)
-        ]
+        arrays = [self._told(output) for output in self._formed(outputs)]
+        return [list(one) for one in zip(*arrays, strict=True)]
 
     def embed(self, path: str) -> np.ndarray:
         """The embedding (C,) of one image.

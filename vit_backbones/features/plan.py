@@ -105,14 +105,13 @@ def make_plan(
             continue
         items[index] = Item(index, str(path), size, resize(size))
         buckets[items[index].size].append(items[index])
+    largest_first = sorted(buckets, key=lambda size: (-size[0] * size[1], size))
     batches = [
-        bucket[start : start + batch_size]
-        for _, bucket in sorted(
-            buckets.items(), key=lambda each: (each[0][0] * each[0][1], each[0])
-        )
-        for start in range(0, len(bucket), batch_size)
+        buckets[size][start : start + batch_size]
+        for size in largest_first
+        for start in range(0, len(buckets[size]), batch_size)
     ]
-    return Plan(items, batches[::-1], unreadable)
+    return Plan(items, batches, unreadable)
 
 
 def _size(path: Path) -> Grid | str:
