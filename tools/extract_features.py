@@ -70,8 +70,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.features.extraction import Request, check_request, extract, prepare
+    from vit_backbones.features.extraction import extract
     from vit_backbones.features.inputs import dataset_images
+    from vit_backbones.features.request import Request, check_request, prepare
     from vit_backbones.images import find_images
     from vit_backbones.loading import Choice
 

@@ -129,7 +129,8 @@ class Extractor:
         return outputs
 
     def _told(self, output: Tensor) -> np.ndarray:
-        array = output.cpu().numpy().astype(self.dtype)
+        with np.errstate(over='ignore'):  # what is beyond half precision is told below
+            array = output.cpu().numpy().astype(self.dtype)
         if not np.isfinite(array).all():
             raise ValueError(
                 f'the features are not finite as {self.dtype}: try --dtype bf16 or fp32; in fp32 '
