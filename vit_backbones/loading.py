@@ -59,6 +59,7 @@ class Loaded(NamedTuple):
         weights: Where they come from, in a few words.
         mean: For each channel, RGB on 0-255.
         std: Likewise.
+        options: Arguments with which it was built.
     """
 
     backbone: ViTFeatBackbone
@@ -66,6 +67,7 @@ class Loaded(NamedTuple):
     weights: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    options: Mapping[str, Any]
 
     def normalised(self, images: np.ndarray) -> Tensor:
         """Images (B, H, W, 3) in RGB on 0-255 as the model takes them, (B, 3, H, W) float32."""
@@ -111,7 +113,7 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
     expected = dict(backbone.preprocess) | expected
     mean, std = (tuple(float(v) for v in expected[key]) for key in ('mean', 'std'))
     name = choice.model or Path(choice.config).stem
-    return Loaded(backbone.requires_grad_(False).eval(), name, weights, mean, std)
+    return Loaded(backbone.requires_grad_(False).eval(), name, weights, mean, std, asked)
 
 
 def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
