@@ -3,9 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from _command_line import add_config_options, one_line_errors
+
+PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -20,23 +23,97 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def add_speed(commands: Any) -> None:
-    parser = commands.add_parser('speed', help='time, memory and FLOPs, beside other libraries')
+    parser = commands.add_parser(
+        'speed',
+        help='time, memory and FLOPs of models',
+        description='Time, memory and FLOPs of backbones and of whole models, with random weights, '
+        'beside the least time their arithmetic takes and beside other libraries.',
+    )
     parser.set_defaults(run=run_speed)
-    parser.add_argument('models', nargs='+', metavar='MODEL_OR_CONFIG')
+    parser.add_argument(
+        'models', nargs='+', metavar='MODEL_OR_CONFIG', help='names of backbones, paths of configs'
+    )
+    parser.add_argument('--source', default='timm', help='library of the names (default: timm)')
+    parser.add_argument(
+        '--sizes',
+        nargs='+',
+        type=size,
+        default=[(512, 512)],
+        metavar='SIZE',
+        help='of images: a side, or HEIGHTxWIDTH (default: 512)',
+    )
+    parser.add_argument('--batch-size', type=positive, default=1, metavar='N')
+    parser.add_argument('--dtype', nargs='+', choices=('fp32', 'bf16', 'fp16'), default=['fp32'])
+    parser.add_argument(
+        '--mode',
+        nargs='+',
+        choices=('forward', 'train'),
+        default=['forward'],
+        help='inference, and forward and backward without an optimizer (default: forward)',
+    )
+    parser.add_argument('--compile', action='store_true', help='through torch.compile')
+    parser.add_argument(
+        '--peers', nargs='*', choices=PEERS, default=PEERS, help='libraries to compare with'
+    )
+    parser.add_argument('--device', help='of PyTorch (default: the GPU, else the CPU)')
+    add_run_options(parser, repeats=10)
     add_config_options(parser, 'model.backbone.frozen_stages=12')
 
 
 def run_speed(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from vit_backbones.benchmark.speed import Wanted, run_speed, settings
+
+    set_threads(args.threads)
+    under = settings(args.sizes, args.dtype, args.mode, args.device, args.batch_size, args.compile)
+    wanted = Wanted(args.models, args.source, args.cfg_options, args.peers, args.repeats)
+    return run_speed(wanted, under, args.out)
 
 
 def add_targets(commands: Any) -> None:
-    parser = commands.add_parser('targets', help='the speeds and memory that this package promises')
+    parser = commands.add_parser(
+        'targets',
+        help='the speed and memory that this package promises',
+        description='Measure the speed and memory that this package promises: a ratio and a pass '
+        'or miss each. Exit code 1 with a miss.',
+    )
     parser.set_defaults(run=run_targets)
+    parser.add_argument('cases', nargs='*', metavar='CASE', help='only these (default: all)')
+    add_run_options(parser)
 
 
 def run_targets(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from vit_backbones.benchmark.targets import run_targets
+
+    set_threads(args.threads)
+    return run_targets(args.cases, args.repeats, args.out)
+
+
+def add_run_options(parser: argparse.ArgumentParser, repeats: int | None = None) -> None:
+    parser.add_argument('--repeats', type=positive, default=repeats, metavar='N', help='rounds')
+    parser.add_argument('--threads', type=positive, metavar='N', help='of the CPU')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='the figures as JSON')
+
+
+def size(text: str) -> tuple[int, int]:
+    """(H, W) of `512` or `512x1024`."""
+    sides = [int(each) for each in text.split('x')]
+    if len(sides) > 2 or min(sides) < 1:
+        raise ValueError(text)
+    return sides[0], sides[-1]
+
+
+def positive(text: str) -> int:
+    """A number from 1."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def set_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 @one_line_errors

@@ -118,5 +118,6 @@ class _Calls(TorchDispatchMode):
 
     def replay(self) -> None:
         """Carry out the calls, and nothing else."""
-        for func, args, kwargs in self._calls:
-            func(*args, **kwargs)
+        with torch.inference_mode():
+            for func, args, kwargs in self._calls:
+                func(*args, **kwargs)
