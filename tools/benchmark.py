@@ -1,6 +1,7 @@
 """What backbones cost and what they are worth: `python tools/benchmark.py speed vit_small...`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,17 +57,21 @@ def add_speed(commands: Any) -> None:
         '--peers', nargs='*', choices=PEERS, default=PEERS, help='libraries to compare with'
     )
     parser.add_argument('--device', help='of PyTorch (default: the GPU, else the CPU)')
-    add_run_options(parser, repeats=10)
+    parser.add_argument(
+        '--repeats', type=positive, default=10, metavar='N', help='rounds (default: 10)'
+    )
+    add_run_options(parser)
     add_config_options(parser, 'model.backbone.frozen_stages=12')
 
 
 def run_speed(args: argparse.Namespace) -> int:
+    from vit_backbones.benchmark.report import quiet
     from vit_backbones.benchmark.speed import Wanted, run_speed, settings
 
-    set_threads(args.threads)
     under = settings(args.sizes, args.dtype, args.mode, args.device, args.batch_size, args.compile)
     wanted = Wanted(args.models, args.source, args.cfg_options, args.peers, args.repeats)
-    return run_speed(wanted, under, args.out)
+    with quiet(args.threads):
+        return run_speed(wanted, under, args.out)
 
 
 def add_targets(commands: Any) -> None:
@@ -78,18 +83,24 @@ def add_targets(commands: Any) -> None:
     )
     parser.set_defaults(run=run_targets)
     parser.add_argument('cases', nargs='*', metavar='CASE', help='only these (default: all)')
+    parser.add_argument(
+        '--peak-tflops',
+        type=float,
+        metavar='X',
+        help='of the GPU in bf16, to tell how much is used',
+    )
     add_run_options(parser)
 
 
 def run_targets(args: argparse.Namespace) -> int:
+    from vit_backbones.benchmark.report import quiet
     from vit_backbones.benchmark.targets import run_targets
 
-    set_threads(args.threads)
-    return run_targets(args.cases, args.repeats, args.out)
+    with quiet(args.threads):
+        return run_targets(args.cases, peak_tflops=args.peak_tflops, out=args.out)
 
 
-def add_run_options(parser: argparse.ArgumentParser, repeats: int | None = None) -> None:
-    parser.add_argument('--repeats', type=positive, default=repeats, metavar='N', help='rounds')
+def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--threads', type=positive, metavar='N', help='of the CPU')
     parser.add_argument('--out', type=Path, metavar='FILE', help='the figures as JSON')
 
@@ -109,16 +120,10 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def set_threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-
-
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')  # read when PyTorch is imported
     return args.run(args)
 
 

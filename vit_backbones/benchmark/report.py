@@ -1,8 +1,11 @@
 """Where and how something was measured, in a line for people and in JSON."""
 
+import contextlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,24 @@ import torch
 from vit_backbones import __version__
 from vit_backbones.files import write_whole
 from vit_backbones.training.record import cpu_name
+
+
+@contextlib.contextmanager
+def quiet(threads: int | None = None) -> Iterator[None]:
+    """Without what libraries log and warn of.
+
+    Args:
+        threads: Of the CPU meanwhile, as many as before by default.
+    """
+    disabled, before = logging.root.manager.disable, torch.get_num_threads()
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(threads or before)
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            yield
+    finally:
+        torch.set_num_threads(before)
+        logging.disable(disabled)
 
 
 def choose_device(name: str | None) -> torch.device:

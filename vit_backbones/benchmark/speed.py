@@ -27,6 +27,7 @@ from vit_backbones.benchmark.subjects import (
 from vit_backbones.benchmark.timing import WARM_UPS
 from vit_backbones.position import Grid
 
+CONFIGS = ('.py', '.yaml', '.yml', '.json')
 _COLUMNS = ('model', 'size', 'batch', 'dtype', 'mode', 'ms', 'images/s', 'memory MiB', 'GFLOPs')
 _MEANING = """\
 Random weights, {how}, medians of {repeats} rounds in turns after {warm_ups}. Memory: what PyTorch
@@ -122,7 +123,7 @@ def run_speed(wanted: Wanted, under: Sequence[Setting], out: Path | None) -> int
 
 
 def _subject(model: str, wanted: Wanted, setting: Setting) -> Subject:
-    if Path(model).suffix in ('.py', '.yaml', '.yml', '.json'):
+    if model.endswith(CONFIGS):
         return of_config(model, wanted.options, setting)
     backbone = build_backbone(model, wanted.source, setting.size, out_indices='even4')
     return of_backbone(backbone, setting, backbone.in_channels)
@@ -158,7 +159,7 @@ def _peers(subject: Subject, names: Sequence[str]) -> tuple[dict[str, Subject], 
 def _cells(row: Mapping[str, Any], peers: Sequence[str]) -> list[str]:
     compared = [row['peers'].get(name) for name in peers]
     return [
-        row['model'],
+        Path(row['model']).stem if row['model'].endswith(CONFIGS) else row['model'],
         'x'.join(map(str, row['size'])),
         str(row['batch_size']),
         row['dtype'],
