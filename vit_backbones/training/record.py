@@ -124,9 +124,14 @@ def _device() -> str:
     processes = get_world_size()
     if torch.cuda.is_available():
         return f'{processes} x {torch.cuda.get_device_name()}'
+    return f'{cpu_name()}, {processes} x {torch.get_num_threads()} threads'
+
+
+def cpu_name() -> str:
+    """Model of the CPU, or its architecture where that is not told."""
     cpu = platform.processor() or platform.machine()
     info = Path('/proc/cpuinfo')
     if info.is_file():
         lines = info.read_text().splitlines()
         cpu = next((each.split(': ')[1] for each in lines if each.startswith('model name')), cpu)
-    return f'{cpu}, {processes} x {torch.get_num_threads()} threads'
+    return cpu
