@@ -20,6 +20,7 @@ from vit_backbones.shapes import write_shapes
 
 IGNORED = 255  # label that counts for nothing, in training and in the metric
 _SPLITS = ('train', 'val')
+_BARE = dict(pipeline=[], serialize_data=False)  # data sets whose list alone is wanted
 
 
 class Labelled(NamedTuple):
@@ -85,7 +86,7 @@ def _of_folder(folder: Path) -> LabelledData:
             write_whole(path, content)
         metainfo = dict(classes=own.classes, palette=own.palette)
         built = {
-            split: [DATASETS.build(asked | dict(metainfo=metainfo, pipeline=[]))]
+            split: [DATASETS.build(asked | dict(metainfo=metainfo) | _BARE)]
             for split, asked in own.datasets.items()
         }
     return _joined(folder.resolve().name, built)
@@ -95,7 +96,7 @@ def _built(data: str | Path, config: Config, split: str) -> list[BaseSegDataset]
     found = []
     for place, asked in dataset_configs(config.get(f'{split}_dataloader') or {}, split):
         try:
-            built = DATASETS.build(asked | dict(pipeline=[]))
+            built = DATASETS.build(asked | _BARE)
         except Exception as error:  # each class has its own
             raise ValueError(f'{data}: {place}: {describe(error)}') from error
         found.append(built)

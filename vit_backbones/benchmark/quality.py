@@ -129,11 +129,9 @@ def run_quality(
         _load(model)
     environment = describe_environment(place)
     print(heading(environment), flush=True)
-    rows = []
-    for model in models:
-        row = measured(_load(model), read, cache, size=size, device=place)
-        command = dict(date=environment['date'], hardware=environment['device'])
-        rows.append(row | command)
+    threads = '' if place.type == 'cuda' else f', {environment["threads"]} threads'
+    told = dict(hardware=environment['device'] + threads, date=environment['date'])
+    rows = [measured(_load(model), read, cache, size=size, device=place) | told for model in models]
     print(f'\n{markdown(rows)}\n\n{_by_class(rows)}')
     if out is not None:
         write_json(out, environment=environment, rows=rows)

@@ -20,7 +20,8 @@ _AXES = {
     'parameters': ('million parameters', 1e6),
     'peak_memory_mib': ('peak memory, GiB', 1024),
 }
-_COLUMNS = 3  # panels in a row
+_COLUMNS = 2  # panels in a row
+_LEAST = 0.2  # of values on an axis, so that small differences look small
 _WIDE = 8  # a logarithmic axis where the largest is so many times the smallest
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _DISTANCES = (7, 14, 24, 36)  # of a label, in points
@@ -67,12 +68,15 @@ def scatter(rows: Iterable[Row], x: str, suffix: str = '.png') -> bytes:
 def _draw(ax: Axes, key: tuple[str, str], rows: Sequence[Row], x: str) -> None:
     title, unit = _AXES[x]
     costs = [row[x] / unit for row in rows]
-    ax.scatter(costs, [row['value'] for row in rows], s=28, color='#1f77b4', zorder=3)
-    ax.set(title=key[0], xlabel=title, ylabel=key[1])
-    ax.margins(0.25, 0.15)
+    values = [row['value'] for row in rows]
+    ax.scatter(costs, values, s=28, color='#1f77b4', zorder=3)
+    ax.set(title=key[0], xlabel=title, ylabel=key[1], xlim=(0, 1.2 * max(costs)))
+    middle, span = (max(values) + min(values)) / 2, max(values) - min(values)
+    ax.set_ylim(*(middle + side * max(1.3 * span, _LEAST) / 2 for side in (-1, 1)))
     ax.grid(alpha=0.3)
     if max(costs) > _WIDE * min(costs):
         ax.set_xscale('log')
+        ax.set_xlim(min(costs) / 2, max(costs) * 2)
         ax.xaxis.set_major_formatter(ScalarFormatter())
         ax.xaxis.set_minor_formatter(NullFormatter())
 
@@ -92,10 +96,8 @@ def _label(ax: Axes, rows: Sequence[Row], x: str) -> None:
                 va=('center', 'bottom', 'top')[up],
                 fontsize=8,
             )
-            box = text.get_window_extent()
-            inside = Bbox.intersection(box, ax.bbox)
-            fits = inside is not None and abs(inside.width - box.width) < 1
-            fits &= inside is not None and abs(inside.height - box.height) < 1
+            box = text.get_window_extent().padded(3)
+            fits = Bbox.union([box, ax.bbox]).bounds == ax.bbox.bounds
             last = (distance, (across, up)) == (_DISTANCES[-1], _SIDES[-1])
             if last or (fits and not any(box.overlaps(other) for other in taken)):
                 taken.append(box)
