@@ -18,6 +18,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for add in (
         add_speed,
         add_targets,
+        add_quality,
+        add_table,
     ):
         add(commands)
     return parser.parse_args(argv)
@@ -118,6 +120,111 @@ def positive(text: str) -> int:
     if int(text) < 1:
         raise ValueError(text)
     return int(text)
+
+
+def add_quality(commands: Any) -> None:
+    parser = commands.add_parser(
+        'quality',
+        help='mIoU of a linear probe on frozen features',
+        description='One linear probe for all: ridge regression of the class of each pixel on '
+        'the frozen patch features of several layers, in closed form. Features are kept, so that '
+        'a stopped run goes on where it was.',
+    )
+    parser.set_defaults(run=run_quality)
+    parser.add_argument(
+        'data',
+        metavar='DATA',
+        help='an mmseg config, for its data sets; or a folder with images/ and masks/',
+    )
+    parser.add_argument(
+        '--models',
+        nargs='+',
+        required=True,
+        metavar='NAME[=CHECKPOINT]',
+        help='backbones; a config of one may stand for its name',
+    )
+    parser.add_argument('--source', default='timm', help='library of the names (default: timm)')
+    parser.add_argument(
+        '--pretrained', action='store_true', help="the library's weights for names without any"
+    )
+    parser.add_argument(
+        '--random-weights', type=int, metavar='SEED', help='for those; a floor to compare with'
+    )
+    parser.add_argument(
+        '--layers',
+        nargs='+',
+        default=['even4'],
+        metavar='I',
+        help="blocks to concatenate, 0-based, or 'last4', 'even4' (default: even4)",
+    )
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=positive,
+        metavar=('H', 'W'),
+        help='resize images; models of one size are built for it (default: their own)',
+    )
+    parser.add_argument(
+        '--cache',
+        type=Path,
+        default=Path('work_dirs/features'),
+        metavar='DIR',
+        help='where features are kept (default: work_dirs/features)',
+    )
+    parser.add_argument('--device', help='of PyTorch (default: the GPU, else the CPU)')
+    add_run_options(parser)
+    add_config_options(parser, 'val_dataloader.dataset.data_root=data/mine')
+
+
+def run_quality(args: argparse.Namespace) -> int:
+    from vit_backbones.benchmark.quality import choices, run_quality
+    from vit_backbones.benchmark.report import quiet
+
+    size = tuple(args.size) if args.size else None
+    models = choices(
+        args.models,
+        source=args.source,
+        layers=args.layers,
+        size=size,
+        pretrained=args.pretrained,
+        random_weights=args.random_weights,
+    )
+    with quiet(args.threads):
+        return run_quality(
+            args.data,
+            models,
+            options=args.cfg_options,
+            size=size,
+            cache=args.cache,
+            device=args.device,
+            out=args.out,
+        )
+
+
+def add_table(commands: Any) -> None:
+    parser = commands.add_parser(
+        'table',
+        help='a table and a picture of runs',
+        description='A table of mAP and mIoU, speed, memory and parameters, out of work dirs of '
+        'tools/train.py and of JSON files of this tool.',
+    )
+    parser.set_defaults(run=run_table)
+    parser.add_argument('runs', nargs='+', type=Path, metavar='WORK_DIR_OR_JSON')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='the table as Markdown')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='its rows as JSON')
+    parser.add_argument('--plot', type=Path, metavar='FILE', help='value against --x as a picture')
+    parser.add_argument(
+        '--x',
+        choices=('images_per_second', 'parameters', 'peak_memory_mib'),
+        default='images_per_second',
+        help='(default: images_per_second)',
+    )
+
+
+def run_table(args: argparse.Namespace) -> int:
+    from vit_backbones.benchmark.results import run_table
+
+    return run_table(args.runs, out=args.out, rows_out=args.json, plot=args.plot, x=args.x)
 
 
 @one_line_errors
