@@ -79,7 +79,7 @@ class Layout:
     @property
     def _counts(self) -> Grid:
         """Windows (down, across)."""
-        return tuple(-(-g // s) for g, s in zip(self.grid, self.sides, strict=True))
+        return tuple((g + s - 1) // s for g, s in zip(self.grid, self.sides, strict=True))
 
     def padded(self, x: Tensor) -> Tensor:
         """(..., P + h*w, C) to whole windows with zeros below and right, (..., P + H*W, C)."""

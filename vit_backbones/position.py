@@ -112,10 +112,8 @@ def resample_antialiased(maps: Tensor, size: Grid) -> Tensor:
         size: (H, W) of the output; of traced sizes, the weights are part of the graph.
 
     Returns:
-        (B, C, H, W); the maps themselves where they are of that size.
+        (B, C, H, W).
     """
-    if not torch.jit.is_tracing() and tuple(size) == tuple(maps.shape[-2:]):
-        return maps
     rows = _antialiased_weights(size[0], maps.shape[-2]).to(maps)  # (H, h)
     columns = _antialiased_weights(size[1], maps.shape[-1]).to(maps)  # (W, w)
     return rows @ (maps @ columns.T)

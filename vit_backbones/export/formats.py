@@ -4,13 +4,12 @@ import contextlib
 import importlib
 import io
 import json
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.overrides import TorchFunctionMode
 
@@ -20,6 +19,8 @@ from vit_backbones.position import resample_antialiased
 INPUT = 'images'
 OPSETS = (17, 20)  # LayerNormalization came with the first; the exporter knows none above the last
 NOTES = 'about.json'
+_ONNX_LIMIT = 2**31
+_SIZES = (Tensor.shape.__get__, Tensor.size)
 
 Run = Callable[[Tensor], Sequence[Tensor]]
 
@@ -33,7 +34,6 @@ class Job(NamedTuple):
         free: Axes of images whose size is free, by their names.
         outputs: Those of each output, by its name.
         opset: Of ONNX.
-        about: Notes for the file.
     """
 
     graph: Graph
@@ -41,7 +41,6 @@ class Job(NamedTuple):
     free: dict[int, str]
     outputs: dict[str, dict[int, str]]
     opset: int
-    about: Mapping[str, object]
 
     @property
     def any_size(self) -> bool:
@@ -51,63 +50,23 @@ class Job(NamedTuple):
 
 def _program(job: Job) -> ExportedProgram:
     axes = dict.fromkeys(job.free, Dim.AUTO)
-    with contextlib.nullcontext() if job.any_size else _Portable():
+    with contextlib.nullcontext() if job.any_size else _Portable(job.free):
         return torch.export.export(job.graph, (job.example,), dynamic_shapes=(axes,))
 
 
-def _traceable(job: Job) -> nn.Module:
-    """The graph; where nothing is free without the arithmetic on sizes, which is constant then."""
-    if job.free:
-        return job.graph
-    program = _program(job).module()
-    if any(_writes(node) for node in program.graph.nodes):
-        _fold_constants(program)
-    return _Frozen(program)
-
-
-class _Frozen(nn.Module):
-    """A program as a module that bears `eval()`."""
-
-    def __init__(self, program: fx.GraphModule) -> None:
-        super().__init__()
-        self.program = program
-
-    def train(self, mode: bool = True) -> '_Frozen':
-        """Nothing to do."""
-        return self
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.program(images)
-
-
-def _writes(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
-def _fold_constants(program: fx.GraphModule) -> None:
-    """Compute what does not depend on images, in place.
-
-    The exporter to ONNX loses what is written into parts of tensors, as masks and tables are made.
-    """
-    values: dict[fx.Node, Any] = {}
-    for node in program.graph.nodes:
-        if node.op == 'get_attr':
-            values[node] = operator.attrgetter(node.target)(program)
-        elif node.op == 'call_function' and values.keys() >= set(node.all_input_nodes):
-            args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = node.target(*args, **kwargs)
-    for number, node in enumerate(values):
-        if node.op == 'call_function' and not values.keys() >= set(node.users):
-            program.register_buffer(f'folded_{number}', values[node].clone())
-            node.op, node.target, node.args, node.kwargs = 'get_attr', f'folded_{number}', (), {}
-    for node in reversed(values):
-        if not node.users:
-            program.graph.erase_node(node)
-    program.recompile()
-
-
 class _Portable(TorchFunctionMode):
-    """Resamples with antialiasing by operators that every format has."""
+    """Lets models run by what every format has, while they are traced.
+
+    What is resampled with antialiasing is so by other operators, and only where there is something
+    to resample. Sizes are plain numbers, and so what is computed of them, if none is free.
+
+    Args:
+        free: Axes of the images whose sizes are.
+    """
+
+    def __init__(self, free: Collection[int]) -> None:
+        super().__init__()
+        self.free = free
 
     def __torch_function__(
         self,
@@ -118,13 +77,18 @@ class _Portable(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.interpolate and kwargs.get('antialias') and kwargs['mode'] == 'bicubic':
-            return resample_antialiased(args[0], tuple(kwargs['size']))
-        return func(*args, **kwargs)
+            maps, size = args[0], tuple(kwargs['size'])
+            same = 2 not in self.free and size == tuple(maps.shape[-2:])
+            return maps if same else resample_antialiased(maps, size)
+        result = func(*args, **kwargs)
+        if self.free or func not in _SIZES:
+            return result
+        return torch.Size(map(int, result)) if isinstance(result, tuple) else int(result)
 
 
 def _write_exported(job: Job) -> bytes:
     buffer = io.BytesIO()
-    torch.export.save(_program(job), buffer, extra_files={NOTES: json.dumps(job.about)})
+    torch.export.save(_program(job), buffer, extra_files={NOTES: json.dumps(job.graph.notes())})
     return buffer.getvalue()
 
 
@@ -134,8 +98,9 @@ def _read_exported(content: bytes) -> Run:
 
 def _write_torchscript(job: Job) -> bytes:
     buffer = io.BytesIO()
-    traced = torch.jit.trace(_traceable(job), (job.example,), check_trace=False)
-    torch.jit.save(traced, buffer, _extra_files={NOTES: json.dumps(job.about)})
+    with _Portable(job.free):
+        traced = torch.jit.trace(job.graph, (job.example,), check_trace=False)
+    torch.jit.save(traced, buffer, _extra_files={NOTES: json.dumps(job.graph.notes())})
     return buffer.getvalue()
 
 
@@ -144,11 +109,14 @@ def _read_torchscript(content: bytes) -> Run:
 
 
 def _write_onnx(job: Job) -> bytes:
-    onnx = _needed('onnx')
-    buffer = io.BytesIO()
-    with _Portable():
+    onnx, buffer = _needed('onnx'), io.BytesIO()
+    num_bytes = sum(t.numel() * t.element_size() for t in job.graph.state_dict().values())
+    if num_bytes >= _ONNX_LIMIT:
+        raise ValueError(f'{num_bytes / 1e9:.1f} GB of weights; a file of ONNX holds 2 GB')
+    torch._C._jit_set_onnx_log_enabled(False)  # of the whole graph, when it fails
+    with _Portable(job.free):
         torch.onnx.export(
-            _traceable(job),
+            job.graph,
             (job.example,),
             buffer,
             dynamo=False,  # the other exporter needs onnxscript
@@ -158,7 +126,7 @@ def _write_onnx(job: Job) -> bytes:
             dynamic_axes={INPUT: job.free} | job.outputs if job.free else None,
         )
     model = onnx.load_from_string(buffer.getvalue())
-    notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in job.about.items()}
+    notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in job.graph.notes().items()}
     onnx.helper.set_model_props(model, notes)
     return model.SerializeToString()
 
@@ -183,12 +151,13 @@ def _needed(name: str) -> Any:
 
 
 class _Format(NamedTuple):
+    name: str
     write: Callable[[Job], bytes]
     read: Callable[[bytes], Run]
 
 
 FORMATS = {
-    '.onnx': _Format(_write_onnx, _read_onnx),
-    '.pt': _Format(_write_torchscript, _read_torchscript),
-    '.pt2': _Format(_write_exported, _read_exported),
+    '.onnx': _Format('ONNX', _write_onnx, _read_onnx),
+    '.pt': _Format('TorchScript', _write_torchscript, _read_torchscript),
+    '.pt2': _Format('torch.export', _write_exported, _read_exported),
 }

@@ -1,43 +1,38 @@
 """What an exported file holds."""
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from vit_backbones.backbone import ViTFeatBackbone
+import vit_backbones
+from vit_backbones.loading import Loaded
 from vit_backbones.position import Grid
 
 
 class Graph(nn.Module):
-    """What a file holds: from images to the outputs of a backbone, or of the neck behind it.
+    """From images to the outputs of a backbone, or of the neck behind it.
 
     Args:
-        backbone: Copied, and its `lora` merged; the given one stays as it is.
+        loaded: The backbone; it is copied, and `lora` merged in the copy.
         neck: Takes the tuple of the backbone's outputs; copied too.
-        mean: For each channel, to be subtracted here: images are RGB on 0-255 then.
-        std: For each channel, to be divided by.
+        normalises: Whether it is done here, so that images are RGB on 0-255.
     """
 
     def __init__(
-        self,
-        backbone: ViTFeatBackbone,
-        neck: nn.Module | None = None,
-        *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] = (),
+        self, loaded: Loaded, neck: nn.Module | None = None, *, normalises: bool = False
     ) -> None:
         super().__init__()
-        self.backbone, self.neck = copy.deepcopy(backbone), copy.deepcopy(neck)
+        self.loaded, self.normalises = loaded, normalises
+        self.backbone, self.neck = copy.deepcopy(loaded.backbone), copy.deepcopy(neck)
         self.backbone.merge_lora()
-        self.normalises = mean is not None
-        self.register_buffer('mean', torch.tensor(mean or ()).view(-1, 1, 1))
-        self.register_buffer('std', torch.tensor(std).view(-1, 1, 1))
+        for name in ('mean', 'std') if normalises else ():
+            values = torch.tensor(getattr(loaded, name)).view(-1, 1, 1)
+            self.register_buffer(name, values)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, H, W) to a tensor for each of `names`."""
+        """(B, C, H, W) to one tensor an index, or a level of the neck."""
         if self.normalises:
             images = (images - self.mean) / self.std
         outputs = self.backbone(images)
@@ -54,7 +49,25 @@ class Graph(nn.Module):
     def built_for(self) -> Grid:
         """(H, W) of the images that suit the model as it is."""
         source, vit = self.backbone.source, self.backbone.vit
-        if source.keeps_grid(vit):
-            steps = source.strides(vit)[0]
-            return tuple(n * step for n, step in zip(source.grid(vit), steps, strict=True))
-        return source.fixed_size(vit) or source.native_size(vit)
+        if fixed := source.fixed_size(vit):
+            return fixed
+        if not source.keeps_grid(vit):
+            return source.native_size(vit)
+        steps = source.strides(vit)[0]
+        return tuple(cells * step for cells, step in zip(source.grid(vit), steps, strict=True))
+
+    def notes(self) -> dict[str, object]:
+        """What users of the file want to know of it."""
+        backbone = self.backbone
+        formed = {'pool': backbone.pool} if backbone.pool else {'out_type': backbone.out_type}
+        return {
+            'model': self.loaded.name,
+            'weights': self.loaded.weights,
+            'images': 'RGB, 0-255' if self.normalises else 'RGB, 0-255, (image - mean) / std',
+            'mean': self.loaded.mean,
+            'std': self.loaded.std,
+            **formed,
+            'layers': backbone.out_indices,
+            'strides': backbone.strides if self.neck is None else getattr(self.neck, 'strides', ()),
+            'vit_backbones': vit_backbones.__version__,
+        }

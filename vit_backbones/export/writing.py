@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vit_backbones.arguments import integer, pair
-from vit_backbones.export.formats import FORMATS, OPSETS, Job
+from vit_backbones.export.formats import FORMATS, INPUT, OPSETS, Job
 from vit_backbones.export.graph import Graph
 from vit_backbones.files import write_whole
 from vit_backbones.position import Grid
@@ -33,15 +33,44 @@ class Exported(NamedTuple):
 
     Attributes:
         path: The file.
+        format: Its name.
         input: Shape of `INPUT`; sizes that are free have names.
         outputs: Shapes by name, likewise.
         difference: Largest one from PyTorch, relative as `TOLERANCE` is.
     """
 
     path: Path
+    format: str
     input: Shape
     outputs: dict[str, Shape]
     difference: float
+
+    def __str__(self) -> str:
+        """Its file and what goes in and out, a line each."""
+        shapes = {INPUT: self.input} | self.outputs
+        width = max(map(len, shapes))
+        lines = [f'{self.path}: {self.path.stat().st_size / 1e6:.1f} MB, {self.format}']
+        for name, shape in shapes.items():
+            lines.append(f'  {name:{width}} {" x ".join(map(str, shape))}')
+        return '\n'.join(
+            [
+                *lines,
+                f'largest difference from PyTorch {self.difference:.1e}, {TOLERANCE:.0e} allowed',
+            ]
+        )
+
+
+def check_target(path: str | Path, opset: int) -> Path:
+    """The path of a file to export.
+
+    Raises:
+        ValueError: If its suffix or the opset is none that there is.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise ValueError(f'{str(path)!r}: a file to export ends in {", ".join(FORMATS)}')
+    integer('opset', opset, *OPSETS)
+    return path
 
 
 def export(
@@ -51,7 +80,6 @@ def export(
     size: Sequence[int] | None = None,
     dynamic: bool = False,
     opset: int = 18,
-    about: Mapping[str, object] | None = None,
 ) -> Exported:
     """Write a file for other programs, once it was found to give what PyTorch gives.
 
@@ -61,7 +89,6 @@ def export(
         size: (H, W) of the images, by default those that the backbone is built for.
         dynamic: Whether any batch is taken, and without `size` images of any size too.
         opset: Version of ONNX's operators.
-        about: Noted in the file: metadata of ONNX, else JSON in its extra file `about.json`.
 
     Raises:
         ValueError: If the suffix, size or opset is none of these, or if the model cannot be
@@ -69,17 +96,14 @@ def export(
         ImportError: If onnx or onnxruntime is missing.
         OSError: If the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix not in FORMATS:
-        raise ValueError(f'{str(path)!r}: a file to export ends in {", ".join(FORMATS)}')
-    integer('opset', opset, *OPSETS)
+    path = check_target(path, opset)
     free = (_BATCH | (_SIZE if size is None else {})) if dynamic else {}
     shapes = _any_sizes(graph) if 2 in free else _one_size(graph, size, batch=2 if dynamic else 1)
     examples = [graph.images(*shape) for shape in shapes]
     with torch.no_grad():
         references = [graph(images) for images in examples]
     outputs = _outputs(graph, references[0], free)
-    job = Job(graph, examples[0], free, outputs, opset, about or {})
+    job = Job(graph, examples[0], free, outputs, opset)
     content = _encoded(job, path.suffix)
     difference = _checked(job, path.suffix, content, zip(examples, references, strict=True))
     write_whole(path, content)
@@ -87,6 +111,7 @@ def export(
     shapes_out = [_shape(reference, axes) for reference, axes in named]
     return Exported(
         path,
+        FORMATS[path.suffix].name + (f' opset {opset}' if path.suffix == '.onnx' else ''),
         _shape(examples[0], free),
         dict(zip(outputs, shapes_out, strict=True)),
         difference,
