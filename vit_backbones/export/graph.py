@@ -1,6 +1,7 @@
 """What an exported file holds."""
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class Graph(nn.Module):
         formed = {'pool': backbone.pool} if backbone.pool else {'out_type': backbone.out_type}
         return {
             'model': self.loaded.name,
-            'weights': self.loaded.weights,
+            'weights': Path(self.loaded.weights).name,
             'images': 'RGB, 0-255' if self.normalises else 'RGB, 0-255, (image - mean) / std',
             'mean': self.loaded.mean,
             'std': self.loaded.std,

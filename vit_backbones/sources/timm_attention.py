@@ -106,7 +106,8 @@ def traced(vit: nn.Module) -> nn.Module:
     """
     rope = getattr(vit, 'rope', None)
     exporting = torch.jit.is_tracing() or torch.compiler.is_exporting()
-    if exporting and getattr(rope, 'normalize_coords', None) == 'separate':
+    dinov3 = hasattr(rope, '_get_pos_embed_from_coords') and rope.normalize_coords == 'separate'
+    if exporting and dinov3:
         return view(vit, rope=_RopeTraced(rope))
     return vit
 
@@ -124,8 +125,8 @@ class _RopeTraced(nn.Module):
         rows, columns = ((torch.arange(side) + offset) / side for side in shape)
         grid = torch.stack(torch.meshgrid(rows, columns, indexing='ij'), dim=-1)
         grid = grid.flip(-1) if self.rope.grid_indexing == 'xy' else grid
-        # what timm has no public name for
-        return torch.cat(self.rope._get_pos_embed_from_coords(2 * grid.flatten(0, 1) - 1), dim=-1)
+        both = self.rope._get_pos_embed_from_coords(2 * grid.flatten(0, 1) - 1)
+        return torch.cat(both, dim=-1)
 
 
 class _AddFirst(nn.Module):
