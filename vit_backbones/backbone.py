@@ -520,7 +520,7 @@ class ViTFeatBackbone(KeptWeights):
         maps = featmap(tokens, self.cls_readout)
         if self.out_stride is None:
             return maps
-        target = tuple(math.ceil(side / self.out_stride) for side in size)
+        target = tuple((side + self.out_stride - 1) // self.out_stride for side in size)
         down, across = self.source.strides(self.vit)[index]
         return resample_map(maps, target, (self.out_stride / down, self.out_stride / across))
 

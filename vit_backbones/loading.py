@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.checkpoints import read_checkpoint
@@ -115,6 +115,58 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
     expected = _normalisation(backbone.preprocess if preprocessor is None else preprocessor)
     name = choice.model or Path(choice.config).stem
     return Loaded(backbone.requires_grad_(False).eval(), name, weights, *expected, asked)
+
+
+def load_neck(choice: Choice) -> nn.Module:
+    """Build the neck of a config, with its weights out of the whole model's checkpoint.
+
+    Args:
+        choice: What the user wrote; its backbone is what `load_backbone` gives.
+
+    Raises:
+        ValueError: If there is no config, if it has no neck or one that takes other maps than the
+            ViT's, or if the neck's weights are nowhere.
+        OSError: For files that are not there.
+    """
+    if choice.config is None:
+        raise ValueError('a neck is part of a config: give --config CONFIG')
+    config = load_config(choice.config, choice.options)
+    necks, kind = config.model.get('neck'), config.model.backbone.get('type')
+    if not necks:
+        raise ValueError(f'{choice.config}: its model has no neck')
+    if config.model.backbone.get('backbone'):
+        raise ValueError(
+            f'{choice.config}: its neck takes the maps of {kind}, not those of the ViT'
+        )
+    scope = config.get('default_scope') or 'mmengine'
+    with quiet_log():
+        try:
+            layers = [
+                MODELS.build({'_scope_': scope} | each.to_dict())
+                for each in (necks if isinstance(necks, list) else [necks])
+            ]
+        except (KeyError, TypeError) as error:
+            raise ValueError(describe(error)) from error
+    neck = layers[0] if isinstance(necks, dict) else nn.Sequential(*layers)
+    if choice.random_weights is not None:
+        return redraw(neck, choice.random_weights).eval()
+    _load_part(neck, choice.checkpoint, 'neck.')
+    return neck.eval()
+
+
+def _load_part(module: nn.Module, checkpoint: str | None, prefix: str) -> None:
+    """Load what a whole model's checkpoint holds below a prefix."""
+    tensors = {} if checkpoint is None else read_checkpoint(checkpoint)
+    own = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+    if not own:
+        raise ValueError(
+            f'{checkpoint or "no --checkpoint"} holds no weights of a {prefix[:-1]}: give '
+            f'--checkpoint FILE of a training of this config, or --random-weights SEED for a trial'
+        )
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f'{checkpoint}: {" ".join(str(error).split())}') from error
 
 
 def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:

@@ -1,5 +1,7 @@
 """Vision encoders of transformers: features equal to the library's own, and what is pruned."""
 
+import copy
+
 import pytest
 import torch
 from encoders import CONFIGS, backbone, config_of, layers, library_model, outputs
@@ -34,6 +36,15 @@ def test_without_norm_the_last_hidden_states_equal_the_librarys(name):
         x = images(224, 160)
     ours = ViTFeatBackbone.from_module(vit, out_type='raw', norm='none').eval()
     assert error(ours(x)[0], layers(vit, padded(ours, x))[1]) <= 1
+
+
+@torch.no_grad()
+def test_a_copy_is_another_model_that_gives_the_same():
+    ours, x = backbone('vit'), images(40, 64)
+    other = copy.deepcopy(ours)
+    assert torch.equal(other(x)[0], ours(x)[0])
+    other.set_input_size((32, 48))
+    assert ours.source.grid(ours.vit) == (14, 14)
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -1,5 +1,6 @@
 """What an adapter of a model library has to know."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -48,6 +49,10 @@ class Source(ABC):
     """
 
     embedding_dim: int | None = None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> 'Source':
+        """Another one in the same state; the constants in it cannot be copied deeply."""
+        return copy.copy(self)
 
     @abstractmethod
     def tokens(
@@ -131,7 +136,7 @@ class Source(ABC):
         steps = [max(steps) for steps in zip(*self.strides(vit), strict=True)]
         if all(0 <= f - s < step for f, s, step in zip(fixed, size, steps, strict=True)):
             return fixed
-        return tuple(-(-s // step) * step for s, step in zip(size, steps, strict=True))
+        return tuple((s + step - 1) // step * step for s, step in zip(size, steps, strict=True))
 
     def fixed_size(self, vit: nn.Module) -> Grid | None:
         """(H, W) of the only images the model takes; `None` where any size is welcome."""

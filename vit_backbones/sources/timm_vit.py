@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vit_backbones.attention import REL_POS, Attention, Layout, inside
 from vit_backbones.position import Grid, resample_positions
 from vit_backbones.sources.base import Source
-from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare
+from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare, traced
 from vit_backbones.sources.timm_model import TimmModel
 from vit_backbones.sources.timm_positions import fitted_axes
 from vit_backbones.tokens import Tokens, raw
@@ -60,7 +60,7 @@ class TimmViT(TimmModel):
             images = images.where(inside(sizes, images.shape[-2:], images.device)[:, None], 0)
             cells = tuple((math.ceil(h / ph), math.ceil(w / pw)) for h, w in sizes)
             cells = None if set(cells) == {grid} else cells
-        vit = self._placed(vit, pos_interp, cells, grid)
+        vit = self._placed(traced(vit), pos_interp, cells, grid)
         layout = Layout(grid, num_prefix, self._attention.masked, cells)
         vit = attending(vit, self._attention, layout)
         outputs = vit.forward_intermediates(
