@@ -18,7 +18,7 @@ from vit_backbones.image_walk import ImageWalk, Item
 from vit_backbones.inference.trained import Trained
 
 _FLIPS = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
-_META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+_META = ('ori_shape', 'flip', 'flip_direction')
 # As in mmdet's own configs for flips
 _BOXES = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
 
@@ -87,7 +87,10 @@ def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str,
         return steps
     names = [str(step['type']).split('.')[-1] for step in steps]
     first = next(i for i, name in enumerate(names) if name.startswith(('Pad', 'Pack')))
-    ends = [step | (dict(meta_keys=_META) if 'meta_keys' in step else {}) for step in steps[first:]]
+    ends = [
+        step | (dict(meta_keys=(*step['meta_keys'], *_META)) if 'meta_keys' in step else {})
+        for step in steps[first:]
+    ]
     steps[first:] = [dict(type='TestTimeAug', transforms=[_FLIPS, *([end] for end in ends)])]
     return steps
 

@@ -85,7 +85,7 @@ class ResultWriter:
         looks = self.trained.classes, self.trained.palette
         image = item.pixels[..., ::-1]  # BGR
         panel = draw_overlay(image, sample, 'pred', *looks, self.score_thr)
-        _, content = cv2.imencode('.png', with_legend(panel, sample, *looks))
+        _, content = cv2.imencode('.png', with_legend(panel, sample, *looks, self.score_thr))
         self._write('pictures', f'{item.name}.png', content.tobytes())
 
     def _write(self, folder: str, name: str, content: bytes) -> None:

@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 MOST_THUMBNAILS = 40
 _SHEET_WIDTH = 2400
 _THUMBNAIL_HEIGHT = 240
-_PANEL_SIDE = 640  # larger panels are shrunk to it
 _WIDE = 2.5  # images of a larger width to height stand below each other
 _GAP = 6
 _LINE = 22  # height of a title
@@ -18,11 +17,12 @@ _LINE = 22  # height of a title
 Panel = tuple[str, np.ndarray]
 
 
-def draw_panels(rows: Sequence[Sequence[Panel]]) -> Image.Image:
+def draw_panels(rows: Sequence[Sequence[Panel]], side: int = 640) -> Image.Image:
     """Put panels of one size into rows, each below its title.
 
     Args:
         rows: (title, (H, W, 3) uint8 RGB) in each, all of one H and W.
+        side: Panels with a longer one are shrunk to it.
 
     Returns:
         The picture; panels of very wide images stand in columns instead.
@@ -30,7 +30,7 @@ def draw_panels(rows: Sequence[Sequence[Panel]]) -> Image.Image:
     height, width = rows[0][0][1].shape[:2]
     if width > _WIDE * height:
         rows = list(itertools.zip_longest(*rows, fillvalue=('', np.full((1, 1, 3), 255, np.uint8))))
-    scale = min(1.0, _PANEL_SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     size = (max(1, round(scale * width)), max(1, round(scale * height)))
     font = ImageFont.load_default(15)
     titles = [title for row in rows for title, _ in row]
@@ -42,7 +42,7 @@ def draw_panels(rows: Sequence[Sequence[Panel]]) -> Image.Image:
         for x, (title, pixels) in enumerate(row):
             corner = (x * step_x + _GAP // 2, y * step_y)
             draw.text((corner[0], corner[1] + 2), title, 'black', font)
-            panel = Image.fromarray(pixels).resize(size, Image.Resampling.BOX)
+            panel = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BOX)
             picture.paste(panel, (corner[0], corner[1] + _LINE))
     return picture
 

@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 PANOPTIC_OFFSET = 1000  # mmdet's INSTANCE_OFFSET: panoptic id = label + 1000 * instance
 _SMALLEST_SIDE = 320  # smaller images are enlarged, so that labels can be read
 _LARGEST_SIDE = 4096  # but not beyond this
+_MOST_NAMES = 25  # among more objects they would cover each other
 _ALPHA = 0.5
 _KINDS = ('gt', 'pred')
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -102,49 +103,70 @@ def enlarged(image: np.ndarray) -> np.ndarray:
 
 
 def with_legend(
-    picture: np.ndarray, sample: BaseDataElement, classes: Sequence[str], palette: np.ndarray
+    picture: np.ndarray,
+    sample: BaseDataElement,
+    classes: Sequence[str],
+    palette: np.ndarray,
+    score_thr: float = 0.3,
 ) -> np.ndarray:
-    """Write the classes of a sample's semantic or panoptic maps below its picture.
+    """Write the classes that a sample shows below its picture.
 
     Args:
         picture: (H, W, 3) uint8, BGR.
-        sample: As for `draw_sample`; boxes and masks of instances have their names already.
+        sample: As for `draw_sample`.
         classes: Names by label.
         palette: (num_colors, 3) uint8, RGB by label.
+        score_thr: As for `draw_sample`.
 
     Returns:
-        (H + h, W, 3); the picture itself where nothing is to be told.
+        (H + h, W, 3); the picture itself where there is nothing to tell.
     """
-    maps = [labels for kind in _KINDS if (labels := _semantic_labels(sample, kind)) is not None]
-    present = [label for label in np.unique(np.concatenate([*map(np.ravel, maps), []]))]
-    present = [int(label) for label in present if 0 <= label < len(classes)]
-    lines, line, x = [], [], 6
-    for label in present:
+    places, x, y = [], 6, 0
+    for label in _shown_labels(sample, len(classes), score_thr):
         width = 30 + cv2.getTextSize(classes[label], _FONT, 0.45, 1)[0][0]
-        if line and x + width > picture.shape[1]:
-            lines, line, x = [*lines, line], [], 6
-        line, x = [*line, (x, label)], x + width
-    lines += [line] if line else []
-    strip = np.full((20 * len(lines), picture.shape[1], 3), 255, np.uint8)
-    for row, line in enumerate(lines):
-        for x, label in line:
-            color, y = palette[label][::-1].tolist(), 20 * row
-            cv2.rectangle(strip, (x, y + 4), (x + 12, y + 16), color, -1)
-            cv2.putText(
-                strip, classes[label], (x + 18, y + 15), _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA
-            )
+        if x > 6 and x + width > picture.shape[1]:
+            x, y = 6, y + 20
+        places.append((x, y, label))
+        x += width
+    if not places:
+        return picture
+    strip = np.full((y + 20, picture.shape[1], 3), 255, np.uint8)
+    for x, y, label in places:
+        cv2.rectangle(strip, (x, y + 4), (x + 12, y + 16), palette[label][::-1].tolist(), -1)
+        corner = (x + 18, y + 15)
+        cv2.putText(strip, classes[label], corner, _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return np.vstack([picture, strip])
+
+
+def _shown_labels(sample: BaseDataElement, num_classes: int, score_thr: float) -> list[int]:
+    """Labels in a sample's maps and instances, ascending."""
+    shown: set[int] = set()
+    for kind in _KINDS:
+        labels = _semantic_labels(sample, kind)
+        if labels is not None:
+            shown.update(np.unique(labels).tolist())
+        instances = sample.get(f'{kind}_instances')
+        if instances is not None:
+            labels = as_array(instances.labels)
+            shown.update(labels[_scores(instances) >= score_thr].tolist())
+    return sorted(int(label) for label in shown if 0 <= label < num_classes)
 
 
 def _semantic_labels(sample: BaseDataElement, kind: str) -> np.ndarray | None:
     """(h, w) labels of a semantic or panoptic map, if the sample has one."""
     panoptic = sample.get(f'{kind}_panoptic_seg')
     if panoptic is not None:
-        return as_array(panoptic.sem_seg).squeeze() % PANOPTIC_OFFSET
+        return _flat(panoptic.sem_seg) % PANOPTIC_OFFSET
     semantic = sample.get(f'{kind}_sem_seg')
     if semantic is None:
         return None
-    return as_array(semantic.get('data', semantic.get('sem_seg'))).squeeze()
+    return _flat(semantic.get('data', semantic.get('sem_seg')))
+
+
+def _flat(values: Any) -> np.ndarray:
+    """(1, h, w) or (h, w) to (h, w)."""
+    labels = as_array(values)
+    return labels.reshape(labels.shape[-2:])
 
 
 def _paint_labels(panel: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> None:
@@ -164,9 +186,10 @@ def _paint_instances(
 ) -> None:
     """Tint masks and draw boxes, outlines and names, in place."""
     labels = as_array(instances.labels)
-    scores = as_array(instances.scores) if 'scores' in instances else np.ones(len(labels))
+    scores = _scores(instances)
     boxes = as_array(instances.bboxes) if 'bboxes' in instances else np.zeros((len(labels), 4))
     masks = _masks(instances)
+    with_names = (scores >= score_thr).sum() <= _MOST_NAMES
     for i in np.argsort(scores, kind='stable'):  # the surest on top
         if scores[i] < score_thr:
             continue
@@ -182,7 +205,8 @@ def _paint_instances(
             x, y = cv2.boundingRect(mask)[:2]
         name = classes[labels[i]] if labels[i] < len(classes) else str(labels[i])
         text = f'{name} {scores[i]:.2f}' if 'scores' in instances else name
-        _write(panel, text, (x + 2, y + 12))
+        if with_names:
+            _write(panel, text, (x + 2, y + 12))
 
 
 def _write(panel: np.ndarray, text: str, corner: tuple[int, int]) -> None:
@@ -199,6 +223,11 @@ def _fit(labels: np.ndarray, panel: np.ndarray) -> np.ndarray:
     """(h, w) labels at the panel's size."""
     height, width = panel.shape[:2]
     return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def _scores(instances: InstanceData) -> np.ndarray:
+    """(num_instances,), 1 for those of the ground truth."""
+    return as_array(instances.get('scores', np.ones(len(instances.labels))))
 
 
 def _masks(instances: InstanceData) -> np.ndarray | None:
