@@ -246,18 +246,22 @@ def check_fit(model: nn.Module, path: str) -> None:
         path: A checkpoint that `check_checkpoint` accepted.
 
     Raises:
-        ValueError: If under 95 % of the model's tensors are in the file with their shape.
+        ValueError: If under 95 % of the model's tensors are in the file with their shape, or none
+            of a whole part: a small head alone is less than 5 % of a model.
     """
     if '://' in path:
         return
     tensors = {key.removeprefix('module.'): each for key, each in read_checkpoint(path).items()}
     wanted = {key.removeprefix('module.'): each.shape for key, each in model.state_dict().items()}
     missing = [k for k, shape in wanted.items() if k not in tensors or tensors[k].shape != shape]
-    if len(missing) > (1 - MIN_MATCHED) * len(wanted):
+    absent = {key.split('.')[0] for key in missing} - {
+        key.split('.')[0] for key in wanted.keys() - set(missing)
+    }
+    if absent or len(missing) > (1 - MIN_MATCHED) * len(wanted):
         raise ValueError(
             f'checkpoint {path!r} matches {len(wanted) - len(missing)} of {len(wanted)} tensors of '
-            f"the config's model, 95 % are needed; is it of another config? Missing: "
-            f'{", ".join(missing[:10])}'
+            f"the config's model, 95 % are needed, some of each part; is it of another config? "
+            f'Missing: {", ".join(missing[:10])}'
         )
 
 

@@ -8,7 +8,6 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 from torch import nn
 
@@ -98,14 +97,18 @@ def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str,
 def _with_flips(trained: Trained) -> nn.Module:
     """The model that merges what it says of an image and of its mirror image."""
     if trained.segments:
-        return MODELS.build(dict(type='mmseg.SegTTAModel', module=trained.model))
+        from mmseg.models import SegTTAModel
+
+        return SegTTAModel(module=trained.model)
     masks = getattr(trained.model, 'with_mask', False) or hasattr(trained.model, 'panoptic_head')
     if masks or not hasattr(trained.model, 'with_bbox'):
         raise ValueError(
             f'--flip: mmdet merges boxes alone, and {type(trained.model).__name__} gives masks; '
             f'leave --flip out'
         )
-    return MODELS.build(dict(type='mmdet.DetTTAModel', module=trained.model, tta_cfg=_BOXES))
+    from mmdet.models.test_time_augs import DetTTAModel
+
+    return DetTTAModel(module=trained.model, tta_cfg=_BOXES)
 
 
 def _prepared(pipeline: Compose, walk: ImageWalk) -> Iterator[tuple[Item, dict[str, Any]]]:

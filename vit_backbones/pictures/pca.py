@@ -46,6 +46,7 @@ def fit_colors(features: np.ndarray) -> Colors:
         raise ImportError('PCA needs scikit-learn: pip install vit_backbones[tools]') from None
     # so that one patch or two have components, too
     features = np.resize(features, (max(4, len(features)), features.shape[1])).astype(np.float64)
-    pca = PCA(3, svd_solver='covariance_eigh').fit(features)
+    with np.errstate(invalid='ignore'):  # shares of the variance, where there is none
+        pca = PCA(3, svd_solver='covariance_eigh').fit(features)
     low, high = np.percentile(pca.transform(features), _PERCENTILES, axis=0)
     return Colors(pca.mean_, pca.components_, low, high)
