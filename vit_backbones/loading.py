@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,8 +69,8 @@ class Loaded(NamedTuple):
     weights: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    is_bgr: bool
-    options: Mapping[str, Any]
+    is_bgr: bool = False
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def normalised(self, images: np.ndarray) -> Tensor:
         """Images (B, H, W, 3) in RGB on 0-255 as the model takes them, (B, 3, H, W) float32."""
