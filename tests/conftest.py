@@ -1,9 +1,8 @@
-"""Lets every test folder import the helpers that lie beside this file."""
+"""The tools as fixtures, and what tests of all folders share."""
 
 import importlib.util
 import re
 import socket
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from vit_backbones import backbone, weights  # (mmcv's operators before any test
 from vit_backbones.sources import timm_vit
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.append(str(REPOSITORY / 'tools'))  # as for a script that lies there
 
 
 def load_tool(name):
