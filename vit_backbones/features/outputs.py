@@ -15,6 +15,7 @@ from vit_backbones.features.plan import Item
 
 KEY = 'vit_backbones'  # of the metadata
 _ROWS = 4096  # of a row group
+_FOREIGN = (EOFError, KeyError, OSError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile)
 
 
 class Rows(NamedTuple):
@@ -117,7 +118,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """What a file of features tells about itself; nothing for other files."""
     try:
         return json.loads(_READERS[path.suffix](path))
-    except (KeyError, OSError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile):
+    except _FOREIGN:
         return {}
 
 
