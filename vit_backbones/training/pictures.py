@@ -138,7 +138,7 @@ def draw_sample(
     panels = [image]
     for kind in ('gt', 'pred'):
         panel = image.copy()
-        labels = _semantic_labels(sample, kind)
+        labels = semantic_labels(sample, kind)
         if labels is not None:
             _paint_labels(panel, labels, palette)
         instances = sample.get(f'{kind}_instances')
@@ -149,8 +149,16 @@ def draw_sample(
     return np.hstack([panels[0], gap, panels[1], gap, panels[2]])
 
 
-def _semantic_labels(sample: BaseDataElement, kind: str) -> np.ndarray | None:
-    """(h, w) labels of a semantic or panoptic map, if the sample has one."""
+def semantic_labels(sample: BaseDataElement, kind: str) -> np.ndarray | None:
+    """Labels of a semantic or panoptic map.
+
+    Args:
+        sample: An mmdet or mmseg data sample.
+        kind: `'gt'` or `'pred'`.
+
+    Returns:
+        (h, w) labels, `None` if the sample has no such map.
+    """
     panoptic = sample.get(f'{kind}_panoptic_seg')
     if panoptic is not None:
         return _array(panoptic.sem_seg).squeeze() % PANOPTIC_OFFSET
