@@ -67,7 +67,7 @@ class Extractor:
         self._autocast = (
             torch.autocast(self.device.type, DTYPES[dtype]) if half else contextlib.nullcontext()
         )
-        told = dict(size=size, dtype=dtype, normalize=normalize, device=self.device.type)
+        told = dict(size=size, dtype=dtype, normalised=normalize, device=self.device.type)
         self.settings: dict[str, Any] = told
 
     @property
