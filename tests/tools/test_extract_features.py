@@ -142,7 +142,7 @@ def test_metadata_tell_how_it_was_made(main, few):
     assert told['model'] == 'test_vit'
     assert told['weights'] == 'random, seed 0'
     assert told['mean'] == told['std'] == [127.5] * 3
-    assert (told['size'], told['normalize'], told['dtype']) == ([32, 48], False, 'fp32')
+    assert (told['size'], told['normalised'], told['dtype']) == ([32, 48], False, 'fp32')
 
 
 def test_earlier_layers_fall_back_to_the_cls_token(main, few):

@@ -54,6 +54,7 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> tu
     with _progress(processes.rank) as progress:
         plan = _plan(paths, extractor, request, progress)
         done, _ = parts.read()
+        before = len(parts.indices)
         processes.wait()
         todo = [number for number in range(len(plan.batches)) if number not in done]
         mine = todo[processes.rank :: processes.count]
@@ -61,7 +62,6 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> tu
     processes.wait()
     if processes.rank:
         return '', 0
-    before = sum(len(plan.batches[number]) for number in done)
     summary = _join(plan, paths, extractor, request, parts, job)
     return _closing_line(summary, len(paths), before, time.monotonic() - started, request.out)
 
@@ -195,7 +195,7 @@ def _closing_line(
     pieces = [
         f'{number} image{"s" * (number > 1)}, {summary.what}',
         f'{seconds:.0f} s',
-        f'{(total - before) / seconds:.1f} images/s',
+        f'{(number - before) / seconds:.1f} images/s',
         str(out),
     ]
     if before:

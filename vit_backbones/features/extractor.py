@@ -67,7 +67,7 @@ class Extractor:
         self._autocast = (
             torch.autocast(self.device.type, DTYPES[dtype]) if half else contextlib.nullcontext()
         )
-        told = dict(size=size, dtype=dtype, normalize=normalize, device=self.device.type)
+        told = dict(size=size, dtype=dtype, normalised=normalize, device=self.device.type)
         self.settings: dict[str, Any] = told
 
     @property
@@ -115,7 +115,8 @@ class Extractor:
         """Of what the features depend on beside the images: weights, options, settings."""
         digest = hashlib.sha256()
         for name, tensor in self.loaded.backbone.state_dict().items():
-            digest.update(name.encode() + tensor.cpu().contiguous().view(-1).numpy().tobytes())
+            digest.update(name.encode())
+            digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
         told = [self.loaded.options, self.loaded.mean, self.loaded.std, self.settings, self._joined]
         digest.update(json.dumps(told, default=str, sort_keys=True).encode())
         return digest.hexdigest()

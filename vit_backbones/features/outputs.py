@@ -1,4 +1,15 @@
-"""Writing features into one Parquet, NumPy or safetensors file, a bit at a time."""
+"""Writing features into one Parquet, NumPy or safetensors file, a bit at a time.
+
+- `.parquet`: a row an image, in the order of the inputs: `path` (string, as it was found), `height`
+  and `width` (int32, as the image is shown, before it is resized) and `embedding` (list of fixed
+  size, of float32 or float16; several layers one behind the other).
+- `.npz`, `.safetensors`: an array an image, `PATH`, or `PATH:LAYER` with several layers: (C, h, w),
+  (P + h*w, C) or (C,).
+
+All of them hold one JSON text, `vit_backbones` (in Parquet and safetensors among the metadata, in
+.npz an array): model, source, weights, layers, dims of each layer, pool (or out_type), strides,
+num_prefix_tokens, size, mean, std, normalised, dtype, device, version, and the fingerprint `job`.
+"""
 
 import itertools
 import json
@@ -15,6 +26,7 @@ from vit_backbones.features.plan import Item
 
 KEY = 'vit_backbones'  # of the metadata
 _ROWS = 4096  # of a row group
+_FOREIGN = (EOFError, KeyError, OSError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile)
 
 
 class Rows(NamedTuple):
@@ -117,7 +129,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """What a file of features tells about itself; nothing for other files."""
     try:
         return json.loads(_READERS[path.suffix](path))
-    except (KeyError, OSError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile):
+    except _FOREIGN:
         return {}
 
 
