@@ -41,20 +41,10 @@ class Item(NamedTuple):
     device: torch.device
 
     def read(self) -> Sample:
-        """Read features and labels.
-
-        Raises:
-            ValueError: If the labels have another size than the image.
-        """
+        """Read features and labels."""
         features = torch.from_numpy(np.load(self.file)).to(self.device).float()
         labels = torch.from_numpy(self.labelled.labels()).to(self.device)
-        seen = self.size or tuple(labels.shape)
-        cells = tuple(-(-side // step) for side, step in zip(seen, self.stride, strict=True))
-        if cells != tuple(features.shape[1:]):
-            raise ValueError(
-                f'{self.labelled.info["seg_map_path"]}: {labels.shape[0]}x{labels.shape[1]} '
-                f'pixels, and its image has another size: make them equal'
-            )
+        seen = self.size or labels.shape
         scales = zip(labels.shape, seen, self.stride, strict=True)
         return Sample(features, labels, tuple(step * own / side for own, side, step in scales))
 
