@@ -115,6 +115,7 @@ def _digest(loaded: Loaded, size: Grid | None) -> str:
         backbone.norm,
         backbone.strides,
         backbone.pos_interp,
+        backbone.attention,
         loaded.mean,
         loaded.std,
         size,
