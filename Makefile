@@ -14,7 +14,7 @@ train: env  ## Mask2Former on the built-in data
 	$(BIN)/python tools/train.py configs/mask2former_vit.py
 
 test: env-optional  ## the whole suite: no network, no GPU
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 bench: env-optional  ## the speed and memory promised, measured; BENCH='small frozen' for some of it
 	@$(BIN)/python tools/benchmark.py targets $(BENCH)

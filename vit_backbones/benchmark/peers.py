@@ -53,7 +53,8 @@ def plain_sizes(backbone: ViTFeatBackbone, *, scaled: bool = True) -> Plain:
     if (
         type(block) is not Block
         or type(block.mlp) is not Mlp
-        or vit.num_prefix_tokens != 1
+        or not backbone.has_cls_token
+        or backbone.num_prefix_tokens > 1
         or not isinstance(block.attn.q_norm, nn.Identity)
         or vit.pos_embed is None
     ):
