@@ -129,7 +129,6 @@ class ViTFeatBackbone(KeptWeights):
         num_prefix_tokens: CLS and register tokens.
         depth: Blocks of the architecture, pruned ones included.
         load_report: What was loaded from a checkpoint, in one line; `None` without one.
-        attention: How its blocks attend, where the arguments say so.
         masks_padding: Whether `set_image_sizes` has an effect.
     """
 
@@ -380,7 +379,7 @@ class ViTFeatBackbone(KeptWeights):
         return min(layer, depth + 1), depth + 2
 
     def _set_attention(self, *given: object) -> None:
-        self.attention = attention = attention_options(*given)
+        attention = attention_options(*given)
         self._image_sizes: list[Grid] | None = None
         self._batch_shape: Grid | None = None
         self.masks_padding = attention.masked
