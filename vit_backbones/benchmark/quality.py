@@ -18,7 +18,7 @@ from vit_backbones.benchmark.report import (
     heading,
     write_json,
 )
-from vit_backbones.benchmark.table import markdown
+from vit_backbones.benchmark.table import markdown, ordered
 from vit_backbones.loading import Choice, Loaded, load_backbone
 from vit_backbones.position import Grid
 
@@ -122,7 +122,7 @@ def run_quality(
     threads = '' if place.type == 'cuda' else f', {environment["threads"]} threads'
     told = dict(hardware=environment['device'] + threads, date=environment['date'])
     rows = [measured(_load(model), read, cache, size=size, device=place) | told for model in models]
-    print(f'\n{markdown(rows)}\n\n{_by_class(rows)}')
+    print(f'\n{markdown(rows)}\n\n{_by_class(ordered(rows))}')
     if out is not None:
         write_json(out, environment=environment, rows=rows)
     return 0
