@@ -75,7 +75,7 @@ class Loaded(NamedTuple):
     def normalised(self, images: np.ndarray) -> Tensor:
         """Images (B, H, W, 3) in RGB on 0-255 as the model takes them, (B, 3, H, W) float32."""
         images = images[..., ::-1] if self.is_bgr else images
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+        pixels = torch.from_numpy(np.array(images, order='C')).permute(0, 3, 1, 2).float()
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
         return (pixels - mean) / std
 

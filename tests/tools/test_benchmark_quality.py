@@ -8,11 +8,23 @@ from conftest import load_tool
 from PIL import Image
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.benchmark import labelled
+from vit_backbones.benchmark.labelled import Labelled
 
 COLOURS = np.array([[220, 30, 30], [30, 200, 40], [40, 60, 230]], np.uint8)
 CAMVID = Path(os.environ.get('VIT_BACKBONES_DATA', '/nowhere'))
 WEIGHTS = CAMVID / 'weights/vit_tiny_patch16_224.safetensors'
+
+CONFIG = """
+default_scope = 'mmseg'
+dataset = dict(type='BaseSegDataset', data_root='blocks', img_suffix='.png',
+               metainfo=dict(classes=('r', 'g', 'b'), palette=[[0, 0, 0]] * 3))
+train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(
+    data_prefix=dict(img_path='images/train', seg_map_path='masks/train'), **dataset)))
+val_dataloader = dict(dataset=dict(
+    data_prefix=dict(img_path='images/val', seg_map_path='masks/val'), **dataset))
+del dataset
+model = dict(backbone=dict(type='ViTFeatBackbone', model_name='test_vit'))
+"""
 
 
 def draw(folder):
@@ -121,25 +133,13 @@ def test_labels_to_test_on_change_the_value_alone(quality):
 
 
 def test_a_model_of_several_strides_gets_one(main):
-    words = ['quality', 'blocks', '--models', 'test_efficientvit', '--random-weights', '0']
-    words[3] = 'convnext_atto'
+    words = ['quality', 'blocks', '--models', 'convnext_atto', '--random-weights', '0']
     assert main([*words, '--layers', '0', '1', '--out', 'q.json']) == 0
     assert json.loads(Path('q.json').read_text())['rows'][0]['value'] > 0.5
 
 
 def test_a_config_stands_for_its_data_and_for_a_backbone(main):
-    data = """
-default_scope = 'mmseg'
-dataset = dict(type='BaseSegDataset', data_root='blocks', img_suffix='.png',
-               metainfo=dict(classes=('r', 'g', 'b'), palette=[[0, 0, 0]] * 3))
-train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(
-    data_prefix=dict(img_path='images/train', seg_map_path='masks/train'), **dataset)))
-val_dataloader = dict(dataset=dict(
-    data_prefix=dict(img_path='images/val', seg_map_path='masks/val'), **dataset))
-del dataset
-model = dict(backbone=dict(type='ViTFeatBackbone', model_name='test_vit'))
-"""
-    Path('c.py').write_text(data)
+    Path('c.py').write_text(CONFIG)
     words = ['quality', 'c.py', '--models', 'c.py', '--random-weights', '0', '--layers', '-1']
     assert main([*words, '--out', 'q.json']) == 0
     (row,) = json.loads(Path('q.json').read_text())['rows']
@@ -147,12 +147,20 @@ model = dict(backbone=dict(type='ViTFeatBackbone', model_name='test_vit'))
     assert row['model'] == 'c'
 
 
-def test_labels_are_read_as_mmseg_reads_them():
-    info = dict(label_map={0: 1}, reduce_zero_label=False, seg_fields=[], seg_map_path='m.png')
-    item = labelled.Labelled(Path('i.png'), info)
-    with pytest.raises(FileNotFoundError):
-        item.labels()
-    assert info['seg_fields'] == []
+@pytest.mark.parametrize('size', [(1, 1), (1, 7), (5, 1)])
+def test_labels_keep_the_size_of_thin_images(tmp_path, size):
+    pixels = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)
+    Image.fromarray(pixels).save(tmp_path / 'm.png')
+    info = dict(label_map=None, reduce_zero_label=False, seg_fields=[])
+    item = Labelled(tmp_path / 'm.png', info | dict(seg_map_path=str(tmp_path / 'm.png')))
+    assert np.array_equal(item.labels(), pixels)
+
+
+def test_masks_of_another_size_than_the_image_are_one_line(main, capsys):
+    Path('c.py').write_text(CONFIG)
+    Image.fromarray(np.zeros((70, 91), np.uint8)).save('blocks/masks/train/3.png')
+    assert main(['quality', 'c.py', '--models', 'test_vit', '--random-weights', '0']) == 2
+    assert 'masks/train/3.png has (70, 91) pixels, its image (70, 90)' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -160,6 +168,10 @@ def test_labels_are_read_as_mmseg_reads_them():
     [
         (['blocks', '--models', 'test_vit'], 'features of random weights help nobody'),
         (['blocks', '--models', 'test_vit=no.pth'], 'no.pth'),
+        (
+            ['det.py', '--models', 'test_vit', '--random-weights', '0'],
+            'needs a class for each pixel',
+        ),
         (['blocks', '--models', 'test_vitt', '--random-weights', '0'], 'test_vitt'),
         (['nowhere', '--models', 'test_vit', '--random-weights', '0'], "'nowhere' does not exist"),
         (['empty', '--models', 'test_vit', '--random-weights', '0'], 'has no folder images'),
@@ -180,6 +192,7 @@ def test_labels_are_read_as_mmseg_reads_them():
 def test_what_is_wrong_is_one_line(main, capsys, words, line):
     Path('empty').mkdir()
     Path('blocks/a.txt').write_text('')
+    Path('det.py').write_text("default_scope = 'mmdet'")
     assert main(['quality', *words]) == 2
     told = capsys.readouterr().err.strip()
     assert line in told

@@ -15,6 +15,7 @@ from vit_backbones.checks.findings import describe
 from vit_backbones.checks.preflight import dataset_configs, missing_data
 from vit_backbones.config import load_config
 from vit_backbones.files import write_whole
+from vit_backbones.images import image_size
 from vit_backbones.own_data.masks import read_masks
 from vit_backbones.shapes import write_shapes
 
@@ -35,8 +36,19 @@ class Labelled(NamedTuple):
     info: dict[str, Any]
 
     def labels(self) -> np.ndarray:
-        """(H, W) uint8: the number of each pixel's class, or `IGNORED`."""
-        return LoadAnnotations()(dict(self.info))['gt_seg_map']
+        """(H, W) uint8: the number of each pixel's class, or `IGNORED`.
+
+        Raises:
+            ValueError: If they have another size than the image.
+        """
+        labels = LoadAnnotations()(dict(self.info))['gt_seg_map']
+        size = image_size(self.image)
+        if labels.shape != tuple(side for side in size if side > 1):  # mmseg squeezes them
+            raise ValueError(
+                f'{self.info["seg_map_path"]} has {labels.shape} pixels, its image {size}: make '
+                f'them equal'
+            )
+        return labels.reshape(size)
 
 
 class LabelledData(NamedTuple):
@@ -70,6 +82,12 @@ def read_data(data: str | Path, options: Sequence[str] = ()) -> LabelledData:
     if Path(data).is_dir():
         return _of_folder(Path(data))
     config = load_config(data, options)
+    scope = config.get('default_scope')
+    if scope != 'mmseg':
+        raise ValueError(
+            f'{data}: a linear probe needs a class for each pixel, as configs of mmseg have it; '
+            f'the default_scope of this one is {scope!r}'
+        )
     if config.get('builtin_data'):
         write_shapes(**config.builtin_data)
     for line in missing_data(config, _SPLITS):
@@ -118,4 +136,7 @@ def _joined(name: str, built: dict[str, list[BaseSegDataset]]) -> LabelledData:
         ]
         for split, datasets in built.items()
     }
-    return LabelledData(name, list(built['train'][0].metainfo['classes']), **splits)
+    classes = built['train'][0].metainfo.get('classes')
+    if not classes:
+        raise ValueError(f'{name}: the data set to train on names no classes: set its metainfo')
+    return LabelledData(name, list(classes), **splits)

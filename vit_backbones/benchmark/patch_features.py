@@ -22,6 +22,7 @@ from vit_backbones.position import Grid
 
 _FORMAT = 1  # raised whenever the same model and image would give other files
 _STRIDE = 16  # of models whose layers have several
+_OF_WEIGHTS = ('checkpoint', 'checkpoint_path', 'init_cfg', 'pretrained')  # told by themselves
 _LARGEST = torch.finfo(torch.float16).max
 
 
@@ -109,17 +110,9 @@ def _speed(folder: Path, seconds: Sequence[float]) -> float | None:
 def _digest(loaded: Loaded, size: Grid | None) -> str:
     """Of all that forms the features but the image."""
     backbone = loaded.backbone
-    told = (
-        _FORMAT,
-        backbone.out_indices,
-        backbone.norm,
-        backbone.strides,
-        backbone.pos_interp,
-        loaded.mean,
-        loaded.std,
-        size,
-        repr(backbone),
-    )
+    options = {k: v for k, v in sorted(loaded.options.items()) if k not in _OF_WEIGHTS}
+    seen = loaded.mean, loaded.std, loaded.is_bgr, size
+    told = _FORMAT, options, backbone.out_indices, backbone.strides, seen, repr(backbone)
     digest = hashlib.sha256(repr(told).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(name.encode())

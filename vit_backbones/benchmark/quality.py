@@ -18,7 +18,7 @@ from vit_backbones.benchmark.report import (
     heading,
     write_json,
 )
-from vit_backbones.benchmark.table import markdown
+from vit_backbones.benchmark.table import markdown, ordered
 from vit_backbones.loading import Choice, Loaded, load_backbone
 from vit_backbones.position import Grid
 
@@ -41,20 +41,10 @@ class Item(NamedTuple):
     device: torch.device
 
     def read(self) -> Sample:
-        """Read features and labels.
-
-        Raises:
-            ValueError: If the labels have another size than the image.
-        """
+        """Read features and labels."""
         features = torch.from_numpy(np.load(self.file)).to(self.device).float()
         labels = torch.from_numpy(self.labelled.labels()).to(self.device)
-        seen = self.size or tuple(labels.shape)
-        cells = tuple(-(-side // step) for side, step in zip(seen, self.stride, strict=True))
-        if cells != tuple(features.shape[1:]):
-            raise ValueError(
-                f'{self.labelled.info["seg_map_path"]}: {labels.shape[0]}x{labels.shape[1]} '
-                f'pixels, and its image has another size: make them equal'
-            )
+        seen = self.size or labels.shape
         scales = zip(labels.shape, seen, self.stride, strict=True)
         return Sample(features, labels, tuple(step * own / side for own, side, step in scales))
 
@@ -132,7 +122,7 @@ def run_quality(
     threads = '' if place.type == 'cuda' else f', {environment["threads"]} threads'
     told = dict(hardware=environment['device'] + threads, date=environment['date'])
     rows = [measured(_load(model), read, cache, size=size, device=place) | told for model in models]
-    print(f'\n{markdown(rows)}\n\n{_by_class(rows)}')
+    print(f'\n{markdown(rows)}\n\n{_by_class(ordered(rows))}')
     if out is not None:
         write_json(out, environment=environment, rows=rows)
     return 0

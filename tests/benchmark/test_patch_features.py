@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vit_backbones.benchmark.patch_features import compute_features
+from vit_backbones.loading import Choice, load_backbone
+
+CPU = torch.device('cpu')
+LAYERS = (1, -1)
+
+
+@pytest.fixture(scope='module')
+def image(tmp_path_factory):
+    path = tmp_path_factory.mktemp('images') / 'a.png'
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def load(seed=0, **options):
+    choice = Choice(model='test_vit', random_weights=seed, layers=LAYERS)
+    return load_backbone(choice, **dict(norm='all') | options)
+
+
+def test_features_are_the_layers_after_each_other(image, tmp_path):
+    loaded = load()
+    (file,), stride, speed = compute_features(loaded, [image], tmp_path, device=CPU)
+    pixels = torch.tensor(np.asarray(Image.open(image))).permute(2, 0, 1)[None].float()
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (loaded.mean, loaded.std))
+    with torch.no_grad():
+        expected = torch.cat(loaded.backbone((pixels - mean) / std), 1)[0]
+    kept = torch.from_numpy(np.load(file))
+    assert kept.dtype == torch.float16
+    torch.testing.assert_close(kept.float(), expected, rtol=2e-3, atol=2e-3)
+    assert stride == (16, 16)
+    assert speed > 0
+
+
+@pytest.mark.parametrize(
+    'other',
+    [
+        dict(seed=1),
+        dict(norm='none'),
+        dict(window_size=2, window_block_indexes=(0,)),
+        dict(pos_interp='original'),
+    ],
+)
+def test_what_changes_features_gets_files_of_its_own(image, tmp_path, other):
+    for given in ({}, {}, other):
+        compute_features(load(**given), [image], tmp_path, device=CPU)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_one_weight_that_differs_gets_files_of_its_own(image, tmp_path):
+    loaded = load()
+    compute_features(loaded, [image], tmp_path, device=CPU)
+    next(loaded.backbone.parameters()).data.flatten()[0] += 1e-3
+    compute_features(loaded, [image], tmp_path, device=CPU)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_run_that_cannot_write_leaves_nothing_half(image, tmp_path, monkeypatch):
+    def full(file, content):
+        raise OSError(28, 'No space left on device', str(file))
+
+    loaded = load()
+    with monkeypatch.context() as patched:
+        patched.setattr('pathlib.Path.write_bytes', full)
+        with pytest.raises(OSError, match='No space left'):
+            compute_features(loaded, [image], tmp_path, device=CPU)
+    assert not [each for each in tmp_path.rglob('*') if each.is_file()]
+
+
+def test_values_beyond_float16_stay_finite(image, tmp_path):
+    loaded = load(norm='none')
+    for parameter in loaded.backbone.vit.blocks[-1].mlp.fc2.parameters():
+        parameter.data *= 1e7
+    (file,), *_ = compute_features(loaded, [image], tmp_path, device=CPU)
+    kept = np.load(file)
+    assert np.isfinite(kept).all()
+    assert np.abs(kept).max() == np.finfo(np.float16).max
