@@ -4,21 +4,29 @@ Importing this package makes mmcv's compiled operators available without a compi
 missing, lets MMEngine's own checkpoints be resumed by today's PyTorch, and registers everything.
 """
 
-from mmengine.config.utils import MODULE2PACKAGE
+import sys
 
-from vit_backbones import mmcv_ops, panoptic_api
-from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
+from vit_backbones.environment import explained
 
-mmcv_ops.install()
-panoptic_api.install()
-allow_mmengine_checkpoints()
-# `vit_backbones::...` in a config. MMEngine looks a distribution up by this name, and fails where
-# one is installed editable; a module's name leads it to the folder that is imported.
-MODULE2PACKAGE['vit_backbones'] = 'vit_backbones.config'
+try:
+    from mmengine.config.utils import MODULE2PACKAGE
 
-from vit_backbones import training  # noqa: E402
-from vit_backbones.backbone import ViTFeatBackbone  # noqa: E402
-from vit_backbones.necks import SimpleFeaturePyramid, ViTAdapter  # noqa: E402
+    from vit_backbones import mmcv_ops, panoptic_api
+    from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
+
+    mmcv_ops.install()
+    panoptic_api.install()
+    allow_mmengine_checkpoints()
+    # `vit_backbones::...` in a config. MMEngine looks a distribution up by this name, and fails
+    # where one is installed editable; a module's name leads it to the folder that is imported.
+    MODULE2PACKAGE['vit_backbones'] = 'vit_backbones.config'
+
+    from vit_backbones import training
+    from vit_backbones.backbone import ViTFeatBackbone
+    from vit_backbones.necks import SimpleFeaturePyramid, ViTAdapter
+except Exception as error:  # of any library that does not fit the others
+    if sys.argv[:1] != ['-m']:  # `python -m vit_backbones` runs all the same, and tells the rest
+        raise ImportError(explained(error)) from error
 
 __version__ = '0.1.0'
 __all__ = ['SimpleFeaturePyramid', 'ViTAdapter', 'ViTFeatBackbone', '__version__', 'training']

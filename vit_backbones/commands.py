@@ -20,6 +20,7 @@ from vit_backbones.own_data import use_own_data
 from vit_backbones.runner import AnyRunner, build_runner, quiet_warnings
 from vit_backbones.shapes import write_shapes
 from vit_backbones.training.hooks import UnreadableDataError, validations
+from vit_backbones.training.metrics import headline, metric_text
 
 _HOOKS = {
     'curves': 'CurvesHook',
@@ -27,9 +28,6 @@ _HOOKS = {
     'record': 'RecordHook',
     'skip_unreadable': 'SkipUnreadableImagesHook',
 }
-_HEADLINES = ('PQ', 'segm_mAP', 'mIoU', 'bbox_mAP')
-# mmseg gives these in percent
-_PERCENT = {'aAcc', 'mAcc', 'mIoU', 'mDice', 'mFscore', 'mPrecision', 'mRecall'}
 
 
 def train(
@@ -82,7 +80,7 @@ def train(
         if resume is not None:
             _resume(cfg, resume)
         _add_hooks(cfg, _HOOKS)
-        return _build(cfg, ('train', 'val'))
+        return prepare(cfg, ('train', 'val'))
 
     def run(runner: AnyRunner) -> str:
         runner.train()
@@ -130,11 +128,11 @@ def evaluate(
             pictures = dict(type=_HOOKS['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
         _add_hooks(cfg, ('record',))
-        return _build(cfg, ('test',))
+        return prepare(cfg, ('test',))
 
     def run(runner: AnyRunner) -> str:
         metrics = runner.test()
-        return _number(_headline(metrics), metrics) if metrics else 'no metric'
+        return _number(headline(metrics), metrics) if metrics else 'no metric'
 
     return _execute(set_up, run, lambda runner: 'interrupted', debug=debug)
 
@@ -213,8 +211,17 @@ def _replace_data(
     _say(use_own_data(cfg, dataset, val_data=val_dataset, images=images, folder=folder))
 
 
-def _build(cfg: Config, splits: Sequence[str]) -> AnyRunner:
-    """Check, build the runner, and draw the built-in data if the config wants it."""
+def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
+    """Check, build the runner, and draw the built-in data if the config wants it.
+
+    Args:
+        cfg: The merged config, with its `work_dir`.
+        splits: Which dataloaders and evaluators will be used, of `'train'`, `'val'` and `'test'`.
+
+    Raises:
+        ValueError: For what `vit_backbones.checks` has against it.
+        OSError: If data or weights are not there.
+    """
     drawn = cfg.get('builtin_data')
     findings = list(config_findings(cfg, splits))
     enforce(each for each in findings if each.level == 'error')
@@ -291,7 +298,7 @@ def _result(runner: AnyRunner) -> str:
         return 'no metric'  # detectors that detect nothing have none
     saving = (runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}
     last = entries[-1]['metrics']
-    name = _headline(last, saving.get('save_best'))
+    name = headline(last, saving.get('save_best'))
     pick = min if saving.get('rule') == 'less' else max
     entries = [entry for entry in entries if name in entry['metrics']]
     best = pick(entries, key=lambda entry: entry['metrics'][name])
@@ -300,7 +307,7 @@ def _result(runner: AnyRunner) -> str:
         return result
     unit = 'epoch' if runner.max_epochs > 1 else 'iter'
     when = f'{unit.replace("iter", "iteration")} {best[unit]}'
-    return f'{result} (best {_value(name, best["metrics"][name])} at {when})'
+    return f'{result} (best {metric_text(name, best["metrics"][name])} at {when})'
 
 
 def _last_validation(runner: AnyRunner) -> list[dict[str, Any]]:
@@ -313,20 +320,8 @@ def _last_validation(runner: AnyRunner) -> list[dict[str, Any]]:
     return [{'metrics': metrics}] if metrics else []
 
 
-def _headline(metrics: dict[str, Any], wanted: Any = None) -> str:
-    """The name of the one metric to tell."""
-    if wanted in metrics:
-        return wanted
-    short = {name.split('/')[-1]: name for name in metrics}
-    return next((short[each] for each in _HEADLINES if each in short), next(iter(metrics)))
-
-
 def _number(name: str, metrics: dict[str, Any]) -> str:
-    return f'{name.split("/")[-1]} {_value(name, metrics[name])}'
-
-
-def _value(name: str, value: float) -> str:
-    return f'{value:.1f} %' if name.split('/')[-1] in _PERCENT else f'{value:.3f}'
+    return f'{name.split("/")[-1]} {metric_text(name, metrics[name])}'
 
 
 def _duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,8 +58,10 @@ class Loaded(NamedTuple):
         backbone: In eval mode; nothing in it asks for gradients.
         name: Of the model, as users wrote it.
         weights: Where they come from, in a few words.
-        mean: For each channel, RGB on 0-255.
+        mean: For each channel as the model takes them, on 0-255.
         std: Likewise.
+        is_bgr: Whether the model takes blue first, as configs without `bgr_to_rgb` train it.
+        options: Arguments with which it was built.
     """
 
     backbone: ViTFeatBackbone
@@ -66,9 +69,12 @@ class Loaded(NamedTuple):
     weights: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    is_bgr: bool = False
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def normalised(self, images: np.ndarray) -> Tensor:
         """Images (B, H, W, 3) in RGB on 0-255 as the model takes them, (B, 3, H, W) float32."""
+        images = images[..., ::-1] if self.is_bgr else images
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
         return (pixels - mean) / std
@@ -107,11 +113,9 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
             raise ValueError(describe(error)) from error
     if choice.random_weights is not None:
         redraw(backbone.vit, choice.random_weights)
-    expected = {k: v for k, v in (preprocessor or {}).items() if k in ('mean', 'std')}
-    expected = dict(backbone.preprocess) | expected
-    mean, std = (tuple(float(v) for v in expected[key]) for key in ('mean', 'std'))
+    expected = _normalisation(backbone.preprocess if preprocessor is None else preprocessor)
     name = choice.model or Path(choice.config).stem
-    return Loaded(backbone.requires_grad_(False).eval(), name, weights, mean, std)
+    return Loaded(backbone.requires_grad_(False).eval(), name, weights, *expected, asked)
 
 
 def load_neck(choice: Choice) -> nn.Module:
@@ -171,7 +175,8 @@ def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     if choice.model is not None:
         return dict(model_name=choice.model, source=choice.source), None
     config = load_config(choice.config, choice.options)
-    backbone = config.model.get('backbone') or {}
+    model = config.get('model') or {}
+    backbone = model.get('backbone') or {}
     while backbone.get('backbone'):  # ViT-Adapter stands around its ViT
         backbone = backbone.backbone
     if str(backbone.get('type')).split('.')[-1] != 'ViTFeatBackbone':
@@ -181,8 +186,17 @@ def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
         )
     unused = ('frozen_stages', 'drop_path_rate', 'with_cp', 'mask_padding')
     asked = {k: v for k, v in backbone.to_dict().items() if k not in unused}
-    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor')
+    preprocessor = model.get('data_preprocessor') or config.get('data_preprocessor')
     return asked, preprocessor
+
+
+def _normalisation(
+    preprocess: Mapping[str, Any],
+) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
+    """Mean, standard deviation and whether channels are BGR, of a data preprocessor."""
+    mean, std = preprocess.get('mean') or [0.0] * 3, preprocess.get('std') or [1.0] * 3
+    is_rgb = preprocess.get('bgr_to_rgb') or preprocess.get('rgb_to_bgr')  # both turn channels
+    return tuple(map(float, mean)), tuple(map(float, std)), not is_rgb
 
 
 def _weights(choice: Choice, asked: dict[str, Any]) -> str:

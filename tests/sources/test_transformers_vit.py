@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from encoders import CONFIGS, backbone, config_of, layers, library_model
+from encoders import CONFIGS, backbone, config_of, layers, library_model, outputs
 from redraw import error, images, pad
 
 from vit_backbones import ViTFeatBackbone
@@ -82,6 +82,33 @@ def test_what_no_output_needs_is_pruned(name):
     assert [
         part for part in (second, 'pooler', 'head', 'mask_token', 'downsample') if part in names
     ] == []
+
+
+@pytest.mark.parametrize('size', [(224, 224), (250, 333)], ids=str)
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name != 'vitdet'])
+@torch.no_grad()
+def test_own_embedding_equals_the_librarys_pooler_output(name, size):
+    vit, x = library_model(name), images(*size)
+    ours = ViTFeatBackbone.from_module(vit, pool='model').eval()
+    (embedding,) = ours(x)
+    expected = outputs(vit, padded(ours, x)).pooler_output
+    assert error(embedding, expected) <= 1
+    assert ours.out_channels == (expected.shape[1],)
+
+
+def test_a_file_without_pooling_has_no_own_embedding(tmp_path):
+    vit = library_model('vit')
+    vit.pooler = None
+    vit.save_pretrained(tmp_path)
+    options = dict(source='transformers', pretrained=True)
+    assert ViTFeatBackbone(tmp_path, **options, pool='cls').out_channels == (32,)
+    with pytest.raises(ValueError, match="pool='model': ViTModel has no embedding of its own"):
+        ViTFeatBackbone(tmp_path, **options, pool='model')
+
+
+def test_encoders_that_only_make_maps_have_no_own_embedding():
+    with pytest.raises(ValueError, match="pool='model': VitDetModel has no embedding of its own"):
+        backbone('vitdet', pool='model')
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -8,29 +8,20 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.utils import digit_version
 from rich.progress import Progress
 from torch import nn
 
+from vit_backbones import environment
 from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.checkpoints.matching import MIN_MATCHED
 from vit_backbones.config import find_registered
 from vit_backbones.training.hooks import leaf_datasets
 
-# Distributions that bring the same import name and overwrite each other's files
-_RIVALS = (
-    ('mmengine', 'onedl-mmengine'),
-    ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
-    ('mmdet', 'onedl-mmdetection'),
-    ('mmsegmentation', 'onedl-mmsegmentation'),
-)
-_MMCV_LIMIT = '2.2.0'  # refused by mmdet 3.3.0 and mmsegmentation 1.2.2, not by the onedl forks
 _SILENT_SECONDS = 3  # a progress bar for what takes longer
 
 
@@ -38,29 +29,11 @@ def check_environment() -> None:
     """Refuse packages that do not work together, before mmdet or mmseg is imported.
 
     Raises:
-        ValueError: If packages that overwrite each other are installed, or mmcv is too new.
+        ValueError: For the first problem that stops everything, see `vit_backbones.environment`.
     """
-    for names in _RIVALS:
-        installed = [f'{name} {version}' for name in names if (version := _version(name))]
-        if len(installed) > 1:
-            raise ValueError(
-                f'{" and ".join(installed)} are installed and overwrite each other: uninstall '
-                f'all of them, then install one'
-            )
-    mmcv = next((name for name in _RIVALS[1] if _version(name)), None)
-    for host in ('mmdet', 'mmsegmentation'):
-        if mmcv and _version(host) and digit_version(_version(mmcv)) >= digit_version(_MMCV_LIMIT):
-            raise ValueError(
-                f'{mmcv} {_version(mmcv)} does not work with {host} {_version(host)}, which needs '
-                f'mmcv < {_MMCV_LIMIT}: pip uninstall {mmcv}, then pip install mmcv-lite==2.1.0'
-            )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+    for problem in environment.problems():
+        if problem.stops:
+            raise ValueError(problem.text)
 
 
 def check_optimizer(config: Config) -> None:
@@ -246,18 +219,20 @@ def check_fit(model: nn.Module, path: str) -> None:
         path: A checkpoint that `check_checkpoint` accepted.
 
     Raises:
-        ValueError: If under 95 % of the model's tensors are in the file with their shape.
+        ValueError: If under 95 % of the model's tensors are in the file with their shape, or if one
+            that is learned is not: a head may have two of hundreds.
     """
     if '://' in path:
         return
     tensors = {key.removeprefix('module.'): each for key, each in read_checkpoint(path).items()}
     wanted = {key.removeprefix('module.'): each.shape for key, each in model.state_dict().items()}
     missing = [k for k, shape in wanted.items() if k not in tensors or tensors[k].shape != shape]
-    if len(missing) > (1 - MIN_MATCHED) * len(wanted):
+    learned = {key.removeprefix('module.') for key, _ in model.named_parameters()}
+    if len(missing) > (1 - MIN_MATCHED) * len(wanted) or learned.intersection(missing):
         raise ValueError(
             f'checkpoint {path!r} matches {len(wanted) - len(missing)} of {len(wanted)} tensors of '
-            f"the config's model, 95 % are needed; is it of another config? Missing: "
-            f'{", ".join(missing[:10])}'
+            f"the config's model, 95 % and all parameters are needed; is it of another config? "
+            f'Missing: {", ".join(missing[:10])}'
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -226,13 +227,7 @@ def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure
     """
     figure = Figure(figsize=(11, 4), dpi=100, layout='constrained')
     left, right = figure.subplots(1, 2)
-    steps = np.arange(1, len(losses) + 1)
-    window = max(1, len(losses) // 50)
-    alpha = 1 if window == 1 else 0.3
-    left.plot(steps, losses, color='tab:blue', alpha=alpha, label='each iteration')
-    if window > 1:
-        smooth = np.convolve(losses, np.full(window, 1 / window), mode='valid')
-        left.plot(steps[window - 1 :], smooth, color='tab:blue', label=f'mean of {window}')
+    plot_smoothed(left, np.arange(1, len(losses) + 1), losses, 'tab:blue')
     left.set(title='training loss', xlabel='iteration')
     for name in _main_metrics(entries):
         points = [(e['iter'], e['metrics'][name]) for e in entries if name in e['metrics']]
@@ -243,6 +238,23 @@ def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure
         if axes.lines:
             axes.legend()
     return figure
+
+
+def plot_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str) -> None:
+    """Plot each value, faintly under their running mean where there are a hundred or more.
+
+    Args:
+        axes: To draw into.
+        steps: (n,) places on the x axis.
+        values: (n,).
+        color: matplotlib's name of it.
+    """
+    window = max(1, len(values) // 50)
+    alpha = 1 if window == 1 else 0.3
+    axes.plot(steps, values, color=color, alpha=alpha, label='each iteration')
+    if window > 1:
+        smooth = np.convolve(values, np.full(window, 1 / window), mode='valid')
+        axes.plot(steps[window - 1 :], smooth, color=color, label=f'mean of {window}')
 
 
 def _main_metrics(entries: Sequence[dict[str, Any]]) -> list[str]:

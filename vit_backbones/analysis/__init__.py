@@ -1,0 +1,1 @@
+"""Trained runs looked at: curves, values by class, confusion, worst images."""
