@@ -216,5 +216,5 @@ class _DistilledWithoutCls(VisionTransformerDistilled):
         table = resample_positions(
             self.pos_embed, self.patch_embed.grid_size, grid, num_prefix=self.num_prefix_tokens
         )
-        x = torch.cat([self.dist_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+        x = torch.cat([self.dist_token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1)
         return self.pos_drop(x + table)

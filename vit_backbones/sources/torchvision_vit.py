@@ -88,7 +88,7 @@ class TorchvisionViT(Source):
         grid = tuple(patches.shape[-2:])
         x = patches.flatten(2).transpose(1, 2)
         if self.has_cls_token(vit):
-            x = torch.cat([vit.class_token.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([vit.class_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = vit.encoder.dropout(x + self.table(vit, grid, pos_interp))
         num_prefix, outputs = self.num_prefix_tokens(vit), []
         for index, block in enumerate(vit.encoder.layers[: indices[-1] + 1]):
