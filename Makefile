@@ -8,13 +8,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-deps --no-b
 KEY := $(shell { echo '$(CURDIR)'; cat requirements.txt setup.py pyproject.toml; } | cksum | tr ' ' -)
 OPTIONAL_KEY := $(KEY)-$(shell cksum < requirements-optional.txt | tr ' ' -)
 
-.PHONY: train test lint env env-optional clean
+.PHONY: train test bench lint env env-optional clean
 
 train: env  ## Mask2Former on the built-in data
 	$(BIN)/python tools/train.py configs/mask2former_vit.py
 
 test: env-optional  ## the whole suite: no network, no GPU
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+bench: env-optional  ## the speed and memory promised, measured; BENCH='small frozen' for some of it
+	@$(BIN)/python tools/benchmark.py targets $(BENCH)
 
 lint: env
 	$(BIN)/ruff check

@@ -41,9 +41,17 @@ EXTRAS_REQUIRE = {
     'transformers': ['transformers>=5,<6'],  # tried with 5.23.0, never with 4.x
     'lightly': ['lightly>=1.6,<2'],  # tried with 1.6.0
     'peft': ['peft>=0.21,<1'],  # tried with 0.21.2
+    'tools': [  # the oldest that were tried; tables of features, probes and clusters, exports
+        'pyarrow>=26',
+        'scikit-learn>=1.9',
+        'onnx>=1.23',
+        'onnxruntime>=1.31',
+    ],
+    'umap': ['umap-learn'],  # `--plot umap` of tools/extract_features.py
     'dev': [
         'pytest>=8',
         'pytest-timeout>=2.3',  # `timeout` in pyproject.toml
+        'pytest-xdist>=3.6',  # `make test` in two processes
         'hypothesis>=6',
         'ruff>=0.17,<0.18',  # the formatter's style changes between minor releases
     ],

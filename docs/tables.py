@@ -15,6 +15,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vit_backbones.benchmark.results import of_work_dir
+from vit_backbones.benchmark.table import markdown, ordered
+
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / 'README.md'
 RESULTS = (
@@ -24,18 +27,6 @@ RESULTS = (
 MODELS = (
     '<!-- models: written by docs/tables.py from docs/results/models/timm.json -->',
     '<!-- end of models -->',
-)
-COLUMNS = (
-    ('config', lambda run: f'`{run["config"].removeprefix("configs/")}`'),
-    ('data', lambda run: run['data']),
-    ('metric', lambda run: run['metric']),
-    ('value', lambda run: f'{run["value"]:.3f}'),
-    ('parameters', lambda run: f'{run["parameters"] / 1e6:.1f} M'),
-    ('minutes', lambda run: f'{run["minutes"]:.0f}'),
-    ('peak memory', lambda run: f'{run["peak_memory_mib"] / 1024:.1f} GiB'),
-    ('images/s', lambda run: f'{run["images_per_second"]:.1f}'),
-    ('hardware', lambda run: run['hardware']),
-    ('date', lambda run: run['date']),
 )
 # What the configs read their data and weights from
 _VARIABLES = {'camvid': 'CAMVID_ROOT=... VIT_TINY=... ', 'nuclei': 'NUCLEI_ROOT=... VIT_TINY=... '}
@@ -51,32 +42,16 @@ def result(work_dir: Path, **told: Any) -> dict[str, Any]:
     record = json.loads((work_dir / 'record.json').read_text())
     if Path(record['config']).stem != Path(told['config']).stem:
         raise SystemExit(f'{work_dir} is of {record["config"]}, not of {told["config"]}')
-    test = work_dir / 'test.json'
-    tested = json.loads(test.read_text()) if test.exists() else {}
-    last = record['validations'][-1]['metrics']
-    name = next(each for each in last if each.split('/')[-1] == told['metric'])
-    keys = ('parameters', 'minutes', 'peak_memory_mib', 'date')
+    run = next(run for run in of_work_dir(work_dir) if run['metric'] == told['metric'])
     variables = next((v for data, v in _VARIABLES.items() if data in told['config']), '')
-    return {
-        **told,
-        # mmseg gives percent
-        'value': last[name] / 100 if told['metric'] == 'mIoU' else last[name],
-        **{key: record[key] for key in keys},
-        'images_per_second': tested.get('test_images_per_second')
-        or record['val_images_per_second'],
-        'command': f'{variables}python tools/train.py {told["config"]}',
-    }
+    return run | told | dict(command=f'{variables}python tools/train.py {told["config"]}')
 
 
 def table(results: Path = DOCS / 'results') -> str:
     """The rows of all runs as Markdown, by data and metric."""
     runs = [json.loads(path.read_text()) for path in sorted(results.glob('*.json'))]
-    runs.sort(key=lambda run: (run['data'], run['metric'], run['value']))
-    rows = [[name for name, _ in COLUMNS], ['---'] * len(COLUMNS)]
-    rows += [[write(run) for _, write in COLUMNS] for run in runs]
-    lines = [f'| {" | ".join(row)} |' for row in rows]
-    commands = [run['command'] for run in runs]
-    return '\n'.join([*lines, '', '```bash', *dict.fromkeys(commands), '```'])
+    commands = [run['command'] for run in ordered(runs)]
+    return '\n'.join([markdown(runs), '', '```bash', *dict.fromkeys(commands), '```'])
 
 
 def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:

@@ -1,19 +1,18 @@
-"""Lets every test folder import the helpers that lie beside this file."""
+"""The tools as fixtures, and what tests of all folders share."""
 
 import importlib.util
 import re
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 from checked_configs import DETECTOR, SEGMENTER
+from embedding_files import colored_images, grouped_vectors, write_embeddings  # noqa: F401
 
 from vit_backbones import backbone, weights  # (mmcv's operators before any test imports mmdet)
 from vit_backbones.sources import timm_vit
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.append(str(REPOSITORY / 'tools'))  # as for a script that lies there
 
 
 def load_tool(name):

@@ -79,31 +79,35 @@ def backbone(name, **options):
 
 def layers(vit, x):
     """The library's hidden states after each layer, prefix tokens first, and its last one."""
-    options = dict(output_hidden_states=True)
-    if vit.config.model_type == 'siglip2_vision_model':
-        return _layers_of_patches(vit, x, options)
-    if FAMILIES[vit.config.model_type][1].sized:
-        options['interpolate_pos_encoding'] = True
+    out = outputs(vit, x)
+    states = out.hidden_states
     if vit.config.model_type == 'swin':
-        out = vit(x, output_hidden_states_before_downsampling=True, **options)
         states = [state.flatten(2).transpose(1, 2) for state in out.reshaped_hidden_states]
-    else:
-        out = vit(x, **options)
-        states = out.hidden_states
     if vit.config.model_type == 'vitdet':  # of maps
         states = [state.flatten(2).transpose(1, 2) for state in states]
         return [*states[1:], states[-1]]
     return [*states[1:], out.last_hidden_state]
 
 
-def _layers_of_patches(vit, x, options):
+def outputs(vit, x):
+    """All that the library's encoder gives for images."""
+    options = dict(output_hidden_states=True)
+    if vit.config.model_type == 'siglip2_vision_model':
+        return _outputs_of_patches(vit, x, options)
+    if FAMILIES[vit.config.model_type][1].sized:
+        options['interpolate_pos_encoding'] = True
+    if vit.config.model_type == 'swin':
+        options['output_hidden_states_before_downsampling'] = True
+    return vit(x, **options)
+
+
+def _outputs_of_patches(vit, x, options):
     """Those of a library's model that is given patches, cut by the library's own function."""
     side = vit.config.patch_size
     cut = transformers.models.siglip2.image_processing_siglip2.convert_image_to_patches
     patches = torch.stack([cut(image, side) for image in x])
     shapes = torch.tensor([[size // side for size in x.shape[2:]]] * len(x))
-    out = vit(patches, torch.ones(patches.shape[:2], dtype=torch.long), shapes, **options)
-    return [*out.hidden_states[1:], out.last_hidden_state]
+    return vit(patches, torch.ones(patches.shape[:2], dtype=torch.long), shapes, **options)
 
 
 def equal_weights(ours, vit):

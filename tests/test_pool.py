@@ -1,10 +1,14 @@
 """`pool=`: embeddings of any output; the model's own pooling against timm's."""
 
+from functools import partial
+
 import pytest
 import torch
-from redraw import backbone, copy_weights, error, images, pad, timm_vit
+from redraw import backbone, copy_weights, error, images, pad, redraw, timm_vit
 
 from vit_backbones import ViTFeatBackbone
+from vit_backbones.sources import SOURCES
+from vit_backbones.sources.base import BuildOptions, PoolingError
 from vit_backbones.tokens import POOLINGS, Tokens
 
 SMALL = dict(depth=2, width=48)
@@ -71,7 +75,7 @@ def test_attention_pooling_goes_where_it_is_not_asked_for():
         ('vit_tiny_patch16_224', 'attn', "pool='attn': VisionTransformer has no attention pooling"),
         ('vit_base_patch16_siglip_224', 'cls', "pool='cls' needs a CLS token, .*use pool='avg'"),
         ('vit_base_patch16_siglip_224', 'cls+avg', r"pool='cls\+avg' needs a CLS token"),
-        ('vit_tiny_patch16_224', 'mean', "pool must be one of 'cls', 'avg', .*'attn', got 'mean'"),
+        ('vit_tiny_patch16_224', 'mean', "pool must be one of 'cls', 'avg', .*'model', got 'mean'"),
     ],
 )
 def test_what_cannot_be_pooled_is_refused(name, pool, message):
@@ -97,3 +101,97 @@ def test_out_type_of_pooled_outputs_is_not_settable():
     vit = ViTFeatBackbone('vit_tiny_patch16_224', pool='avg')
     with pytest.raises(ValueError, match="out_type='cls' with pool='avg'"):
         vit.out_type = 'cls'
+
+
+# The model's own embedding
+
+OWN = {
+    'CLS': ('vit_tiny_patch16_224', {}),
+    'mean, normed': ('vit_tiny_patch16_224', dict(global_pool='avg', fc_norm=True)),
+    'mean of what is normed': ('vit_tiny_patch16_224', dict(global_pool='avg', fc_norm=False)),
+    'mean and maximum': ('vit_tiny_patch16_224', dict(global_pool='avgmax')),
+    'mean beside registers': ('vit_base_patch16_rope_reg1_gap_256', {}),
+    'attention': ('vit_base_patch16_siglip_224', {}),
+    'attention that sees the CLS token': ('vit_pe_core_tiny_patch16_384', {}),
+    'CLS and distillation token': ('deit_tiny_distilled_patch16_224', {}),
+    'EVA': ('eva02_tiny_patch14_224', {}),
+}
+
+
+@pytest.mark.parametrize('size', [(64, 96), (50, 90)], ids=str)
+@pytest.mark.parametrize('case', OWN)
+@torch.no_grad()
+def test_own_embedding_equals_timms(case, size):
+    name, options = OWN[case]
+    reference = timm_vit(name, **SMALL, **options)
+    vit = backbone(name, **SMALL, timm_options=options, pool='model')
+    copy_weights(vit.vit, reference.state_dict())
+    x = images(*size, batch=2)
+    expected = reference.forward_head(
+        reference.forward_features(pad(x, *reference.patch_embed.patch_size)), pre_logits=True
+    )
+    assert error(vit(x)[0], expected) <= 1
+    assert vit.out_channels == (expected.shape[1],)
+
+
+STAGED = {
+    'swin_tiny_patch4_window7_224': dict(depths=(1, 1, 1, 1)),
+    'cait_xxs24_224': dict(depth=2),  # its CLS token joins behind the blocks
+    'beit_base_patch16_224': dict(depth=2, embed_dim=48, num_heads=3),
+}
+
+
+@pytest.mark.parametrize('name', STAGED)
+@torch.no_grad()
+def test_own_embedding_of_other_architectures_equals_timms(name):
+    build, size = partial(SOURCES['timm'], more=STAGED[name]), (96, 160)
+    _, reference = build(name, BuildOptions(img_size=size))
+    vit = ViTFeatBackbone(name, source=build, img_size=size, pool='model').eval()
+    vit.vit.load_state_dict(redraw(reference.eval()).state_dict())
+    x = images(*size)
+    expected = reference.forward_head(reference.forward_features(x), pre_logits=True)
+    assert error(vit(x)[0], expected) <= 1
+
+
+@torch.no_grad()
+def test_own_embedding_of_a_model_with_a_classifier():
+    reference = timm_vit(**SMALL, num_classes=7)
+    x = images(32, 48)
+    expected = reference.forward_head(reference.forward_features(x), pre_logits=True)
+    vit = ViTFeatBackbone.from_module(reference, pool='model').eval()
+    assert error(vit(x)[0], expected) <= 1
+    assert not [name for name, _ in vit.named_parameters() if 'head' in name]
+
+
+def test_own_embedding_learns():
+    name, options = OWN['mean, normed']
+    vit = backbone(name, **SMALL, timm_options=options, pool='model').train()
+    vit(images(32, 48))[0].square().mean().backward()
+    assert [name for name, p in vit.named_parameters() if p.grad is None] == []
+    assert any('fc_norm' in name for name, _ in vit.named_parameters())
+
+
+def test_a_file_without_the_head_is_refused(tmp_path):
+    state = timm_vit(WITH_ATTENTION[0], **SMALL).state_dict()
+    kept = {name: value for name, value in state.items() if name != 'attn_pool.latent'}
+    torch.save(kept, tmp_path / 'vit.pth')
+    with pytest.raises(PoolingError, match=r"pool='model': checkpoint .* attn_pool.latent is miss"):
+        backbone(WITH_ATTENTION[0], **SMALL, pool='model', checkpoint=tmp_path / 'vit.pth')
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('vit_tiny_patch16_224', dict(out_indices=0), r'last block, 1, .*out_indices=\(0,\)'),
+        ('vit_tiny_patch16_224', dict(norm='none'), "normed, .*norm='none'"),
+        ('vit_tiny_patch16_224', dict(mask_padding=True), 'mask_padding=True'),
+        ('vit_tiny_patch16_224', dict(with_cls_token=False), 'no embedding of its own'),
+        ('deit_tiny_distilled_patch16_224', dict(with_cls_token=False), 'no embedding of its own'),
+        ('vit_tiny_patch16_224', dict(timm_options=dict(global_pool='')), 'no embedding of its o'),
+    ],
+    ids=str,
+)
+def test_what_has_no_own_embedding_is_refused(name, options, message):
+    with pytest.raises(PoolingError, match=message) as caught:
+        backbone(name, **SMALL, pool='model', **options)
+    assert '\n' not in str(caught.value)

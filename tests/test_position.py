@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_backbones.position import resample_map, resample_positions, resample_relative
+from vit_backbones.position import (
+    resample_antialiased,
+    resample_map,
+    resample_positions,
+    resample_relative,
+)
 
 sides = st.integers(1, 12)
 grids = st.tuples(sides, sides)
@@ -135,3 +140,13 @@ def test_relative_positions_keep_a_line_and_their_own_length():
     out = resample_relative(table, 14)
     torch.testing.assert_close(out[1:-1, 0], torch.arange(12) / 2 + 0.25)
     assert resample_relative(table.half(), 13).dtype == torch.half
+
+
+several = st.tuples(st.integers(2, 12), st.integers(2, 12))
+
+
+@given(old=several, new=several)  # PyTorch 2.11 repeats the first row of maps of one column
+def test_antialiased_resampling_by_matrices_is_that_of_torch(old, new):
+    maps = draw(2, 3, *old)
+    expected = F.interpolate(maps, size=new, mode='bicubic', antialias=True)
+    torch.testing.assert_close(resample_antialiased(maps, new), expected, atol=1e-5, rtol=1e-5)

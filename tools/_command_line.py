@@ -106,3 +106,24 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         metavar='I',
         help="blocks, 0-based, negative from the end, or 'last4', 'even4' (default: the last one)",
     )
+
+
+def add_embedding_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is done with embeddings.
+
+    They are the fields of `vit_backbones.embeddings.command.Questions`.
+    """
+    group = parser.add_argument_group('embeddings, those just written or of an earlier run')
+    group.add_argument('--search', metavar='IMAGE', help='its nearest neighbours: FILE.search.png')
+    group.add_argument('--top', type=int, default=8, metavar='K', help='so many (default: 8)')
+    group.add_argument(
+        '--plot', choices=('pca', 'tsne', 'umap'), help='a picture of them all: FILE.tsne.png'
+    )
+    group.add_argument(
+        '--cluster', type=int, metavar='K', help='k-means: FILE.clusters.csv, FILE.clusters.png'
+    )
+    group.add_argument(
+        '--classify',
+        metavar='CSV',
+        help="cross-validated accuracy for labels of a file with 'path,label': FILE.classify.json",
+    )

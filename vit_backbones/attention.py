@@ -5,6 +5,7 @@ the `scaled_dot_product_attention` that it calls is carried out in another way. 
 serves every such layer, and none of its parameters changes its name.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -78,7 +79,7 @@ class Layout:
     @property
     def _counts(self) -> Grid:
         """Windows (down, across)."""
-        return tuple(-(-g // s) for g, s in zip(self.grid, self.sides, strict=True))
+        return tuple((g + s - 1) // s for g, s in zip(self.grid, self.sides, strict=True))
 
     def padded(self, x: Tensor) -> Tensor:
         """(..., P + h*w, C) to whole windows with zeros below and right, (..., P + H*W, C)."""
@@ -143,9 +144,10 @@ class Layout:
         """(B, down, across, 1, 1, P + rows * columns): each token once, the padding never."""
         if ('prefix', batch, device) not in self._masks:
             seen = torch.stack(self._real(batch, device), dim=1)[:, :, :, None, None]
-            seen = F.pad(seen, (self.num_prefix, 0), value=False)
-            seen[:, 0, 0, ..., : self.num_prefix] = True
-            self._masks['prefix', batch, device] = seen
+            at = torch.arange(math.prod(self._counts), device=device)
+            first = (at == 0).view(1, *self._counts, 1, 1, 1)
+            first = first.expand(batch, -1, -1, -1, -1, self.num_prefix)
+            self._masks['prefix', batch, device] = torch.cat([first, seen], dim=-1)
         return self._masks['prefix', batch, device]
 
     def _real(self, batch: int, device: torch.device) -> list[Tensor]:
@@ -272,7 +274,8 @@ def _attend_prefix(
     batch = len(query)
     query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
     # (B, heads, P, d) and (B * across, heads, K, d) -> (B, down, across, heads, P, K)
-    logits = torch.stack([query[:, None] @ k.unflatten(0, (batch, -1)).mT for k in keys], dim=1)
+    spread = [k.unflatten(0, (batch, -1)).transpose(-2, -1) for k in keys]
+    logits = torch.stack([query[:, None] @ k for k in spread], dim=1)
     logits = logits.masked_fill(~layout.seen_by_prefix(batch, query.device), -torch.inf)
     weights = logits.permute(0, 3, 4, 1, 2, 5)
     weights = weights.flatten(3).softmax(-1, dtype=torch.float32).unflatten(3, weights.shape[3:])

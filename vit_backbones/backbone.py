@@ -29,7 +29,7 @@ from vit_backbones.checkpoints.matching import GRID_KEY
 from vit_backbones.image_sizes import FOLLOWERS
 from vit_backbones.lora import merge
 from vit_backbones.position import Grid, resample_map
-from vit_backbones.sources.base import BuildOptions
+from vit_backbones.sources.base import BuildOptions, PoolingError
 from vit_backbones.tokens import FORMATTERS, POOLINGS, Tokens, cropped, featmap
 from vit_backbones.weights import POSITION_INTERPOLATIONS, KeptWeights
 
@@ -83,8 +83,9 @@ class ViTFeatBackbone(KeptWeights):
         cls_readout: What `'featmap'` does with the CLS token: `'ignore'`, `'add'` to every patch,
             or `'concat'` behind every patch's channels (2C channels).
         pool: Embeddings (B, C') of each output in place of `out_type`: `'cls'`, `'avg'`, `'max'`,
-            `'cls+avg'` (2C channels), `'gem'` (generalised mean), or `'attn'`, the model's own
-            attention pooling.
+            `'cls+avg'` (2C channels), `'gem'` (generalised mean), `'attn'`, the model's own
+            attention pooling, or, of the last block alone, `'model'`: the embedding that the
+            library's own head classifies, whichever way that is made.
         norm: Where the final norm is applied: to the `'last'` block's output as the library does,
             to `'all'` outputs, or to `'none'`.
         final_norm: mmpretrain's spelling of `norm`: `True` is `'last'`, `False` is `'none'`.
@@ -242,6 +243,8 @@ class ViTFeatBackbone(KeptWeights):
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each output."""
+        if self.pool == 'model':
+            return (self.source.embedding_dim,)
         widens = self.pool is None and (self.out_type, self.cls_readout) == ('featmap', 'concat')
         factor = 2 if widens or self.pool == 'cls+avg' else 1
         dims = self.source.embed_dims(self.vit)
@@ -286,6 +289,8 @@ class ViTFeatBackbone(KeptWeights):
         padded = F.pad(images, (0, columns - width, 0, rows - height))
         indices = sorted(self.out_indices)
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
+            if self.pool == 'model':
+                return (self.source.embedding(self.vit, padded, self.pos_interp),)
             layers = self.source.tokens(
                 self.vit, padded, indices, self.pos_interp, **self._sizes(images)
             )
@@ -437,7 +442,7 @@ class ViTFeatBackbone(KeptWeights):
     def _checked_pool(self, pool: str | None) -> str | None:
         if pool is None:
             return None
-        choice('pool', pool, [*POOLINGS, 'attn'])
+        choice('pool', pool, [*POOLINGS, 'attn', 'model'])
         if (self.out_type, self.cls_readout, self.out_stride) != ('featmap', 'ignore', None):
             raise ValueError(
                 f'pool={pool!r} gives embeddings in place of out_type={self.out_type!r}, '
@@ -446,18 +451,31 @@ class ViTFeatBackbone(KeptWeights):
             )
         if pool == 'attn':
             self.source.keep_attention_pooling(self.vit)
+        elif pool == 'model':
+            self._keep_embedding()
         elif pool in ('cls', 'cls+avg') and not self.has_cls_token:
-            raise ValueError(
+            raise PoolingError(
                 f'pool={pool!r} needs a CLS token, and {self.model_name!r} has none here; use '
                 f"pool='avg'"
             )
         return pool
 
+    def _keep_embedding(self) -> None:
+        """Let the model keep what its own embedding needs."""
+        last = self.depth - 1
+        if self.out_indices != (last,) or self.norm == 'none' or self.masks_padding:
+            raise PoolingError(
+                f"pool='model' is what the library makes of its last block, {last}, normed, and of "
+                f'whole images; got out_indices={self.out_indices}, norm={self.norm!r}, '
+                f"mask_padding={self.masks_padding}: use pool='avg'"
+            )
+        self.source.keep_embedding(self.vit)
+
     def _prune(self) -> None:
         """Remove what no output needs, so that every parameter gets a gradient."""
         last = self.depth - 1
         normed = self.norm == 'all' or (self.norm == 'last' and last in self.out_indices)
-        if normed and self.source.norm(self.vit) is None:
+        if normed and self.source.norm(self.vit) is None and self.pool != 'model':
             print_log(
                 f'{self.model_name} has no final norm of its own: its outputs are not normed',
                 logger='current',
@@ -502,7 +520,7 @@ class ViTFeatBackbone(KeptWeights):
         maps = featmap(tokens, self.cls_readout)
         if self.out_stride is None:
             return maps
-        target = tuple(math.ceil(side / self.out_stride) for side in size)
+        target = tuple((side + self.out_stride - 1) // self.out_stride for side in size)
         down, across = self.source.strides(self.vit)[index]
         return resample_map(maps, target, (self.out_stride / down, self.out_stride / across))
 

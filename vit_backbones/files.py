@@ -13,6 +13,9 @@ def write_whole(path: str | Path, content: bytes) -> Path:
 
     Returns:
         `path` as a path.
+
+    Raises:
+        OSError: If it cannot be written; it names a file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,6 +23,9 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     try:
         draft.write_bytes(content)
         os.replace(draft, path)
+    except OSError as error:  # a full disk does not tell where
+        error.filename = error.filename or str(path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
     return path

@@ -3,13 +3,14 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.checkpoints import read_checkpoint
@@ -57,8 +58,10 @@ class Loaded(NamedTuple):
         backbone: In eval mode; nothing in it asks for gradients.
         name: Of the model, as users wrote it.
         weights: Where they come from, in a few words.
-        mean: For each channel, RGB on 0-255.
+        mean: For each channel as the model takes them, on 0-255.
         std: Likewise.
+        is_bgr: Whether the model takes blue first, as configs without `bgr_to_rgb` train it.
+        options: Arguments with which it was built.
     """
 
     backbone: ViTFeatBackbone
@@ -66,9 +69,12 @@ class Loaded(NamedTuple):
     weights: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    is_bgr: bool = False
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def normalised(self, images: np.ndarray) -> Tensor:
         """Images (B, H, W, 3) in RGB on 0-255 as the model takes them, (B, 3, H, W) float32."""
+        images = images[..., ::-1] if self.is_bgr else images
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
         return (pixels - mean) / std
@@ -107,11 +113,61 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
             raise ValueError(describe(error)) from error
     if choice.random_weights is not None:
         redraw(backbone.vit, choice.random_weights)
-    expected = {k: v for k, v in (preprocessor or {}).items() if k in ('mean', 'std')}
-    expected = dict(backbone.preprocess) | expected
-    mean, std = (tuple(float(v) for v in expected[key]) for key in ('mean', 'std'))
+    expected = _normalisation(backbone.preprocess if preprocessor is None else preprocessor)
     name = choice.model or Path(choice.config).stem
-    return Loaded(backbone.requires_grad_(False).eval(), name, weights, mean, std)
+    return Loaded(backbone.requires_grad_(False).eval(), name, weights, *expected, asked)
+
+
+def load_neck(choice: Choice) -> nn.Module:
+    """Build the neck of a config, with its weights out of the whole model's checkpoint.
+
+    Args:
+        choice: What the user wrote; its backbone is what `load_backbone` gives.
+
+    Raises:
+        ValueError: If there is no config, if it has no neck or one that takes other maps than the
+            ViT's, or if the neck's weights are nowhere.
+        OSError: For files that are not there.
+    """
+    if choice.config is None:
+        raise ValueError('a neck is part of a config: give --config CONFIG')
+    config = load_config(choice.config, choice.options)
+    necks, kind = config.model.get('neck'), config.model.backbone.get('type')
+    if not necks:
+        raise ValueError(f'{choice.config}: its model has no neck')
+    if config.model.backbone.get('backbone'):
+        raise ValueError(
+            f'{choice.config}: its neck takes the maps of {kind}, not those of the ViT'
+        )
+    scope = config.get('default_scope') or 'mmengine'
+    with quiet_log():
+        try:
+            layers = [
+                MODELS.build({'_scope_': scope} | each.to_dict())
+                for each in (necks if isinstance(necks, list) else [necks])
+            ]
+        except (KeyError, TypeError) as error:
+            raise ValueError(describe(error)) from error
+    neck = layers[0] if isinstance(necks, dict) else nn.Sequential(*layers)
+    if choice.random_weights is not None:
+        return redraw(neck, choice.random_weights).eval()
+    _load_part(neck, choice.checkpoint, 'neck.')
+    return neck.eval()
+
+
+def _load_part(module: nn.Module, checkpoint: str | None, prefix: str) -> None:
+    """Load what a whole model's checkpoint holds below a prefix."""
+    tensors = {} if checkpoint is None else read_checkpoint(checkpoint)
+    own = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+    if not own:
+        raise ValueError(
+            f'{checkpoint or "no --checkpoint"} holds no weights of a {prefix[:-1]}: give '
+            f'--checkpoint FILE of a training of this config, or --random-weights SEED for a trial'
+        )
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f'{checkpoint}: {" ".join(str(error).split())}') from error
 
 
 def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
@@ -119,7 +175,8 @@ def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     if choice.model is not None:
         return dict(model_name=choice.model, source=choice.source), None
     config = load_config(choice.config, choice.options)
-    backbone = config.model.get('backbone') or {}
+    model = config.get('model') or {}
+    backbone = model.get('backbone') or {}
     while backbone.get('backbone'):  # ViT-Adapter stands around its ViT
         backbone = backbone.backbone
     if str(backbone.get('type')).split('.')[-1] != 'ViTFeatBackbone':
@@ -129,8 +186,17 @@ def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
         )
     unused = ('frozen_stages', 'drop_path_rate', 'with_cp', 'mask_padding')
     asked = {k: v for k, v in backbone.to_dict().items() if k not in unused}
-    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor')
+    preprocessor = model.get('data_preprocessor') or config.get('data_preprocessor')
     return asked, preprocessor
+
+
+def _normalisation(
+    preprocess: Mapping[str, Any],
+) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
+    """Mean, standard deviation and whether channels are BGR, of a data preprocessor."""
+    mean, std = preprocess.get('mean') or [0.0] * 3, preprocess.get('std') or [1.0] * 3
+    is_rgb = preprocess.get('bgr_to_rgb') or preprocess.get('rgb_to_bgr')  # both turn channels
+    return tuple(map(float, mean)), tuple(map(float, std)), not is_rgb
 
 
 def _weights(choice: Choice, asked: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ def featmap(tokens: Tokens, cls_readout: str = 'ignore') -> Tensor:
     elif cls_readout == 'concat':
         patches = torch.cat([patches, tokens.prefix[:, :1].expand_as(patches)], dim=-1)
     # (B, h*w, C) -> (B, C, h*w) -> (B, C, h, w)
-    return patches.transpose(1, 2).reshape(len(patches), -1, *tokens.grid)
+    return patches.transpose(1, 2).reshape(patches.shape[0], -1, *tokens.grid)
 
 
 def cropped(tokens: Tokens, grid: tuple[int, int]) -> Tokens:

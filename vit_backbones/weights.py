@@ -13,7 +13,7 @@ from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpo
 from vit_backbones.checkpoints.dialects import recognised
 from vit_backbones.checkpoints.matching import GRID_KEY, refit
 from vit_backbones.lora import inject, respell
-from vit_backbones.sources.base import Source
+from vit_backbones.sources.base import PoolingError, Source
 
 POSITION_INTERPOLATIONS = ('timm', 'original')
 
@@ -121,8 +121,12 @@ class KeptWeights(BaseModule):
             raise ValueError(f'checkpoint {str(checkpoint)!r} {error}') from None
         if not self.allow_partial:
             report.check(str(checkpoint), '' if report.matched else self._foreign(tensors))
-            if self.pool == 'attn' and any('attn_pool' in name for name in report.missing):
-                raise ValueError(f"pool='attn': checkpoint {str(checkpoint)!r} has no such pooling")
+            lacks = [n for n in report.missing if self.pool == 'model' or 'attn_pool' in n]
+            if self.pool in ('attn', 'model') and lacks:
+                raise PoolingError(
+                    f'pool={self.pool!r}: checkpoint {str(checkpoint)!r} has no such pooling: '
+                    f'{lacks[0]} is missing'
+                )
         self.vit.load_state_dict(report.matched, strict=False)
         missing = f'; missing: {", ".join(report.missing)}' if report.missing else ''
         self.load_report = f'{report}{missing}'

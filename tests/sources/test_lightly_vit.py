@@ -62,6 +62,15 @@ def test_cls_is_what_the_model_gives(make):
     assert error(embedding, model(x)) <= 1
 
 
+@pytest.mark.parametrize('side', SIDES)
+@pytest.mark.parametrize('make', MODELS)
+@torch.no_grad()
+def test_own_embedding_is_what_the_model_gives(make, side):
+    model, x = make(), images(side, side, batch=2)
+    vit = ViTFeatBackbone.from_module(model, pool='model', pos_interp='original').eval()
+    assert error(vit(x)[0], model(x)) <= 1
+
+
 @torch.no_grad()
 def test_embeddings_of_an_mae_of_the_width_of_vit_b_32():
     """768 wide in patches of 32, as Lightly's example of MAE; one block."""

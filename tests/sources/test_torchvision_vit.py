@@ -88,6 +88,20 @@ def test_cls_is_what_torchvisions_classifier_is_fed():
 
 
 @torch.no_grad()
+def test_own_embedding_is_what_torchvisions_classifier_is_fed():
+    x = images(224, 224, batch=2)
+    (embedding,) = backbone(pool='model')(x)
+    assert error(embedding, seen(tiny(), 'heads', x)) <= 1
+    (rectangle,) = backbone(pool='model')(images(50, 90))
+    assert torch.equal(rectangle, backbone(pool='cls')(images(50, 90))[0])
+
+
+def test_without_cls_token_there_is_no_own_embedding():
+    with pytest.raises(ValueError, match="pool='model': VisionTransformer has no embedding"):
+        backbone(pool='model', with_cls_token=False)
+
+
+@torch.no_grad()
 def test_comparison_with_torchvision_sees_a_swap_of_queries_and_keys():
     vit, x = backbone(out_type='raw'), images(224, 224)
     weight = vit.vit.encoder.layers[0].self_attention.in_proj_weight.data

@@ -1,8 +1,10 @@
 """Vision encoders of transformers: features equal to the library's own, and what is pruned."""
 
+import copy
+
 import pytest
 import torch
-from encoders import CONFIGS, backbone, config_of, layers, library_model
+from encoders import CONFIGS, backbone, config_of, layers, library_model, outputs
 from redraw import error, images, pad
 
 from vit_backbones import ViTFeatBackbone
@@ -34,6 +36,15 @@ def test_without_norm_the_last_hidden_states_equal_the_librarys(name):
         x = images(224, 160)
     ours = ViTFeatBackbone.from_module(vit, out_type='raw', norm='none').eval()
     assert error(ours(x)[0], layers(vit, padded(ours, x))[1]) <= 1
+
+
+@torch.no_grad()
+def test_a_copy_is_another_model_that_gives_the_same():
+    ours, x = backbone('vit'), images(40, 64)
+    other = copy.deepcopy(ours)
+    assert torch.equal(other(x)[0], ours(x)[0])
+    other.set_input_size((32, 48))
+    assert ours.source.grid(ours.vit) == (14, 14)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -71,6 +82,33 @@ def test_what_no_output_needs_is_pruned(name):
     assert [
         part for part in (second, 'pooler', 'head', 'mask_token', 'downsample') if part in names
     ] == []
+
+
+@pytest.mark.parametrize('size', [(224, 224), (250, 333)], ids=str)
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name != 'vitdet'])
+@torch.no_grad()
+def test_own_embedding_equals_the_librarys_pooler_output(name, size):
+    vit, x = library_model(name), images(*size)
+    ours = ViTFeatBackbone.from_module(vit, pool='model').eval()
+    (embedding,) = ours(x)
+    expected = outputs(vit, padded(ours, x)).pooler_output
+    assert error(embedding, expected) <= 1
+    assert ours.out_channels == (expected.shape[1],)
+
+
+def test_a_file_without_pooling_has_no_own_embedding(tmp_path):
+    vit = library_model('vit')
+    vit.pooler = None
+    vit.save_pretrained(tmp_path)
+    options = dict(source='transformers', pretrained=True)
+    assert ViTFeatBackbone(tmp_path, **options, pool='cls').out_channels == (32,)
+    with pytest.raises(ValueError, match="pool='model': ViTModel has no embedding of its own"):
+        ViTFeatBackbone(tmp_path, **options, pool='model')
+
+
+def test_encoders_that_only_make_maps_have_no_own_embedding():
+    with pytest.raises(ValueError, match="pool='model': VitDetModel has no embedding of its own"):
+        backbone('vitdet', pool='model')
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -34,7 +34,7 @@ def runner(tmp_path):
 def written(runner, tmp_path):
     hook = RecordHook()
     hook.before_train(runner)
-    hook.after_train_iter(runner)
+    hook.after_train_iter(runner, batch_idx=0)
     hook.after_train(runner)
     return json.loads((tmp_path / 'record.json').read_text())
 
@@ -66,7 +66,7 @@ def test_gpu_memory_is_the_most_of_all_iterations(runner, tmp_path, monkeypatch)
     hook = RecordHook()
     hook.before_train(runner)
     for note in (hook.after_train_iter, hook.after_train_iter, hook.after_val_iter):
-        note(runner)
+        note(runner, batch_idx=0)
     hook.after_train(runner)
     record = json.loads((tmp_path / 'record.json').read_text())
     assert (record['peak_memory_mib'], record['device']) == (7, '1 x GPU')

@@ -16,7 +16,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from pycocotools import mask as coco_masks
 from scipy.optimize import linear_sum_assignment
 
-from vit_backbones.training.pictures import semantic_labels
+from vit_backbones.pictures.samples import semantic_labels
 
 SCORE_THR = 0.3  # of instances that count and are drawn
 IOU_THR = 0.5

@@ -23,8 +23,8 @@ from vit_backbones.analysis.confusion import (
     unlabelled,
 )
 from vit_backbones.commands import prepare
+from vit_backbones.pictures.samples import class_names_and_colors
 from vit_backbones.runner import quiet_prints
-from vit_backbones.training.pictures import class_names_and_colors
 
 
 class Scored(NamedTuple):

@@ -14,7 +14,7 @@ from vit_backbones.analysis.confusion import SCORE_THR
 from vit_backbones.analysis.curves import png
 from vit_backbones.analysis.predictions import Predictions
 from vit_backbones.files import write_whole
-from vit_backbones.training.pictures import draw_sample
+from vit_backbones.pictures.samples import draw_sample
 
 _IN_A_ROW = 2  # pictures of three panels each
 _MAX_NAMED = 40  # classes in the legend

@@ -100,7 +100,7 @@ def _built(config: Config) -> Generator[Finding, None, nn.Module | None]:
         yield error(f'model: {describe(raised)}')
         try:
             with quiet_prints():
-                return MODELS.build(_without_weights(wanted))
+                return MODELS.build(without_weights(wanted))
         except Exception:
             return None
     with quiet_prints():
@@ -128,7 +128,8 @@ def _without_downloads(node: Any) -> Any:
     return node
 
 
-def _without_weights(model: dict[str, Any]) -> dict[str, Any]:
+def without_weights(model: dict[str, Any]) -> dict[str, Any]:
+    """A model's config, changed so that its backbone starts from random weights."""
     node = model
     while isinstance(node.get('backbone'), dict):
         node = node['backbone']

@@ -27,7 +27,7 @@ def trial_findings(config: Config, model: nn.Module) -> Iterator[Finding]:
         model: Built from it, a detector of mmdet or a segmenter of mmseg; it keeps the gradients.
     """
     sizes = _image_sizes(model)
-    samples = _samples(config, model, sizes[0])
+    samples = data_samples(config, model, sizes[0])
     if samples is None:
         yield warning(
             f'no training step was tried: {type(model).__name__} takes other data than the '
@@ -36,7 +36,7 @@ def trial_findings(config: Config, model: nn.Module) -> Iterator[Finding]:
         return
     failed = next(attempt(_step, model, sizes[0], samples), None)
     if failed and len(sizes) > 1:  # some models have more queries than a small image has cells
-        failed = next(attempt(_step, model, sizes[1], _samples(config, model, sizes[1])), None)
+        failed = next(attempt(_step, model, sizes[1], data_samples(config, model, sizes[1])), None)
     if failed:
         yield error(f'a training step on two drawn images fails: {failed.text}')
         return
@@ -81,8 +81,20 @@ def _image_sizes(model: nn.Module) -> list[tuple[int, int]]:
     return [fixed] if fixed else [_SIZE, tuple(padded or _LARGE)]
 
 
-def _samples(config: Config, model: nn.Module, size: tuple[int, int]) -> list[Any] | None:
-    """Ground truth of two images with a rectangle each, `None` where a model takes other data."""
+def data_samples(
+    config: Config, model: nn.Module, size: tuple[int, int], count: int = 2
+) -> list[Any] | None:
+    """Ground truth of images with a rectangle each.
+
+    Args:
+        config: The merged config.
+        model: Built from it.
+        size: (H, W) of the images.
+        count: How many.
+
+    Returns:
+        Data samples of mmdet or mmseg, `None` where a model takes other data.
+    """
     toolboxes = {base.__module__.split('.')[0] for base in type(model).__mro__}
     make = _segments if 'mmseg' in toolboxes else _objects if 'mmdet' in toolboxes else None
     if any(base.__name__ in _OTHER_DATA for base in type(model).__mro__):
@@ -92,7 +104,7 @@ def _samples(config: Config, model: nn.Module, size: tuple[int, int]) -> list[An
     mask = np.zeros(size, bool)
     mask[size[0] // 4 : size[0] * 3 // 4, size[1] // 4 : size[1] * 3 // 4] = True
     shapes = dict(img_shape=size, ori_shape=size, batch_input_shape=size, pad_shape=size)
-    samples = [make(model, mask, shapes | {'scale_factor': (1.0, 1.0)}) for _ in range(2)]
+    samples = [make(model, mask, shapes | {'scale_factor': (1.0, 1.0)}) for _ in range(count)]
     if make is _objects and not _has(config.get('train_dataloader'), 'with_mask'):
         for sample in samples:
             del sample.gt_instances.masks

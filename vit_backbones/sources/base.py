@@ -1,5 +1,6 @@
 """What an adapter of a model library has to know."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from vit_backbones.attention import Attention
 from vit_backbones.position import Grid, resample_positions
-from vit_backbones.tokens import Tokens
+from vit_backbones.tokens import Tokens, cls
 
 
 class BuildOptions(NamedTuple):
@@ -31,6 +32,10 @@ class BuildOptions(NamedTuple):
     pos_interp: str = 'timm'
 
 
+class PoolingError(ValueError):
+    """A pooling that a model cannot do."""
+
+
 class Source(ABC):
     """Knows how one kind of model is made up and how it is run.
 
@@ -38,7 +43,16 @@ class Source(ABC):
     copies, FSDP) may replace it and parameter names stay those of the library.
 
     A *layer* is what `out_indices` counts: a block, or a stage of a hierarchical model.
+
+    Attributes:
+        embedding_dim: Channels of the model's own embedding, where it is kept.
     """
+
+    embedding_dim: int | None = None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> 'Source':
+        """Another one in the same state; the constants in it cannot be copied deeply."""
+        return copy.copy(self)
 
     @abstractmethod
     def tokens(
@@ -122,7 +136,7 @@ class Source(ABC):
         steps = [max(steps) for steps in zip(*self.strides(vit), strict=True)]
         if all(0 <= f - s < step for f, s, step in zip(fixed, size, steps, strict=True)):
             return fixed
-        return tuple(-(-s // step) * step for s, step in zip(size, steps, strict=True))
+        return tuple((s + step - 1) // step * step for s, step in zip(size, steps, strict=True))
 
     def fixed_size(self, vit: nn.Module) -> Grid | None:
         """(H, W) of the only images the model takes; `None` where any size is welcome."""
@@ -153,15 +167,34 @@ class Source(ABC):
         """Let `prune` leave the model's own attention pooling.
 
         Raises:
-            ValueError: If the model has none.
+            PoolingError: If the model has none.
         """
-        raise ValueError(
+        raise PoolingError(
             f"pool='attn': {type(vit).__name__} has no attention pooling here; use pool='avg'"
         )
 
     def attention_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
         """Embeddings (B, C) of the tokens by that pooling."""
         raise NotImplementedError
+
+    def keep_embedding(self, vit: nn.Module) -> None:
+        """Let `prune` leave what the model's own embedding needs, and set `embedding_dim`.
+
+        Raises:
+            PoolingError: If the model has none.
+        """
+        raise PoolingError(
+            f"pool='model': {type(vit).__name__} has no embedding of its own here; use pool='avg'"
+        )
+
+    def embedding(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
+        """The model's own embeddings (B, C) of images as `tokens` takes them."""
+        (tokens,) = self.tokens(vit, images, [self.depth(vit) - 1], pos_interp)
+        return self.own_pooled(vit, tokens if self.norm(vit) is None else self.normed(vit, tokens))
+
+    def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
+        """That embedding of the tokens after the final norm; by default the CLS token."""
+        return cls(tokens)
 
     def drop_cls_token(self, vit: nn.Module) -> None:
         """Remove the CLS token, if any, and its position; other prefix tokens stay.

@@ -99,6 +99,36 @@ def positioned_apart(
     return view(with_positions(vit, torch.zeros_like(widened[0]), grid), **parts)
 
 
+def traced(vit: nn.Module) -> nn.Module:
+    """A view of the model whose rotary positions fit any grid when it is traced for an export.
+
+    Those of DINOv3 turn the sides of the grid into plain numbers, constants of the trace.
+    """
+    rope = getattr(vit, 'rope', None)
+    exporting = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    dinov3 = hasattr(rope, '_get_pos_embed_from_coords') and rope.normalize_coords == 'separate'
+    if exporting and dinov3:
+        return view(vit, rope=_RopeTraced(rope))
+    return vit
+
+
+class _RopeTraced(nn.Module):
+    """DINOv3's rotary positions by the sides of the grid as they are."""
+
+    def __init__(self, rope: nn.Module) -> None:
+        super().__init__()
+        self.rope = rope
+
+    def get_embed(self, shape: Grid) -> Tensor:
+        """(h*w, 2 * D), sines first."""
+        offset = 0.5 + self.rope.grid_offset
+        rows, columns = ((torch.arange(side) + offset) / side for side in shape)
+        grid = torch.stack(torch.meshgrid(rows, columns, indexing='ij'), dim=-1)
+        grid = grid.flip(-1) if self.rope.grid_indexing == 'xy' else grid
+        both = self.rope._get_pos_embed_from_coords(2 * grid.flatten(0, 1) - 1)
+        return torch.cat(both, dim=-1)
+
+
 class _AddFirst(nn.Module):
     """A layer behind an addition."""
 

@@ -26,7 +26,7 @@ from vit_backbones.sources.timm_positions import (
     original_interpolation,
     with_positions,
 )
-from vit_backbones.sources.timm_trial import Trial, layers, run
+from vit_backbones.sources.timm_trial import Trial, layers, run, shape_of
 from vit_backbones.tokens import Tokens, cropped
 
 _TOLERANCE = 2  # cells by which a map may miss side / stride: patches that overlap or do not pad
@@ -113,6 +113,9 @@ class TimmModel(Source):
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """See `Source.prune`; what timm leaves standing beyond is frozen."""
+        if self.embedding_dim is not None:
+            vit.reset_classifier(0)
+            return
         info = list(vit.feature_info)
         vit.prune_intermediate_layers([max(indices)], prune_norm=not keep_norm, prune_head=True)
         vit.feature_info = info
@@ -121,6 +124,27 @@ class TimmModel(Source):
         for name, parameter in vit.named_parameters():
             if not (parameter in used or self._uses.get(name, set()) & set(indices)):
                 parameter.requires_grad_(False)
+
+    def keep_embedding(self, vit: nn.Module) -> None:
+        """See `Source.keep_embedding`; what timm's `forward_head(..., pre_logits=True)` gives."""
+        size = self.canvas(vit, self._fixed or native_size(vit))
+        images = torch.zeros(2, self._in_channels, *size)
+        try:
+            shape = shape_of(_embeddings, vit, images)
+        except Exception:  # each architecture refuses in its own way
+            shape = ()
+        if len(shape) != 2:
+            super().keep_embedding(vit)
+        self.embedding_dim = shape[1]
+
+    def embedding(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
+        """See `Source.embedding`; equal to timm's on the padded images."""
+        rows, columns = images.shape[-2:]
+        height, width = self.canvas(vit, (rows, columns))
+        if self._fixed is None:
+            down, across = self._strides[0]
+            vit = self._positioned(vit, (rows // down, columns // across), pos_interp)
+        return _embeddings(vit, F.pad(images, (0, width - columns, 0, height - rows)))
 
     def native_size(self, vit: nn.Module) -> Grid:
         """See `Source.native_size`."""
@@ -287,6 +311,10 @@ def _intermediates(
         options['return_prefix_tokens'] = True
     maps = vit.forward_intermediates(images, stop_early=True, intermediates_only=True, **options)
     return [_tokens(*both) if isinstance(both, tuple) else _tokens(both) for both in maps]
+
+
+def _embeddings(vit: nn.Module, images: Tensor) -> Tensor:
+    return vit.forward_head(vit.forward_features(images), pre_logits=True)
 
 
 def _tokens(maps: Tensor, prefix: Tensor | None = None) -> Tokens:

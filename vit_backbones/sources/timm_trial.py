@@ -48,6 +48,23 @@ def run(
     return Trial([output.grid for output in outputs], uses)
 
 
+@torch.no_grad()
+def shape_of(
+    forward: Callable[[nn.Module, Tensor], Tensor], vit: nn.Module, images: Tensor
+) -> tuple[int, ...]:
+    """Shape of what a model gives for images, tried on the meta device where that is possible."""
+
+    def to_meta(tensor: Tensor) -> Tensor:
+        return tensor.to('meta')
+
+    try:
+        return tuple(forward(twin(vit, to_meta, to_meta).eval(), to_meta(images)).shape)
+    except Exception as error:  # a few look into their tensors
+        if 'meta' not in str(error):
+            raise
+        return tuple(forward(twin(vit, Tensor.clone, Tensor.clone).eval(), images).shape)
+
+
 def layers(vit: nn.Module, trial: Trial) -> dict[str, int]:
     """Layer of each parameter and, being that of its last parameter, of each module."""
     depth = len(trial.grids)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from vit_backbones.attention import REL_POS, Attention, Layout, inside
 from vit_backbones.position import Grid, resample_positions
-from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare, traced
 from vit_backbones.sources.timm_model import TimmModel
 from vit_backbones.sources.timm_positions import fitted_axes
 from vit_backbones.tokens import Tokens, raw
@@ -59,7 +60,7 @@ class TimmViT(TimmModel):
             images = images.where(inside(sizes, images.shape[-2:], images.device)[:, None], 0)
             cells = tuple((math.ceil(h / ph), math.ceil(w / pw)) for h, w in sizes)
             cells = None if set(cells) == {grid} else cells
-        vit = self._placed(vit, pos_interp, cells, grid)
+        vit = self._placed(traced(vit), pos_interp, cells, grid)
         layout = Layout(grid, num_prefix, self._attention.masked, cells)
         vit = attending(vit, self._attention, layout)
         outputs = vit.forward_intermediates(
@@ -126,6 +127,9 @@ class TimmViT(TimmModel):
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """See `Source.prune`."""
+        if self.embedding_dim is not None:
+            vit.reset_classifier(0)
+            return
         pooling, norm = vit.attn_pool, vit.fc_norm
         vit.prune_intermediate_layers([max(indices)], prune_norm=not keep_norm, prune_head=True)
         if getattr(vit, 'keeps_attn_pool', False):
@@ -133,14 +137,26 @@ class TimmViT(TimmModel):
 
     def keep_attention_pooling(self, vit: nn.Module) -> None:
         """See `Source.keep_attention_pooling`."""
-        pooling = getattr(vit, 'attn_pool', None)
-        lacks_cls = isinstance(pooling, AttentionPoolPrr) and pooling.pool == 'token'
-        if pooling is None or (lacks_cls and not self.has_cls_token(vit)):
+        if vit.attn_pool is None or self._lacks_cls(vit):
             super().keep_attention_pooling(vit)
         vit.keeps_attn_pool = True
 
     def attention_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
         """See `Source.attention_pooled`; equal to timm's `forward_head(..., pre_logits=True)`."""
+        return vit.forward_head(raw(tokens), pre_logits=True)
+
+    def keep_embedding(self, vit: nn.Module) -> None:
+        """See `Source.keep_embedding`; what timm's `forward_head(..., pre_logits=True)` gives."""
+        if not vit.global_pool or self._lacks_cls(vit):
+            Source.keep_embedding(self, vit)
+        self.embedding_dim = vit.embed_dim
+
+    def embedding(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
+        """See `Source.embedding`."""
+        return Source.embedding(self, vit, images, pos_interp)
+
+    def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
+        """See `Source.own_pooled`; timm's head without its classifier."""
         return vit.forward_head(raw(tokens), pre_logits=True)
 
     def layer_of(self, name: str, depth: int) -> int:
@@ -169,6 +185,15 @@ class TimmViT(TimmModel):
             print_log('the file has no relative positions: they start at zero', logger='current')
             return tensors | tables
         return tensors | fitted_axes(vit, tensors)
+
+    def _lacks_cls(self, vit: nn.Module) -> bool:
+        """Whether the head reads a CLS token that was dropped."""
+        pooling = vit.attn_pool
+        if isinstance(pooling, AttentionPoolPrr):
+            by_token = pooling.pool == 'token'
+        else:
+            by_token = vit.global_pool == 'token'
+        return by_token and not self.has_cls_token(vit)
 
     def _placed(
         self, vit: nn.Module, pos_interp: str, cells: Sequence[Grid] | None, grid: Grid

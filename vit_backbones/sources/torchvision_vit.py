@@ -158,6 +158,12 @@ class TorchvisionViT(Source):
         """See `Source.norm`."""
         return None if isinstance(vit.encoder.ln, nn.Identity) else vit.encoder.ln
 
+    def keep_embedding(self, vit: nn.Module) -> None:
+        """See `Source.keep_embedding`: the CLS token, which torchvision classifies."""
+        if not self.has_cls_token(vit):
+            super().keep_embedding(vit)
+        self.embedding_dim = vit.hidden_dim
+
     def drop_cls_token(self, vit: nn.Module) -> None:
         """See `Source.drop_cls_token`."""
         table = vit.encoder.pos_embedding

@@ -233,6 +233,7 @@ def _pretrained(
             f'the pretrained weights of {model_name!r} lack {len(missing)} tensors of '
             f'{kind.__name__}, among them {", ".join(missing[:3])}'
         )
+    vit.not_loaded = {name.split('.')[0] for name in report['missing_keys']}
     return vit
 
 
@@ -243,6 +244,7 @@ def _transfer(
     pos_interp: str,
 ) -> None:
     """Weights of a model for one with another patch or number of channels."""
+    vit.not_loaded = weights.not_loaded
     old, new = adapt(weights), adapt(vit)
     tensors, target, name = weights.state_dict(), vit.state_dict(), old.patch_embed_name()
     if name is None:

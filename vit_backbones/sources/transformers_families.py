@@ -24,7 +24,7 @@ _CLIP = {
     'mean': (122.7709, 116.746, 104.0937),
     'std': (68.5005, 66.6322, 70.3232),
 }
-_PLAIN = {'layers': 'layers', 'norm': 'layernorm', 'sized': True}
+_PLAIN = {'layers': 'layers', 'norm': 'layernorm', 'sized': True, 'pooling': 'pooler'}
 _DINOV2 = {'layers': 'encoder.layer', 'norm': 'layernorm', **_IMAGENET}
 _CLIP_LIKE = {
     'layers': 'encoder.layers',
@@ -81,6 +81,7 @@ FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
                 **_CLIP_LIKE,
                 **_HALF,
                 norm='post_layernorm',
+                pooling='head',
                 class_tokens=0,
                 original={'mode': 'bilinear', 'antialias': False, 'align_corners': True},
             ),
@@ -92,15 +93,19 @@ FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
                 **_CLIP_LIKE,
                 **_HALF,
                 norm='post_layernorm',
+                pooling='head',
                 class_tokens=0,
                 resampling={'mode': 'bilinear', 'antialias': True},
             ),
         ),
         'clip_vision_model': (
             ClipVision,
-            Family('CLIPVisionModel', **_CLIP_LIKE, **_CLIP, norm=None),
+            Family('CLIPVisionModel', **_CLIP_LIKE, **_CLIP, norm=None, pooling='post_layernorm'),
         ),
-        'beit': (Beit, Family('BeitModel', layers='layers', norm='layernorm', **_HALF)),
+        'beit': (
+            Beit,
+            Family('BeitModel', layers='layers', norm='layernorm', pooling='pooler', **_HALF),
+        ),
         'vitdet': (
             VitDet,
             Family(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vit_backbones.position import Grid
 from vit_backbones.sources.transformers_vit import TransformersViT, two
-from vit_backbones.tokens import Tokens
+from vit_backbones.tokens import Tokens, avg_featmap
 
 
 class Swin(TransformersViT):
@@ -46,6 +46,14 @@ class Swin(TransformersViT):
         """See `Source.strides`."""
         ph, pw = two(vit.config.patch_size)
         return [(ph * 2**stage, pw * 2**stage) for stage in range(self.depth(vit))]
+
+    def keep_embedding(self, vit: nn.Module) -> None:
+        """See `Source.keep_embedding`: the mean of the patches."""
+        self.embedding_dim = self.embed_dims(vit)[-1]
+
+    def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
+        """See `Source.own_pooled`."""
+        return avg_featmap(tokens)
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """See `Source.prune`."""

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vit_backbones.position import Grid, resample_positions
 from vit_backbones.sources.base import Source, needs_cls_token
-from vit_backbones.tokens import Tokens
+from vit_backbones.tokens import Tokens, cls, raw
 
 _AFTER_THE_LAYERS = ('layernorm', 'norm', 'post_layernorm', 'pooler', 'head')
 
@@ -35,6 +35,8 @@ class Family(NamedTuple):
         positions: State-dict key of the learned position table.
         class_tokens: CLS and distillation tokens; each has a row of that table.
         cls_token: Name of the CLS token in the embeddings.
+        pooling: Name of the module that makes its `pooler_output` of the tokens; `None` where that
+            is the CLS token.
         image_size: Name in the config of the images' size for which that table is made.
         sized: Whether the embeddings must be told that images are of another size than built for.
         resampling: Keyword arguments of `resample_positions` with which the library resamples it.
@@ -51,6 +53,7 @@ class Family(NamedTuple):
     positions: str | None = 'embeddings.position_embeddings'
     class_tokens: int = 1
     cls_token: str = 'cls_token'
+    pooling: str | None = None
     image_size: str = 'image_size'
     sized: bool = False
     resampling: Mapping[str, object] = MappingProxyType({'antialias': False})
@@ -111,9 +114,28 @@ class TransformersViT(Source):
         """See `Source.prune`; the token of masked pre-training goes too."""
         vit.set_submodule(self._family.layers, self._layers(vit)[: max(indices) + 1])
         vit.embeddings.mask_token = None
+        kept = {self._family.norm} if keep_norm else set()
+        kept |= {self._family.pooling} if self.embedding_dim is not None else set()
         for name, _ in list(vit.named_children()):
-            if name in _AFTER_THE_LAYERS and not (keep_norm and name == self._family.norm):
+            if name in _AFTER_THE_LAYERS and name not in kept:
                 setattr(vit, name, nn.Identity())
+
+    def keep_embedding(self, vit: nn.Module) -> None:
+        """See `Source.keep_embedding`; the library's `pooler_output`."""
+        pooling = self._family.pooling
+        built = pooling is None or getattr(vit, pooling, None) is not None
+        loaded = pooling not in getattr(vit, 'not_loaded', ())
+        reads_cls = self._family.class_tokens or pooling is None
+        if not (built and loaded) or (reads_cls and not self.has_cls_token(vit)):
+            super().keep_embedding(vit)
+        pooled = getattr(vit.config, 'pooler_output_size', None) if pooling == 'pooler' else None
+        self.embedding_dim = pooled or vit.config.hidden_size
+
+    def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
+        """See `Source.own_pooled`."""
+        if self._family.pooling is None:
+            return super().own_pooled(vit, tokens)
+        return vit.get_submodule(self._family.pooling)(raw(tokens))
 
     def native_size(self, vit: nn.Module) -> Grid:
         """See `Source.native_size`."""
@@ -248,6 +270,10 @@ class TransformersViT(Source):
 
 class ClipVision(TransformersViT):
     """Adapter of CLIP's vision encoder, which has a norm in front of the blocks."""
+
+    def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
+        """See `Source.own_pooled`."""
+        return vit.post_layernorm(cls(tokens))
 
     def _embed(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
         return vit.pre_layrnorm(super()._embed(vit, images, pos_interp))

@@ -44,18 +44,12 @@ class RecordHook(Hook):
         """Start the clock where a resumed training left it."""
         self._start = time.monotonic() - runner.message_hub.get_info(_SECONDS, 0.0)
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Note the time, for the next checkpoint."""
-        runner.message_hub.update_info(_SECONDS, time.monotonic() - self._start)
-        self._note_memory()
-
-    def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Note the memory."""
-        self._note_memory()
-
-    def after_test_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Note the memory."""
-        self._note_memory()
+    def _after_iter(self, runner: Runner, *args: Any, mode: str = 'train', **kwargs: Any) -> None:
+        """Note the memory, and in a training the time, for the next checkpoint."""
+        if mode == 'train':
+            runner.message_hub.update_info(_SECONDS, time.monotonic() - self._start)
+        if torch.cuda.is_available():  # MMEngine starts the count anew at each line it logs
+            self._peak = max(self._peak, torch.cuda.max_memory_allocated())
 
     def after_train(self, runner: Runner) -> None:
         """Write `record.json`."""
@@ -68,10 +62,6 @@ class RecordHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write `test.json`."""
         self._write(runner, 'test.json', **_speed(runner, 'test'), metrics=metrics)
-
-    def _note_memory(self) -> None:
-        if torch.cuda.is_available():  # MMEngine starts the count anew at each line it logs
-            self._peak = max(self._peak, torch.cuda.max_memory_allocated())
 
     def _write(self, runner: Runner, name: str, **more: Any) -> None:
         if not is_main_process():
@@ -134,9 +124,14 @@ def _device() -> str:
     processes = get_world_size()
     if torch.cuda.is_available():
         return f'{processes} x {torch.cuda.get_device_name()}'
+    return f'{cpu_name()}, {processes} x {torch.get_num_threads()} threads'
+
+
+def cpu_name() -> str:
+    """Model of the CPU, or its architecture where that is not told."""
     cpu = platform.processor() or platform.machine()
     info = Path('/proc/cpuinfo')
     if info.is_file():
         lines = info.read_text().splitlines()
         cpu = next((each.split(': ')[1] for each in lines if each.startswith('model name')), cpu)
-    return f'{cpu}, {processes} x {torch.get_num_threads()} threads'
+    return cpu

@@ -1,0 +1,97 @@
+import json
+from functools import partial
+
+import pytest
+import torch
+
+from vit_backbones.benchmark import targets
+from vit_backbones.benchmark.cases import CASES, Case, Goal
+from vit_backbones.benchmark.subjects import Setting, build_backbone
+from vit_backbones.benchmark.targets import run_targets
+
+
+def ours(case, **options):
+    return build_backbone(case.model, 'timm', case.setting.size, **options)
+
+
+SETTING = Setting((64, 96))
+MEMORY = Case(
+    'with_cp',
+    'test_vit',
+    SETTING._replace(mode='train', batch_size=2),
+    {'with_cp': partial(ours, with_cp=True), 'without': ours},
+    (
+        Goal('with_cp', 'without', 0.9, figure='memory'),
+        Goal('with_cp', 'without', 1e-5, figure='gradients'),
+    ),
+)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Runs a case with two candidates that take the given times."""
+
+    def run(a, b, *goals, out=None):
+        times = {'a': a, 'b': b}
+        monkeypatch.setattr(targets, 'interleaved', lambda steps, *_, **__: times)
+        case = Case('fake', 'test_vit', SETTING, {'a': ours, 'b': ours}, goals)
+        return run_targets(cases={'fake': case}, out=out)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ('a', 'goal', 'verdict'),
+    [
+        (1.02, Goal('a', 'b', 1.0, allowance=0.03), 'pass'),
+        (1.04, Goal('a', 'b', 1.0, allowance=0.03), 'miss'),
+        (1.02, Goal('a', 'b', 1.0), 'miss'),
+        (1.36, Goal('a', 'b', 1.35, at_least=True), 'pass'),
+        (1.34, Goal('a', 'b', 1.35, at_least=True), 'miss'),
+    ],
+)
+def test_verdict_and_exit_code(a, goal, verdict, timed, capsys):
+    assert timed(a, 1.0, goal) == (1 if verdict == 'miss' else 0)
+    assert f'| time, a / b | {a:.3g} | {goal.target} | {verdict} |' in capsys.readouterr().out
+
+
+def test_one_miss_of_two_is_a_miss(timed):
+    assert timed(1.0, 2.0, Goal('a', 'b', 0.6), Goal('a', 'b', 0.4)) == 1
+
+
+def test_record_holds_figures_and_verdicts(timed, tmp_path):
+    timed(1.0, 2.0, Goal('a', 'b', 0.4), out=tmp_path / 'targets.json')
+    record = json.loads((tmp_path / 'targets.json').read_text())
+    (goal,) = record['goals']
+    assert goal['measured'] == 0.5
+    assert goal['verdict'] == 'miss'
+    assert goal['figures'] == {'time': {'a': 1.0, 'b': 2.0}}
+    assert record['environment']['versions']['torch'] == torch.__version__
+
+
+def test_checkpointing_is_measured_with_equal_gradients(capsys):
+    assert run_targets(cases={'cp': MEMORY}) == 0
+    assert capsys.readouterr().out.count('| pass |') == 2
+
+
+def test_other_gradients_are_a_miss(monkeypatch, capsys):
+    monkeypatch.setattr(torch, 'manual_seed', lambda seed: None)  # so images and weights differ
+    assert run_targets(cases={'cp': MEMORY}) == 1
+    assert '| gradients, with_cp / without |' in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_gpu_case_says_what_it_needs(capsys):
+    assert run_targets(['gpu']) == 0
+    assert 'needs CUDA, not run' in capsys.readouterr().out
+
+
+def test_unknown_case_is_refused_with_the_closest():
+    with pytest.raises(ValueError, match=r"no case 'smal'; there are small, .*mean 'small'"):
+        run_targets(['smal'])
+
+
+def test_every_goal_names_candidates():
+    for case in CASES.values():
+        for goal in case.goals:
+            assert {goal.over, goal.under} <= case.candidates.keys()

@@ -1,0 +1,57 @@
+"""Nearest neighbours, compared with cosines written out."""
+
+import numpy as np
+import pytest
+
+from vit_backbones.embeddings.search import nearest, rows_of_tiles
+from vit_backbones.embeddings.table import read_embeddings
+
+
+def cosines(vectors, query):
+    return vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+
+
+@pytest.fixture
+def embeddings(write_embeddings):
+    return read_embeddings(
+        write_embeddings(np.random.default_rng(0).normal(size=(9, 5)), model='vit')
+    )
+
+
+def test_neighbours_are_those_of_largest_cosine(embeddings):
+    query = np.random.default_rng(1).normal(size=5)
+    expected = cosines(embeddings.vectors, query)
+    found = nearest(embeddings, query, 4)
+    assert [each.path for each in found] == [f'images/{i}.png' for i in np.argsort(-expected)[:4]]
+    assert np.allclose([each.similarity for each in found], np.sort(expected)[::-1][:4], atol=1e-6)
+
+
+def test_an_image_is_not_its_own_neighbour(embeddings):
+    expected = cosines(embeddings.vectors, embeddings.vectors[3])
+    order = [i for i in np.argsort(-expected) if i != 3]
+    found = nearest(embeddings, 3, 100)
+    assert [each.path for each in found] == [f'images/{i}.png' for i in order]
+
+
+def test_a_single_image_has_no_neighbours(write_embeddings):
+    with pytest.raises(ValueError, match='no image in it besides the query'):
+        nearest(read_embeddings(write_embeddings(np.ones((1, 3)))), 0, 4)
+
+
+def test_a_query_of_another_model_is_told(embeddings):
+    with pytest.raises(ValueError, match=r'has 4 numbers, .* have 5: take the model .*\(vit\)'):
+        nearest(embeddings, np.ones(4), 4)
+
+
+def test_an_infinite_query_is_told(embeddings):
+    with pytest.raises(ValueError, match='query is not finite'):
+        nearest(embeddings, np.full(5, np.inf), 4)
+
+
+def test_the_query_stands_first_and_framed(embeddings):
+    rows = rows_of_tiles('q.png', nearest(embeddings, 0, 6))
+    tiles = [tile for _, tiles in rows for tile in tiles]
+    assert [len(tiles) for _, tiles in rows] == [5, 2]
+    assert [tile.frame for tile in tiles] == [True] + [False] * 6
+    assert tiles[0].path == 'q.png'
+    assert tiles[1].caption == f'{nearest(embeddings, 0, 1)[0].similarity:.3f}'

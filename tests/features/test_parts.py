@@ -1,0 +1,70 @@
+"""Parts survive a kill, and are not taken for those of another job."""
+
+import numpy as np
+import pytest
+
+from vit_backbones.features.parts import Parts
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A started folder of parts."""
+    started = Parts(tmp_path / 'a.npz', 'job')
+    started.start(overwrite=False)
+    return started
+
+
+def again(parts, job='job'):
+    parts._lock.close()  # as when a process ends
+    return Parts(parts.draft.parents[1] / 'a.npz', job)
+
+
+def test_parts_are_found_again(parts):
+    parts.write([3, 4], {'7.0': np.arange(3.0), '7.1': np.ones((2, 2))}, {5: 'broken'})
+    later = again(parts)
+    later.start(overwrite=False)
+    assert later.read() == ({3, 4}, {5: 'broken'})
+    assert later.indices == [7]
+    assert np.array_equal(later.arrays(7, 2)[0], np.arange(3.0))
+    assert later.shapes(7, 2) == [[3], [2, 2]]
+
+
+def test_a_part_of_unreadable_images_alone(parts):
+    parts.write([0], {}, {0: 'broken'})
+    assert parts.read() == ({0}, {0: 'broken'})
+
+
+def test_drafts_of_a_killed_write_are_removed(parts):
+    (parts.folder / '.00000000.safetensors.1').write_bytes(b'half')
+    later = again(parts)
+    later.start(overwrite=False)
+    assert later.read() == (set(), {})
+    assert not list(parts.folder.glob('.*'))
+
+
+def test_parts_of_another_job_are_refused(parts):
+    with pytest.raises(ValueError, match=r'unfinished run with other .* --overwrite'):
+        again(parts, 'other').start(overwrite=False)
+
+
+def test_overwrite_throws_parts_away(parts):
+    parts.write([0], {'0.0': np.ones(1)}, {})
+    later = again(parts, 'other')
+    later.start(overwrite=True)
+    assert later.read() == (set(), {})
+
+
+def test_two_runs_do_not_share_parts(parts):
+    with pytest.raises(ValueError, match='another run is at work on it'):
+        Parts(parts.draft.parents[1] / 'a.npz', 'job').start(overwrite=False)
+
+
+def test_a_damaged_part_is_told(parts):
+    (parts.folder / '00000000.safetensors').write_bytes(b'half')
+    with pytest.raises(ValueError, match=r'is damaged .*--overwrite'):
+        parts.read()
+
+
+def test_nothing_stays(parts):
+    parts.remove()
+    assert not parts.folder.exists()

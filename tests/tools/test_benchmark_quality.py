@@ -1,0 +1,204 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import load_tool
+from PIL import Image
+
+from vit_backbones import ViTFeatBackbone
+from vit_backbones.benchmark import labelled
+
+COLOURS = np.array([[220, 30, 30], [30, 200, 40], [40, 60, 230]], np.uint8)
+CAMVID = Path(os.environ.get('VIT_BACKBONES_DATA', '/nowhere'))
+WEIGHTS = CAMVID / 'weights/vit_tiny_patch16_224.safetensors'
+
+
+def draw(folder):
+    """Six images of coloured blocks to learn from, two to test on; the colour is the class."""
+    generator = np.random.default_rng(0)
+    for split, number in (('train', 6), ('val', 2)):
+        for kind in ('images', 'masks'):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(number):
+            labels = generator.integers(0, 3, (3, 4)).repeat(24, 0).repeat(24, 1)[:70, :90]
+            noise = generator.integers(0, 20, (*labels.shape, 3), np.uint8)
+            Image.fromarray(COLOURS[labels] + noise).save(folder / f'images/{split}/{i}.png')
+            labels[:3] = 255
+            Image.fromarray(labels.astype(np.uint8)).save(folder / f'masks/{split}/{i}.png')
+    (folder / 'classes.txt').write_text('red\ngreen\nblue\n')
+
+
+@pytest.fixture
+def main(tmp_path, monkeypatch):
+    """The tool's main, from a folder with drawn data."""
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / 'blocks')
+    return load_tool('benchmark').main
+
+
+@pytest.fixture
+def quality(main):
+    """`quality` on drawn data with random weights: the rows."""
+
+    def run(*arguments, seed=0, data='blocks'):
+        words = ['quality', data, '--models', 'test_vit', '--random-weights', str(seed)]
+        assert main([*words, '--layers', '0', '-1', '--out', 'q.json', *arguments]) == 0
+        return json.loads(Path('q.json').read_text())['rows']
+
+    return run
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Sizes of images that go through a backbone."""
+    sizes = []
+    forward = ViTFeatBackbone.forward
+
+    def counted(self, images):
+        sizes.append(tuple(images.shape[-2:]))
+        return forward(self, images)
+
+    monkeypatch.setattr(ViTFeatBackbone, 'forward', counted)
+    return sizes
+
+
+def test_a_trivial_task_is_learned(quality, capsys):
+    (row,) = quality()
+    assert row['value'] > 0.8
+    assert row['classes'].keys() == {'red', 'green', 'blue'}
+    assert row['data'] == 'blocks val'
+    assert row['dims'] == 128
+    assert row['images_per_second'] > 0
+    assert f'| {row["value"]:.3f} |' in capsys.readouterr().out
+
+
+def test_a_second_run_reads_no_image_and_gives_the_same(quality, calls):
+    (first,) = quality()
+    assert len(calls) == 8
+    (second,) = quality()
+    assert len(calls) == 8
+    assert second['value'] == first['value']
+    assert second['images_per_second'] == first['images_per_second']
+
+
+def test_a_stopped_run_goes_on_where_it_was(quality, calls, monkeypatch):
+    (first,) = quality()
+    files = sorted(Path('work_dirs/features').rglob('*.npy'))
+    for file in files[:3]:
+        file.unlink()
+    calls.clear()
+    assert quality()[0]['value'] == first['value']
+    assert len(calls) == 3
+
+
+def test_other_weights_and_sizes_get_features_of_their_own(quality, calls):
+    quality()
+    quality(seed=1)
+    quality('--size', '48', '64')
+    assert calls == [(70, 90)] * 16 + [(48, 64)] * 8
+    assert len(list(Path('work_dirs/features').iterdir())) == 3
+
+
+def test_an_image_that_changed_is_run_again(quality, calls):
+    quality()
+    calls.clear()
+    os.utime('blocks/images/val/1.png', ns=(1, 1))
+    quality()
+    assert len(calls) == 1
+
+
+def test_labels_to_test_on_change_the_value_alone(quality):
+    """Neither the penalty nor the scale is chosen on them."""
+    (first,) = quality()
+    for i in range(2):
+        mask = Path(f'blocks/masks/val/{i}.png')
+        Image.fromarray(np.full((70, 90), 2, np.uint8)).save(mask)
+    (second,) = quality()
+    assert second['penalty'] == first['penalty']
+    assert second['value'] < first['value']
+
+
+def test_a_model_of_several_strides_gets_one(main):
+    words = ['quality', 'blocks', '--models', 'test_efficientvit', '--random-weights', '0']
+    words[3] = 'convnext_atto'
+    assert main([*words, '--layers', '0', '1', '--out', 'q.json']) == 0
+    assert json.loads(Path('q.json').read_text())['rows'][0]['value'] > 0.5
+
+
+def test_a_config_stands_for_its_data_and_for_a_backbone(main):
+    data = """
+default_scope = 'mmseg'
+dataset = dict(type='BaseSegDataset', data_root='blocks', img_suffix='.png',
+               metainfo=dict(classes=('r', 'g', 'b'), palette=[[0, 0, 0]] * 3))
+train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(
+    data_prefix=dict(img_path='images/train', seg_map_path='masks/train'), **dataset)))
+val_dataloader = dict(dataset=dict(
+    data_prefix=dict(img_path='images/val', seg_map_path='masks/val'), **dataset))
+del dataset
+model = dict(backbone=dict(type='ViTFeatBackbone', model_name='test_vit'))
+"""
+    Path('c.py').write_text(data)
+    words = ['quality', 'c.py', '--models', 'c.py', '--random-weights', '0', '--layers', '-1']
+    assert main([*words, '--out', 'q.json']) == 0
+    (row,) = json.loads(Path('q.json').read_text())['rows']
+    assert list(row['classes']) == ['r', 'g', 'b']
+    assert row['model'] == 'c'
+
+
+def test_labels_are_read_as_mmseg_reads_them():
+    info = dict(label_map={0: 1}, reduce_zero_label=False, seg_fields=[], seg_map_path='m.png')
+    item = labelled.Labelled(Path('i.png'), info)
+    with pytest.raises(FileNotFoundError):
+        item.labels()
+    assert info['seg_fields'] == []
+
+
+@pytest.mark.parametrize(
+    ('words', 'line'),
+    [
+        (['blocks', '--models', 'test_vit'], 'features of random weights help nobody'),
+        (['blocks', '--models', 'test_vit=no.pth'], 'no.pth'),
+        (['blocks', '--models', 'test_vitt', '--random-weights', '0'], 'test_vitt'),
+        (['nowhere', '--models', 'test_vit', '--random-weights', '0'], "'nowhere' does not exist"),
+        (['empty', '--models', 'test_vit', '--random-weights', '0'], 'has no folder images'),
+        (
+            ['blocks', '--models', 'test_vit', '--random-weights', '0', '--layers', '99'],
+            'out_indices',
+        ),
+        (
+            ['blocks', '--models', 'test_vit', '--random-weights', '0', '--cache', 'blocks/a.txt'],
+            'a.txt',
+        ),
+        (
+            ['blocks', '--models', 'test_vit', '--random-weights', '0', '--out', 'empty'],
+            'is no file',
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_line(main, capsys, words, line):
+    Path('empty').mkdir()
+    Path('blocks/a.txt').write_text('')
+    assert main(['quality', *words]) == 2
+    told = capsys.readouterr().err.strip()
+    assert line in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_broken_image_is_one_line(main, capsys):
+    whole = Path('blocks/images/val/0.png').read_bytes()
+    Path('blocks/images/val/0.png').write_bytes(whole[: len(whole) // 2])
+    assert main(['quality', 'blocks', '--models', 'test_vit', '--random-weights', '0']) == 2
+    assert 'images/val/0.png' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WEIGHTS.exists(), reason='needs CamVid and weights: VIT_BACKBONES_DATA')
+def test_camvid_with_vit_tiny(main, monkeypatch):
+    monkeypatch.setenv('CAMVID_ROOT', str(CAMVID / 'data/camvid'))
+    config = str(Path(__file__).parents[2] / 'configs/linear_probe/linear_vit-ti_camvid.py')
+    words = ['--models', f'vit_tiny_patch16_224={WEIGHTS}', '--out', 'q.json']
+    assert main(['quality', config, *words]) == 0
+    (row,) = json.loads(Path('q.json').read_text())['rows']
+    assert row['value'] >= 0.52

@@ -1,0 +1,238 @@
+"""What backbones cost and what they are worth: `python tools/benchmark.py speed vit_small...`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from _command_line import add_config_options, one_line_errors
+
+PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='What backbones cost and what they are worth.')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for add in (
+        add_speed,
+        add_targets,
+        add_quality,
+        add_table,
+    ):
+        add(commands)
+    return parser.parse_args(argv)
+
+
+def add_speed(commands: Any) -> None:
+    parser = commands.add_parser(
+        'speed',
+        help='time, memory and FLOPs of models',
+        description='Time, memory and FLOPs of backbones and of whole models, with random weights, '
+        'beside the least time their arithmetic takes and beside other libraries.',
+    )
+    parser.set_defaults(run=run_speed)
+    parser.add_argument(
+        'models', nargs='+', metavar='MODEL_OR_CONFIG', help='names of backbones, paths of configs'
+    )
+    parser.add_argument('--source', default='timm', help='library of the names (default: timm)')
+    parser.add_argument(
+        '--sizes',
+        nargs='+',
+        type=size,
+        default=[(512, 512)],
+        metavar='SIZE',
+        help='of images: a side, or HEIGHTxWIDTH (default: 512)',
+    )
+    parser.add_argument('--batch-size', type=positive, default=1, metavar='N')
+    parser.add_argument('--dtype', nargs='+', choices=('fp32', 'bf16', 'fp16'), default=['fp32'])
+    parser.add_argument(
+        '--mode',
+        nargs='+',
+        choices=('forward', 'train'),
+        default=['forward'],
+        help='inference, and forward and backward without an optimizer (default: forward)',
+    )
+    parser.add_argument('--compile', action='store_true', help='through torch.compile')
+    parser.add_argument(
+        '--peers', nargs='*', choices=PEERS, default=PEERS, help='libraries to compare with'
+    )
+    parser.add_argument('--device', help='of PyTorch (default: the GPU, else the CPU)')
+    parser.add_argument(
+        '--repeats', type=positive, default=10, metavar='N', help='rounds (default: 10)'
+    )
+    add_run_options(parser)
+    add_config_options(parser, 'model.backbone.frozen_stages=12')
+
+
+def run_speed(args: argparse.Namespace) -> int:
+    from vit_backbones.benchmark.report import quiet
+    from vit_backbones.benchmark.speed import Wanted, run_speed, settings
+
+    under = settings(args.sizes, args.dtype, args.mode, args.device, args.batch_size, args.compile)
+    wanted = Wanted(args.models, args.source, args.cfg_options, args.peers, args.repeats)
+    with quiet(args.threads):
+        return run_speed(wanted, under, args.out)
+
+
+def add_targets(commands: Any) -> None:
+    parser = commands.add_parser(
+        'targets',
+        help='the speed and memory that this package promises',
+        description='Measure the speed and memory that this package promises: a ratio and a pass '
+        'or miss each. Exit code 1 with a miss.',
+    )
+    parser.set_defaults(run=run_targets)
+    parser.add_argument('cases', nargs='*', metavar='CASE', help='only these (default: all)')
+    parser.add_argument(
+        '--peak-tflops',
+        type=float,
+        metavar='X',
+        help='of the GPU in bf16, to tell how much is used',
+    )
+    add_run_options(parser)
+
+
+def run_targets(args: argparse.Namespace) -> int:
+    from vit_backbones.benchmark.report import quiet
+    from vit_backbones.benchmark.targets import run_targets
+
+    with quiet(args.threads):
+        return run_targets(args.cases, peak_tflops=args.peak_tflops, out=args.out)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--threads', type=positive, metavar='N', help='of the CPU')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='the figures as JSON')
+
+
+def size(text: str) -> tuple[int, int]:
+    """(H, W) of `512` or `512x1024`."""
+    sides = [int(each) for each in text.split('x')]
+    if len(sides) > 2 or min(sides) < 1:
+        raise ValueError(text)
+    return sides[0], sides[-1]
+
+
+def positive(text: str) -> int:
+    """A number from 1."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def add_quality(commands: Any) -> None:
+    parser = commands.add_parser(
+        'quality',
+        help='mIoU of a linear probe on frozen features',
+        description='One linear probe for all: ridge regression of the class of each pixel on '
+        'the frozen patch features of several layers, in closed form. Features are kept, so that '
+        'a stopped run goes on where it was.',
+    )
+    parser.set_defaults(run=run_quality)
+    parser.add_argument(
+        'data',
+        metavar='DATA',
+        help='an mmseg config, for its data sets; or a folder with images/ and masks/',
+    )
+    parser.add_argument(
+        '--models',
+        nargs='+',
+        required=True,
+        metavar='NAME[=CHECKPOINT]',
+        help='backbones; a config of one may stand for its name',
+    )
+    parser.add_argument('--source', default='timm', help='library of the names (default: timm)')
+    parser.add_argument(
+        '--pretrained', action='store_true', help="the library's weights for names without any"
+    )
+    parser.add_argument(
+        '--random-weights', type=int, metavar='SEED', help='for those; a floor to compare with'
+    )
+    parser.add_argument(
+        '--layers',
+        nargs='+',
+        default=['even4'],
+        metavar='I',
+        help="blocks to concatenate, 0-based, or 'last4', 'even4' (default: even4)",
+    )
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=positive,
+        metavar=('H', 'W'),
+        help='resize images; models of one size are built for it (default: their own)',
+    )
+    parser.add_argument(
+        '--cache',
+        type=Path,
+        default=Path('work_dirs/features'),
+        metavar='DIR',
+        help='where features are kept (default: work_dirs/features)',
+    )
+    parser.add_argument('--device', help='of PyTorch (default: the GPU, else the CPU)')
+    add_run_options(parser)
+    add_config_options(parser, 'val_dataloader.dataset.data_root=data/mine')
+
+
+def run_quality(args: argparse.Namespace) -> int:
+    from vit_backbones.benchmark.quality import choices, run_quality
+    from vit_backbones.benchmark.report import quiet
+
+    size = tuple(args.size) if args.size else None
+    models = choices(
+        args.models,
+        source=args.source,
+        layers=args.layers,
+        size=size,
+        pretrained=args.pretrained,
+        random_weights=args.random_weights,
+    )
+    with quiet(args.threads):
+        return run_quality(
+            args.data,
+            models,
+            options=args.cfg_options,
+            size=size,
+            cache=args.cache,
+            device=args.device,
+            out=args.out,
+        )
+
+
+def add_table(commands: Any) -> None:
+    parser = commands.add_parser(
+        'table',
+        help='a table and a picture of runs',
+        description='A table of mAP and mIoU, speed, memory and parameters, out of work dirs of '
+        'tools/train.py and of JSON files of this tool.',
+    )
+    parser.set_defaults(run=run_table)
+    parser.add_argument('runs', nargs='+', type=Path, metavar='WORK_DIR_OR_JSON')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='the table as Markdown')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='its rows as JSON')
+    parser.add_argument('--plot', type=Path, metavar='FILE', help='value against --x as a picture')
+    parser.add_argument(
+        '--x',
+        choices=('images_per_second', 'parameters', 'peak_memory_mib'),
+        default='images_per_second',
+        help='(default: images_per_second)',
+    )
+
+
+def run_table(args: argparse.Namespace) -> int:
+    from vit_backbones.benchmark.results import run_table
+
+    return run_table(args.runs, out=args.out, rows_out=args.json, plot=args.plot, x=args.x)
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')  # read when PyTorch is imported
+    return args.run(args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""A backbone for other programs: `python tools/export_onnx.py --model NAME ... --out vit.onnx`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from _command_line import add_backbone_options, one_line_errors
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Write a backbone as ONNX, TorchScript or torch.export. The file is compared '
+        'with PyTorch on random images before it gets its name; it takes RGB images, normalised.'
+    )
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='FILE',
+        help='its ending tells the format: .onnx, .pt (TorchScript) or .pt2 (torch.export)',
+    )
+    add_backbone_options(parser)
+    group = parser.add_argument_group('file')
+    group.add_argument(
+        '--size',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        help='of the images, for which positions are resampled (default: as the model is built)',
+    )
+    group.add_argument(
+        '--dynamic',
+        action='store_true',
+        help='images of any size and batches of any number; with --size the number alone is free',
+    )
+    group.add_argument(
+        '--with-normalization',
+        action='store_true',
+        help="images are RGB on 0-255: the model's mean and std are part of the file",
+    )
+    group.add_argument(
+        '--with-neck', action='store_true', help="the config's neck too, behind the backbone"
+    )
+    group.add_argument('--out-type', help='featmap, cls, raw or avg_featmap (default: featmap)')
+    group.add_argument('--pool', help='embeddings instead: cls, avg, max, cls+avg, gem or attn')
+    group.add_argument('--opset', type=int, default=18, help='of ONNX, 17 to 20 (default: 18)')
+    args = parser.parse_args(argv)
+    if args.with_neck and (args.layers or args.out_type or args.pool):
+        parser.error('--with-neck takes the maps of the config: no --layers, --out-type or --pool')
+    return args
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    from vit_backbones.export import Graph, check_target, export
+    from vit_backbones.loading import Choice, load_backbone, load_neck
+
+    check_target(args.out, args.opset)
+    choice = Choice.of(args)
+    neck = load_neck(choice) if args.with_neck else None
+    outputs = {k: v for k, v in (('out_type', args.out_type), ('pool', args.pool)) if v}
+    graph = Graph(load_backbone(choice, **outputs), neck, normalises=args.with_normalization)
+    size = args.size or (None if args.dynamic else args.img_size)
+    print(export(graph, args.out, size=size, dynamic=args.dynamic, opset=args.opset))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

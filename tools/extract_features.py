@@ -1,0 +1,92 @@
+"""Features of images in one file: `python tools/extract_features.py IMAGES --model NAME ...`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from _command_line import add_backbone_options, one_line_errors
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Write the features that a backbone makes of images: embeddings into a '
+        '.parquet file (path, height, width, embedding), maps and tokens into .npz or .safetensors '
+        '(an array an image, PATH, or PATH:LAYER of several layers). The same command goes on '
+        'where it was killed; under torchrun several processes share the work. Exit code 0 if at '
+        'least one image could be read; the others are listed in FILE.unreadable.txt.'
+    )
+    parser.add_argument(
+        'images',
+        nargs='*',
+        metavar='IMAGES',
+        help='images, folders, patterns, .txt lists and COCO .json files',
+    )
+    parser.add_argument(
+        '--split', choices=('train', 'val', 'test'), help="the --config's own images instead"
+    )
+    parser.add_argument('--out', required=True, type=Path, metavar='FILE')
+    parser.add_argument(
+        '--out-type',
+        choices=('featmap', 'cls', 'raw', 'avg_featmap'),
+        help="form of the features (default of .npz and .safetensors: featmap, or the config's)",
+    )
+    parser.add_argument(
+        '--pool',
+        choices=('model', 'cls', 'avg', 'max', 'cls+avg', 'gem', 'attn'),
+        help="embeddings (default of .parquet: model, the model's own embedding, else cls or avg)",
+    )
+    parser.add_argument(
+        '--size',
+        nargs='+',
+        type=int,
+        metavar='S',
+        help='resize: the shorter side to S, or to height and width (default: as images are)',
+    )
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument(
+        '--dtype',
+        choices=('fp32', 'bf16', 'fp16'),
+        default='fp32',
+        help='bf16: computed so, stored in fp32; fp16: stored so, and on a GPU computed so',
+    )
+    parser.add_argument('--normalize', action='store_true', help='embeddings of length 1')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1 (default: a GPU if there is one)')
+    parser.add_argument(
+        '--num-workers', type=int, default=2, help='threads that read ahead (default: 2)'
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='start anew, whatever FILE or its parts hold'
+    )
+    add_backbone_options(parser)
+    args = parser.parse_args(argv)
+    if bool(args.images) == bool(args.split):
+        parser.error('name IMAGES, or --split of a --config')
+    if args.split and not args.config:
+        parser.error('--split goes with --config')
+    return args
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    from vit_backbones.features.extraction import extract
+    from vit_backbones.features.inputs import dataset_images
+    from vit_backbones.features.request import Request, check_request, prepare
+    from vit_backbones.images import find_images
+    from vit_backbones.loading import Choice
+
+    request = Request(**{name: getattr(args, name) for name in Request._fields})
+    check_request(request)
+    if args.split:
+        paths = dataset_images(args.config, args.cfg_options, args.split)
+    else:
+        paths = find_images(args.images)
+    line, code = extract(paths, prepare(Choice.of(args), request), request)
+    if line:
+        print(line, file=sys.stderr if code else sys.stdout)
+    return code
+
+
+if __name__ == '__main__':
+    sys.exit(main())

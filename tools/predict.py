@@ -1,0 +1,73 @@
+"""A trained config on images without labels: `python tools/predict.py CONFIG CHECKPOINT IMAGES`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from _command_line import add_config_options, one_line_errors
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Run a trained config on images without labels: masks/ (each pixel the number '
+        'of its class), predictions.json (COCO), panoptic/ with panoptic.json, and pictures/, '
+        'as the model has them. A rerun writes all of them again.'
+    )
+    parser.add_argument('config', metavar='CONFIG')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT')
+    parser.add_argument(
+        'images', nargs='+', metavar='IMAGES', help='images, folders, patterns, .txt or COCO .json'
+    )
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the results')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        metavar='S',
+        help='leave objects of a lower score out (default: 0.3)',
+    )
+    parser.add_argument(
+        '--slide',
+        nargs=2,
+        type=int,
+        metavar=('CROP', 'STRIDE'),
+        help='segmenters of mmseg: windows of CROP x CROP pixels, STRIDE apart, averaged',
+    )
+    parser.add_argument('--flip', action='store_true', help='average with the mirrored image')
+    parser.add_argument('--no-pictures', action='store_true', help='results alone')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='(default: 1)')
+    parser.add_argument('--device', help='cpu, cuda, ... (default: the GPU if there is one)')
+    add_config_options(parser, 'model.test_cfg.rcnn.max_per_img=200')
+    args = parser.parse_args(argv)
+    if args.batch_size < 1:
+        parser.error(f'--batch-size takes a number from 1, got {args.batch_size}')
+    if not 0 <= args.score_thr <= 1:
+        parser.error(f'--score-thr takes a number from 0 to 1, got {args.score_thr}')
+    return args
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    from vit_backbones.inference.command import predict_images
+
+    print(
+        predict_images(
+            args.config,
+            args.checkpoint,
+            args.images,
+            args.out,
+            options=args.cfg_options,
+            score_thr=args.score_thr,
+            slide=args.slide,
+            flip=args.flip,
+            pictures=not args.no_pictures,
+            batch_size=args.batch_size,
+            device=args.device,
+        )
+    )
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

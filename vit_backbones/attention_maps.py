@@ -1,0 +1,158 @@
+"""Where the blocks of a plain ViT look: attention weights as maps over the patches.
+
+Libraries run attention by PyTorch's fused functions, which keep no weights. What these functions
+are given is caught on the way, so one piece of code serves every layer that calls them.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from vit_backbones.backbone import ViTFeatBackbone
+
+_ROWS = 1024  # queries at a time, which bounds the memory
+
+
+def reader(backbone: ViTFeatBackbone) -> str:
+    """Whose attention `attention_maps` gives, in words."""
+    return 'CLS token' if backbone.has_cls_token else 'mean of all patches'
+
+
+@torch.no_grad()
+def attention_maps(backbone: ViTFeatBackbone, images: Tensor) -> list[Tensor]:
+    """Attention of the CLS token to the patches; of the mean patch where there is no such token.
+
+    Args:
+        backbone: A plain ViT; its `out_indices` are the blocks that are looked at.
+        images: (B, C, H, W), normalised.
+
+    Returns:
+        For each block the weights of each head, (B, heads, h, w); those of the prefix tokens, which
+        would make the sum 1, are left out.
+
+    Raises:
+        ValueError: If its layers do not attend to the whole image, each once, by
+            `scaled_dot_product_attention` or `nn.MultiheadAttention`.
+    """
+    strides = {backbone.source.strides(backbone.vit)[index] for index in backbone.out_indices}
+    sides = backbone.source.padded(backbone.vit, tuple(images.shape[-2:]))
+    grid = tuple(side // step for side, step in zip(sides, max(strides), strict=True))
+    num_prefix = backbone.num_prefix_tokens
+    rows = slice(0, 1) if backbone.has_cls_token else slice(num_prefix, None)
+    num_tokens = num_prefix + grid[0] * grid[1]
+    catcher = _Catcher(len(images), num_tokens, rows, backbone.out_indices)
+    with catcher:
+        backbone(images)
+    num_blocks = max(backbone.out_indices) + 1
+    if catcher.count != num_blocks:
+        raise ValueError(
+            f'attention maps need a plain ViT whose blocks each attend to the whole image by '
+            f'scaled_dot_product_attention or nn.MultiheadAttention (ViT, DeiT, DINOv2, DINOv3, '
+            f'MAE, CLIP, SigLIP, EVA02, BEiT ...), and {backbone.model_name!r} does so '
+            f'{catcher.count} times in {num_blocks} blocks'
+        )
+    return [catcher.kept[i][..., num_prefix:].unflatten(-1, grid) for i in backbone.out_indices]
+
+
+def attention_weights(
+    query: Tensor, key: Tensor, attn_mask: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
+    """The weights by which `scaled_dot_product_attention` averages its values.
+
+    Args:
+        query: (B, heads, Q, d).
+        key: (B, heads, K, d).
+        attn_mask: What is added to the logits, or, of bool, where to attend; as there.
+        scale: Of the logits; 1 / sqrt(d) by default.
+
+    Returns:
+        (B, heads, Q, K) float32, of sum 1 over the keys.
+    """
+    logits = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        logits = logits.masked_fill(~attn_mask, -torch.inf)
+    elif attn_mask is not None:
+        logits = logits + attn_mask
+    return logits.softmax(-1, dtype=torch.float32)
+
+
+class _Catcher(TorchFunctionMode):
+    """Keeps the mean weights of some queries, of each attention among all tokens of the images.
+
+    Args:
+        batch: Number of images.
+        num_tokens: N of such an attention.
+        rows: The queries.
+        wanted: Which of these attentions, by their order.
+
+    Attributes:
+        count: Attentions among all tokens that were run.
+        kept: (B, heads, N) by their order.
+    """
+
+    def __init__(self, batch: int, num_tokens: int, rows: slice, wanted: tuple[int, ...]) -> None:
+        super().__init__()
+        self.batch, self.num_tokens, self.rows, self.wanted = batch, num_tokens, rows, wanted
+        self.count, self.kept = 0, dict[int, Tensor]()
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is F.multi_head_attention_forward:
+            asked = {'need_weights': True, 'average_attn_weights': False}
+            output, weights = func(*args, **kwargs | asked)  # (B, heads, Q, K)
+            if self._counts(weights.shape):
+                self._keep(lambda: weights[:, :, self.rows].mean(2))
+            return output, weights
+        if func is F.scaled_dot_product_attention:
+            self._catch(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _catch(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,  # it is off in eval mode
+        is_causal: bool = False,  # it never is in an image
+        scale: float | None = None,
+        **options: object,
+    ) -> None:
+        if self._counts((*query.shape[:-1], key.shape[-2])):
+            self._keep(lambda: self._mean(query, key, attn_mask, scale))
+
+    def _counts(self, shape: tuple[int, ...]) -> bool:
+        """Whether weights of a shape are of one attention among all tokens of each image."""
+        square = (self.num_tokens, self.num_tokens)
+        return len(shape) == 4 and shape[0] == self.batch and tuple(shape[2:]) == square
+
+    def _keep(self, mean: Callable[[], Tensor]) -> None:
+        if self.count in self.wanted:
+            self.kept[self.count] = mean()
+        self.count += 1
+
+    def _mean(
+        self, query: Tensor, key: Tensor, attn_mask: Tensor | None, scale: float | None
+    ) -> Tensor:
+        """(B, heads, N), the mean over the queries of interest."""
+        masks: Iterable[Tensor | None] = itertools.repeat(None)
+        if attn_mask is not None:
+            whole = attn_mask.expand(*attn_mask.shape[:-2], self.num_tokens, self.num_tokens)
+            masks = whole[..., self.rows, :].split(_ROWS, dim=-2)
+        parts = query[:, :, self.rows].split(_ROWS, dim=2)
+        sums = (
+            attention_weights(part, key, mask, scale=scale).sum(2)
+            for part, mask in zip(parts, masks, strict=False)
+        )
+        return sum(sums) / sum(part.shape[2] for part in parts)

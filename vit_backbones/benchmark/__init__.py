@@ -1,0 +1,1 @@
+"""What backbones cost and what they are worth: `tools/benchmark.py`."""

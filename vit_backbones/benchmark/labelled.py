@@ -1,0 +1,121 @@
+"""Images with a class for each pixel, of a config or of one's own folder."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import DATASETS
+
+from vit_backbones.checks.findings import describe
+from vit_backbones.checks.preflight import dataset_configs, missing_data
+from vit_backbones.config import load_config
+from vit_backbones.files import write_whole
+from vit_backbones.own_data.masks import read_masks
+from vit_backbones.shapes import write_shapes
+
+IGNORED = 255  # label that counts for nothing, in training and in the metric
+_SPLITS = ('train', 'val')
+_BARE = dict(pipeline=[], serialize_data=False)  # data sets whose list alone is wanted
+
+
+class Labelled(NamedTuple):
+    """An image and where its labels are.
+
+    Attributes:
+        image: File.
+        info: What mmseg knows of it.
+    """
+
+    image: Path
+    info: dict[str, Any]
+
+    def labels(self) -> np.ndarray:
+        """(H, W) uint8: the number of each pixel's class, or `IGNORED`."""
+        return LoadAnnotations()(dict(self.info))['gt_seg_map']
+
+
+class LabelledData(NamedTuple):
+    """What a linear probe learns from and is tested on.
+
+    Attributes:
+        name: In a few words.
+        classes: Their names.
+        train: To learn from.
+        val: To test on.
+    """
+
+    name: str
+    classes: list[str]
+    train: list[Labelled]
+    val: list[Labelled]
+
+
+def read_data(data: str | Path, options: Sequence[str] = ()) -> LabelledData:
+    """Find the images of a config or of a folder.
+
+    Args:
+        data: An mmseg config, of which the data sets count alone (drawn ones are drawn if they are
+            not there); or a folder as `vit_backbones.own_data` takes it for mmseg.
+        options: `key=value` changes of the config.
+
+    Raises:
+        OSError: If files are missing.
+        ValueError: If there are no data to train on, or none with a class for each pixel.
+    """
+    if Path(data).is_dir():
+        return _of_folder(Path(data))
+    config = load_config(data, options)
+    if config.get('builtin_data'):
+        write_shapes(**config.builtin_data)
+    for line in missing_data(config, _SPLITS):
+        raise FileNotFoundError(line)
+    built = {split: _built(data, config, split) for split in _SPLITS}
+    roots = {Path(each.data_root or each.data_prefix['img_path']).name for each in built['val']}
+    return _joined(' + '.join(sorted(roots)), built)
+
+
+def _of_folder(folder: Path) -> LabelledData:
+    with tempfile.TemporaryDirectory() as lists:
+        own = read_masks(folder, None, folder=Path(lists))
+        for path, content in own.files.items():
+            write_whole(path, content)
+        metainfo = dict(classes=own.classes, palette=own.palette)
+        built = {
+            split: [DATASETS.build(asked | dict(metainfo=metainfo) | _BARE)]
+            for split, asked in own.datasets.items()
+        }
+    return _joined(folder.resolve().name, built)
+
+
+def _built(data: str | Path, config: Config, split: str) -> list[BaseSegDataset]:
+    found = []
+    for place, asked in dataset_configs(config.get(f'{split}_dataloader') or {}, split):
+        try:
+            built = DATASETS.build(asked | _BARE)
+        except Exception as error:  # each class has its own
+            raise ValueError(f'{data}: {place}: {describe(error)}') from error
+        found.append(built)
+    if not found or not all(isinstance(each, BaseSegDataset) for each in found):
+        kinds = ', '.join(type(each).__name__ for each in found) or 'none'
+        raise ValueError(
+            f'{data}: the linear probe needs data sets of mmseg to train and to validate on, those '
+            f'of {split}_dataloader are: {kinds}'
+        )
+    return found
+
+
+def _joined(name: str, built: dict[str, list[BaseSegDataset]]) -> LabelledData:
+    splits = {
+        split: [
+            Labelled(Path(each['img_path']), each)
+            for dataset in datasets
+            for each in (dataset[i] for i in range(len(dataset)))
+        ]
+        for split, datasets in built.items()
+    }
+    return LabelledData(name, list(built['train'][0].metainfo['classes']), **splits)

@@ -1,0 +1,226 @@
+"""A linear probe in closed form: ridge regression of each pixel's class on patch features.
+
+The scores of a pixel are those of the cells around it, interpolated bilinearly. Least squares over
+pixels, each weighted by its class, then need no pixel's features: with B the interpolation, D the
+weights, F the features of the cells and Y the classes of the pixels, the normal equations are
+F'(B'DB)F and F'(B'DY), and B'DB joins each cell with its eight neighbours alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from mmseg.evaluation.metrics import IoUMetric
+from torch import Tensor
+
+from vit_backbones.benchmark.labelled import IGNORED
+from vit_backbones.own_data.parts import hold_out
+
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the squared coefficients, a unit of pixel weight
+POWER = 0.5  # classes weigh frequency ** -POWER a pixel
+
+
+class Sample(NamedTuple):
+    """An image.
+
+    Attributes:
+        features: (C, h, w) float32.
+        labels: (H, W), `IGNORED` for pixels that do not count.
+        steps: Height and width of a cell in pixels of `labels`; cells start at the upper left.
+    """
+
+    features: Tensor
+    labels: Tensor
+    steps: tuple[float, float]
+
+    @property
+    def interpolation(self) -> tuple[Tensor, Tensor]:
+        """What each cell gives to each pixel: (H, h) of rows, (W, w) of columns."""
+        sides = zip(self.labels.shape, self.features.shape[1:], self.steps, strict=True)
+        return tuple(_bilinear(*side).to(self.features) for side in sides)
+
+
+class Readable(Protocol):
+    """An image that is read when it is needed."""
+
+    def read(self) -> Sample:
+        """Read it."""
+
+
+class Scale(NamedTuple):
+    """What standardises features.
+
+    Attributes:
+        mean: (C, 1, 1).
+        std: Likewise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(C, h, w) as (C + 1, h, w), standardised, and a one for the bias."""
+        scaled = (features - self.mean) / self.std
+        return torch.cat([scaled, torch.ones_like(scaled[:1])])
+
+
+class Equations(NamedTuple):
+    """Normal equations of weighted least squares.
+
+    Attributes:
+        matrix: (C + 1, C + 1) float64.
+        right: (C + 1, classes) float64.
+    """
+
+    matrix: Tensor
+    right: Tensor
+
+    def solved(self, penalty: float) -> Tensor:
+        """Coefficients (C + 1, classes), the bias last and without a penalty.
+
+        Args:
+            penalty: As in `PENALTIES`.
+        """
+        added = torch.full_like(self.matrix[0], penalty * float(self.matrix[-1, -1]))
+        added[-1] = 0
+        factor = torch.linalg.cholesky(self.matrix + added.diag())
+        return torch.cholesky_solve(self.right, factor)
+
+
+class Fitted(NamedTuple):
+    """A linear probe.
+
+    Attributes:
+        scale: Of its features.
+        coefficients: (C + 1, classes).
+        penalty: That was best on images held out of those to train on.
+    """
+
+    scale: Scale
+    coefficients: Tensor
+    penalty: float
+
+
+def fit(train: Sequence[Readable], num_classes: int) -> Fitted:
+    """Fit a linear probe; the penalty is chosen on every fifth image, held out.
+
+    Args:
+        train: Images to learn from, two at least.
+        num_classes: Of the labels.
+
+    Raises:
+        ValueError: If there are too few images, or no pixel counts.
+    """
+    kept, held = hold_out(train)
+    scale, counts = _survey(train, num_classes)
+    weights = class_weights(counts)
+    sums = [equations(part, scale, weights) for part in (kept, held)]
+    tried = [sums[0].solved(penalty) for penalty in PENALTIES]
+    reached = [float(iou.nanmean()) for iou in test(held, scale, tried)]
+    penalty = PENALTIES[reached.index(max(reached))]
+    both = Equations(*(kept + held for kept, held in zip(*sums, strict=True)))
+    return Fitted(scale, both.solved(penalty), penalty)
+
+
+def class_weights(counts: Tensor) -> Tensor:
+    """Weight of a pixel of each class, 1 for the mean pixel.
+
+    Args:
+        counts: Pixels of each class.
+    """
+    weights = torch.where(counts > 0, counts.double().clamp(min=1) ** -POWER, 0)
+    return (weights * counts.sum() / (weights * counts).sum()).float()
+
+
+def equations(items: Sequence[Readable], scale: Scale, weights: Tensor) -> Equations:
+    """Sum the normal equations of images.
+
+    Args:
+        items: The images.
+        scale: Of their features.
+        weights: Of their classes.
+    """
+    size = len(scale.mean) + 1
+    matrix = torch.zeros(size, size, dtype=torch.float64, device=weights.device)
+    right = torch.zeros(size, len(weights), dtype=torch.float64, device=weights.device)
+    for item in items:
+        sample = item.read()
+        features = scale(sample.features)
+        rows, columns = sample.interpolation
+        classes = torch.arange(len(weights), device=weights.device)[:, None, None]
+        pixels = (sample.labels == classes) * weights[:, None, None]  # (classes, H, W)
+        targets = torch.einsum('yi,kyx,xj->kij', rows, pixels, columns)
+        joined = torch.einsum(
+            'ayi,yx,bxj->abij', _overlaps(rows), pixels.sum(0), _overlaps(columns)
+        )
+        around = F.pad(features, (1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)  # (C, h, w, 3, 3)
+        weighted = torch.einsum('cijab,abij->cij', around, joined)
+        matrix += features.flatten(1) @ weighted.flatten(1).T
+        right += features.flatten(1) @ targets.flatten(1).T
+    return Equations(matrix, right)
+
+
+def test(items: Iterable[Readable], scale: Scale, coefficients: Sequence[Tensor]) -> list[Tensor]:
+    """IoU of each class, as mmseg's `IoUMetric` has it, for each of several probes.
+
+    Args:
+        items: Images.
+        scale: Of their features.
+        coefficients: (C + 1, classes) of each probe.
+
+    Returns:
+        (classes,) each, 0 to 1; NaN for a class that is neither there nor predicted.
+    """
+    areas: list[Tensor | int] = [0] * len(coefficients)
+    for item in items:
+        sample = item.read()
+        features = scale(sample.features)
+        for i, each in enumerate(coefficients):
+            predicted = predict(features, each, sample).to(torch.uint8).cpu()
+            area = IoUMetric.intersect_and_union(
+                predicted, sample.labels.cpu(), each.shape[1], IGNORED
+            )
+            areas[i] += torch.stack(area[:2]).double()  # counts beyond float32's integers
+    return [intersection / union for intersection, union in areas]
+
+
+def predict(features: Tensor, coefficients: Tensor, sample: Sample) -> Tensor:
+    """The class of each pixel, (H, W).
+
+    Args:
+        features: Scaled, (C + 1, h, w).
+        coefficients: (C + 1, classes).
+        sample: Of the image.
+    """
+    rows, columns = sample.interpolation
+    scores = torch.einsum('cij,ck->kij', features, coefficients.to(features))
+    return torch.einsum('yi,kij,xj->kyx', rows, scores, columns).argmax(0)
+
+
+def _survey(items: Iterable[Readable], num_classes: int) -> tuple[Scale, Tensor]:
+    """Mean and standard deviation of the features, and the pixels of each class."""
+    sums = counts = cells = 0
+    for item in items:
+        features, labels, _ = item.read()
+        values = features.flatten(1).double()
+        sums = sums + torch.stack([values.sum(1), values.square().sum(1)])
+        cells += values.shape[1]
+        counts = counts + torch.bincount(labels.flatten().long(), minlength=256)[:num_classes]
+    if not counts.sum():
+        raise ValueError('the masks to train on have no pixel that counts')
+    mean, square = sums / cells
+    std = (square - mean.square()).clamp(min=1e-12).sqrt()
+    return Scale(*(each.float()[:, None, None] for each in (mean, std))), counts
+
+
+def _bilinear(pixels: int, cells: int, step: float) -> Tensor:
+    """What each cell gives to each pixel, (pixels, cells); no cell is extrapolated."""
+    at = ((torch.arange(pixels) + 0.5) / step - 0.5).clamp(0, cells - 1)
+    return (1 - (at[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+
+
+def _overlaps(given: Tensor) -> Tensor:
+    """(pixels, cells) times that of the cell before, the same, the cell after: (3, ...)."""
+    padded = F.pad(given, (1, 1))
+    return torch.stack([given * padded[:, i : i + given.shape[1]] for i in range(3)])

@@ -1,0 +1,179 @@
+"""What is measured: a backbone, a peer of it, or a whole model of a config, and one step of it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from vit_backbones.backbone import ViTFeatBackbone
+from vit_backbones.checks.findings import describe
+from vit_backbones.checks.report import without_weights
+from vit_backbones.checks.trial import data_samples
+from vit_backbones.config import load_config
+from vit_backbones.loading import quiet_log
+from vit_backbones.position import Grid
+from vit_backbones.runner import quiet_prints
+
+DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+MODES = ('forward', 'train')
+
+
+class Setting(NamedTuple):
+    """Under which conditions a step is measured.
+
+    Attributes:
+        size: (H, W) of the images.
+        batch_size: Images of a step.
+        dtype: Key of `DTYPES`; weights stay float32, other types are autocast's.
+        mode: `'forward'`: inference; `'train'`: forward and backward, without an optimizer.
+        device: Where.
+        compiled: Whether models go through `torch.compile`.
+    """
+
+    size: Grid
+    batch_size: int = 1
+    dtype: str = 'fp32'
+    mode: str = 'forward'
+    device: torch.device = torch.device('cpu')
+    compiled: bool = False
+
+    def images(self, channels: int = 3) -> Tensor:
+        """Noise, (B, channels, H, W)."""
+        return torch.randn(self.batch_size, channels, *self.size, device=self.device)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the forward pass runs."""
+        dtype = DTYPES[self.dtype]
+        on = dtype is not torch.float32
+        return torch.autocast(self.device.type, dtype if on else None, enabled=on)
+
+
+class Subject(NamedTuple):
+    """A model with its input.
+
+    Attributes:
+        model: In train or eval mode, on its device.
+        run: Gives its outputs, or its loss in train mode.
+        setting: Under which it runs.
+    """
+
+    model: nn.Module
+    run: Callable[[], Any]
+    setting: Setting
+
+    def step(self) -> None:
+        """One inference or one training step, as it is timed."""
+        if self.setting.mode == 'train':
+            self._train()
+        else:
+            with torch.inference_mode(), self.setting.autocast():
+                self.run()
+
+    def visible_step(self) -> None:
+        """The same, for what watches kernels, which inference mode hides."""
+        if self.setting.mode == 'train':
+            self._train()
+        else:
+            with torch.no_grad(), self.setting.autocast():
+                self.run()
+
+    def _train(self) -> None:
+        self.model.zero_grad(set_to_none=True)
+        with self.setting.autocast():
+            loss = self.run()
+        if loss.requires_grad:  # a frozen backbone has no backward
+            loss.backward()
+
+    @property
+    def parameters(self) -> int:
+        """How many there are."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def of_backbone(model: nn.Module, setting: Setting, channels: int = 3) -> Subject:
+    """A module that takes images; it learns to make the sum of its outputs small.
+
+    Args:
+        model: Moved to the setting's device and into its mode.
+        setting: What it runs under.
+        channels: Of the images.
+    """
+    model = _placed(model, setting)
+    called = torch.compile(model) if setting.compiled else model
+    images = setting.images(channels)
+
+    def run() -> Any:
+        outputs = called(images)
+        if setting.mode == 'forward':
+            return outputs
+        return sum(each.float().sum() for each in tree_leaves(outputs))
+
+    return Subject(model, run, setting)
+
+
+def build_backbone(name: str, source: str, size: Grid, **options: Any) -> ViTFeatBackbone:
+    """A backbone of random weights, built for a size.
+
+    Args:
+        name: In the source.
+        source: Model library.
+        size: (H, W).
+        **options: Further arguments.
+
+    Raises:
+        ValueError: For what `ViTFeatBackbone` refuses.
+    """
+    with quiet_log():
+        try:
+            return ViTFeatBackbone(name, source=source, img_size=size, **options)
+        except TypeError as error:
+            raise ValueError(f'{name}: {describe(error)}') from error
+
+
+def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Subject:
+    """The whole model of an mmdet or mmseg config, with what it needs for a loss and a prediction.
+
+    Args:
+        path: Of the config; its weights are left out.
+        options: `key=value` changes.
+        setting: What it runs under. Forward is a prediction with all that follows the heads.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If the config is wrong, or none of mmdet's detectors and mmseg's segmenters.
+    """
+    config = load_config(path, options)
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    if not isinstance(config.get('model'), dict):
+        raise ValueError(f'{path}: the config has no model: is it only the _base_ of others?')
+    with quiet_log(), quiet_prints():
+        try:
+            model = MODELS.build(without_weights(config.model))
+        except Exception as error:  # each class has its own
+            raise ValueError(f'{path}: model: {describe(error)}') from error
+    model = _placed(model, setting)
+    samples = data_samples(config, model, setting.size, setting.batch_size)
+    if samples is None:
+        raise ValueError(
+            f'{path}: {type(model).__name__} takes other data than the detectors of mmdet and the '
+            f'segmenters of mmseg'
+        )
+    samples = [each.to(setting.device) for each in samples]
+    images = setting.images(getattr(model.backbone, 'in_channels', 3))
+    called = torch.compile(model) if setting.compiled else model
+
+    def run() -> Any:
+        if setting.mode == 'forward':
+            return called(images, samples, mode='predict')
+        return model.parse_losses(called(images, samples, mode='loss'))[0]
+
+    return Subject(model, run, setting)
+
+
+def _placed(model: nn.Module, setting: Setting) -> nn.Module:
+    model.to(setting.device).train(setting.mode == 'train')  # mmseg's ViT returns None
+    return model

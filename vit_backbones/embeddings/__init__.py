@@ -1,0 +1,1 @@
+"""What is done with embeddings that were written: search, clusters, classifiers, pictures."""

@@ -1,0 +1,84 @@
+"""Groups of images that are alike, by k-means."""
+
+import csv
+import io
+from typing import NamedTuple
+
+import numpy as np
+
+from vit_backbones.embeddings.sheet import Tile
+from vit_backbones.embeddings.table import Embeddings, num_distinct
+
+_SEED = 0
+_TILES, _ROWS = 8, 50  # images of a cluster, and clusters, in the picture
+_SILHOUETTE_IMAGES = 5000  # it compares each with each
+
+
+class Clusters(NamedTuple):
+    """Groups of images.
+
+    Attributes:
+        labels: (N,) int, number of each image's cluster; 0 is the largest one.
+        central: For each cluster the numbers of its images, the most central first.
+        silhouette: -1 to 1; near 1 the clusters lie apart, at 0 they overlap.
+    """
+
+    labels: np.ndarray
+    central: list[np.ndarray]
+    silhouette: float
+
+
+def cluster(embeddings: Embeddings, num_clusters: int) -> Clusters:
+    """Group images by k-means on embeddings of length 1, with a fixed seed.
+
+    Args:
+        embeddings: All images.
+        num_clusters: How many groups, from 2 on.
+
+    Raises:
+        ValueError: If there are too few images, or too few that differ.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+    from sklearn.preprocessing import normalize
+
+    unit = normalize(embeddings.vectors)
+    _check(embeddings, unit, num_clusters)
+    found = KMeans(num_clusters, n_init=10, random_state=_SEED).fit(unit)
+    by_size = np.argsort(-np.bincount(found.labels_), kind='stable')
+    labels = np.argsort(by_size)[found.labels_]
+    nearness = (unit * normalize(found.cluster_centers_)[found.labels_]).sum(axis=1)
+    order = np.argsort(-nearness, kind='stable')
+    central = [order[labels[order] == i] for i in range(num_clusters)]
+    sample = min(len(unit), _SILHOUETTE_IMAGES)
+    silhouette = silhouette_score(unit, labels, sample_size=sample, random_state=_SEED)
+    return Clusters(labels, central, float(silhouette))
+
+
+def _check(embeddings: Embeddings, unit: np.ndarray, num_clusters: int) -> None:
+    most = min(num_distinct(unit), len(unit) - 1)
+    if num_clusters > most:
+        allowed = f'takes 2 to {most} here' if most >= 2 else 'needs 3 images, 2 of them different'
+        raise ValueError(
+            f'--cluster {num_clusters} {allowed}; images in {embeddings.file}: {len(unit)}'
+        )
+
+
+def as_csv(embeddings: Embeddings, clusters: Clusters) -> bytes:
+    """A table with the columns `path` and `cluster`, in the order of the file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(('path', 'cluster'))
+    writer.writerows(zip(embeddings.paths, clusters.labels.tolist(), strict=True))
+    return text.getvalue().encode()
+
+
+def rows_of_tiles(embeddings: Embeddings, clusters: Clusters) -> list[tuple[str, list[Tile]]]:
+    """The most central images of the clusters, at most the 50 largest, for `draw_sheet`."""
+    return [
+        (
+            f'cluster {i}: {len(members)} image{"s" * (len(members) > 1)}',
+            [Tile(embeddings.paths[member]) for member in members[:_TILES]],
+        )
+        for i, members in enumerate(clusters.central[:_ROWS])
+    ]

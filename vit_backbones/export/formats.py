@@ -1,0 +1,163 @@
+"""The formats of exported files: how each is written and run."""
+
+import contextlib
+import importlib
+import io
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+from torch.overrides import TorchFunctionMode
+
+from vit_backbones.export.graph import Graph
+from vit_backbones.position import resample_antialiased
+
+INPUT = 'images'
+OPSETS = (17, 20)  # LayerNormalization came with the first; the exporter knows none above the last
+NOTES = 'about.json'
+_ONNX_LIMIT = 2**31
+_SIZES = (Tensor.shape.__get__, Tensor.size)
+
+Run = Callable[[Tensor], Sequence[Tensor]]
+
+
+class Job(NamedTuple):
+    """What is to be written.
+
+    Attributes:
+        graph: Of eval mode.
+        example: Images (B, C, H, W); no size counts that is free.
+        free: Axes of images whose size is free, by their names.
+        outputs: Those of each output, by its name.
+        opset: Of ONNX.
+    """
+
+    graph: Graph
+    example: Tensor
+    free: dict[int, str]
+    outputs: dict[str, dict[int, str]]
+    opset: int
+
+    @property
+    def any_size(self) -> bool:
+        """Whether images of any size are taken."""
+        return 2 in self.free
+
+
+def _program(job: Job) -> ExportedProgram:
+    axes = dict.fromkeys(job.free, Dim.AUTO)
+    with contextlib.nullcontext() if job.any_size else _Portable(job.free):
+        return torch.export.export(job.graph, (job.example,), dynamic_shapes=(axes,))
+
+
+class _Portable(TorchFunctionMode):
+    """Lets models run by what every format has, while they are traced.
+
+    What is resampled with antialiasing is so by other operators, and only where there is something
+    to resample. Sizes are plain numbers, and so what is computed of them, if none is free.
+
+    Args:
+        free: Axes of the images whose sizes are.
+    """
+
+    def __init__(self, free: Collection[int]) -> None:
+        super().__init__()
+        self.free = free
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is F.interpolate and kwargs.get('antialias') and kwargs['mode'] == 'bicubic':
+            maps, size = args[0], tuple(kwargs['size'])
+            same = 2 not in self.free and size == tuple(maps.shape[-2:])
+            return maps if same else resample_antialiased(maps, size)
+        result = func(*args, **kwargs)
+        if self.free or func not in _SIZES:
+            return result
+        return torch.Size(map(int, result)) if isinstance(result, tuple) else int(result)
+
+
+def _write_exported(job: Job) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(_program(job), buffer, extra_files={NOTES: json.dumps(job.graph.notes())})
+    return buffer.getvalue()
+
+
+def _read_exported(content: bytes) -> Run:
+    return torch.export.load(io.BytesIO(content)).module()
+
+
+def _write_torchscript(job: Job) -> bytes:
+    buffer = io.BytesIO()
+    with _Portable(job.free):
+        traced = torch.jit.trace(job.graph, (job.example,), check_trace=False)
+    torch.jit.save(traced, buffer, _extra_files={NOTES: json.dumps(job.graph.notes())})
+    return buffer.getvalue()
+
+
+def _read_torchscript(content: bytes) -> Run:
+    return torch.jit.load(io.BytesIO(content))
+
+
+def _write_onnx(job: Job) -> bytes:
+    onnx, buffer = _needed('onnx'), io.BytesIO()
+    num_bytes = sum(t.numel() * t.element_size() for t in job.graph.state_dict().values())
+    if num_bytes >= _ONNX_LIMIT:
+        raise ValueError(f'{num_bytes / 1e9:.1f} GB of weights; a file of ONNX holds 2 GB')
+    torch._C._jit_set_onnx_log_enabled(False)  # of the whole graph, when it fails
+    with _Portable(job.free):
+        torch.onnx.export(
+            job.graph,
+            (job.example,),
+            buffer,
+            dynamo=False,  # the other exporter needs onnxscript
+            opset_version=job.opset,
+            input_names=[INPUT],
+            output_names=list(job.outputs),
+            dynamic_axes={INPUT: job.free} | job.outputs if job.free else None,
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in job.graph.notes().items()}
+    onnx.helper.set_model_props(model, notes)
+    return model.SerializeToString()
+
+
+def _read_onnx(content: bytes) -> Run:
+    runtime = _needed('onnxruntime')
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # it raises what it logs
+    session = runtime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+
+    def run(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(each) for each in session.run(None, {INPUT: images.numpy()})]
+
+    return run
+
+
+def _needed(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f'ONNX needs {name}: pip install vit_backbones[tools]') from error
+
+
+class _Format(NamedTuple):
+    name: str
+    write: Callable[[Job], bytes]
+    read: Callable[[bytes], Run]
+
+
+FORMATS = {
+    '.onnx': _Format('ONNX', _write_onnx, _read_onnx),
+    '.pt': _Format('TorchScript', _write_torchscript, _read_torchscript),
+    '.pt2': _Format('torch.export', _write_exported, _read_exported),
+}

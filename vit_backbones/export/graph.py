@@ -1,0 +1,74 @@
+"""What an exported file holds."""
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import vit_backbones
+from vit_backbones.loading import Loaded
+from vit_backbones.position import Grid
+
+
+class Graph(nn.Module):
+    """From images to the outputs of a backbone, or of the neck behind it.
+
+    Args:
+        loaded: The backbone; it is copied, and `lora` merged in the copy.
+        neck: Takes the tuple of the backbone's outputs; copied too.
+        normalises: Whether it is done here, so that images are RGB on 0-255.
+    """
+
+    def __init__(
+        self, loaded: Loaded, neck: nn.Module | None = None, *, normalises: bool = False
+    ) -> None:
+        super().__init__()
+        self.loaded, self.normalises = loaded, normalises
+        self.backbone, self.neck = copy.deepcopy(loaded.backbone), copy.deepcopy(neck)
+        self.backbone.merge_lora()
+        for name in ('mean', 'std') if normalises else ():
+            values = torch.tensor(getattr(loaded, name)).view(-1, 1, 1)
+            self.register_buffer(name, values)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, C, H, W) to one tensor an index, or a level of the neck."""
+        if self.normalises:
+            images = (images - self.mean) / self.std
+        outputs = self.backbone(images)
+        return outputs if self.neck is None else tuple(self.neck(outputs))
+
+    def images(self, batch: int, size: Grid) -> Tensor:
+        """Random ones, the same at each call, (batch, C, *size)."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (batch, self.backbone.in_channels, *size)
+        if self.normalises:
+            return 255 * torch.rand(shape, generator=generator)
+        return torch.randn(shape, generator=generator)
+
+    def built_for(self) -> Grid:
+        """(H, W) of the images that suit the model as it is."""
+        source, vit = self.backbone.source, self.backbone.vit
+        if fixed := source.fixed_size(vit):
+            return fixed
+        if not source.keeps_grid(vit):
+            return source.native_size(vit)
+        steps = source.strides(vit)[0]
+        return tuple(cells * step for cells, step in zip(source.grid(vit), steps, strict=True))
+
+    def notes(self) -> dict[str, object]:
+        """What users of the file want to know of it."""
+        backbone = self.backbone
+        formed = {'pool': backbone.pool} if backbone.pool else {'out_type': backbone.out_type}
+        return {
+            'model': self.loaded.name,
+            'weights': Path(self.loaded.weights).name,
+            'images': 'RGB, 0-255' if self.normalises else 'RGB, 0-255, (image - mean) / std',
+            'mean': self.loaded.mean,
+            'std': self.loaded.std,
+            **formed,
+            'layers': backbone.out_indices,
+            'strides': backbone.strides if self.neck is None else getattr(self.neck, 'strides', ()),
+            'vit_backbones': vit_backbones.__version__,
+        }

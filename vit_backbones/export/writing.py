@@ -1,0 +1,235 @@
+"""Writing a backbone, and a neck behind it, for programs that run without this package.
+
+What is to be written is run first, and compared with PyTorch.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vit_backbones.arguments import integer, pair
+from vit_backbones.export.formats import FORMATS, INPUT, OPSETS, Job
+from vit_backbones.export.graph import Graph
+from vit_backbones.files import write_whole
+from vit_backbones.position import Grid
+
+TOLERANCE = 1e-4  # times the largest magnitude of the reference, at least 1
+_BATCH, _SIZE = {0: 'batch'}, {2: 'height', 3: 'width'}  # axes of images that may be free
+_FREE = {4: {2: 'rows', 3: 'columns'}, 3: {1: 'tokens'}, 2: {}}  # of outputs, by their rank
+
+Shape = tuple[int | str, ...]
+
+
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        path: The file.
+        format: Its name.
+        input: Shape of `INPUT`; sizes that are free have names.
+        outputs: Shapes by name, likewise.
+        difference: Largest one from PyTorch, relative as `TOLERANCE` is.
+    """
+
+    path: Path
+    format: str
+    input: Shape
+    outputs: dict[str, Shape]
+    difference: float
+
+    def __str__(self) -> str:
+        """Its file and what goes in and out, a line each."""
+        shapes = {INPUT: self.input} | self.outputs
+        width = max(map(len, shapes))
+        lines = [f'{self.path}: {self.path.stat().st_size / 1e6:.1f} MB, {self.format}']
+        for name, shape in shapes.items():
+            lines.append(f'  {name:{width}} {" x ".join(map(str, shape))}')
+        return '\n'.join(
+            [
+                *lines,
+                f'largest difference from PyTorch {self.difference:.1e}, {TOLERANCE:.0e} allowed',
+            ]
+        )
+
+
+def check_target(path: str | Path, opset: int) -> Path:
+    """The path of a file to export.
+
+    Raises:
+        ValueError: If its suffix or the opset is none that there is.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise ValueError(f'{str(path)!r}: a file to export ends in {", ".join(FORMATS)}')
+    integer('opset', opset, *OPSETS)
+    return path
+
+
+def export(
+    graph: Graph,
+    path: str | Path,
+    *,
+    size: Sequence[int] | None = None,
+    dynamic: bool = False,
+    opset: int = 18,
+) -> Exported:
+    """Write a file for other programs, once it was found to give what PyTorch gives.
+
+    Args:
+        graph: What it shall hold. For one size its positions are resampled to that for good.
+        path: `.onnx`; `.pt`, TorchScript; or `.pt2`, of torch.export. An old file is replaced.
+        size: (H, W) of the images, by default those that the backbone is built for.
+        dynamic: Whether any batch is taken, and without `size` images of any size too.
+        opset: Version of ONNX's operators.
+
+    Raises:
+        ValueError: If the suffix, size or opset is none of these, or if the model cannot be
+            written so or gives other numbers then.
+        ImportError: If onnx or onnxruntime is missing.
+        OSError: If the file cannot be written.
+    """
+    path = check_target(path, opset)
+    free = (_BATCH | (_SIZE if size is None else {})) if dynamic else {}
+    shapes = _any_sizes(graph) if 2 in free else _one_size(graph, size, batch=2 if dynamic else 1)
+    examples = [graph.images(*shape) for shape in shapes]
+    with torch.no_grad():
+        references = [graph(images) for images in examples]
+    outputs = _outputs(graph, references[0], free)
+    job = Job(graph, examples[0], free, outputs, opset)
+    content = _encoded(job, path.suffix)
+    difference = _checked(job, path.suffix, content, zip(examples, references, strict=True))
+    write_whole(path, content)
+    named = zip(references[0], outputs.values(), strict=True)
+    shapes_out = [_shape(reference, axes) for reference, axes in named]
+    return Exported(
+        path,
+        FORMATS[path.suffix].name + (f' opset {opset}' if path.suffix == '.onnx' else ''),
+        _shape(examples[0], free),
+        dict(zip(outputs, shapes_out, strict=True)),
+        difference,
+    )
+
+
+def _one_size(graph: Graph, size: Sequence[int] | None, batch: int) -> list[tuple[int, Grid]]:
+    """The batch and size of one kind of images, for which the graph is fitted."""
+    size, backbone = pair('size', size) or graph.built_for(), graph.backbone
+    steps = backbone.source.strides(backbone.vit)[0]
+    if any(side < step for side, step in zip(size, steps, strict=True)):
+        raise ValueError(
+            f'size {size[0]}x{size[1]} is less than one patch of {backbone.model_name!r}, which '
+            f'is {steps[0]}x{steps[1]}'
+        )
+    backbone.set_input_size(size)
+    return [(batch, size)] + ([(3, size)] if batch > 1 else [])
+
+
+def _any_sizes(graph: Graph) -> list[tuple[int, Grid]]:
+    """Batches and sizes to try: a rectangle, what the model is built for, an odd one."""
+    backbone = graph.backbone
+    fixed = backbone.source.fixed_size(backbone.vit)
+    if fixed is not None:
+        raise ValueError(
+            f'{backbone.model_name!r} takes images of one size: give it with --size H W, here for '
+            f'instance {fixed[0]} {fixed[1]}, and --dynamic leaves the batch free'
+        )
+    down, across = backbone.source.strides(backbone.vit)[-1]
+    return [
+        (2, (5 * down, 7 * across)),
+        (1, graph.built_for()),
+        (3, (6 * down - 1, 4 * across + 1)),
+    ]
+
+
+def _outputs(
+    graph: Graph, references: Sequence[Tensor], free: Mapping[int, str]
+) -> dict[str, dict[int, str]]:
+    """Names of the outputs and of their free axes."""
+    layers = [f'layer_{index}' for index in graph.backbone.out_indices]
+    names = layers if graph.neck is None else [f'level_{n}' for n in range(len(references))]
+    axes = {}
+    for name, reference in zip(names, references, strict=True):
+        own = _FREE[reference.ndim] if 2 in free else {}
+        axes[name] = ({0: 'batch'} if free else {}) | {k: f'{name}_{v}' for k, v in own.items()}
+    return axes
+
+
+def _shape(tensor: Tensor, free: Mapping[int, str]) -> Shape:
+    return tuple(free.get(axis, side) for axis, side in enumerate(tensor.shape))
+
+
+def _encoded(job: Job, suffix: str) -> bytes:
+    with _telling(job, suffix), _quiet(), torch.no_grad():
+        return FORMATS[suffix].write(job)
+
+
+def _checked(
+    job: Job, suffix: str, content: bytes, pairs: Iterable[tuple[Tensor, Sequence[Tensor]]]
+) -> float:
+    """Largest difference of what is written from the references to images."""
+    with _telling(job, suffix), _quiet(), torch.no_grad():
+        run = FORMATS[suffix].read(content)
+        difference = max(_difference(run(images), expected) for images, expected in pairs)
+    if difference <= TOLERANCE:
+        return difference
+    raise ValueError(
+        f'{_name(job, suffix)} gives other numbers than PyTorch, by up to {difference:.1e} where '
+        f'{TOLERANCE:.0e} is allowed, so nothing is written: {_advice(job, suffix)}'
+    )
+
+
+@contextlib.contextmanager
+def _telling(job: Job, suffix: str) -> Iterator[None]:
+    """One line for what exporters and runtimes raise."""
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # each has its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        raise ValueError(
+            f'{_name(job, suffix)} cannot be exported ({reason}): {_advice(job, suffix)}'
+        ) from error
+
+
+def _name(job: Job, suffix: str) -> str:
+    sizes = ' for images of any size' if job.any_size else ''
+    return f'{job.graph.backbone.model_name!r} as {suffix}{sizes}'
+
+
+def _advice(job: Job, suffix: str) -> str:
+    if job.any_size:
+        return 'give --size H W for images of one size'
+    return f'try {" or ".join(each for each in FORMATS if each != suffix)}'
+
+
+def _difference(outputs: Sequence[Tensor], references: Sequence[Tensor]) -> float:
+    """The largest one in units of the reference's magnitude, at least 1; NaN counts as infinite."""
+    worst = 0.0
+    for output, reference in zip(outputs, references, strict=True):
+        if output.shape != reference.shape or not output.isfinite().all():
+            return math.inf
+        scale = max(1.0, reference.abs().max().item())
+        worst = max(worst, (output - reference).abs().max().item() / scale)
+    return worst
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What exporters tell of their own working, over many lines, is told to nobody."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    nowhere = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere):
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,26 @@
+"""Optional packages, with the fix when one is missing."""
+
+import importlib
+from types import ModuleType
+
+
+def require(
+    module: str, purpose: str, package: str, *, extra: str = 'tools', instead: str = ''
+) -> ModuleType:
+    """Import a module of an optional package.
+
+    Args:
+        module: Its name in Python.
+        purpose: What needs it, as the error begins.
+        package: Its name for people.
+        extra: Of this package, which installs it.
+        instead: What to do without it.
+
+    Raises:
+        ImportError: If it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        fix = f'pip install vit_backbones[{extra}]' + (f'; or {instead}' if instead else '')
+        raise ImportError(f'{purpose} needs {package}: {fix}') from None

@@ -1,0 +1,154 @@
+"""Writing features into one Parquet, NumPy or safetensors file, a bit at a time."""
+
+import itertools
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from vit_backbones.features.plan import Item
+
+KEY = 'vit_backbones'  # of the metadata
+_ROWS = 4096  # of a row group
+
+
+class Rows(NamedTuple):
+    """The features of all images.
+
+    Attributes:
+        items: The images, in the order in which they are written.
+        names: Of the outputs, as keys have them behind the path; empty for a single one.
+        arrays: Gives the arrays of an image, one an output.
+        shapes: Gives their shapes.
+        dtype: Of all of them.
+    """
+
+    items: Sequence[Item]
+    names: Sequence[str]
+    arrays: Callable[[Item], list[np.ndarray]]
+    shapes: Callable[[Item], list[list[int]]]
+    dtype: np.dtype
+
+    def keyed(self, item: Item, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+        """Values of an image's outputs under their keys."""
+        names = [f':{name}' for name in self.names] or ['']
+        return ((item.path + name, value) for name, value in zip(names, values, strict=True))
+
+
+def write_parquet(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
+    """Write the columns `path`, `height`, `width` and `embedding`, with the metadata as JSON.
+
+    Args:
+        path: File to write.
+        rows: With one vector an image.
+        metadata: Lies in the file's metadata under `vit_backbones`.
+    """
+    pa, parquet = pyarrow()
+    (length,) = rows.shapes(rows.items[0])[0]
+    element = pa.from_numpy_dtype(rows.dtype)
+    schema = pa.schema(
+        [
+            ('path', pa.string()),
+            ('height', pa.int32()),
+            ('width', pa.int32()),
+            ('embedding', pa.list_(element, length)),
+        ],
+        metadata={KEY: json.dumps(metadata)},
+    )
+    with parquet.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(rows.items), _ROWS):
+            items = rows.items[start : start + _ROWS]
+            values = np.concatenate([rows.arrays(item)[0] for item in items])
+            columns = [
+                pa.array([item.path for item in items]),
+                pa.array([item.shown[0] for item in items], pa.int32()),
+                pa.array([item.shown[1] for item in items], pa.int32()),
+                pa.FixedSizeListArray.from_arrays(pa.array(values, element), length),
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def write_npz(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
+    """Write an array an image and output, and the metadata as JSON in `vit_backbones`."""
+    told = [(KEY, np.array(json.dumps(metadata)))]
+    arrays = ((item, rows.arrays(item)) for item in rows.items)
+    keyed = itertools.chain.from_iterable(rows.keyed(*each) for each in arrays)
+    with zipfile.ZipFile(path, 'w') as archive:
+        for key, array in itertools.chain(told, keyed):
+            entry = zipfile.ZipInfo(f'{key}.npy')  # of a fixed date: equal files are equal
+            with archive.open(entry, 'w', force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def write_safetensors(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
+    """Write a tensor an image and output, and the metadata as JSON under `vit_backbones`.
+
+    The layout is that of https://github.com/huggingface/safetensors: the length of the header, the
+    header in JSON, the bytes. The library's own writer wants all tensors in memory.
+    """
+    header: dict[str, Any] = {'__metadata__': {KEY: json.dumps(metadata)}}
+    kind, end = {2: 'F16', 4: 'F32'}[rows.dtype.itemsize], 0
+    for item in rows.items:
+        for key, shape in rows.keyed(item, rows.shapes(item)):
+            start, end = end, end + int(np.prod(shape)) * rows.dtype.itemsize
+            header[key] = {'dtype': kind, 'shape': shape, 'data_offsets': [start, end]}
+    told = json.dumps(header).encode()
+    told += b' ' * (-len(told) % 8)
+    with path.open('wb') as file:
+        file.write(len(told).to_bytes(8, 'little') + told)
+        for item in rows.items:
+            for array in rows.arrays(item):
+                file.write(np.ascontiguousarray(array).tobytes())
+
+
+WRITERS: dict[str, Callable[[Path, Rows, dict[str, Any]], None]] = {
+    '.parquet': write_parquet,
+    '.npz': write_npz,
+    '.safetensors': write_safetensors,
+}
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a file of features tells about itself; nothing for other files."""
+    try:
+        return json.loads(_READERS[path.suffix](path))
+    except (KeyError, OSError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile):
+        return {}
+
+
+def _of_parquet(path: Path) -> bytes:
+    return pyarrow()[1].read_schema(path).metadata[KEY.encode()]
+
+
+def _of_npz(path: Path) -> str:
+    with np.load(path) as file:
+        return str(file[KEY])
+
+
+def _of_safetensors(path: Path) -> str:
+    with safe_open(path, framework='numpy') as file:
+        return file.metadata()[KEY]
+
+
+_READERS = {'.parquet': _of_parquet, '.npz': _of_npz, '.safetensors': _of_safetensors}
+
+
+def pyarrow() -> tuple[ModuleType, ModuleType]:
+    """The package and its part for Parquet.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            'Parquet needs pyarrow: pip install vit_backbones[tools]; or write .npz'
+        ) from error
+    return pyarrow, pyarrow.parquet

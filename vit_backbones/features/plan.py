@@ -1,0 +1,129 @@
+"""What an extraction has to do: images in batches of one size, known before pixels are read."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from vit_backbones.images import UnreadableImageError, image_size
+from vit_backbones.position import Grid
+
+
+class Item(NamedTuple):
+    """An image to run.
+
+    Attributes:
+        index: Its place among the inputs.
+        path: As the user has it.
+        shown: (H, W) as it is shown.
+        size: (H, W) at which the model gets it.
+    """
+
+    index: int
+    path: str
+    shown: Grid
+    size: Grid
+
+
+class Plan(NamedTuple):
+    """All that is to be done.
+
+    Attributes:
+        items: Images that can be read as far as their headers tell, by index.
+        batches: Of those, each of one size; they depend on the inputs alone.
+        unreadable: Reasons for the others, by index.
+    """
+
+    items: dict[int, Item]
+    batches: list[list[Item]]
+    unreadable: dict[int, str]
+
+
+Resize = Callable[[Grid], Grid]
+
+
+def resizing(sides: Sequence[int] | None, fixed: Grid | None) -> Resize:
+    """How sizes change.
+
+    Args:
+        sides: (H, W), or one number for the shorter side, which keeps the ratio; `None`: not.
+        fixed: The only (H, W) that a model takes; `None` where any is welcome.
+
+    Raises:
+        ValueError: If there are not one or two sides of at least 1, or not those of the model.
+    """
+    if sides is not None and (len(sides) not in (1, 2) or min(sides) < 1):
+        raise ValueError(
+            f'--size takes the shorter side in pixels, or height and width, got '
+            f'{" ".join(map(str, sides))}'
+        )
+    if fixed is not None:
+        if sides is not None and (*sides, *sides)[:2] != fixed:
+            raise ValueError(
+                f'--size {" ".join(map(str, sides))}: the model takes images of '
+                f'{fixed[0]}x{fixed[1]} alone; leave --size out, or build it for another size by '
+                f'--img-size H W'
+            )
+        return lambda size: fixed
+    if sides is None:
+        return lambda size: size
+    if len(sides) == 2:
+        return lambda size: (sides[0], sides[1])
+    return lambda size: _by_shorter_side(size, sides[0])
+
+
+def _by_shorter_side(size: Grid, side: int) -> Grid:
+    height, width = (max(side, round(length * side / min(size))) for length in size)
+    return height, width
+
+
+def make_plan(
+    paths: Sequence[Path],
+    resize: Resize,
+    batch_size: int,
+    num_workers: int = 0,
+    track: Callable[[Iterable], Iterable] = iter,
+) -> Plan:
+    """Read the headers of images and put images of one size into batches, the largest first.
+
+    Nothing is padded: a batch holds one size. Too large images fail at the start, not after hours.
+
+    Args:
+        paths: Of the images.
+        resize: How sizes change.
+        batch_size: Images of a batch, at most.
+        num_workers: Threads that read.
+        track: Wraps what is iterated over, for a progress bar.
+    """
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        sizes = list(track(pool.map(_size, paths)))
+    items, unreadable, buckets = {}, {}, defaultdict(list)
+    for index, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+        if isinstance(size, str):
+            unreadable[index] = size
+            continue
+        items[index] = Item(index, str(path), size, resize(size))
+        buckets[items[index].size].append(items[index])
+    largest_first = sorted(buckets, key=lambda size: (-size[0] * size[1], size))
+    batches = [
+        buckets[size][start : start + batch_size]
+        for size in largest_first
+        for start in range(0, len(buckets[size]), batch_size)
+    ]
+    return Plan(items, batches, unreadable)
+
+
+def _size(path: Path) -> Grid | str:
+    try:
+        str(path).encode()
+        return image_size(path)
+    except UnicodeEncodeError:
+        return 'its name is no UTF-8'
+    except UnreadableImageError as error:
+        return reason_of(path, error)
+
+
+def reason_of(path: str | Path, error: UnreadableImageError) -> str:
+    """Why an image cannot be read, without its name."""
+    return str(error).removeprefix(f'{path}: ')

@@ -1,0 +1,113 @@
+"""What a command line asks for, checked before the work starts."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from vit_backbones.features.extractor import Extractor
+from vit_backbones.features.outputs import WRITERS, pyarrow
+from vit_backbones.loading import Choice, Loaded, load_backbone
+from vit_backbones.sources.base import PoolingError
+
+_MAPS = ('featmap', 'raw')
+
+
+class Request(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+        out: File to write: `.parquet`, `.npz` or `.safetensors`.
+        out_type: Form of the features.
+        pool: Pooling, in place of `out_type`.
+        size: (H, W) or the shorter side.
+        batch_size: Images at once.
+        dtype: `'fp32'`, `'bf16'` or `'fp16'`.
+        normalize: Scale embeddings to length 1.
+        device: Where to compute; by default a GPU if there is one.
+        num_workers: Threads that read images ahead.
+        overwrite: Start anew, whatever is there.
+    """
+
+    out: Path
+    out_type: str | None = None
+    pool: str | None = None
+    size: Sequence[int] | None = None
+    batch_size: int = 8
+    dtype: str = 'fp32'
+    normalize: bool = False
+    device: str | None = None
+    num_workers: int = 2
+    overwrite: bool = False
+
+
+def check_request(request: Request) -> None:
+    """Find out before the work starts whether the output can be written.
+
+    Raises:
+        ImportError: If pyarrow is missing.
+        OSError: If the folder cannot be made or written to.
+        ValueError: For arguments that contradict each other.
+    """
+    out = request.out
+    if out.suffix not in WRITERS:
+        raise ValueError(f'--out {out}: write to one of {", ".join(f"*{s}" for s in WRITERS)}')
+    if out.suffix == '.parquet':
+        pyarrow()
+        if request.out_type in _MAPS:
+            raise ValueError(
+                f'--out {out}: Parquet holds embeddings; write --out-type {request.out_type} to '
+                f'.npz or .safetensors'
+            )
+    if request.pool and request.out_type:
+        raise ValueError('--pool gives embeddings in place of --out-type: give one of them')
+    if request.batch_size < 1 or request.num_workers < 0:
+        raise ValueError(
+            f'--batch-size starts at 1 and --num-workers at 0, got {request.batch_size} and '
+            f'{request.num_workers}'
+        )
+    if out.is_dir():
+        raise ValueError(f'--out {out} is a folder')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        error.filename = str(out.parent)
+        raise
+
+
+def prepare(choice: Choice, request: Request) -> Extractor:
+    """Load the backbone in the form that the output needs.
+
+    Raises:
+        OSError, RuntimeError, ValueError: For what is wrong with the choice or the request.
+    """
+    embeds = request.out.suffix == '.parquet'
+    device = request.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if device == 'cuda':
+        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    return Extractor(
+        _load(choice, request, embeds),
+        size=request.size,
+        dtype=request.dtype,
+        normalize=request.normalize,
+        joined=embeds,
+        device=device,
+    )
+
+
+def _load(choice: Choice, request: Request, embeds: bool) -> Loaded:
+    if request.pool or request.out_type:
+        form = dict(pool=request.pool) if request.pool else dict(out_type=request.out_type)
+        return load_backbone(choice, **form)
+    if not embeds:
+        return load_backbone(choice)
+    for pool in ('model', 'cls'):
+        try:
+            return load_backbone(choice, pool=pool)
+        except PoolingError:
+            continue
+    return load_backbone(choice, pool='avg')
