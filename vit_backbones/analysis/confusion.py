@@ -178,7 +178,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Fi
     axes.set_title(title, fontsize=10, wrap=True)
     if len(names) <= _NUMBERED:
         for (row, column), value in np.ndenumerate(share):
-            if value >= 0.5 or (row == column and matrix[row].any()):
+            if value >= 0.5 or (row == column < len(classes) and matrix[row].any()):
                 color = 'white' if value > 50 else 'black'
                 told = dict(ha='center', va='center', color=color, fontsize=8)
                 axes.text(column, row, f'{value:.0f}', **told)
