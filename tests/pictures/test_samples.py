@@ -136,3 +136,9 @@ def test_legend__tells_the_classes_that_are_there():
 
 def test_legend__needs_no_space_without_classes():
     assert with_legend(IMAGE, BaseDataElement(), CLASSES, PALETTE) is IMAGE
+
+
+def test_draw__instances_without_annotations():
+    sample = BaseDataElement(gt_instances=instances())
+    np.testing.assert_array_equal(draw_overlay(IMAGE, sample, 'gt', CLASSES, PALETTE), IMAGE)
+    assert with_legend(IMAGE, sample, CLASSES, PALETTE) is IMAGE

@@ -48,9 +48,9 @@ def test_masks_have_the_images_own_sizes(predict):
 
 
 def test_objects_become_one_json(predict, tmp_path):
-    code, lines, _ = predict('det', '--score-thr', '0', '--no-pictures')
+    code, lines, _ = predict('det', '--score-thr', '0')
     assert code == 0
-    assert lines[0].startswith('3 images: out/predictions.json · 1 unreadable')
+    assert lines[0].startswith('3 images: out/pictures, out/predictions.json · 1 unreadable')
     content = json.loads((tmp_path / 'out/predictions.json').read_text())
     assert [each['name'] for each in content['categories']] == ['cat', 'dog', 'cow']
     assert [(each['height'], each['width']) for each in content['images']] == [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import load_tool
 from PIL import Image
-from trained_models import write_detector, write_images, write_segmenter
+from trained_models import write_images, write_segmenter
 
 main = load_tool('visualize').main
 BACKBONE = ['--model', 'test_vit', '--random-weights', '0', '--size', '64', '--out', 'out']
@@ -39,7 +39,7 @@ def test_attention_tells_whose_it_is(images, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--attention', '--heads', '5'], 'error: --heads 5: layer 3 has the heads 0 to 1'),
+        (['--attention', '--heads', '5'], 'error: --heads 5: layer 5 has the heads 0 to 1'),
         (['--layers', '9'], 'error: out_indices must be'),
     ],
 )
@@ -89,8 +89,7 @@ def test_predictions_stand_beside_the_truth(tmp_path, monkeypatch, capsys):
 
 def test_missing_data_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    config, checkpoint = write_detector('.')
-    assert (
-        main(['--predictions', '--config', config, '--checkpoint', checkpoint, '--out', 'o']) == 2
-    )
-    assert "'boxes.json' does not exist" in capsys.readouterr().err
+    config, checkpoint = write_segmenter('.')
+    options = ['--config', config, '--checkpoint', checkpoint, '--out', 'out']
+    assert main(['--predictions', *options]) == 2
+    assert "'seg' does not exist" in capsys.readouterr().err

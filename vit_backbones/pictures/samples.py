@@ -88,7 +88,7 @@ def draw_overlay(
     if labels is not None:
         _paint_labels(panel, labels, palette)
     instances = sample.get(f'{kind}_instances')
-    if instances is not None:
+    if instances is not None and 'labels' in instances:  # without annotations it is empty
         scale = len(panel) // len(image)
         _paint_instances(panel, instances, classes, palette, scale, score_thr)
     return panel
@@ -146,7 +146,7 @@ def _shown_labels(sample: BaseDataElement, num_classes: int, score_thr: float) -
         if labels is not None:
             shown.update(np.unique(labels).tolist())
         instances = sample.get(f'{kind}_instances')
-        if instances is not None:
+        if instances is not None and 'labels' in instances:
             labels = as_array(instances.labels)
             shown.update(labels[_scores(instances) >= score_thr].tolist())
     return sorted(int(label) for label in shown if 0 <= label < num_classes)
