@@ -1,11 +1,12 @@
 """Features of images in one file: `python tools/extract_features.py IMAGES --model NAME ...`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from _command_line import add_backbone_options, one_line_errors
+from _command_line import add_backbone_options, add_embedding_options, one_line_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -59,9 +60,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--overwrite', action='store_true', help='start anew, whatever FILE or its parts hold'
     )
     add_backbone_options(parser)
+    add_embedding_options(parser)
     args = parser.parse_args(argv)
-    if bool(args.images) == bool(args.split):
-        parser.error('name IMAGES, or --split of a --config')
+    asks = args.search or args.plot or args.cluster is not None or args.classify
+    if asks and args.out.suffix != '.parquet':
+        parser.error('--search, --plot, --cluster and --classify need --out FILE.parquet')
+    if (args.images and args.split) or not (args.images or args.split or asks):
+        parser.error('name IMAGES, or --split of a --config, or ask what FILE holds: --search, ...')
     if args.split and not args.config:
         parser.error('--split goes with --config')
     return args
@@ -70,22 +75,35 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.features.extraction import extract
+    from vit_backbones.embeddings.command import Questions, answer, check_questions
+    from vit_backbones.features.extraction import check_same, extract
     from vit_backbones.features.inputs import dataset_images
     from vit_backbones.features.request import Request, check_request, prepare
     from vit_backbones.images import find_images
     from vit_backbones.loading import Choice
 
     request = Request(**{name: getattr(args, name) for name in Request._fields})
+    questions = Questions.of(args)
     check_request(request)
-    if args.split:
-        paths = dataset_images(args.config, args.cfg_options, args.split)
-    else:
-        paths = find_images(args.images)
-    line, code = extract(paths, prepare(Choice.of(args), request), request)
-    if line:
-        print(line, file=sys.stderr if code else sys.stdout)
-    return code
+    asks = check_questions(questions)
+    extractor = None
+    if args.images or args.split:
+        if args.split:
+            paths = dataset_images(args.config, args.cfg_options, args.split)
+        else:
+            paths = find_images(args.images)
+        extractor = prepare(Choice.of(args), request)
+        line, code = extract(paths, extractor, request)
+        if line:
+            print(line, file=sys.stderr if code else sys.stdout)
+        if code:
+            return code
+    elif questions.search and (args.model or args.config):
+        extractor = prepare(Choice.of(args), request)
+        check_same(extractor, args.out)
+    if asks and os.environ.get('RANK', '0') == '0':
+        answer(questions, args.out, extractor and extractor.embed)
+    return 0
 
 
 if __name__ == '__main__':

@@ -103,7 +103,9 @@ def test_no_positions_are_resampled_for_one_size(vit, tmp_path):
     assert 'MatMul' in kinds
 
 
-def test_normalisation_takes_rgb_on_255(vit, tmp_path):
+@pytest.mark.parametrize('is_bgr', [False, True])
+def test_normalisation_takes_rgb_on_255(is_bgr, vit, tmp_path):
+    vit = vit._replace(mean=(90.0, 120.0, 150.0), is_bgr=is_bgr)
     path = export(Graph(vit, normalises=True), tmp_path / 'vit.pt', size=SIZE).path
     pixels = torch.randint(0, 256, (1, *SIZE, 3), dtype=torch.uint8)
     expected = vit.backbone(vit.normalised(pixels.numpy()))

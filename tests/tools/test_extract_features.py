@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -448,3 +449,41 @@ def test_two_processes_write_what_one_does(few):
     subprocess.check_call(command(*COMMAND, 'one.parquet'), env=ENVIRONMENT)
     assert Path('two.parquet').read_bytes() == Path('one.parquet').read_bytes()
     assert not list(Path().glob('.*'))
+
+
+def test_embeddings_are_asked_at_once_and_later(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    draw(Path('images'), ('a.png', 'b.jpg', 'e.png', 'f.png', 'grey.png'))
+    main, out = load_tool('extract_features').main, ['--out', 'f.parquet']
+    assert main(['images', *MODEL, *out, '--cluster', '2', '--pool', 'avg']) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert first.startswith('5 images, 64 numbers each (pool=avg, layer 5)')
+    assert second.startswith('2 clusters of ')
+    assert main([*out, '--search', 'images/a.png', '--top', '2']) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    shutil.copy('images/a.png', 'query.png')
+    assert main([*out, '--search', 'query.png', *MODEL, '--pool', 'avg']) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ['1', '1.000', 'images/a.png']
+    assert main([*out, '--search', 'query.png', *MODEL, '--pool', 'max']) == 2
+    assert 'f.parquet was made with pool=avg, now it is max' in capsys.readouterr().err
+    assert main([*out, '--search', 'query.png']) == 2
+    assert 'query.png is not in f.parquet: name the model' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        (['--out', 'a.parquet'], 'name IMAGES, or --split of a --config, or ask what FILE holds'),
+        (['a.png', '--out', 'a.npz', '--plot', 'pca'], 'need --out FILE.parquet'),
+    ],
+)
+def test_questions_without_a_place_for_them_are_refused(given, message, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        load_tool('extract_features').main(given)
+    assert message in capsys.readouterr().err
+
+
+def test_the_order_of_channels_is_part_of_the_job():
+    loaded = load_backbone(CHOICE)
+    both = [Extractor(each).fingerprint() for each in (loaded, loaded._replace(is_bgr=True))]
+    assert both[0] != both[1]

@@ -35,6 +35,7 @@ class Graph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, C, H, W) to one tensor an index, or a level of the neck."""
         if self.normalises:
+            images = images.flip(1) if self.loaded.is_bgr else images
             images = (images - self.mean) / self.std
         outputs = self.backbone(images)
         return outputs if self.neck is None else tuple(self.neck(outputs))
@@ -59,12 +60,12 @@ class Graph(nn.Module):
 
     def notes(self) -> dict[str, object]:
         """What users of the file want to know of it."""
-        backbone = self.backbone
+        backbone, order = self.backbone, 'BGR' if self.loaded.is_bgr else 'RGB'
         formed = {'pool': backbone.pool} if backbone.pool else {'out_type': backbone.out_type}
         return {
             'model': self.loaded.name,
             'weights': Path(self.loaded.weights).name,
-            'images': 'RGB, 0-255' if self.normalises else 'RGB, 0-255, (image - mean) / std',
+            'images': 'RGB, 0-255' if self.normalises else f'{order}, 0-255, (image - mean) / std',
             'mean': self.loaded.mean,
             'std': self.loaded.std,
             **formed,

@@ -1,6 +1,7 @@
 """Features of many images in one file: the whole job, from the arguments to the closing line."""
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -64,6 +65,22 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> tu
         return '', 0
     summary = _join(plan, paths, extractor, request, parts, job)
     return _closing_line(summary, len(paths), before, time.monotonic() - started, request.out)
+
+
+def check_same(extractor: Extractor, file: Path) -> None:
+    """Refuse features that were made in another way.
+
+    Raises:
+        OSError: If the file is not there.
+        ValueError: If it says another model, weights, layers or options.
+    """
+    told, made = read_metadata(file), json.loads(json.dumps(_metadata(extractor, '')))
+    for key in made.keys() - {'job', 'version', 'device'}:
+        if told.get(key) != made[key]:
+            raise ValueError(
+                f'{file} was made with {key}={told.get(key)}, now it is {made[key]}: repeat the '
+                f'options it was made with'
+            )
 
 
 def _fingerprint(paths: Sequence[Path], extractor: Extractor, batch_size: int) -> str:
@@ -169,6 +186,7 @@ def _metadata(extractor: Extractor, job: str) -> dict[str, Any]:
         num_prefix_tokens=vit.num_prefix_tokens,
         mean=list(loaded.mean),
         std=list(loaded.std),
+        channels='BGR' if loaded.is_bgr else 'RGB',
         version=__version__,
         job=job,
         **extractor.settings,

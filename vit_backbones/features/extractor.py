@@ -117,7 +117,8 @@ class Extractor:
         for name, tensor in self.loaded.backbone.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
-        told = [self.loaded.options, self.loaded.mean, self.loaded.std, self.settings, self._joined]
+        seen = self.loaded.mean, self.loaded.std, self.loaded.is_bgr
+        told = [self.loaded.options, seen, self.settings, self._joined]
         digest.update(json.dumps(told, default=str, sort_keys=True).encode())
         return digest.hexdigest()
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from vit_backbones.extras import require
 from vit_backbones.features.plan import Item
 
 KEY = 'vit_backbones'  # of the metadata
@@ -151,16 +152,10 @@ _READERS = {'.parquet': _of_parquet, '.npz': _of_npz, '.safetensors': _of_safete
 
 
 def pyarrow() -> tuple[ModuleType, ModuleType]:
-    """The package and its part for Parquet.
+    """pyarrow and its module for Parquet.
 
     Raises:
-        ImportError: If it is not installed.
+        ImportError: If it is not installed; the message says how to install it.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            'Parquet needs pyarrow: pip install vit_backbones[tools]; or write .npz'
-        ) from error
-    return pyarrow, pyarrow.parquet
+    names = ('pyarrow', 'pyarrow.parquet')
+    return tuple(require(n, 'Parquet', 'pyarrow', instead='write .npz') for n in names)
