@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,9 +110,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def size(text: str) -> tuple[int, int]:
     """(H, W) of `512` or `512x1024`."""
+    if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)?', text):
+        raise argparse.ArgumentTypeError(f'{text!r} is neither a side nor HEIGHTxWIDTH')
     sides = [int(each) for each in text.split('x')]
-    if len(sides) > 2 or min(sides) < 1:
-        raise ValueError(text)
     return sides[0], sides[-1]
 
 

@@ -56,7 +56,7 @@ def test_speed__peers_do_as_much_work_where_images_are_padded(benchmark):
     assert row['absent'] == {}
 
 
-@pytest.mark.parametrize('config', ['seg.py', 'det.py'])
+@pytest.mark.parametrize('config', ['seg.py', pytest.param('det.py', marks=pytest.mark.slow)])
 def test_speed__whole_models_of_configs_predict_and_train(config, benchmark):
     wanted = ['speed', config, '--sizes', '64x96', '--repeats', '1', '--mode', 'forward', 'train']
     few = ['--cfg-options', *FEW_BOXES] if config == 'det.py' else []
@@ -100,7 +100,7 @@ def test_speed__wrong_input_is_one_line(arguments, message, benchmark, capsys):
 def test_speed__wrong_size_is_refused(size, benchmark, capsys):
     with pytest.raises(SystemExit, match='2'):
         benchmark(['speed', 'test_vit', f'--sizes={size}'])
-    assert f"invalid size value: '{size}'" in capsys.readouterr().err
+    assert f"'{size}' is neither a side nor HEIGHTxWIDTH" in capsys.readouterr().err
 
 
 def test_targets__unknown_case_is_one_line(benchmark, capsys):
