@@ -6,10 +6,10 @@ import timm
 from PIL import Image
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.attention_maps import attention_maps
 from vit_backbones.coverage import redraw
-from vit_backbones.image_walk import ImageWalk
+from vit_backbones.images.walk import ImageWalk
 from vit_backbones.loading import Loaded
+from vit_backbones.pictures.attention_maps import attention_maps
 from vit_backbones.pictures.views import _as_input, draw_attention, draw_pca, input_size
 
 

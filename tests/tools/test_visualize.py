@@ -80,7 +80,7 @@ def test_predictions_stand_beside_the_truth(tmp_path, monkeypatch, capsys):
     picture = np.asarray(Image.open('out/00000_a_predictions.png')).astype(int)
     image, truth = picture[100:300, 3:483], picture[100:300, 489:969]  # enlarged five times
     assert abs(truth - (image + np.array((0, 0, 200))) / 2).max() <= 1
-    line = 'error: the config has no train_dataloader\n'
+    line = f'error: {config} has no train_dataloader: choose another --split\n'
     with open(config, 'a') as file:
         file.write('\ntrain_dataloader = None\n')
     assert main(['--predictions', *options, '--split', 'train']) == 2

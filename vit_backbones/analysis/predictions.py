@@ -22,9 +22,9 @@ from vit_backbones.analysis.confusion import (
     measure,
     unlabelled,
 )
-from vit_backbones.commands import prepare
-from vit_backbones.pictures.samples import class_names_and_colors
-from vit_backbones.runner import quiet_prints
+from vit_backbones.datasets import class_names_and_colors
+from vit_backbones.quiet import quiet_prints
+from vit_backbones.training.command import prepare
 
 
 class Scored(NamedTuple):

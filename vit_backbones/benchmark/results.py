@@ -9,8 +9,8 @@ from typing import Any
 from vit_backbones.benchmark.report import check_output
 from vit_backbones.benchmark.scatter import scatter
 from vit_backbones.benchmark.table import Row, markdown, ordered
-from vit_backbones.checks.preflight import dataset_configs
 from vit_backbones.config import load_config
+from vit_backbones.datasets import dataset_configs
 from vit_backbones.files import write_whole
 
 _WHOLE = {'PQ': 1, 'segm_mAP': 1, 'bbox_mAP': 1, 'mIoU': 100}  # values that stand for 1

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vit_backbones.image_walk import ImageWalk
 from vit_backbones.images import find_images
+from vit_backbones.images.walk import ImageWalk
 from vit_backbones.inference.running import predict
-from vit_backbones.inference.trained import load_trained
 from vit_backbones.inference.writing import ResultWriter
-from vit_backbones.runner import quiet_warnings
+from vit_backbones.loading.trained import load_trained
+from vit_backbones.quiet import quiet_warnings
 
 
 def predict_images(

@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 
 from vit_backbones.files import write_whole
 from vit_backbones.inference.running import Prediction
-from vit_backbones.inference.trained import Trained
+from vit_backbones.loading.trained import Trained
 from vit_backbones.panoptic_api import id2rgb
 from vit_backbones.pictures.samples import (
     PANOPTIC_OFFSET,

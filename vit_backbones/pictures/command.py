@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 
 from vit_backbones.files import write_whole
-from vit_backbones.image_walk import ImageWalk
 from vit_backbones.images import find_images
-from vit_backbones.inference.trained import load_trained
+from vit_backbones.images.walk import ImageWalk
 from vit_backbones.loading import Choice, load_backbone
+from vit_backbones.loading.trained import load_trained
 from vit_backbones.pictures.panels import MOST_THUMBNAILS, ContactSheet, png
 from vit_backbones.pictures.predictions import draw_predictions
 from vit_backbones.pictures.views import Picture, draw_attention, draw_pca, reader_of
-from vit_backbones.runner import quiet_warnings
+from vit_backbones.quiet import quiet_warnings
 
 
 def picture_features(

@@ -16,24 +16,6 @@ _KINDS = ('gt', 'pred')
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def class_names_and_colors(metainfo: dict[str, Any]) -> tuple[list[str], np.ndarray]:
-    """Names and colours of a dataset's classes.
-
-    Args:
-        metainfo: A dataset's `metainfo`; what it lacks is made up.
-
-    Returns:
-        The names and a (256, 3) uint8 table of RGB colours, at least as long as the names.
-    """
-    classes = [str(name) for name in metainfo.get('classes') or ()]
-    colors = np.random.default_rng(0).integers(40, 256, (max(256, len(classes)), 3), dtype=np.uint8)
-    palette = metainfo.get('palette')
-    if palette is not None and not isinstance(palette, str) and len(palette):
-        known = np.asarray(palette, dtype=np.uint8).reshape(-1, 3)[: len(colors)]
-        colors[: len(known)] = known
-    return classes, colors
-
-
 def draw_sample(
     image: np.ndarray,
     sample: BaseDataElement,

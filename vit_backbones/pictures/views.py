@@ -8,9 +8,9 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from vit_backbones.attention_maps import attention_maps, reader
-from vit_backbones.image_walk import ImageWalk
+from vit_backbones.images.walk import ImageWalk
 from vit_backbones.loading import Loaded
+from vit_backbones.pictures.attention_maps import attention_maps, reader
 from vit_backbones.pictures.panels import Panel, draw_panels, enlarge
 from vit_backbones.pictures.pca import Colors, fit_colors
 

@@ -13,8 +13,8 @@ from torch import nn
 from vit_backbones.checks import preflight
 from vit_backbones.checks.findings import describe
 from vit_backbones.config import load_config
-from vit_backbones.loading import quiet_log
-from vit_backbones.pictures.samples import class_names_and_colors
+from vit_backbones.datasets import class_names_and_colors, dataset_configs
+from vit_backbones.quiet import quiet_log
 
 
 class Trained(NamedTuple):
@@ -116,7 +116,7 @@ def _config_meta(cfg: Config) -> dict[str, Any]:
     """Those of the config's dataset."""
     for split in ('test', 'val', 'train'):
         loader = cfg.get(f'{split}_dataloader') or {}
-        for _, dataset in preflight.dataset_configs(loader, split):
+        for _, dataset in dataset_configs(loader, split):
             kind = DATASETS.get(dataset.type) if isinstance(dataset.get('type'), str) else None
             return dict(getattr(kind, 'METAINFO', {})) | dict(dataset.get('metainfo') or {})
     return {}

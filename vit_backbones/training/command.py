@@ -17,7 +17,8 @@ from vit_backbones.checks.findings import describe, enforce
 from vit_backbones.checks.training import config_findings, model_findings
 from vit_backbones.config import load_config
 from vit_backbones.own_data import use_own_data
-from vit_backbones.runner import AnyRunner, build_runner, quiet_warnings
+from vit_backbones.quiet import quiet_warnings
+from vit_backbones.runner import AnyRunner, build_runner
 from vit_backbones.shapes import write_shapes
 from vit_backbones.training.hooks import UnreadableDataError, validations
 from vit_backbones.training.metrics import headline, metric_text

@@ -19,7 +19,7 @@ from vit_backbones.analysis.worst import write_worst
 from vit_backbones.checks import preflight
 from vit_backbones.config import load_config
 from vit_backbones.files import write_whole
-from vit_backbones.runner import quiet_warnings
+from vit_backbones.quiet import quiet_warnings
 
 
 def analyze(

@@ -1,14 +1,12 @@
 """The backbone that a command line asks for, with its weights and its normalisation."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -17,6 +15,7 @@ from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.checks.findings import describe
 from vit_backbones.config import load_config
 from vit_backbones.coverage import redraw
+from vit_backbones.quiet import quiet_log
 
 
 class Choice(NamedTuple):
@@ -252,15 +251,3 @@ def _indices(layers: str | Sequence[str | int]) -> str | list[int]:
             f"--layers takes numbers of blocks, or 'last4' or 'even4' alone, got "
             f'{" ".join(map(str, layers))!r}'
         ) from None
-
-
-@contextlib.contextmanager
-def quiet_log() -> Iterator[None]:
-    """Of what is logged, warnings alone."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
