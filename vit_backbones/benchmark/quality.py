@@ -12,13 +12,13 @@ from vit_backbones.benchmark.labelled import Labelled, LabelledData, read_data
 from vit_backbones.benchmark.patch_features import Features, compute_features
 from vit_backbones.benchmark.probe import Sample, fit, test
 from vit_backbones.benchmark.report import (
-    check_output,
-    choose_device,
     describe_environment,
     heading,
     write_json,
 )
 from vit_backbones.benchmark.table import markdown, ordered
+from vit_backbones.devices import choose_device
+from vit_backbones.files import check_writable
 from vit_backbones.loading import Choice, Loaded, load_backbone
 from vit_backbones.position import Grid
 
@@ -112,7 +112,7 @@ def run_quality(
         ValueError: For data or a model that cannot be used.
     """
     if out is not None:
-        check_output(out)
+        check_writable(out)
     place = choose_device(device)
     read = read_data(data, options)
     for model in models:  # what is wrong with the last one is told before the first

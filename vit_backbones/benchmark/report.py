@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -36,19 +35,6 @@ def quiet(threads: int | None = None) -> Iterator[None]:
         logging.disable(disabled)
 
 
-def choose_device(name: str | None) -> torch.device:
-    """The device that a command line asks for, by default the GPU if there is one.
-
-    Raises:
-        ValueError: For a GPU that is not there.
-        RuntimeError: For what is no device of PyTorch.
-    """
-    device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'--device {name}: PyTorch sees no GPU here; leave it out for the CPU')
-    return device
-
-
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Keys `date`, `device`, `threads` and `versions`."""
     on_gpu = device.type == 'cuda'
@@ -69,19 +55,6 @@ def heading(environment: Mapping[str, Any]) -> str:
 def table_row(cells: list[str]) -> str:
     """A row of Markdown."""
     return f'| {" | ".join(cells)} |'
-
-
-def check_output(path: Path) -> None:
-    """Refuse a place where nothing can be written, before the long work.
-
-    Raises:
-        ValueError: If it is a folder or a device, or if its folder cannot be written to.
-    """
-    folder = next(each for each in path.absolute().parents if each.exists())
-    if path.exists() and not path.is_file():
-        raise ValueError(f'--out {path} is no file')
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f'--out {path}: {folder} cannot be written to')
 
 
 def write_json(path: Path, **content: Any) -> None:

@@ -14,10 +14,10 @@ from vit_backbones.checks.findings import describe
 from vit_backbones.checks.report import without_weights
 from vit_backbones.checks.trial import data_samples
 from vit_backbones.config import load_config
+from vit_backbones.devices import DTYPES
 from vit_backbones.position import Grid
 from vit_backbones.quiet import quiet_log, quiet_prints
 
-DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 MODES = ('forward', 'train')
 
 

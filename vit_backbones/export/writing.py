@@ -18,7 +18,7 @@ from torch import Tensor
 from vit_backbones.arguments import integer, pair
 from vit_backbones.export.formats import FORMATS, INPUT, OPSETS, Job
 from vit_backbones.export.graph import Graph
-from vit_backbones.files import write_whole
+from vit_backbones.files import check_writable, write_whole
 from vit_backbones.position import Grid
 
 TOLERANCE = 1e-4  # times the largest magnitude of the reference, at least 1
@@ -64,12 +64,13 @@ def check_target(path: str | Path, opset: int) -> Path:
     """The path of a file to export.
 
     Raises:
-        ValueError: If its suffix or the opset is none that there is.
+        ValueError: If its suffix or the opset is none that there is, or if it cannot be written.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f'{str(path)!r}: a file to export ends in {", ".join(FORMATS)}')
     integer('opset', opset, *OPSETS)
+    check_writable(path)
     return path
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from vit_backbones.files import check_writable
 from vit_backbones.images import find_images
 from vit_backbones.images.walk import ImageWalk
 from vit_backbones.inference.running import predict
@@ -48,6 +49,7 @@ def predict_images(
         OSError: For files that are not there or cannot be written.
     """
     out = Path(out)
+    check_writable(out, folder=True)
     with quiet_warnings():
         walk = ImageWalk(find_images(images), 'predicting')
         trained = load_trained(config, checkpoint, options, device=device, slide=slide)

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
-
-from vit_backbones.files import write_whole
+from vit_backbones.devices import choose_device
+from vit_backbones.files import check_writable, write_whole
 from vit_backbones.images import find_images
 from vit_backbones.images.walk import ImageWalk
 from vit_backbones.loading import Choice, load_backbone
@@ -31,7 +30,7 @@ def picture_features(
         choice: The backbone; by default four layers, evenly spread, with the final norm on each.
         images: As `find_images` takes them.
         out: Folder for the pictures.
-        size: As of `input_size`.
+        size: As of `draw_pca`.
         joint: As of `draw_pca`.
         device: `'cpu'`, `'cuda'`, ...; by default the GPU if there is one.
 
@@ -43,9 +42,10 @@ def picture_features(
         OSError: For files that are not there or cannot be written.
     """
     choice = choice._replace(layers='even4' if choice.layers is None else choice.layers)
+    check_writable(out, folder=True)
     walk = ImageWalk(find_images(images), 'drawing')
     loaded = load_backbone(choice, out_type='featmap', norm='all')
-    _place(loaded.backbone, device)
+    loaded.backbone.to(choose_device(device))
     line = _save(draw_pca(loaded, walk, size, joint=joint), Path(out), 'pca')
     return line + walk.close(Path(out))
 
@@ -77,9 +77,10 @@ def picture_attention(
         OSError: Likewise.
     """
     choice = choice._replace(layers=[-1] if choice.layers is None else choice.layers)
+    check_writable(out, folder=True)
     walk = ImageWalk(find_images(images), 'drawing')
     loaded = load_backbone(choice, out_type='featmap')
-    _place(loaded.backbone, device)
+    loaded.backbone.to(choose_device(device))
     line = _save(draw_attention(loaded, walk, size, heads), Path(out), 'attention')
     return f'{line} · attention of the {reader_of(loaded)}{walk.close(Path(out))}'
 
@@ -114,14 +115,11 @@ def picture_predictions(
         ValueError: As `picture_features`.
         OSError: Likewise.
     """
+    check_writable(out, folder=True)
     with quiet_warnings():
         trained = load_trained(config, checkpoint, options, device=device)
         drawn = draw_predictions(trained, split=split, num=num, score_thr=score_thr)
         return _save(drawn, Path(out), 'predictions')
-
-
-def _place(backbone: torch.nn.Module, device: str | None) -> None:
-    backbone.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
 
 def _save(pictures: Iterable[Picture], out: Path, kind: str) -> str:
