@@ -25,6 +25,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.utils.data import DataLoader
 
+CONFIGS = ('.py', '.yaml', '.yml', '.json')  # what MMEngine reads, by suffix
 # What MMEngine's optimizer constructor and ours read
 _PARAMWISE = set(
     'bias_lr_mult bias_decay_mult norm_decay_mult flat_decay_mult dwconv_decay_mult '

@@ -14,10 +14,10 @@ from vit_backbones.benchmark.measure import memory_of
 from vit_backbones.benchmark.report import (
     describe_environment,
     heading,
-    table_row,
     write_json,
 )
 from vit_backbones.benchmark.subjects import Subject, of_backbone
+from vit_backbones.benchmark.table import table_row
 from vit_backbones.benchmark.timing import interleaved
 from vit_backbones.files import check_writable
 
