@@ -16,7 +16,7 @@ from vit_backbones.quiet import quiet_warnings
 
 _MOST_TILES = 40  # of a contact sheet
 _SHEET_WIDTH = 2400
-_TILE_HEIGHT = 240
+_TILE = (1188, 240)  # the largest; two of them fit beside each other
 
 
 def picture_features(
@@ -132,7 +132,7 @@ def _save(pictures: Iterable[Picture], out: Path, kind: str) -> str:
     for count, (name, picture) in enumerate(pictures, start=1):
         write_whole(out / f'{name}_{kind}.png', png(picture))
         if count <= _MOST_TILES:
-            small = thumbnail(picture, _SHEET_WIDTH // 2, min(picture.height, _TILE_HEIGHT))
+            small = thumbnail(picture, _TILE[0], min(picture.height, _TILE[1]))
             tiles.append(Tile(small, name))
     if not tiles:
         return 'no pictures'
