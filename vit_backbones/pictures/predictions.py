@@ -2,26 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from rich.progress import track
 
-from vit_backbones.checks import preflight
-from vit_backbones.checks.findings import describe
 from vit_backbones.images import read_image
-from vit_backbones.inference.trained import Trained
-from vit_backbones.loading import quiet_log
+from vit_backbones.loading.data import build_dataset
+from vit_backbones.loading.trained import Trained
 from vit_backbones.pictures.panels import draw_panels
 from vit_backbones.pictures.samples import draw_overlay, enlarged, with_legend
 from vit_backbones.pictures.views import Picture
-from vit_backbones.runner import quiet_prints
-from vit_backbones.shapes import write_shapes
 
 _PANEL_SIDE = 1024  # larger images are shrunk to it
 
@@ -44,7 +38,7 @@ def draw_predictions(
         ValueError: If the config has no such dataset, or it cannot be built.
         OSError: If its files are not there.
     """
-    dataset = _dataset(trained, split)
+    dataset = build_dataset(trained.config, split)
     count = min(num, len(dataset))
     for i in track([i * len(dataset) // count for i in range(count)], description='predicting'):
         with torch.no_grad():
@@ -62,21 +56,3 @@ def _draw(sample: BaseDataElement, trained: Trained, score_thr: float) -> Image.
     row = draw_panels([[(title, panel[..., ::-1]) for title, panel in panels]], _PANEL_SIDE)
     drawn = with_legend(np.asarray(row)[..., ::-1], sample, *looks, score_thr)
     return Image.fromarray(np.ascontiguousarray(drawn[..., ::-1]))
-
-
-def _dataset(trained: Trained, split: str) -> Any:
-    """The dataset that a config evaluates on, built."""
-    config = trained.config
-    loader = config.get(f'{split}_dataloader')
-    if not loader:
-        raise ValueError(f'the config has no {split}_dataloader')
-    if config.get('builtin_data'):
-        with quiet_log(), quiet_prints():
-            write_shapes(**config.builtin_data)
-    for line in preflight.missing_data(config, [split]):
-        raise FileNotFoundError(line)
-    try:
-        with quiet_log(), quiet_prints():
-            return DATASETS.build(loader.dataset)
-    except Exception as error:  # each library has its own
-        raise ValueError(f'{split}_dataloader.dataset: {describe(error)}') from error
