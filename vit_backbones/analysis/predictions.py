@@ -11,8 +11,6 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
-from rich.console import Console
-from rich.progress import Progress
 
 from vit_backbones.analysis.confusion import (
     SCORE_THR,
@@ -23,6 +21,7 @@ from vit_backbones.analysis.confusion import (
 )
 from vit_backbones.datasets import class_names_and_colors
 from vit_backbones.devices import choose_device
+from vit_backbones.progress import progress
 from vit_backbones.quiet import quiet_prints
 from vit_backbones.training.command import prepare
 
@@ -126,7 +125,7 @@ class _Collector(Hook):
 
     def __init__(self, num_worst: int) -> None:
         self.num_worst = num_worst
-        self.progress = Progress(console=Console(stderr=True))  # not what is printed
+        self.progress = progress()
         self._kept: list[tuple[float, int, BaseDataElement]] = []  # a heap, the best one first
         self._number = 0
 

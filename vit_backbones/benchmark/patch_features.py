@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from vit_backbones.files import write_whole
 from vit_backbones.images import read_image
 from vit_backbones.images.resizing import resized
 from vit_backbones.loading import Loaded
 from vit_backbones.position import Grid
+from vit_backbones.progress import track
 
 _FORMAT = 2  # raised whenever the same model and image would give other files
 _STRIDE = 16  # of models whose layers have several
@@ -74,9 +74,7 @@ def compute_features(
     missing = {file: image for file, image in zip(files, images, strict=True) if not file.exists()}
     backbone.to(device)
     seconds = []
-    for file, image in track(
-        missing.items(), loaded.name, len(missing), transient=True, disable=not missing
-    ):
+    for file, image in track(missing.items(), loaded.name):
         pixels = read_image(image)
         pixels = loaded.normalised(resized(pixels, size or pixels.shape[:2])[None]).to(device)
         start = time.perf_counter()

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from vit_backbones import __version__
 from vit_backbones.features.computing import Processes, compute
@@ -19,6 +18,7 @@ from vit_backbones.features.parts import Parts
 from vit_backbones.features.plan import Plan, make_plan
 from vit_backbones.features.request import Request
 from vit_backbones.files import write_whole
+from vit_backbones.progress import progress
 
 _NAMED = 3
 
@@ -52,14 +52,14 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> tu
     if processes.rank == 0:
         parts.start(request.overwrite)
     processes.wait()
-    with _progress(processes.rank) as progress:
-        plan = _plan(paths, extractor, request, progress)
+    with progress(silent=processes.rank > 0) as bar:
+        plan = _plan(paths, extractor, request, bar)
         done, _ = parts.read()
         before = len(parts.indices)
         processes.wait()
         todo = [number for number in range(len(plan.batches)) if number not in done]
         mine = todo[processes.rank :: processes.count]
-        compute(plan, mine, extractor, request.num_workers, parts, progress)
+        compute(plan, mine, extractor, request.num_workers, parts, bar)
     processes.wait()
     if processes.rank:
         return '', 0
@@ -94,24 +94,15 @@ def _fingerprint(paths: Sequence[Path], extractor: Extractor, batch_size: int) -
     return digest.hexdigest()
 
 
-def _progress(rank: int) -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, quiet=rank > 0)
-    shown, hidden = TextColumn('{task.description}'), rank > 0 or not console.is_terminal
-    return Progress(shown, *columns, console=console, transient=True, disable=hidden)
-
-
-def _plan(
-    paths: Sequence[Path], extractor: Extractor, request: Request, progress: Progress
-) -> Plan:
+def _plan(paths: Sequence[Path], extractor: Extractor, request: Request, bar: Progress) -> Plan:
     def track(sizes: Iterable) -> Iterable:
-        return progress.track(sizes, total=len(paths), description='headers')
+        return bar.track(sizes, total=len(paths), description='headers')
 
     plan = make_plan(paths, extractor.resize, request.batch_size, request.num_workers, track)
     others = sum(item.shown != item.size for item in plan.items.values())
     if extractor.fixed and others:
         height, width = extractor.fixed
-        progress.console.print(
+        bar.console.print(
             f'{extractor.loaded.name} takes images of {height}x{width} alone: {others} of '
             f'{len(paths)} are resized',
             highlight=False,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.progress import track
 
 from vit_backbones.files import write_whole
 from vit_backbones.images import UnreadableImageError, read_image
+from vit_backbones.progress import track
 
 
 class Item(NamedTuple):
@@ -50,7 +50,7 @@ class ImageWalk:
     def __iter__(self) -> Iterator[Item]:
         """Each image that can be read, in order."""
         triples = list(zip(self.paths, *_names(self.paths), strict=True))
-        for path, file_name, name in track(triples, description=self.doing):
+        for path, file_name, name in track(triples, self.doing):
             try:
                 pixels = read_image(path)
             except UnreadableImageError as error:

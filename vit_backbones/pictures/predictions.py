@@ -8,7 +8,6 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
 from PIL import Image
-from rich.progress import track
 
 from vit_backbones.images import read_image
 from vit_backbones.loading.data import build_dataset
@@ -16,6 +15,7 @@ from vit_backbones.loading.trained import Trained
 from vit_backbones.pictures.panels import draw_panels
 from vit_backbones.pictures.samples import draw_overlay, enlarged, with_legend
 from vit_backbones.pictures.views import Picture
+from vit_backbones.progress import track
 
 _PANEL_SIDE = 1024  # larger images are shrunk to it
 
@@ -40,7 +40,7 @@ def draw_predictions(
     """
     dataset = build_dataset(trained.config, split)
     count = min(num, len(dataset))
-    for i in track([i * len(dataset) // count for i in range(count)], description='predicting'):
+    for i in track([i * len(dataset) // count for i in range(count)], 'predicting'):
         with torch.no_grad():
             [sample] = trained.model.test_step(pseudo_collate([dataset[i]]))
         yield f'{i:05d}_{Path(sample.img_path).stem}', _draw(sample, trained, score_thr)
