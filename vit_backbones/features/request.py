@@ -30,7 +30,7 @@ class Request(NamedTuple):
         normalize: Scale embeddings to length 1.
         device: Where to compute; by default a GPU if there is one.
         num_workers: Threads that read images ahead.
-        overwrite: Start anew, whatever is there.
+        overwrite: Replace the output, and what another job has left unfinished there.
     """
 
     out: Path
