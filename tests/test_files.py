@@ -1,10 +1,10 @@
-"""Files are written whole."""
+"""Files are written whole, and places for them tried first."""
 
 import os
 
 import pytest
 
-from vit_backbones.files import write_whole
+from vit_backbones.files import check_writable, write_whole
 
 
 def test_an_old_file_is_replaced_and_no_draft_stays(tmp_path):
@@ -22,3 +22,26 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path):
         write_whole(tmp_path / 'b', b'nothing')
     assert error.value.filename == str(tmp_path / 'b')
     assert sorted(os.listdir(tmp_path)) == ['a', 'b']
+
+
+def test_a_place_that_is_not_there_yet_is_left_so(tmp_path):
+    check_writable(tmp_path / 'a/b.json')
+    check_writable(tmp_path / 'a/b', folder=True)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'folder', 'reason'),
+    [
+        ('.', False, 'it is no file'),
+        ('file', True, 'it is no folder'),
+        ('file/a/b.png', False, 'Not a directory: .*file'),
+        ('file/a', True, 'Not a directory: .*file'),
+        ('/dev/full', False, 'it is no file'),
+        ('/proc/a.png', False, 'No such file or directory: /proc'),
+    ],
+)
+def test_where_nothing_can_be_written(name, folder, reason, tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(ValueError, match=f'cannot be written: {reason}$'):
+        check_writable(tmp_path / name, folder=folder)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 
 from mmengine.logging import MMLogger
@@ -38,3 +39,15 @@ def quiet_prints() -> Iterator[None]:
         yield
     if printed.getvalue():
         MMLogger.get_current_instance().info('\n' + printed.getvalue())
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Nothing of what libraries log and warn of."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            yield
+    finally:
+        logging.disable(disabled)

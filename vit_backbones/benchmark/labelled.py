@@ -21,7 +21,8 @@ from vit_backbones.own_data.masks import read_masks
 
 IGNORED = 255  # label that counts for nothing, in training and in the metric
 _SPLITS = ('train', 'val')
-_BARE = dict(pipeline=[], serialize_data=False)  # data sets whose list alone is wanted
+# Data sets of mmseg whose list alone is wanted; mmdet has one of the same name
+_BARE = dict(_scope_='mmseg', pipeline=[], serialize_data=False)
 
 
 class Labelled(NamedTuple):

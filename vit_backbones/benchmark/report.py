@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 
 from vit_backbones import __version__
 from vit_backbones.files import write_whole
+from vit_backbones.quiet import silence
 from vit_backbones.training.record import cpu_name
 
 
@@ -24,15 +23,13 @@ def quiet(threads: int | None = None) -> Iterator[None]:
     Args:
         threads: Of the CPU meanwhile, as many as before by default.
     """
-    disabled, before = logging.root.manager.disable, torch.get_num_threads()
-    logging.disable(logging.CRITICAL)
+    before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        with warnings.catch_warnings(action='ignore'):
+        with silence():
             yield
     finally:
         torch.set_num_threads(before)
-        logging.disable(disabled)
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -50,11 +47,6 @@ def heading(environment: Mapping[str, Any]) -> str:
     """The same in a line."""
     versions = ', '.join(f'{name} {version}' for name, version in environment['versions'].items())
     return f'{environment["device"]}, {environment["threads"]} threads, {versions}'
-
-
-def table_row(cells: list[str]) -> str:
-    """A row of Markdown."""
-    return f'| {" | ".join(cells)} |'
 
 
 def write_json(path: Path, **content: Any) -> None:

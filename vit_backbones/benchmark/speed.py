@@ -12,7 +12,6 @@ from vit_backbones.benchmark.peers import build_peer
 from vit_backbones.benchmark.report import (
     describe_environment,
     heading,
-    table_row,
     write_json,
 )
 from vit_backbones.benchmark.subjects import (
@@ -22,12 +21,13 @@ from vit_backbones.benchmark.subjects import (
     of_backbone,
     of_config,
 )
+from vit_backbones.benchmark.table import table_row
 from vit_backbones.benchmark.timing import WARM_UPS
+from vit_backbones.config import CONFIGS
 from vit_backbones.devices import choose_device
 from vit_backbones.files import check_writable
 from vit_backbones.position import Grid
 
-CONFIGS = ('.py', '.yaml', '.yml', '.json')
 _COLUMNS = ('model', 'size', 'batch', 'dtype', 'mode', 'ms', 'images/s', 'memory MiB', 'GFLOPs')
 _MEANING = """\
 Random weights, {how}, medians of {repeats} rounds in turns after {warm_ups}. Memory: what PyTorch

@@ -5,9 +5,7 @@ What is to be written is run first, and compared with PyTorch.
 
 import contextlib
 import io
-import logging
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +18,7 @@ from vit_backbones.export.formats import FORMATS, INPUT, OPSETS, Job
 from vit_backbones.export.graph import Graph
 from vit_backbones.files import check_writable, write_whole
 from vit_backbones.position import Grid
+from vit_backbones.quiet import silence
 
 TOLERANCE = 1e-4  # times the largest magnitude of the reference, at least 1
 _BATCH, _SIZE = {0: 'batch'}, {2: 'height', 3: 'width'}  # axes of images that may be free
@@ -225,12 +224,5 @@ def _difference(outputs: Sequence[Tensor], references: Sequence[Tensor]) -> floa
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What exporters tell of their own working, over many lines, is told to nobody."""
-    disabled = logging.root.manager.disable
-    logging.disable()
-    nowhere = io.StringIO()
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere):
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(disabled)
+    with silence(), contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -1,8 +1,6 @@
 """A backbone as it makes features of images that lie in files."""
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,14 +106,7 @@ class Extractor:
 
     def fingerprint(self) -> str:
         """Of what the features depend on beside the images: weights, options, settings."""
-        digest = hashlib.sha256()
-        for name, tensor in self.loaded.backbone.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
-        seen = self.loaded.mean, self.loaded.std, self.loaded.is_bgr
-        told = [self.loaded.options, seen, self.settings, self._joined]
-        digest.update(json.dumps(told, default=str, sort_keys=True).encode())
-        return digest.hexdigest()
+        return self.loaded.fingerprint(self.settings, self._joined)
 
     def _formed(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         outputs = [output.float() for output in outputs]

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS
 
 from vit_backbones.checks.findings import describe
+from vit_backbones.config import use_scope
 from vit_backbones.datasets import missing_data
 from vit_backbones.quiet import quiet_log, quiet_prints
 from vit_backbones.shapes import write_shapes
@@ -28,7 +29,7 @@ def build_dataset(config: Config, split: str) -> Any:
     if not wanted:
         raise ValueError(f'{config.filename} has no {split}_dataloader: choose another --split')
     provide_data(config, [split])
-    init_default_scope(config.get('default_scope') or 'mmengine')
+    use_scope(config)
     try:
         with quiet_log(), quiet_prints():
             return DATASETS.build(copy.deepcopy(wanted))

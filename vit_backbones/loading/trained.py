@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from vit_backbones.checks import preflight
 from vit_backbones.checks.findings import describe
-from vit_backbones.config import load_config
+from vit_backbones.config import load_config, use_scope
 from vit_backbones.datasets import class_names_and_colors, dataset_configs
 from vit_backbones.devices import choose_device
 from vit_backbones.quiet import quiet_log
@@ -65,7 +65,7 @@ def load_trained(
     place = choose_device(device)
     cfg = load_config(config, options)
     preflight.check_checkpoint(checkpoint)
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    use_scope(cfg)
     if slide is not None:
         _use_windows(cfg, config, slide)
     if cfg.get('data_preprocessor'):

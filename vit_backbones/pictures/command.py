@@ -9,10 +9,14 @@ from vit_backbones.images import find_images
 from vit_backbones.images.walk import ImageWalk
 from vit_backbones.loading import Choice, load_backbone
 from vit_backbones.loading.trained import load_trained
-from vit_backbones.pictures.panels import MOST_THUMBNAILS, ContactSheet, png
 from vit_backbones.pictures.predictions import draw_predictions
+from vit_backbones.pictures.sheet import Tile, draw_sheet, in_rows, png, thumbnail
 from vit_backbones.pictures.views import Picture, draw_attention, draw_pca, reader_of
 from vit_backbones.quiet import quiet_warnings
+
+_MOST_TILES = 40  # of a contact sheet
+_SHEET_WIDTH = 2400
+_TILE = (1188, 240)  # the largest; two of them fit beside each other
 
 
 def picture_features(
@@ -124,13 +128,15 @@ def picture_predictions(
 
 def _save(pictures: Iterable[Picture], out: Path, kind: str) -> str:
     """Write pictures as they come, and the sheet; what there is now, in words."""
-    sheet = ContactSheet()
-    for name, picture in pictures:
+    count, tiles = 0, []
+    for count, (name, picture) in enumerate(pictures, start=1):
         write_whole(out / f'{name}_{kind}.png', png(picture))
-        sheet.add(name, picture)
-    if not sheet.num_given:
+        if count <= _MOST_TILES:
+            small = thumbnail(picture, _TILE[0], min(picture.height, _TILE[1]))
+            tiles.append(Tile(small, name))
+    if not tiles:
         return 'no pictures'
-    write_whole(out / 'contact_sheet.png', png(sheet.draw()))
-    which = f' of the first {MOST_THUMBNAILS}' if sheet.num_given > MOST_THUMBNAILS else ''
-    count = f'{sheet.num_given} picture{"s" * (sheet.num_given > 1)}'
-    return f'{count}: {out}/*_{kind}.png, {out}/contact_sheet.png{which}'
+    write_whole(out / 'contact_sheet.png', png(draw_sheet(in_rows(tiles, _SHEET_WIDTH))))
+    which = f' of the first {_MOST_TILES}' if count > _MOST_TILES else ''
+    told = f'{count} picture{"s" * (count > 1)}'
+    return f'{told}: {out}/*_{kind}.png, {out}/contact_sheet.png{which}'
