@@ -65,6 +65,14 @@ def test_attention_pooling_is_loaded_from_a_file(tmp_path):
     assert torch.equal(vit.vit.attn_pool.latent, state['attn_pool.latent'])
 
 
+@pytest.mark.parametrize('pool', ['attn', 'model'])
+def test_a_file_that_lacks_much_of_the_pooling_is_told(pool, tmp_path):
+    small = dict(depth=1, width=48)
+    torch.save(backbone(WITH_ATTENTION[0], **small).vit.state_dict(), tmp_path / 'vit.pth')
+    with pytest.raises(PoolingError, match='attn_pool'):
+        backbone(WITH_ATTENTION[0], **small, pool=pool, checkpoint=tmp_path / 'vit.pth')
+
+
 def test_attention_pooling_goes_where_it_is_not_asked_for():
     assert backbone(WITH_ATTENTION[0], **SMALL, pool='avg').vit.attn_pool is None
 

@@ -58,7 +58,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='threads that read ahead (default: 2)',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='start anew, whatever FILE or its parts hold'
+        '--overwrite',
+        action='store_true',
+        help='replace FILE, or what another command has left unfinished there',
     )
     add_backbone_options(parser)
     add_embedding_options(parser)
@@ -106,10 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     request = Request(**{name: getattr(args, name) for name in Request._fields})
     questions = Questions.of(args)
-    check_request(request)
     asks = check_questions(questions)
     extractor = None
     if args.images or args.split:
+        check_request(request)
         if args.split:
             paths = dataset_images(args.config, args.cfg_options, args.split)
         else:

@@ -9,7 +9,8 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     """Write a file so that nobody ever sees half of it.
 
     Args:
-        path: File to write; missing folders are made, an old file is replaced.
+        path: File to write; missing folders are made, an old file is replaced, and a device such
+            as /dev/stdout is written to.
         content: What it shall hold.
 
     Returns:
@@ -22,6 +23,9 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return path
         draft.write_bytes(content)
         os.replace(draft, path)
     except OSError as error:  # a full disk does not tell where

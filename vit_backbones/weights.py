@@ -120,7 +120,11 @@ class KeptWeights(BaseModule):
         except ValueError as error:
             raise ValueError(f'checkpoint {str(checkpoint)!r} {error}') from None
         if not self.allow_partial:
-            report.check(str(checkpoint), '' if report.matched else self._foreign(tensors))
+            try:
+                report.check(str(checkpoint), '' if report.matched else self._foreign(tensors))
+            except ValueError as error:  # without its pooling a file may hold too little
+                kind = PoolingError if self.pool in ('attn', 'model') else ValueError
+                raise kind(str(error)) from None
             lacks = [n for n in report.missing if self.pool == 'model' or 'attn_pool' in n]
             if self.pool in ('attn', 'model') and lacks:
                 raise PoolingError(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import silhouette_score
 
+from vit_backbones.embeddings import clustering
 from vit_backbones.embeddings.clustering import as_csv, cluster, rows_of_tiles
 from vit_backbones.embeddings.table import read_embeddings
 
@@ -35,6 +36,12 @@ def test_the_silhouette_is_that_of_vectors_of_length_one(embeddings, grouped_vec
     assert cluster(embeddings, 3).silhouette == pytest.approx(
         silhouette_score(unit, numbers), abs=1e-6
     )
+
+
+def test_a_sample_of_one_cluster_has_no_silhouette(write_embeddings, monkeypatch):
+    vectors = np.eye(2).repeat([40, 1], axis=0) + np.linspace(0, 0.01, 82).reshape(41, 2)
+    monkeypatch.setattr(clustering, '_SILHOUETTE_IMAGES', 3)
+    assert np.isnan(cluster(read_embeddings(write_embeddings(vectors)), 2).silhouette)
 
 
 def test_the_table_has_each_image_once_in_the_order_of_the_file(embeddings, grouped_vectors):

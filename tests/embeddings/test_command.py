@@ -36,13 +36,13 @@ def test_all_questions_at_once(file, grouped_vectors, capsys):
         csv.writer(lines).writerows([('path', 'label'), *rows[1:], ('none.png', 'g0')])
     answer(Questions('images/3.png', 2, 'pca', 3, 'labels.csv'), file)
     kinds = ('classify.json', 'clusters.csv', 'clusters.png', 'pca.png', 'search.png')
-    assert written(file) == [f'file.{kind}' for kind in kinds]
+    assert written(file) == [f'file.parquet.{kind}' for kind in kinds]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[::2] == ['1', 'images/9.png']
     assert '3 clusters of 6, 4, 2 images, silhouette 0.9' in ' '.join(lines)
     assert '1 of 12 images have no label' in lines
     assert '1 of 12 labels have no image, e.g. none.png' in lines
-    assert json.loads(open('file.classify.json').read())['embeddings'] == dict(model='vit')
+    assert json.loads(open('file.parquet.classify.json').read())['embeddings'] == dict(model='vit')
 
 
 def test_an_image_that_is_not_in_the_file_is_embedded(file, grouped_vectors, capsys):
@@ -59,7 +59,7 @@ def test_a_query_in_the_file_needs_no_image_and_no_model(file):
     for image in file.parent.glob('images/*'):
         image.unlink()
     answer(Questions(search='3.png'), file)
-    assert written(file) == ['file.search.png']
+    assert written(file) == ['file.parquet.search.png']
 
 
 def test_another_image_needs_the_model(file):

@@ -51,6 +51,17 @@ def test_arrays_are_read_by_the_formats_own_readers(suffix, dtype, tmp_path):
     assert {value.dtype for value in got.values()} == {np.dtype(dtype)}
 
 
+def test_a_header_that_the_library_does_not_read_is_refused(tmp_path, monkeypatch):
+    few = rows(2, ['3', '7'])
+    outputs.write_safetensors(tmp_path / 'a.safetensors', few, {})
+    header = int.from_bytes((tmp_path / 'a.safetensors').read_bytes()[:8], 'little')
+    monkeypatch.setattr(outputs, '_HEADER', header - 100)
+    with pytest.raises(ValueError, match='no more than 100 MB of names'):
+        outputs.check_header(few.items, few.names)
+    monkeypatch.undo()
+    outputs.check_header(few.items, few.names)
+
+
 @pytest.mark.parametrize('suffix', WRITERS)
 def test_metadata_are_read_back(suffix, tmp_path):
     path, told = tmp_path / f'a{suffix}', {'model': 'é', 'layers': [1, 2]}

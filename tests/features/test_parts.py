@@ -20,25 +20,26 @@ def again(parts, job='job'):
 
 
 def test_parts_are_found_again(parts):
-    parts.write([3, 4], {'7.0': np.arange(3.0), '7.1': np.ones((2, 2))}, {5: 'broken'})
+    parts.write({'7.0': np.arange(3.0), '7.1': np.ones((2, 2))}, {5: 'broken'})
     later = again(parts)
     later.start(overwrite=False)
-    assert later.read() == ({3, 4}, {5: 'broken'})
+    assert later.read() == {5: 'broken'}
     assert later.indices == [7]
     assert np.array_equal(later.arrays(7, 2)[0], np.arange(3.0))
     assert later.shapes(7, 2) == [[3], [2, 2]]
 
 
 def test_a_part_of_unreadable_images_alone(parts):
-    parts.write([0], {}, {0: 'broken'})
-    assert parts.read() == ({0}, {0: 'broken'})
+    parts.write({}, {0: 'broken'})
+    assert parts.read() == {0: 'broken'}
+    assert parts.indices == []
 
 
 def test_drafts_of_a_killed_write_are_removed(parts):
     (parts.folder / '.00000000.safetensors.1').write_bytes(b'half')
     later = again(parts)
     later.start(overwrite=False)
-    assert later.read() == (set(), {})
+    assert later.read() == {}
     assert not list(parts.folder.glob('.*'))
 
 
@@ -47,11 +48,22 @@ def test_parts_of_another_job_are_refused(parts):
         again(parts, 'other').start(overwrite=False)
 
 
-def test_overwrite_throws_parts_away(parts):
-    parts.write([0], {'0.0': np.ones(1)}, {})
-    later = again(parts, 'other')
+@pytest.mark.parametrize(('job', 'kept'), [('job', [0]), ('other', [])])
+def test_overwrite_throws_parts_of_other_jobs_away(job, kept, parts):
+    parts.write({'0.0': np.ones(1)}, {})
+    later = again(parts, job)
     later.start(overwrite=True)
-    assert later.read() == (set(), {})
+    later.read()
+    assert later.indices == kept
+
+
+def test_parts_of_nobody_are_those_of_a_killed_overwrite(parts):
+    parts.write({'0.0': np.ones(1)}, {})
+    (parts.folder / 'job.json').unlink()
+    later = again(parts)
+    later.start(overwrite=False)
+    later.read()
+    assert later.indices == []
 
 
 def test_two_runs_do_not_share_parts(parts):
@@ -61,7 +73,7 @@ def test_two_runs_do_not_share_parts(parts):
 
 def test_a_damaged_part_is_told(parts):
     (parts.folder / '00000000.safetensors').write_bytes(b'half')
-    with pytest.raises(ValueError, match=r'is damaged .*--overwrite'):
+    with pytest.raises(ValueError, match=r'is damaged .*: remove it'):
         parts.read()
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from vit_backbones.images import UnreadableImageError, find_images, image_size, read_image
 
@@ -46,6 +47,7 @@ def draw(tmp_path):
         ('a.tif', 'I;16', 1),
         ('a.jpg', 'RGB', 1),
         *(('a.jpg', 'RGB', turned) for turned in range(2, 9)),
+        ('a.png', 'RGB', 6),
     ],
 )
 def test_pixels_are_those_of_opencv(name, mode, orientation, draw):
@@ -66,6 +68,28 @@ def test_sixteen_bits_of_colour_keep_their_high_byte(tmp_path):
 @pytest.mark.parametrize('size', [(1, 1), (12000, 200)])
 def test_extreme_sizes(size, draw):
     assert read_image(draw('a.png', 'L', size)).shape == (*size[::-1], 3)
+
+
+@pytest.mark.parametrize('orientation', [3, 6])
+def test_a_turned_tiff(orientation, draw):  # OpenCV fails on some
+    path = draw('a.tif', 'RGB', orientation=orientation)
+    upright = read_image(draw('b.tif', 'RGB'))
+    assert np.array_equal(read_image(path), np.rot90(upright, {3: 2, 6: -1}[orientation]))
+    assert image_size(path) == read_image(path).shape[:2]
+
+
+def test_the_size_is_read_from_the_header_alone(tmp_path):
+    path = tmp_path / 'a.png'
+    Image.effect_noise((300, 200), 50).save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert image_size(path) == (200, 300)
+
+
+def test_whatever_a_format_raises_is_one_line(draw, monkeypatch):
+    path = draw('a.png', 'RGB')
+    monkeypatch.setattr(PngImageFile, 'load', lambda self: {}['a chunk'])
+    with pytest.raises(UnreadableImageError, match=r'a\.png: .*a chunk'):
+        read_image(path)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +120,12 @@ def test_float_images_are_refused(tmp_path):
 
 def test_images_of_folder_pattern_list_and_coco(draw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for folder in ('images/deep', '.hidden'):
+    for folder in ('images/deep', 'images/.hidden'):
         Path(folder).mkdir(parents=True)
-    for name in ('images/b.png', 'images/a.JPG', 'images/deep/c.png', '.hidden/d.png'):
+    for name in ('images/b.png', 'images/a.JPG', 'images/deep/c.png', 'images/.hidden/d.png'):
         draw(name, 'L') if name.endswith('png') else draw('x.jpg', 'L').rename(name)
     Path('images/notes.md').touch()
-    Path('list.txt').write_text('images/b.png\n\nimages/a.JPG\n')
+    Path('list.txt').write_text('\ufeffimages/b.png\n\nimages/a.JPG\n', encoding='utf-8')
     Path('coco.json').write_text(json.dumps({'images': [{'file_name': 'b.png'}]}))
     names = ['images/a.JPG', 'images/b.png', 'images/deep/c.png']
     assert [str(p) for p in find_images(['images'])] == names

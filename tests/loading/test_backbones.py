@@ -179,6 +179,17 @@ def test_options_of_the_call_replace_what_forms_the_output_in_a_config(folder, i
     assert features(load_backbone(choice), images)[0].shape == (2, 64, 5, 7)
 
 
+def test_pooling_replaces_the_out_type_of_a_config(folder, images):
+    options = ['model.backbone.out_type=raw']
+    choice = Choice(config='seg.py', options=options, random_weights=0)
+    assert load_backbone(choice, pool='avg').backbone.pool == 'avg'
+
+
+def test_changes_without_a_config_are_refused():
+    with pytest.raises(ValueError, match='--cfg-options change a --config, and --model has none'):
+        load_backbone(MODEL._replace(options=['model.backbone.norm=all']))
+
+
 def test_a_config_names_its_weights(folder, weights, images):
     choice = Choice(config='seg.py', options=[f'model.backbone.checkpoint={weights[0]}'])
     loaded = load_backbone(choice, out_indices=-1)

@@ -20,10 +20,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
-from vit_backbones.features import computing
+from vit_backbones.features import computing, extraction, plan
 from vit_backbones.features.extractor import Extractor
 from vit_backbones.files import write_whole
-from vit_backbones.images import read_image
+from vit_backbones.images import UnreadableImageError, read_image
 from vit_backbones.loading import Choice, load_backbone
 from vit_backbones.sources.timm_vit import TimmViT
 
@@ -264,6 +264,33 @@ def test_an_interrupted_run_goes_on(suffix, main, few, monkeypatch, capsys):
     assert sorted(os.listdir()) == sorted([out, f'whole.{suffix}', 'images'])
 
 
+def test_an_image_that_can_be_read_later_is_not_lost(main, few, often, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        size = plan.image_size
+
+        def refused(path):
+            if path.name == 'a.png':
+                raise UnreadableImageError(f'{path}: Permission denied')
+            return size(path)
+
+        patch.setattr(plan, 'image_size', refused)
+        assert main([*COMMAND, 'a.parquet']) == 130
+    assert main([*COMMAND, 'a.parquet']) == 0
+    assert main([*COMMAND, 'whole.parquet']) == 0
+    got, wanted = embeddings('a.parquet'), embeddings('whole.parquet')
+    assert list(got) == list(wanted)
+    assert all(close(got[path], wanted[path]) for path in wanted)
+
+
+def test_what_no_process_has_computed_is_missed(main, few, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, 'compute', lambda *_: None)
+        assert main([*COMMAND, 'a.parquet']) == 2
+    assert 'repeat this to compute what is missing' in capsys.readouterr().err
+    assert main([*COMMAND, 'a.parquet']) == 0
+
+
 def test_what_is_done_is_not_done_again(main, few, monkeypatch, capsys):
     assert main([*COMMAND, 'a.parquet']) == 0
     sizes = stop_after(monkeypatch, None)
@@ -308,7 +335,7 @@ def test_parts_of_another_job_are_kept(main, few, monkeypatch, capsys):
 
 def test_a_full_disk_leaves_what_was_done(main, few, often, monkeypatch, capsys):
     def full(path, content):
-        if Path(path).name.startswith('00000001'):
+        if Path(path).name.startswith('00000003'):
             raise OSError(28, 'No space left on device', str(path))
         return write_whole(path, content)
 
@@ -344,6 +371,21 @@ def test_unreadable_images_are_set_aside(main, few, capsys):
     Path('images/half.jpg').unlink()
     assert main(['images', *MODEL, '--out', 'a.parquet', '--overwrite']) == 0
     assert not Path('a.parquet.unreadable.txt').exists()
+
+
+def test_names_that_are_no_utf8_are_told(main, few, capsys):
+    shutil.copy('images/a.png', b'images/\xff.png')
+    assert main(['images', *MODEL, '--out', 'a.parquet']) == 0
+    assert '1 unreadable: images/\\udcff.png (listed' in capsys.readouterr().out
+    listed = Path('a.parquet.unreadable.txt').read_bytes()
+    assert listed == b'images/\xff.png: its name is no UTF-8\n'
+
+
+def test_an_image_of_another_size_than_its_header_tells_is_set_aside(main, few, monkeypatch):
+    monkeypatch.setattr(plan, 'image_size', lambda path: (40, 60))
+    assert main(['images', *MODEL, '--out', 'a.parquet']) == 0
+    told = Path('a.parquet.unreadable.txt').read_text()
+    assert told == 'images/b.jpg: its header tells another size\n'
 
 
 def test_unreadable_images_alone_are_a_failure(main, few, capsys):
@@ -473,6 +515,9 @@ def test_embeddings_are_asked_at_once_and_later(tmp_path, monkeypatch, capsys):
     assert 'f.parquet was made with pool=avg, now it is max' in capsys.readouterr().err
     assert main([*out, '--search', 'query.png']) == 2
     assert 'query.png is not in f.parquet: name the model' in capsys.readouterr().err
+    assert main(['--out', 'no/f.parquet', '--search', 'query.png', *MODEL]) == 2
+    assert capsys.readouterr().err == 'error: no/f.parquet does not exist\n'
+    assert not Path('no').exists()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ class Clusters(NamedTuple):
     Attributes:
         labels: (N,) int, number of each image's cluster; 0 is the largest one.
         central: For each cluster the numbers of its images, the most central first.
-        silhouette: -1 to 1; near 1 the clusters lie apart, at 0 they overlap.
+        silhouette: -1 to 1; near 1 the clusters lie apart, at 0 they overlap; NaN where a sample of
+            5000 images is of one cluster.
     """
 
     labels: np.ndarray
@@ -39,7 +40,6 @@ def cluster(embeddings: Embeddings, num_clusters: int) -> Clusters:
         ValueError: If there are too few images, or too few that differ.
     """
     from sklearn.cluster import KMeans
-    from sklearn.metrics import silhouette_score
     from sklearn.preprocessing import normalize
 
     unit = normalize(embeddings.vectors)
@@ -50,9 +50,16 @@ def cluster(embeddings: Embeddings, num_clusters: int) -> Clusters:
     nearness = (unit * normalize(found.cluster_centers_)[found.labels_]).sum(axis=1)
     order = np.argsort(-nearness, kind='stable')
     central = [order[labels[order] == i] for i in range(num_clusters)]
-    sample = min(len(unit), _SILHOUETTE_IMAGES)
-    silhouette = silhouette_score(unit, labels, sample_size=sample, random_state=_SEED)
-    return Clusters(labels, central, float(silhouette))
+    return Clusters(labels, central, _silhouette(unit, labels))
+
+
+def _silhouette(unit: np.ndarray, labels: np.ndarray) -> float:
+    from sklearn.metrics import silhouette_score
+
+    sample = np.random.default_rng(_SEED).permutation(len(unit))[:_SILHOUETTE_IMAGES]
+    if len(np.unique(labels[sample])) < 2:  # the other clusters are tiny
+        return float('nan')
+    return float(silhouette_score(unit[sample], labels[sample]))
 
 
 def _check(embeddings: Embeddings, unit: np.ndarray, num_clusters: int) -> None:

@@ -33,7 +33,7 @@ class Embeddings(NamedTuple):
 
     def output(self, kind: str) -> Path:
         """The file beside this one for what is made from it, e.g. `'search.png'`."""
-        return self.file.with_suffix(f'.{kind}')
+        return self.file.with_name(f'{self.file.name}.{kind}')
 
 
 def read_embeddings(file: str | Path) -> Embeddings:

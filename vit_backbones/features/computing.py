@@ -1,5 +1,6 @@
 """Computing the batches of a plan, some of them by each process."""
 
+import contextlib
 import datetime
 import os
 import time
@@ -14,7 +15,7 @@ from rich.progress import Progress
 
 from vit_backbones.features.extractor import Extractor
 from vit_backbones.features.parts import Parts
-from vit_backbones.features.plan import Item, Plan
+from vit_backbones.features.plan import Item
 
 _SECONDS = 15.0  # between parts
 _BYTES = 256 * 2**20  # of a part
@@ -36,14 +37,26 @@ class Processes(NamedTuple):
         return cls(rank, count)
 
     def wait(self) -> None:
-        """Wait for the others."""
+        """Wait for the others; ends quietly when one of them has failed, which tells why."""
         if self.count > 1:
-            torch.distributed.barrier()
+            try:
+                torch.distributed.barrier()
+            except RuntimeError:
+                raise SystemExit(2) from None
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell what fails in one process alone; what fails in all is told by the first."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            if self.rank:
+                raise SystemExit(f'error: {" ".join(str(error).split())}') from None
+            raise
 
 
 def compute(
-    plan: Plan,
-    numbers: Sequence[int],
+    batches: Sequence[Sequence[Item]],
     extractor: Extractor,
     num_workers: int,
     parts: Parts,
@@ -52,8 +65,7 @@ def compute(
     """Compute batches, and write them whole from time to time.
 
     Args:
-        plan: With all batches.
-        numbers: Of those to compute.
+        batches: Images of one size each.
         extractor: Computes them.
         num_workers: Threads that read images ahead.
         parts: Take what is finished.
@@ -64,12 +76,10 @@ def compute(
         ValueError: If a number is not finite.
     """
     group, size, since = _Group(parts), 0, time.monotonic()
-    task = progress.add_task('images', total=sum(len(plan.batches[n]) for n in numbers))
-    batches = [plan.batches[number] for number in numbers]
+    task = progress.add_task('images', total=sum(map(len, batches)))
     try:
-        ahead = read_ahead(batches, extractor, num_workers)
-        for number, (batch, images) in zip(numbers, ahead, strict=True):
-            size += group.add(number, batch, images, extractor)
+        for batch, images in read_ahead(batches, extractor, num_workers):
+            size += group.add(batch, images, extractor)
             progress.advance(task, len(batch))
             if size >= _BYTES or time.monotonic() - since >= _SECONDS:
                 group.write()
@@ -88,16 +98,11 @@ class _Group:
         self._clear()
 
     def _clear(self) -> None:
-        self._batches: list[int] = []
         self._arrays: dict[str, np.ndarray] = {}
         self._unreadable: dict[int, str] = {}
 
     def add(
-        self,
-        number: int,
-        batch: Sequence[Item],
-        images: Sequence[np.ndarray | str],
-        extractor: Extractor,
+        self, batch: Sequence[Item], images: Sequence[np.ndarray | str], extractor: Extractor
     ) -> int:
         """Compute one batch; gives its bytes."""
         both = list(zip(batch, images, strict=True))
@@ -107,15 +112,14 @@ class _Group:
             outputs = extractor.run([image for _, image in readable])
             for (item, _), output in zip(readable, outputs, strict=True):
                 arrays |= {f'{item.index}.{i}': array for i, array in enumerate(output)}
-        self._arrays |= arrays
         self._unreadable |= {item.index: why for item, why in both if isinstance(why, str)}
-        self._batches.append(number)  # last: what is interrupted is not there
+        self._arrays |= arrays  # all at once: of what is interrupted nothing is there
         return sum(array.nbytes for array in arrays.values())
 
     def write(self) -> None:
         """Write what is there, if anything, as one part."""
-        if self._batches:
-            self._parts.write(self._batches, self._arrays, self._unreadable)
+        if self._arrays or self._unreadable:
+            self._parts.write(self._arrays, self._unreadable)
             self._clear()
 
 

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from vit_backbones import __version__
 from vit_backbones.features.computing import Processes, compute
 from vit_backbones.features.extractor import Extractor
-from vit_backbones.features.outputs import WRITERS, Rows, read_metadata
+from vit_backbones.features.outputs import WRITERS, Rows, check_header, read_metadata
 from vit_backbones.features.parts import Parts
 from vit_backbones.features.plan import Plan, make_plan
 from vit_backbones.features.request import Request
@@ -54,12 +54,15 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> tu
     processes.wait()
     with progress(silent=processes.rank > 0) as bar:
         plan = _plan(paths, extractor, request, bar)
-        done, _ = parts.read()
+        if request.out.suffix == '.safetensors':
+            check_header(plan.items.values(), extractor.names)
+        done = {*parts.read(), *parts.indices}
         before = len(parts.indices)
         processes.wait()
-        todo = [number for number in range(len(plan.batches)) if number not in done]
-        mine = todo[processes.rank :: processes.count]
-        compute(plan, mine, extractor, request.num_workers, parts, bar)
+        left = [[item for item in batch if item.index not in done] for batch in plan.batches]
+        mine = list(filter(None, left))[processes.rank :: processes.count]
+        with processes.telling():
+            compute(mine, extractor, request.num_workers, parts, bar)
     processes.wait()
     if processes.rank:
         return '', 0
@@ -74,9 +77,11 @@ def check_same(extractor: Extractor, file: Path) -> None:
         OSError: If the file is not there.
         ValueError: If it says another model, weights, layers or options.
     """
+    if not file.exists():
+        raise FileNotFoundError(f'{file} does not exist')
     told, made = read_metadata(file), json.loads(json.dumps(_metadata(extractor, '')))
-    for key in made.keys() - {'job', 'version', 'device'}:
-        if told.get(key) != made[key]:
+    for key in made:
+        if key not in ('job', 'version', 'device') and told.get(key) != made[key]:
             raise ValueError(
                 f'{file} was made with {key}={told.get(key)}, now it is {made[key]}: repeat the '
                 f'options it was made with'
@@ -133,16 +138,22 @@ def _join(
     parts: Parts,
     job: str,
 ) -> _Summary:
-    """Make the output of all parts, and list what could not be read."""
-    _, undecodable = parts.read()
-    unreadable = {str(paths[i]): why for i, why in sorted((plan.unreadable | undecodable).items())}
+    """Make the output of all parts, and list what could not be read.
+
+    Raises:
+        ValueError: If images are missing, as when files change under two processes.
+    """
+    reasons = parts.read() | plan.unreadable
+    items = [plan.items[index] for index in parts.indices if index in plan.items]
+    if len(items) + len(reasons) < len(paths):
+        raise ValueError('files have changed meanwhile: repeat this to compute what is missing')
+    unreadable = {str(paths[index]): why for index, why in sorted(reasons.items())}
     listed = request.out.with_name(f'{request.out.name}.unreadable.txt')
     if unreadable:
         lines = ''.join(f'{path}: {why}\n' for path, why in unreadable.items())
         write_whole(listed, lines.encode(errors='surrogateescape'))
     else:
         listed.unlink(missing_ok=True)
-    items = [plan.items[index] for index in parts.indices]
     what = _form(extractor)
     if items:
         count = len(extractor.names) or 1
@@ -197,6 +208,7 @@ def _closing_line(
 ) -> tuple[str, int]:
     failed, number = summary.unreadable, total - len(summary.unreadable)
     names = ', '.join(list(failed)[:_NAMED]) + ', ...' * (len(failed) > _NAMED)
+    names = names.encode(errors='backslashreplace').decode()  # a terminal takes UTF-8 alone
     if not number:
         _, why = next(iter(failed.items()))
         listed = f'listed in {summary.listed}'

@@ -72,9 +72,12 @@ class Extractor:
     def read(self, item: Item) -> np.ndarray | str:
         """An image (H, W, 3), RGB and resized; or why it cannot be read."""
         try:
-            return resized(read_image(item.path), item.size)
+            image = read_image(item.path)
         except UnreadableImageError as error:
             return reason_of(item.path, error)
+        if image.shape[:2] != item.shown:
+            return 'its header tells another size'
+        return resized(image, item.size)
 
     @torch.inference_mode()
     def run(self, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:

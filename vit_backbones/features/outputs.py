@@ -14,7 +14,7 @@ num_prefix_tokens, size, mean, std, normalised, dtype, device, version, and the 
 import itertools
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,6 +27,8 @@ from vit_backbones.features.plan import Item
 
 KEY = 'vit_backbones'  # of the metadata
 _ROWS = 4096  # of a row group
+_HEADER = 100_000_000  # bytes, of safetensors
+_ENTRY = 112  # bytes beside the path that an array takes in it, at most
 _FOREIGN = (EOFError, KeyError, OSError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile)
 
 
@@ -117,6 +119,21 @@ def write_safetensors(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
         for item in rows.items:
             for array in rows.arrays(item):
                 file.write(np.ascontiguousarray(array).tobytes())
+
+
+def check_header(items: Iterable[Item], names: Sequence[str]) -> None:
+    """Refuse so many arrays that the header grows beyond what the library reads.
+
+    Args:
+        items: The images.
+        names: Of the outputs of each.
+
+    Raises:
+        ValueError: If the header may be larger than 100 MB.
+    """
+    keys = sum(len(json.dumps(item.path)) + _ENTRY for item in items) * (len(names) or 1)
+    if keys > _HEADER:
+        raise ValueError('.safetensors holds no more than 100 MB of names: write .npz')
 
 
 WRITERS: dict[str, Callable[[Path, Rows, dict[str, Any]], None]] = {

@@ -4,7 +4,7 @@ import fcntl
 import functools
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ _OPEN = 256  # parts that are open at once; systems allow 1024 files
 
 
 class Parts:
-    """The folder `.NAME.parts` beside an output: files with whole batches each.
+    """The folder `.NAME.parts` beside an output: files with the features of some images each.
 
     A part is a safetensors file with one array an image and output, `INDEX.NUMBER`; its metadata
-    tell the numbers of its batches and which of their images could not be read.
+    tell which images could not be read. It bears the number of one of its images.
 
     Args:
         output: File that is made of them in the end.
@@ -31,7 +31,7 @@ class Parts:
 
     def __init__(self, output: Path, job: str) -> None:
         self.folder = output.parent / f'.{output.name}.parts'
-        self.draft = self.folder / output.name
+        self.draft = self.folder / '.draft'
         self._output, self._job = output, job
         self._where: dict[int, Path] = {}
         self._open = functools.lru_cache(_OPEN)(_opened)
@@ -40,7 +40,7 @@ class Parts:
         """Make the folder, or take up what an earlier run of the same job has left there.
 
         Args:
-            overwrite: Throw away what is there.
+            overwrite: Throw away what another job has left there.
 
         Raises:
             ValueError: If it is another job's, or one is at work there.
@@ -51,54 +51,46 @@ class Parts:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f'{self._output}: another run is at work on it') from None
-        if overwrite:
-            for path in self.folder.glob('*.*'):
-                path.unlink()
         told = self.folder / _JOB
-        if told.exists() and json.loads(told.read_text())['job'] != self._job:
+        job = json.loads(told.read_text())['job'] if told.exists() else None
+        if job not in (None, self._job) and not overwrite:
             raise ValueError(
                 f'{self.folder} holds an unfinished run with other images, weights or options: '
                 f'repeat that command to finish it, or start anew with --overwrite'
             )
-        for draft in self.folder.glob('.*'):  # of writes that were killed
-            draft.unlink()
-        self.draft.unlink(missing_ok=True)
+        # drafts of writes that were killed, or all: an --overwrite may have been killed here too
+        for path in self.folder.glob('.*' if job == self._job else '*.*'):
+            path.unlink()
         write_whole(told, json.dumps({'job': self._job}).encode())
 
-    def write(
-        self, batches: Iterable[int], arrays: Mapping[str, np.ndarray], unreadable: dict[int, str]
-    ) -> None:
+    def write(self, arrays: Mapping[str, np.ndarray], unreadable: dict[int, str]) -> None:
         """Write one part.
 
         Args:
-            batches: Numbers of the batches in it.
-            arrays: By `INDEX.NUMBER`.
+            arrays: By `INDEX.NUMBER`; none of these images is in another part.
             unreadable: Reasons by index.
         """
-        batches = list(batches)
-        told = {'batches': json.dumps(batches), 'unreadable': json.dumps(unreadable)}
+        first = min([*map(_index, arrays), *unreadable])
+        told = {'unreadable': json.dumps(unreadable)}
         content = save({key: np.ascontiguousarray(a) for key, a in arrays.items()}, told)
-        write_whole(self.folder / f'{batches[0]:08d}.safetensors', content)
+        write_whole(self.folder / f'{first:08d}.safetensors', content)
 
-    def read(self) -> tuple[set[int], dict[int, str]]:
-        """Look what is there; afterwards `arrays` gives it.
+    def read(self) -> dict[int, str]:
+        """Look what is there; afterwards `indices` tells, and `arrays` gives it.
 
         Returns:
-            Numbers of the finished batches, and reasons for images that cannot be read.
+            Reasons for images that cannot be read, by index.
 
         Raises:
             ValueError: If a part is damaged.
         """
-        done, unreadable = set(), {}
+        unreadable: dict[int, str] = {}
         for path in sorted(self.folder.glob('*.safetensors')):
-            if path == self.draft:
-                continue
             part = _opened(path)
-            told = part.metadata()
-            done |= set(json.loads(told['batches']))
-            unreadable |= {int(i): why for i, why in json.loads(told['unreadable']).items()}
-            self._where |= {int(key.split('.')[0]): path for key in part.keys()}
-        return done, unreadable
+            told = json.loads(part.metadata()['unreadable'])
+            unreadable |= {int(index): why for index, why in told.items()}
+            self._where |= dict.fromkeys(map(_index, part.keys()), path)
+        return unreadable
 
     @property
     def indices(self) -> list[int]:
@@ -121,8 +113,12 @@ class Parts:
         shutil.rmtree(self.folder)
 
 
+def _index(key: str) -> int:
+    return int(key.split('.')[0])
+
+
 def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework='numpy')
     except SafetensorError as error:
-        raise ValueError(f'{path} is damaged ({error}): start anew with --overwrite') from None
+        raise ValueError(f'{path} is damaged ({error}): remove it and repeat this') from None

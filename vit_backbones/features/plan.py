@@ -1,7 +1,7 @@
 """What an extraction has to do: images in batches of one size, known before pixels are read."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,8 @@ from typing import NamedTuple
 from vit_backbones.images import UnreadableImageError, image_size
 from vit_backbones.images.resizing import Resize
 from vit_backbones.position import Grid
+
+_AT_ONCE = 4096  # headers that threads are told to read: a task takes more memory than a path
 
 
 class Item(NamedTuple):
@@ -59,9 +61,8 @@ def make_plan(
         num_workers: Threads that read.
         track: Wraps what is iterated over, for a progress bar.
     """
-    with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        sizes = list(track(pool.map(_size, paths)))
     items, unreadable, buckets = {}, {}, defaultdict(list)
+    sizes = track(_sizes(paths, num_workers))
     for index, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         if isinstance(size, str):
             unreadable[index] = size
@@ -75,6 +76,12 @@ def make_plan(
         for start in range(0, len(buckets[size]), batch_size)
     ]
     return Plan(items, batches, unreadable)
+
+
+def _sizes(paths: Sequence[Path], num_workers: int) -> Iterator[Grid | str]:
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        for start in range(0, len(paths), _AT_ONCE):
+            yield from pool.map(_size, paths[start : start + _AT_ONCE])
 
 
 def _size(path: Path) -> Grid | str:

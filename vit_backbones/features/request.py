@@ -30,7 +30,7 @@ class Request(NamedTuple):
         normalize: Scale embeddings to length 1.
         device: Where to compute; by default a GPU if there is one.
         num_workers: Threads that read images ahead.
-        overwrite: Start anew, whatever is there.
+        overwrite: Replace the output, and what another job has left unfinished there.
     """
 
     out: Path
@@ -74,16 +74,16 @@ def prepare(choice: Choice, request: Request) -> Extractor:
         OSError, RuntimeError, ValueError: For what is wrong with the choice or the request.
     """
     embeds = request.out.suffix == '.parquet'
-    device = choose_device(request.device)
-    if device.type == 'cuda' and device.index is None:
-        device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
+    name = request.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if name == 'cuda':
+        name = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     return Extractor(
         _load(choice, request, embeds),
         size=request.size,
         dtype=request.dtype,
         normalize=request.normalize,
         joined=embeds,
-        device=device,
+        device=choose_device(name),
     )
 
 

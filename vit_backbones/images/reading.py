@@ -21,9 +21,9 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
     """The images that a command line names.
 
     Args:
-        inputs: Images; folders, with those below; glob patterns; `.txt` files with a path a line
-            and COCO `.json` files, both with paths relative to the file's folder (those of a COCO
-            file may also lie in `images/` beside it).
+        inputs: Images; folders, with those below but not hidden ones; glob patterns; `.txt` files
+            with a path a line and COCO `.json` files, both with paths relative to the file's
+            folder (those of a COCO file may also lie in `images/` beside it).
 
     Returns:
         Each one once, in the order of `inputs`, those of a folder or pattern sorted.
@@ -40,7 +40,7 @@ def _of_input(given: str) -> list[Path]:
     path = Path(given).expanduser()
     if path.is_dir():
         images = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
-        images = [p for p in images if not p.name.startswith('.')]
+        images = [p for p in images if not _is_hidden(p.relative_to(path))]
         if not images:
             raise ValueError(f'{given}: no images in this folder ({", ".join(sorted(SUFFIXES))})')
         return images
@@ -55,8 +55,12 @@ def _of_input(given: str) -> list[Path]:
     return images
 
 
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith('.') for part in path.parts)
+
+
 def _listed(path: Path) -> Iterator[Path]:
-    lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+    lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
     lines = [line for line in lines if line]
     if not lines:
         raise ValueError(f'{path}: an empty list; it wants the path of an image a line')
@@ -83,7 +87,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     with _opened(path) as image:
         width, height = image.size
-        sideways = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
+        # getexif() of PNG reads all of the file; the size of TIFF is told as shown
+        exif = {} if image.format == 'TIFF' else Image.Image.getexif(image)
+    sideways = exif.get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
     return (width, height) if sideways else (height, width)
 
 
@@ -131,7 +137,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise _unreadable(path, 'it does not exist') from None
     except Image.UnidentifiedImageError:
         raise _unreadable(path, 'no image, or a damaged one') from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # each format has its own for what is damaged
         raise _unreadable(path, getattr(error, 'strerror', None) or error) from None
 
 

@@ -107,12 +107,12 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
     Args:
         choice: What the user wrote.
         **options: Arguments of `ViTFeatBackbone`, such as `out_type` or `pool`, in place of the
-            config's; what forms the output otherwise (`out_stride`, `cls_readout`) is left out of
-            a config's backbone when one of them is given.
+            config's; what forms the output otherwise (`out_type`, `out_stride`, `cls_readout`,
+            `pool`) is left out of a config's backbone when one of them is given.
 
     Raises:
-        ValueError: If not one of `model` and `config` is given, if it is not clear where weights
-            come from, or for what `ViTFeatBackbone` refuses.
+        ValueError: If not one of `model` and `config` is given, if options have no config, if it is
+            not clear where weights come from, or for what `ViTFeatBackbone` refuses.
         OSError: For files that are not there.
     """
     if (choice.model is None) == (choice.config is None):
@@ -121,7 +121,8 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
     if choice.layers is not None:
         asked['out_indices'] = _indices(choice.layers)
     if options:
-        asked = {k: v for k, v in asked.items() if k not in ('out_stride', 'cls_readout', 'pool')}
+        forms = ('out_type', 'out_stride', 'cls_readout', 'pool')
+        asked = {key: value for key, value in asked.items() if key not in forms}
     asked |= options
     if choice.img_size is not None:
         asked['img_size'] = tuple(choice.img_size)
@@ -194,6 +195,8 @@ def _load_part(module: nn.Module, checkpoint: str | None, prefix: str) -> None:
 def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     """The backbone as a dict of a config, and the config's data preprocessor."""
     if choice.model is not None:
+        if choice.options:
+            raise ValueError('--cfg-options change a --config, and --model has none')
         return dict(model_name=choice.model, source=choice.source), None
     config = load_config(choice.config, choice.options)
     model = config.get('model') or {}
