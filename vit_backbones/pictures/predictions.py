@@ -1,11 +1,13 @@
 """Pictures of predictions beside the ground truth of a config's dataset."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement
@@ -15,6 +17,7 @@ from rich.progress import track
 from vit_backbones.checks import preflight
 from vit_backbones.checks.findings import describe
 from vit_backbones.images import read_image
+from vit_backbones.inference.running import pipeline_of
 from vit_backbones.inference.trained import Trained
 from vit_backbones.loading import quiet_log
 from vit_backbones.pictures.panels import draw_panels
@@ -33,7 +36,8 @@ def draw_predictions(
 
     Args:
         trained: The model.
-        split: `'train'`, `'val'` or `'test'`: the dataset of this dataloader of the config.
+        split: `'train'`, `'val'` or `'test'`: the dataset of this dataloader of the config. Images
+            to train on come as those to validate on: neither cropped nor mirrored.
         num: So many images, spread evenly over it.
         score_thr: Predicted instances with a lower score are left out.
 
@@ -44,6 +48,8 @@ def draw_predictions(
         ValueError: If the config has no such dataset, or it cannot be built.
         OSError: If its files are not there.
     """
+    if split == 'train' and trained.config.get('train_dataloader'):
+        trained = trained._replace(config=_unchanged(trained.config))
     dataset = _dataset(trained, split)
     count = min(num, len(dataset))
     for i in track([i * len(dataset) // count for i in range(count)], description='predicting'):
@@ -62,6 +68,18 @@ def _draw(sample: BaseDataElement, trained: Trained, score_thr: float) -> Image.
     row = draw_panels([[(title, panel[..., ::-1]) for title, panel in panels]], _PANEL_SIDE)
     drawn = with_legend(np.asarray(row)[..., ::-1], sample, *looks, score_thr)
     return Image.fromarray(np.ascontiguousarray(drawn[..., ::-1]))
+
+
+def _unchanged(config: Config) -> Config:
+    """The config, with the images to train on as they are, each once."""
+    config = copy.deepcopy(config)
+    loader = config.train_dataloader
+    datasets = [dataset for _, dataset in preflight.dataset_configs(loader, '')]
+    for dataset in datasets:
+        dataset.pipeline = pipeline_of(config, ('val', 'test'))
+    joined = dict(type='ConcatDataset', datasets=datasets)
+    loader.dataset = joined if len(datasets) > 1 else datasets[0]
+    return config
 
 
 def _dataset(trained: Trained, split: str) -> Any:
