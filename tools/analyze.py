@@ -35,6 +35,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.num_worst < 0:
         parser.error(f'--num-worst takes a number from 0, got {args.num_worst}')
+    for name in ('checkpoint', 'split', 'num_worst', 'device', 'cfg_options'):
+        if args.curves_only and getattr(args, name) != parser.get_default(name):
+            parser.error(f'--{name.replace("_", "-")} is of predictions, without --curves-only')
     return args
 
 

@@ -46,6 +46,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.with_neck and (args.layers or args.out_type or args.pool):
         parser.error('--with-neck takes the maps of the config: no --layers, --out-type or --pool')
+    if args.opset != parser.get_default('opset') and not args.out.endswith('.onnx'):
+        parser.error(f'--opset is of .onnx files alone, and --out is {args.out}')
     return args
 
 
@@ -57,9 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_target(args.out, args.opset)
     choice = Choice.of(args)
-    neck = load_neck(choice) if args.with_neck else None
     outputs = {k: v for k, v in (('out_type', args.out_type), ('pool', args.pool)) if v}
-    graph = Graph(load_backbone(choice, **outputs), neck, normalises=args.with_normalization)
+    loaded = load_backbone(choice, **outputs)
+    neck = load_neck(choice) if args.with_neck else None
+    graph = Graph(loaded, neck, normalises=args.with_normalization)
     size = args.size or (None if args.dynamic else args.img_size)
     print(export(graph, args.out, size=size, dynamic=args.dynamic, opset=args.opset))
 

@@ -6,6 +6,15 @@ from collections.abc import Sequence
 
 from _command_line import add_backbone_options, one_line_errors
 
+# Options that not every kind of picture has
+_KINDS = {
+    **dict.fromkeys(('split', 'num', 'score_thr'), ('predictions',)),
+    **dict.fromkeys(('model', 'source', 'pretrained', 'random_weights'), ('pca', 'attention')),
+    **dict.fromkeys(('img_size', 'layers', 'size'), ('pca', 'attention')),
+    'joint': ('pca',),
+    'heads': ('attention',),
+}
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -57,6 +66,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f'--size takes S or H W, from 1, got {" ".join(map(str, args.size))}')
     if args.num < 1:
         parser.error(f'--num takes a number from 1, got {args.num}')
+    drawn = next((kind for kind in ('predictions', 'attention') if getattr(args, kind)), 'pca')
+    for name, kinds in _KINDS.items():
+        if drawn not in kinds and getattr(args, name) != parser.get_default(name):
+            parser.error(f'--{name.replace("_", "-")} goes with --{" or --".join(kinds)}')
     return args
 
 

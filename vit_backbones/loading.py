@@ -173,6 +173,8 @@ def _load_part(module: nn.Module, checkpoint: str | None, prefix: str) -> None:
 def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     """The backbone as a dict of a config, and the config's data preprocessor."""
     if choice.model is not None:
+        if choice.options:
+            raise ValueError('--cfg-options change a config: they go with --config, not --model')
         return dict(model_name=choice.model, source=choice.source), None
     config = load_config(choice.config, choice.options)
     model = config.get('model') or {}
