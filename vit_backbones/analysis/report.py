@@ -57,7 +57,6 @@ def analyze(
     preflight.check_environment()
     runs = find_runs(work_dirs)
     folder = Path(out or (runs[0].path / 'analysis' if len(runs) == 1 else 'analysis'))
-    folder.mkdir(parents=True, exist_ok=True)
     if curves_only:
         _write_curves(runs, folder)
         return

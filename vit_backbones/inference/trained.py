@@ -63,6 +63,8 @@ def load_trained(
     """
     preflight.check_environment()
     cfg = load_config(config, options)
+    if not isinstance(cfg.get('model'), dict):
+        raise ValueError(f'{config}: the config has no model: is it only the _base_ of others?')
     preflight.check_checkpoint(checkpoint)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     if slide is not None:
