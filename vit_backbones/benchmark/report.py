@@ -63,7 +63,8 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 def heading(environment: Mapping[str, Any]) -> str:
     """The same in a line."""
     versions = ', '.join(f'{name} {version}' for name, version in environment['versions'].items())
-    return f'{environment["device"]}, {environment["threads"]} threads, {versions}'
+    devices = ', '.join(environment[key] for key in ('device', 'gpu') if key in environment)
+    return f'{devices}, {environment["threads"]} threads, {versions}'
 
 
 def table_row(cells: list[str]) -> str:
@@ -79,9 +80,9 @@ def check_output(path: Path) -> None:
     """
     folder = next(each for each in path.absolute().parents if each.exists())
     if path.exists() and not path.is_file():
-        raise ValueError(f'--out {path} is no file')
+        raise ValueError(f'{path} is no file to write to')
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f'--out {path}: {folder} cannot be written to')
+        raise ValueError(f'{path}: {folder} cannot be written to')
 
 
 def write_json(path: Path, **content: Any) -> None:
