@@ -7,7 +7,9 @@ makes a file of docs/results out of the work dir's `record.json`, and `test.json
 (the speed of a test that had the machine for itself), and writes the tables anew. Keys of a result:
 `config`, `data`, `metric`, `value` (0 to 1, of the last validation), `parameters`, `minutes` (of
 training, wall), `peak_memory_mib`, `images_per_second` (of inference), `hardware`, `date` and
-`command`. `docs/results/models/timm.json` is the walk of `tools/check_models.py`.
+`command`. `docs/results/models/timm.json` is the walk of `tools/check_models.py`,
+`docs/results/speed/targets.json` and the files of `docs/results/quality` are the `--out` of
+`tools/benchmark.py targets` and `quality`.
 """
 
 import argparse
@@ -17,12 +19,21 @@ from typing import Any
 
 from vit_backbones.benchmark.results import of_work_dir
 from vit_backbones.benchmark.table import markdown, ordered
+from vit_backbones.benchmark.targets import HEADING, goal_row
 
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / 'README.md'
 RESULTS = (
     '<!-- results: written by docs/tables.py from docs/results/*.json -->',
     '<!-- end of results -->',
+)
+TARGETS = (
+    '<!-- targets: written by docs/tables.py from docs/results/speed/targets.json -->',
+    '<!-- end of targets -->',
+)
+QUALITY = (
+    '<!-- quality: written by docs/tables.py from docs/results/quality/*.json -->',
+    '<!-- end of quality -->',
 )
 MODELS = (
     '<!-- models: written by docs/tables.py from docs/results/models/timm.json -->',
@@ -54,6 +65,21 @@ def table(results: Path = DOCS / 'results') -> str:
     return '\n'.join([markdown(runs), '', '```bash', *dict.fromkeys(commands), '```'])
 
 
+def targets(file: Path = DOCS / 'results/speed/targets.json') -> str:
+    """What the package promises of its speed, and what `make bench` measured."""
+    told = json.loads(file.read_text())
+    where = told['environment']
+    versions = ', '.join(f'{name} {version}' for name, version in where['versions'].items())
+    source = f'{where["device"]}, {where["threads"]} threads, {versions}, {where["date"]}:'
+    return '\n'.join([source, '', *HEADING, *map(goal_row, told['goals'])])
+
+
+def quality(results: Path = DOCS / 'results/quality') -> str:
+    """What `tools/benchmark.py quality` measured."""
+    files = [json.loads(path.read_text()) for path in sorted(results.glob('*.json'))]
+    return markdown(row for told in files for row in told['rows'])
+
+
 def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
     """How many of timm's architectures work, in a sentence."""
     rows = json.loads(walk.read_text())
@@ -72,7 +98,8 @@ def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
 
 def with_tables(readme: str) -> str:
     """The README's text with what belongs between its marks."""
-    for (start, end), text in ((RESULTS, table()), (MODELS, totals())):
+    blocks = (RESULTS, table()), (MODELS, totals()), (TARGETS, targets()), (QUALITY, quality())
+    for (start, end), text in blocks:
         head, rest = readme.split(start)
         readme = f'{head}{start}\n{text}\n{end}{rest.split(end)[1]}'
     return readme

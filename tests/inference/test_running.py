@@ -138,7 +138,7 @@ def test_checkpoint_of_another_head_is_refused(segmenter, tmp_path):
     weights = content['state_dict']
     content['state_dict'] = {k: v for k, v in weights.items() if 'decode_head' not in k}
     torch.save(content, tmp_path / 'other.pth')
-    with pytest.raises(ValueError, match='some of each part; is it of another config'):
+    with pytest.raises(ValueError, match='all parameters are needed; is it of another config'):
         load_trained(config, str(tmp_path / 'other.pth'), device='cpu')
 
 

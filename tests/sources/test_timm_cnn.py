@@ -47,7 +47,7 @@ def test_maps_equal_timms_on_the_padded_image(name, size):
 
 @pytest.mark.parametrize(
     ('stages', 'frozen'),
-    [(-1, set()), (0, {'conv1', 'bn1'}), (2, {'conv1', 'bn1', 'layer1'})],
+    [(-1, []), (0, ['conv1', 'bn1']), (2, ['conv1', 'bn1', 'layer1'])],
     ids=str,
 )
 def test_frozen_stages_keep_the_statistics_of_their_norms(stages, frozen):

@@ -23,6 +23,12 @@ from vit_backbones.benchmark.timing import interleaved
 
 Figures = dict[str, dict[str, float]]  # of candidates, by kind
 
+# Of the table whose rows `goal_row` writes
+HEADING = (
+    table_row(['case', 'what', 'ratio', 'measured', 'target', 'verdict']),
+    table_row(['---'] * 6),
+)
+
 
 def run_targets(
     names: Sequence[str] = (),
@@ -54,18 +60,24 @@ def run_targets(
     if torch.cuda.is_available():
         environment['gpu'] = torch.cuda.get_device_name()
     print(heading(environment), '', sep='\n')
-    print(table_row(['case', 'what', 'ratio', 'measured', 'target', 'verdict']))
-    print(table_row(['---'] * 6), flush=True)
+    print(*HEADING, sep='\n', flush=True)
     goals: list[dict[str, Any]] = []
     for name in names or cases:
         print(f'{name} ...', file=sys.stderr, flush=True)
         for goal in judged(name, cases[name]):
             goals.append(goal)
-            print(table_row(_cells(goal)), flush=True)
+            print(goal_row(goal), flush=True)
     _tell_utilisation(goals, peak_tflops)
     if out is not None:
         write_json(out, environment=environment, goals=goals)
     return 1 if any(goal['verdict'] == 'miss' for goal in goals) else 0
+
+
+def goal_row(goal: Mapping[str, Any]) -> str:
+    """A goal as `judged` gives it, in a row of Markdown."""
+    measured = '' if goal['measured'] is None else f'{goal["measured"]:.3g}'
+    cells = goal['case'], goal['what'], goal['ratio'], measured, goal['target'], goal['verdict']
+    return table_row(cells)
 
 
 def judged(name: str, case: Case) -> Iterator[dict[str, Any]]:
@@ -136,11 +148,6 @@ def _check_names(names: Sequence[str], cases: Mapping[str, Case]) -> None:
             close = difflib.get_close_matches(name, cases, n=1)
             hint = f'; did you mean {close[0]!r}?' if close else ''
             raise ValueError(f'no case {name!r}; there are {", ".join(cases)}{hint}')
-
-
-def _cells(goal: Mapping[str, Any]) -> list[str]:
-    measured = '' if goal['measured'] is None else f'{goal["measured"]:.3g}'
-    return [goal['case'], goal['what'], goal['ratio'], measured, goal['target'], goal['verdict']]
 
 
 def _tell_utilisation(goals: Sequence[Mapping[str, Any]], peak: float | None) -> None:
