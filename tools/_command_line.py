@@ -5,11 +5,14 @@ arguments are told at once.
 """
 
 import argparse
+import contextlib
 import functools
+import math
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 Main = Callable[[Sequence[str] | None], int | None]
 
@@ -108,22 +111,60 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_embedding_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is done with embeddings.
+def add_images(parser: argparse.ArgumentParser, *, nargs: str) -> None:
+    """Add IMAGES, as `vit_backbones.images.find_images` takes them."""
+    parser.add_argument(
+        'images',
+        nargs=nargs,
+        metavar='IMAGES',
+        help='images, folders, patterns, .txt lists and COCO .json files',
+    )
 
-    They are the fields of `vit_backbones.embeddings.command.Questions`.
-    """
-    group = parser.add_argument_group('embeddings, those just written or of an earlier run')
-    group.add_argument('--search', metavar='IMAGE', help='its nearest neighbours: FILE.search.png')
-    group.add_argument('--top', type=int, default=8, metavar='K', help='so many (default: 8)')
-    group.add_argument(
-        '--plot', choices=('pca', 'tsne', 'umap'), help='a picture of them all: FILE.tsne.png'
+
+def add_size_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add `--size`, as `vit_backbones.images.resizing` takes it."""
+    parser.add_argument(
+        '--size',
+        nargs='+',
+        type=int,
+        metavar='S',
+        help=f'resize: the shorter side to S, or to height and width (default: {default})',
     )
-    group.add_argument(
-        '--cluster', type=int, metavar='K', help='k-means: FILE.clusters.csv, FILE.clusters.png'
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`, as `vit_backbones.devices.choose_device` takes it."""
+    parser.add_argument('--device', help='cpu, cuda, cuda:1 (default: the GPU if there is one)')
+
+
+def add_score_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--score-thr`."""
+    parser.add_argument(
+        '--score-thr',
+        type=_share,
+        default=0.3,
+        metavar='S',
+        help='leave predicted objects of a lower score out (default: 0.3)',
     )
-    group.add_argument(
-        '--classify',
-        metavar='CSV',
-        help="cross-validated accuracy for labels of a file with 'path,label': FILE.classify.json",
-    )
+
+
+def positive(text: str) -> int:
+    """A number from 1."""
+    return _number(int, text, 1)
+
+
+def not_negative(text: str) -> int:
+    """A number from 0."""
+    return _number(int, text, 0)
+
+
+def _share(text: str) -> float:
+    return _number(float, text, 0, 1)
+
+
+def _number(kind: type, text: str, low: int, high: float = math.inf) -> Any:
+    with contextlib.suppress(ValueError):
+        if low <= kind(text) <= high:
+            return kind(text)
+    wanted = f'{"whole " * (kind is int)}numbers from {low}' + f' to {high}' * (high < math.inf)
+    raise argparse.ArgumentTypeError(f'takes {wanted}, got {text}')

@@ -4,7 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from _command_line import add_config_options, one_line_errors
+from _command_line import (
+    add_config_options,
+    add_device_option,
+    not_negative,
+    one_line_errors,
+)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -25,16 +30,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--split', choices=['val', 'test'], default='val', help='(default: val)')
     parser.add_argument(
-        '--num-worst', type=int, default=8, metavar='N', help='images to draw (default: 8)'
+        '--num-worst', type=not_negative, default=8, metavar='N', help='images to draw (default: 8)'
     )
-    parser.add_argument('--device', help='such as cpu or cuda:1 (default: the GPU if there is one)')
+    add_device_option(parser)
     parser.add_argument(
         '--curves-only', action='store_true', help='no predictions: needs no data and no weights'
     )
     add_config_options(parser, 'val_dataloader.dataset.data_root=data/camvid')
     args = parser.parse_args(argv)
-    if args.num_worst < 0:
-        parser.error(f'--num-worst takes a number from 0, got {args.num_worst}')
     for name in ('checkpoint', 'split', 'num_worst', 'device', 'cfg_options'):
         if args.curves_only and getattr(args, name) != parser.get_default(name):
             parser.error(f'--{name.replace("_", "-")} is of predictions, without --curves-only')
@@ -44,7 +47,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.analysis.report import analyze
+    from vit_backbones.analysis.command import analyze
 
     analyze(
         args.work_dirs,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _command_line import add_config_options, one_line_errors
+from _command_line import add_config_options, add_device_option, one_line_errors, positive
 
 PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 
@@ -59,7 +59,7 @@ def add_speed(commands: Any) -> None:
     parser.add_argument(
         '--peers', nargs='*', choices=PEERS, default=PEERS, help='libraries to compare with'
     )
-    parser.add_argument('--device', help='of PyTorch (default: the GPU, else the CPU)')
+    add_device_option(parser)
     parser.add_argument(
         '--repeats', type=positive, default=10, metavar='N', help='rounds (default: 10)'
     )
@@ -116,13 +116,6 @@ def size(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def positive(text: str) -> int:
-    """A number from 1."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
 def add_quality(commands: Any) -> None:
     parser = commands.add_parser(
         'quality',
@@ -172,7 +165,7 @@ def add_quality(commands: Any) -> None:
         metavar='DIR',
         help='where features are kept (default: work_dirs/features)',
     )
-    parser.add_argument('--device', help='of PyTorch (default: the GPU, else the CPU)')
+    add_device_option(parser)
     add_run_options(parser)
     add_config_options(parser, 'val_dataloader.dataset.data_root=data/mine')
 

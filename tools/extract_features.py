@@ -6,7 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from _command_line import add_backbone_options, add_embedding_options, one_line_errors
+from _command_line import (
+    add_backbone_options,
+    add_device_option,
+    add_images,
+    add_size_option,
+    not_negative,
+    one_line_errors,
+    positive,
+)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -17,12 +25,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'where it was killed; under torchrun several processes share the work. Exit code 0 if at '
         'least one image could be read; the others are listed in FILE.unreadable.txt.'
     )
-    parser.add_argument(
-        'images',
-        nargs='*',
-        metavar='IMAGES',
-        help='images, folders, patterns, .txt lists and COCO .json files',
-    )
+    add_images(parser, nargs='*')
     parser.add_argument(
         '--split', choices=('train', 'val', 'test'), help="the --config's own images instead"
     )
@@ -37,14 +40,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=('model', 'cls', 'avg', 'max', 'cls+avg', 'gem', 'attn'),
         help="embeddings (default of .parquet: model, the model's own embedding, else cls or avg)",
     )
-    parser.add_argument(
-        '--size',
-        nargs='+',
-        type=int,
-        metavar='S',
-        help='resize: the shorter side to S, or to height and width (default: as images are)',
-    )
-    parser.add_argument('--batch-size', type=int, default=8)
+    add_size_option(parser, 'as images are')
+    parser.add_argument('--batch-size', type=positive, default=8, metavar='N', help='(default: 8)')
     parser.add_argument(
         '--dtype',
         choices=('fp32', 'bf16', 'fp16'),
@@ -52,9 +49,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='bf16: computed so, stored in fp32; fp16: stored so, and on a GPU computed so',
     )
     parser.add_argument('--normalize', action='store_true', help='embeddings of length 1')
-    parser.add_argument('--device', help='cpu, cuda, cuda:1 (default: a GPU if there is one)')
+    add_device_option(parser)
     parser.add_argument(
-        '--num-workers', type=int, default=2, help='threads that read ahead (default: 2)'
+        '--num-workers',
+        type=not_negative,
+        default=2,
+        metavar='N',
+        help='threads that read ahead (default: 2)',
     )
     parser.add_argument(
         '--overwrite', action='store_true', help='start anew, whatever FILE or its parts hold'
@@ -70,6 +71,27 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.split and not args.config:
         parser.error('--split goes with --config')
     return args
+
+
+def add_embedding_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is done with embeddings.
+
+    They are the fields of `vit_backbones.embeddings.command.Questions`.
+    """
+    group = parser.add_argument_group('embeddings, those just written or of an earlier run')
+    group.add_argument('--search', metavar='IMAGE', help='its nearest neighbours: FILE.search.png')
+    group.add_argument('--top', type=int, default=8, metavar='K', help='so many (default: 8)')
+    group.add_argument(
+        '--plot', choices=('pca', 'tsne', 'umap'), help='a picture of them all: FILE.tsne.png'
+    )
+    group.add_argument(
+        '--cluster', type=int, metavar='K', help='k-means: FILE.clusters.csv, FILE.clusters.png'
+    )
+    group.add_argument(
+        '--classify',
+        metavar='CSV',
+        help="cross-validated accuracy for labels of a file with 'path,label': FILE.classify.json",
+    )
 
 
 @one_line_errors

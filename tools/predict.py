@@ -4,7 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from _command_line import add_config_options, one_line_errors
+from _command_line import (
+    add_config_options,
+    add_device_option,
+    add_images,
+    add_score_option,
+    one_line_errors,
+    positive,
+)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -15,17 +22,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('config', metavar='CONFIG')
     parser.add_argument('checkpoint', metavar='CHECKPOINT')
-    parser.add_argument(
-        'images', nargs='+', metavar='IMAGES', help='images, folders, patterns, .txt or COCO .json'
-    )
+    add_images(parser, nargs='+')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the results')
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        metavar='S',
-        help='leave objects of a lower score out (default: 0.3)',
-    )
+    add_score_option(parser)
     parser.add_argument(
         '--slide',
         nargs=2,
@@ -35,15 +34,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--flip', action='store_true', help='average with the mirrored image')
     parser.add_argument('--no-pictures', action='store_true', help='results alone')
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='(default: 1)')
-    parser.add_argument('--device', help='cpu, cuda, ... (default: the GPU if there is one)')
+    parser.add_argument('--batch-size', type=positive, default=1, metavar='N', help='(default: 1)')
+    add_device_option(parser)
     add_config_options(parser, 'model.test_cfg.rcnn.max_per_img=200')
-    args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        parser.error(f'--batch-size takes a number from 1, got {args.batch_size}')
-    if not 0 <= args.score_thr <= 1:
-        parser.error(f'--score-thr takes a number from 0 to 1, got {args.score_thr}')
-    return args
+    return parser.parse_args(argv)
 
 
 @one_line_errors

@@ -4,7 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from _command_line import add_backbone_options, one_line_errors
+from _command_line import (
+    add_backbone_options,
+    add_device_option,
+    add_images,
+    add_score_option,
+    add_size_option,
+    one_line_errors,
+    positive,
+)
 
 # Options that not every kind of picture has
 _KINDS = {
@@ -21,9 +29,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description='Draw the PCA of patch features as colours, attention to the patches, or '
         'predictions beside ground truth: a PNG an image, and contact_sheet.png.'
     )
-    parser.add_argument(
-        'images', nargs='*', metavar='IMAGES', help='images, folders, patterns, .txt or COCO .json'
-    )
+    add_images(parser, nargs='*')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the pictures')
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument(
@@ -39,33 +45,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help="image, ground truth, prediction of the config's own data, without IMAGES",
     )
-    parser.add_argument(
-        '--size',
-        nargs='+',
-        type=int,
-        metavar='S',
-        help='longer side of the input, or H W (default: 512, or what the model is built for)',
-    )
+    add_size_option(parser, 'the longer side to 512')
     parser.add_argument('--joint', action='store_true', help='PCA: one set of colours for all')
     parser.add_argument(
         '--heads', nargs='+', type=int, metavar='I', help='attention: 0-based (default: up to 6)'
     )
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='val')
     parser.add_argument(
-        '--num', type=int, default=8, metavar='N', help='predictions: images, evenly spread'
+        '--num', type=positive, default=8, metavar='N', help='predictions: images, evenly spread'
     )
-    parser.add_argument('--score-thr', type=float, default=0.3, metavar='S', help='(default: 0.3)')
-    parser.add_argument('--device', help='cpu, cuda, ... (default: the GPU if there is one)')
+    add_score_option(parser)
+    add_device_option(parser)
     add_backbone_options(parser)
     args = parser.parse_args(argv)
     if args.predictions and (args.images or not (args.config and args.checkpoint)):
         parser.error('--predictions goes with --config and --checkpoint, without IMAGES')
     if not args.predictions and not args.images:
         parser.error('name IMAGES to draw')
-    if args.size is not None and (len(args.size) > 2 or min(args.size) < 1):
-        parser.error(f'--size takes S or H W, from 1, got {" ".join(map(str, args.size))}')
-    if args.num < 1:
-        parser.error(f'--num takes a number from 1, got {args.num}')
     drawn = next((kind for kind in ('predictions', 'attention') if getattr(args, kind)), 'pca')
     for name, kinds in _KINDS.items():
         if drawn not in kinds and getattr(args, name) != parser.get_default(name):

@@ -11,7 +11,7 @@ import torch
 import torchvision
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.loading import quiet_log
+from vit_backbones.quiet import quiet_log
 from vit_backbones.sources.presets import SAPIENS
 from vit_backbones.sources.transformers_families import FAMILIES
 

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import inspect
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from mmengine import registry
 from mmengine.config import Config, DictAction
 from mmengine.optim import OptimWrapper
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 from mmengine.runner import (
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
@@ -25,6 +26,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.utils.data import DataLoader
 
+CONFIGS = ('.py', '.yaml', '.yml', '.json')  # what MMEngine reads, by suffix
 # What MMEngine's optimizer constructor and ours read
 _PARAMWISE = set(
     'bias_lr_mult bias_decay_mult norm_decay_mult flat_decay_mult dwconv_decay_mult '
@@ -96,6 +98,14 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         check_option(config, key, changes)
     config.merge_from_dict(changes)
     return config
+
+
+def use_scope(config: Config) -> None:
+    """Let types be looked up first where a config means them, as MMEngine's runner does."""
+    scope = config.get('default_scope') or 'mmengine'
+    current = DefaultScope.get_current_instance()
+    if current is None or current.scope_name != scope:
+        DefaultScope.get_instance(f'{scope}-{time.monotonic_ns()}', scope_name=scope)
 
 
 def _drop_scope(node: Any) -> None:

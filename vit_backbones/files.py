@@ -1,6 +1,7 @@
 """Output files that are written whole or not at all."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -29,3 +30,24 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     finally:
         draft.unlink(missing_ok=True)
     return path
+
+
+def check_writable(path: str | Path, *, folder: bool = False) -> None:
+    """Refuse a place for results where nothing can be written, before the long work.
+
+    Args:
+        path: File to write, or the folder of several; neither need be there yet.
+        folder: Which of both it is.
+
+    Raises:
+        ValueError: If it is the other one, or if its folder cannot be written to.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() if folder else path.is_file()):
+        raise ValueError(f'{path} cannot be written: it is no {"folder" if folder else "file"}')
+    whole = path.absolute()
+    place = next(each for each in (whole, *whole.parents)[not folder :] if each.exists())
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise ValueError(f'{path} cannot be written: {error.strerror}: {place}') from None

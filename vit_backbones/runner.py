@@ -1,10 +1,7 @@
 """MMEngine's runner with a calm terminal; the log file holds everything."""
 
-import contextlib
-import io
 import logging
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from vit_backbones.arguments import choice
+from vit_backbones.quiet import quiet_prints
 
 # What MMEngine says at each start or epoch and nobody needs to read
 _NOISE = (
@@ -188,23 +186,3 @@ def _calm(logger: MMLogger) -> MMLogger:
     terminal.addFilter(_fits_terminal)
     logging.getLogger('py.warnings').handlers[:] = logger.handlers[1:]
     return logger
-
-
-@contextlib.contextmanager
-def quiet_warnings() -> Iterator[None]:
-    """Python warnings go to the log file, once there is one, not between the progress lines."""
-    logging.captureWarnings(True)
-    try:
-        yield
-    finally:
-        logging.captureWarnings(False)
-        logging.getLogger('py.warnings').handlers.clear()
-
-
-@contextlib.contextmanager
-def quiet_prints() -> Iterator[None]:
-    """What a library prints, as pycocotools does, goes to the log file."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        yield
-    if printed.getvalue():
-        MMLogger.get_current_instance().info('\n' + printed.getvalue())

@@ -61,10 +61,10 @@ def test_environment__reaches_the_command_line(train, monkeypatch, capsys):
 def test_torch_and_torchvision_that_do_not_fit_are_one_line(train, monkeypatch, capsys):
     class Broken:
         def find_spec(self, name, path=None, target=None):
-            if name == 'vit_backbones.commands':
+            if name == 'vit_backbones.training.command':
                 raise RuntimeError('operator torchvision::nms does not exist')
 
-    monkeypatch.delitem(sys.modules, 'vit_backbones.commands', raising=False)
+    monkeypatch.delitem(sys.modules, 'vit_backbones.training.command', raising=False)
     monkeypatch.setattr('sys.meta_path', [Broken(), *sys.meta_path])
     assert train(['any.py']) == 2
     pattern = 'error: operator torchvision::nms does not exist; install .*requirements.txt\n'

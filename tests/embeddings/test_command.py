@@ -24,7 +24,7 @@ def written(file):
 
 def test_the_command_line_gives_the_questions():
     parser = argparse.ArgumentParser()
-    load_tool('_command_line').add_embedding_options(parser)
+    load_tool('extract_features').add_embedding_options(parser)
     assert Questions.of(parser.parse_args([])) == Questions()
     words = '--search a.png --top 3 --plot pca --cluster 4 --classify l.csv'.split()
     assert Questions.of(parser.parse_args(words)) == Questions('a.png', 3, 'pca', 4, 'l.csv')

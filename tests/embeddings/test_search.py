@@ -53,5 +53,5 @@ def test_the_query_stands_first_and_framed(embeddings):
     tiles = [tile for _, tiles in rows for tile in tiles]
     assert [len(tiles) for _, tiles in rows] == [5, 2]
     assert [tile.frame for tile in tiles] == [True] + [False] * 6
-    assert tiles[0].path == 'q.png'
+    assert tiles[0].name == 'q.png'
     assert tiles[1].caption == f'{nearest(embeddings, 0, 1)[0].similarity:.3f}'

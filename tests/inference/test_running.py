@@ -8,10 +8,10 @@ from mmengine.structures import InstanceData
 from mmseg.apis import inference_model, init_model
 from trained_models import write_detector, write_images, write_segmenter
 
-from vit_backbones.image_walk import ImageWalk
+from vit_backbones.images.walk import ImageWalk
 from vit_backbones.inference.running import _with_flips, pipeline_for_images, predict
-from vit_backbones.inference.trained import load_trained
-from vit_backbones.loading import quiet_log
+from vit_backbones.loading.trained import load_trained
+from vit_backbones.quiet import quiet_log
 
 META = [dict(img_shape=(64, 96))]
 SIZES = (64, 96), (64, 96), (50, 33), (64, 96), (200, 20)

@@ -11,10 +11,10 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 from pycocotools.coco import COCO
 
-from vit_backbones.image_walk import Item
+from vit_backbones.images.walk import Item
 from vit_backbones.inference.running import Prediction
-from vit_backbones.inference.trained import Trained
 from vit_backbones.inference.writing import ResultWriter, index_png, panoptic_segments
+from vit_backbones.loading.trained import Trained
 from vit_backbones.panoptic_api import rgb2id
 
 PALETTE = np.arange(768, dtype=np.uint8).reshape(256, 3)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
+from vit_backbones.datasets import class_names_and_colors
 from vit_backbones.pictures.samples import (
-    class_names_and_colors,
     draw_overlay,
     draw_sample,
     enlarged,

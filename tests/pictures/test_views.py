@@ -6,11 +6,11 @@ import timm
 from PIL import Image
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.attention_maps import attention_maps
 from vit_backbones.coverage import redraw
-from vit_backbones.image_walk import ImageWalk
+from vit_backbones.images.walk import ImageWalk
 from vit_backbones.loading import Loaded
-from vit_backbones.pictures.views import _as_input, draw_attention, draw_pca, input_size
+from vit_backbones.pictures.attention_maps import attention_maps
+from vit_backbones.pictures.views import _as_input, _resize, draw_attention, draw_pca
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +37,7 @@ def pixels(picture, column):
 
 
 def test_pca__a_panel_a_layer(loaded, walk):
-    (name, picture), _ = draw_pca(loaded, walk, [128])
+    (name, picture), _ = draw_pca(loaded, walk, [64])
     assert (name, picture.size) == ('0', (3 * 134, 92))
     assert np.array_equal(np.asarray(picture)[22:86, 3:131], next(iter(walk)).pixels)
     panels = [pixels(picture, column) for column in (1, 2)]
@@ -46,24 +46,24 @@ def test_pca__a_panel_a_layer(loaded, walk):
 
 
 def test_pca__is_the_same_each_time(loaded, walk):
-    first, second = (next(draw_pca(loaded, walk, [128]))[1] for _ in range(2))
+    first, second = (next(draw_pca(loaded, walk, [64]))[1] for _ in range(2))
     assert np.array_equal(np.asarray(first), np.asarray(second))
 
 
 def test_pca__joint_colours_mean_the_same_in_all(loaded, walk, tmp_path):
     """An image has other colours beside another one, and those of a copy of it."""
-    (_, alone), _ = draw_pca(loaded, walk, [128])
-    (_, beside), _ = draw_pca(loaded, walk, [128], joint=True)
+    (_, alone), _ = draw_pca(loaded, walk, [64])
+    (_, beside), _ = draw_pca(loaded, walk, [64], joint=True)
     assert not np.array_equal(np.asarray(alone), np.asarray(beside))
     same = ImageWalk([walk.paths[0]], 'drawing')
-    [(_, single)] = draw_pca(loaded, same, [128], joint=True)
+    [(_, single)] = draw_pca(loaded, same, [64], joint=True)
     assert np.array_equal(np.asarray(single), np.asarray(alone))
 
 
 def test_attention__a_row_a_layer_and_a_panel_a_head(loaded, walk):
-    (_, picture), _ = draw_attention(loaded, walk, [128])
+    (_, picture), _ = draw_attention(loaded, walk, [64])
     assert picture.size[1] == 2 * 92
-    weights = attention_maps(loaded.backbone, _as_input(loaded, next(iter(walk)).pixels, [128])[1])
+    weights = attention_maps(loaded.backbone, _as_input(loaded, next(iter(walk)).pixels, [64])[1])
     step = picture.width // 4
     panel = np.asarray(picture)[22 + 8 : 86 : 16, 3 + step + 8 : 131 + step : 16]
     order = np.argsort(weights[0][0, 0].flatten().numpy())
@@ -73,8 +73,8 @@ def test_attention__a_row_a_layer_and_a_panel_a_head(loaded, walk):
 
 
 def test_attention__chosen_heads(loaded, walk):
-    (_, all_heads), _ = draw_attention(loaded, walk, [128])
-    (_, second), _ = draw_attention(loaded, walk, [128], heads=[1])
+    (_, all_heads), _ = draw_attention(loaded, walk, [64])
+    (_, second), _ = draw_attention(loaded, walk, [64], heads=[1])
     step = second.width // 3
     one, other = np.asarray(second), np.asarray(all_heads)
     assert np.array_equal(one[22:86, step + 3 : step + 131], other[22:86, 2 * step + 3 :][:, :128])
@@ -86,13 +86,12 @@ def test_attention__heads_that_there_are_not(loaded, walk):
 
 
 def test_sizes(loaded):
-    assert input_size(loaded, None, (100, 200)) == (256, 512)
-    assert input_size(loaded, [300], (100, 200)) == (150, 300)
-    assert input_size(loaded, [64, 80], (100, 200)) == (64, 80)
-    assert input_size(loaded, [64], (1, 12000)) == (1, 64)
+    assert _resize(loaded, None)((100, 200)) == (256, 512)
+    assert _resize(loaded, [300])((100, 200)) == (300, 600)
+    assert _resize(loaded, [64, 80])((100, 200)) == (64, 80)
 
 
 def test_sizes__models_of_one_size_get_it():
     vit = timm.create_model('eva02_tiny_patch14_224', depth=1, embed_dim=12, num_heads=1)
     fixed = Loaded(ViTFeatBackbone.from_module(vit), 'eva02', '', (0.0,) * 3, (1.0,) * 3)
-    assert input_size(fixed, None, (100, 200)) == (224, 224)
+    assert _resize(fixed, None)((100, 200)) == (224, 224)

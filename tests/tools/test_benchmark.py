@@ -84,9 +84,12 @@ def test_speed__cfg_options_freeze_the_backbone(benchmark):
         (['test_vit', '--device', 'tpu'], 'tpu'),
         (['test_vit', '--source', 'timn'], 'timn'),
         (['none.py'], "config 'none.py' does not exist"),
-        (['test_vit', '--out', '.'], r'\. is no file to write to'),
+        (['test_vit', '--out', '.'], '. cannot be written: it is no file'),
+        (
+            ['test_vit', '--out', 'seg.py/a.json'],
+            'seg.py/a.json cannot be written: Not a',
+        ),
         (['test_vit', '--cfg-options', 'a=1'], '--cfg-options change configs, and none is'),
-        (['test_vit', '--out', 'seg.py/a.json'], 'cannot be written to'),
         (['test_vit', 'none.py'], "config 'none.py' does not exist"),
     ],
 )

@@ -189,7 +189,7 @@ def test_masks_of_another_size_than_the_image_are_one_line(main, capsys):
         ),
         (
             ['blocks', '--models', 'test_vit', '--random-weights', '0', '--out', 'empty'],
-            'is no file',
+            'empty cannot be written: it is no file',
         ),
     ],
 )

@@ -62,7 +62,10 @@ def test_the_neck_has_the_weights_of_the_checkpoint():
             'empty.py: model.backbone is None',
         ),
         ((*MODEL, '--out', 'v.pt', '--with-neck'), 'a neck is part of a config: give --config'),
-        ((*MODEL, '--out', 'neck.py/v.pt', '--size', '32', '32'), 'File exists: neck.py'),
+        (
+            (*MODEL, '--out', 'neck.py/v.pt', '--size', '32', '32'),
+            'written: Not a directory',
+        ),
     ],
 )
 def test_mistakes_get_one_line(capsys, options, message):

@@ -24,7 +24,7 @@ RUNS = [
     (
         'visualize',
         ['images', *RANDOM, '--out', 'pca', '--size', '64', '--device', 'cpu'],
-        r'3 images: pca/\*_pca\.png, pca/contact_sheet\.png.*',
+        r'3 pictures: pca/\*_pca\.png, pca/contact_sheet\.png.*',
         ['pca/a_pca.png', 'pca/b_pca.png', 'pca/c_pca.png', 'pca/contact_sheet.png'],
     ),
     (
@@ -75,7 +75,7 @@ def folder(tmp_path_factory):
     write_segmenter(root)
     log = root / 'run/20260101_000000/vis_data'
     log.mkdir(parents=True)
-    lines = [{'loss': 1 / step, 'epoch': step, 'step': step} for step in (1, 2, 3)]
+    lines = [{'loss': 1 / step, 'epoch': step, 'iter': step, 'step': step} for step in (1, 2, 3)]
     (log / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
     (root / 'run/seg.py').write_text((root / 'seg.py').read_text())
     for split in ('train', 'val'):

@@ -7,7 +7,7 @@ from PIL import Image
 from trained_models import write_images, write_segmenter
 
 main = load_tool('visualize').main
-BACKBONE = ['--model', 'test_vit', '--random-weights', '0', '--size', '64', '--out', 'out']
+BACKBONE = ['--model', 'test_vit', '--random-weights', '0', '--size', '40', '--out', 'out']
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def test_attention_tells_whose_it_is(images, tmp_path, capsys):
     [
         (['--attention', '--heads', '5'], 'error: --heads 5: layer 5 has the heads 0 to 1'),
         (['--layers', '9'], 'error: out_indices must be'),
+        (['--size', '1', '2', '3'], 'error: --size takes the shorter side in pixels'),
     ],
 )
 def test_what_there_is_not_is_one_line(options, message, images, tmp_path, capsys):
@@ -55,9 +56,8 @@ def test_what_there_is_not_is_one_line(options, message, images, tmp_path, capsy
     ('arguments', 'message'),
     [
         (['--model', 'x'], 'name IMAGES to draw'),
-        (['a.png', '--size', '1', '2', '3'], '--size takes S or H W, from 1, got 1 2 3'),
         (['--predictions'], '--predictions goes with --config and --checkpoint'),
-        (['a.png', '--num', '0'], '--num takes a number from 1'),
+        (['a.png', '--num', '0'], '--num: takes whole numbers from 1, got 0'),
         (['a.png', '--score-thr', '0.5'], '--score-thr goes with --predictions'),
         (['a.png', '--joint', '--attention'], '--joint goes with --pca'),
         (['a.png', '--heads', '0'], '--heads goes with --attention'),
@@ -87,7 +87,7 @@ def test_predictions_stand_beside_the_truth(tmp_path, monkeypatch, capsys):
     picture = np.asarray(Image.open('out/00000_a_predictions.png')).astype(int)
     image, truth = picture[100:300, 3:483], picture[100:300, 489:969]  # enlarged five times
     assert abs(truth - (image + np.array((0, 0, 200))) / 2).max() <= 1
-    line = 'error: the config has no train_dataloader\n'
+    line = f'error: {config} has no train_dataloader: choose another --split\n'
     with open(config, 'a') as file:
         file.write('\ntrain_dataloader = None\n')
     assert main(['--predictions', *options, '--split', 'train']) == 2

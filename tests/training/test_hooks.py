@@ -9,11 +9,11 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from toy_task import write_toy_config, write_toy_data
 
+from vit_backbones.datasets import leaf_datasets
 from vit_backbones.training.hooks import (
     SkipUnreadableImagesHook,
     UnreadableDataError,
     draw_curves,
-    leaf_datasets,
 )
 
 

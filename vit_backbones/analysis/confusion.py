@@ -16,7 +16,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from pycocotools import mask as coco_masks
 from scipy.optimize import linear_sum_assignment
 
-from vit_backbones.pictures.samples import semantic_labels
+from vit_backbones.pictures.samples import as_array, masks_of, semantic_labels
 
 SCORE_THR = 0.3  # of instances that count and are drawn
 IOU_THR = 0.5
@@ -111,7 +111,7 @@ def match_instances(
         As `measure`.
     """
     predicted = predicted[predicted.scores >= SCORE_THR]
-    labels, found = _array(truth.labels), _array(predicted.labels)
+    labels, found = as_array(truth.labels), as_array(predicted.labels)
     overlaps = _overlaps(truth, predicted)  # (num_true, num_predicted)
     alike = labels[:, None] == found
     rows, columns = linear_sum_assignment((overlaps >= IOU_THR) * (overlaps + alike), maximize=True)
@@ -135,19 +135,14 @@ def _overlaps(truth: InstanceData, predicted: InstanceData) -> np.ndarray:
 
 
 def _runs(instances: InstanceData) -> list[dict[str, Any]]:
-    masks = instances.masks
-    masks = masks.to_ndarray() if hasattr(masks, 'to_ndarray') else _array(masks)
-    return coco_masks.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    masks = masks_of(instances).transpose(1, 2, 0)  # (h, w, num_instances)
+    return coco_masks.encode(np.asfortranarray(masks.astype(np.uint8)))
 
 
 def _boxes(instances: InstanceData) -> np.ndarray:
     """(n, 4) x, y, width, height."""
-    boxes = _array(getattr(instances.bboxes, 'tensor', instances.bboxes)).astype(np.float64)
+    boxes = as_array(instances.bboxes).astype(np.float64)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def _array(values: Any) -> np.ndarray:
-    return values.cpu().numpy() if hasattr(values, 'cpu') else np.asarray(values)
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -22,9 +21,10 @@ from vit_backbones.analysis.confusion import (
     measure,
     unlabelled,
 )
-from vit_backbones.commands import prepare
-from vit_backbones.pictures.samples import class_names_and_colors
-from vit_backbones.runner import quiet_prints
+from vit_backbones.datasets import class_names_and_colors
+from vit_backbones.devices import choose_device
+from vit_backbones.quiet import quiet_prints
+from vit_backbones.training.command import prepare
 
 
 class Scored(NamedTuple):
@@ -77,14 +77,12 @@ def predict(
         ValueError: If the config has no such split, and for what `tools/test.py` refuses.
         OSError: If data are not there.
     """
-    if str(device).startswith('cuda') and not torch.cuda.is_available():
-        raise ValueError(f'--device {device} needs a CUDA GPU, and PyTorch finds none here')
+    place = choose_device(device)
     _test_on(config, split)
     config.update(work_dir=folder, load_from=str(checkpoint), resume=False, log_level='WARNING')
     config.launcher = 'none'
     runner = prepare(config, ('test',))
-    if device is not None:
-        runner.model.to(device)
+    runner.model.to(place)
     collector = _Collector(num_worst)
     runner.register_hook(collector, 'LOWEST')
     try:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vit_backbones.commands import find_last_checkpoint
+from vit_backbones.training.command import find_last_checkpoint
 
 _LOGS = '*/vis_data/scalars.json'  # one for each start, in folders named by the time
 

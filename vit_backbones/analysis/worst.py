@@ -1,23 +1,20 @@
 """Pictures of the images that a model does worst on."""
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import mmcv
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from PIL import Image
 
 from vit_backbones.analysis.confusion import SCORE_THR
-from vit_backbones.analysis.curves import png
 from vit_backbones.analysis.predictions import Predictions
 from vit_backbones.files import write_whole
-from vit_backbones.pictures.samples import draw_sample
+from vit_backbones.pictures.samples import add_legend, draw_sample, shown_labels
+from vit_backbones.pictures.sheet import Tile, draw_sheet, in_rows, thumbnail
 
-_IN_A_ROW = 2  # pictures of three panels each
-_MAX_NAMED = 40  # classes in the legend
+_WIDTH = 750  # of a picture of three panels on the sheet
+_SHEET_WIDTH = 1600
 
 
 def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
@@ -36,51 +33,21 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
     for old in (folder / 'worst').glob('[0-9]*_[01].[0-9][0-9][0-9]_*.png'):
         old.unlink()
     classes = result.classes if len(result.classes) > 1 else ['']  # a single one needs no name
-    files, pictures, names = [], [], []
+    files, tiles, shown = [], [], set()
     for rank, (score, sample) in enumerate(result.worst, start=1):
         image = mmcv.imread(sample.img_path)
         picture = draw_sample(image, sample, classes, result.palette, score_thr=SCORE_THR)
         stem = Path(sample.img_path).stem
         file = folder / 'worst' / f'{rank:02}_{score:.3f}_{stem}.png'
         files.append(write_whole(file, cv2.imencode('.png', picture)[1].tobytes()))
-        pictures.append(picture[..., ::-1])
-        names.append(f'{rank}. {stem}: {score:.3f}')
+        small = thumbnail(Image.fromarray(picture[..., ::-1]), _WIDTH)
+        tiles.append(Tile(small, stem, f'{rank}. {score:.3f}'))
+        shown.update(shown_labels(sample, len(result.classes), SCORE_THR))
     if not files:
         return []
-    legend = dict(zip(result.classes, result.palette / 255, strict=False))
-    sheet = draw_sheet(pictures, names, title, legend if len(legend) <= _MAX_NAMED else {})
-    return [*files, write_whole(folder / 'worst.png', png(sheet))]
-
-
-def draw_sheet(
-    pictures: Sequence[np.ndarray],
-    names: Sequence[str],
-    title: str,
-    legend: dict[str, np.ndarray],
-) -> Figure:
-    """Draw pictures on one sheet.
-
-    Args:
-        pictures: Each (H, W, 3) uint8, RGB.
-        names: What stands above each.
-        title: What stands above all.
-        legend: Colours, 0 to 1, by class.
-    """
-    columns = min(_IN_A_ROW, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
-    width = 7.5
-    height = width * float(np.median([each.shape[0] / each.shape[1] for each in pictures])) + 0.3
-    below = 0.3 * math.ceil(len(legend) / 8)
-    size = (columns * width, rows * height + 0.5 + below)
-    figure = Figure(figsize=size, dpi=100, layout='constrained')
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.axis('off')
-    for axes, picture, name in zip(grid, pictures, names, strict=False):
-        axes.imshow(picture)
-        axes.set_title(name, fontsize=11)
-    figure.suptitle(f'{title}\nimage | ground truth | prediction', fontsize=12)
-    if legend:
-        handles = [Patch(color=color, label=name) for name, color in legend.items()]
-        figure.legend(handles=handles, loc='outside lower center', ncols=8, frameon=False)
-    return figure
+    (_, first), *rest = in_rows(tiles, _SHEET_WIDTH)
+    heading = f'{title}: image | ground truth | prediction'
+    sheet = draw_sheet([(heading, first), *rest])
+    sheet = np.ascontiguousarray(np.asarray(sheet)[..., ::-1])  # BGR
+    sheet = add_legend(sheet, sorted(shown), result.classes, result.palette)
+    return [*files, write_whole(folder / 'worst.png', cv2.imencode('.png', sheet)[1].tobytes())]

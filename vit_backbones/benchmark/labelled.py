@@ -12,16 +12,17 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
 from vit_backbones.checks.findings import describe
-from vit_backbones.checks.preflight import dataset_configs, missing_data
 from vit_backbones.config import load_config
+from vit_backbones.datasets import dataset_configs
 from vit_backbones.files import write_whole
 from vit_backbones.images import image_size
+from vit_backbones.loading.data import provide_data
 from vit_backbones.own_data.masks import read_masks
-from vit_backbones.shapes import write_shapes
 
 IGNORED = 255  # label that counts for nothing, in training and in the metric
 _SPLITS = ('train', 'val')
-_BARE = dict(pipeline=[], serialize_data=False)  # data sets whose list alone is wanted
+# Data sets of mmseg whose list alone is wanted; mmdet has one of the same name
+_BARE = dict(_scope_='mmseg', pipeline=[], serialize_data=False)
 
 
 class Labelled(NamedTuple):
@@ -90,10 +91,7 @@ def read_data(data: str | Path, options: Sequence[str] = ()) -> LabelledData:
             f'{data}: a linear probe needs a class for each pixel, as configs of mmseg have it; '
             f'the default_scope of this one is {scope!r}'
         )
-    if config.get('builtin_data'):
-        write_shapes(**config.builtin_data)
-    for line in missing_data(config, _SPLITS):
-        raise FileNotFoundError(line)
+    provide_data(config, _SPLITS)
     built = {split: _built(data, config, split) for split in _SPLITS}
     roots = {Path(each.data_root or each.data_prefix['img_path']).name for each in built['val']}
     return _joined(' + '.join(sorted(roots)), built)

@@ -11,18 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from rich.progress import track
-from torch import Tensor
 
 from vit_backbones.files import write_whole
 from vit_backbones.images import read_image
+from vit_backbones.images.resizing import resized
 from vit_backbones.loading import Loaded
 from vit_backbones.position import Grid
 
-_FORMAT = 1  # raised whenever the same model and image would give other files
+_FORMAT = 2  # raised whenever the same model and image would give other files
 _STRIDE = 16  # of models whose layers have several
-_OF_WEIGHTS = ('checkpoint', 'checkpoint_path', 'init_cfg', 'pretrained')  # told by themselves
 _LARGEST = torch.finfo(torch.float16).max
 
 
@@ -71,7 +69,8 @@ def compute_features(
     if len(set(backbone.strides)) > 1:
         backbone.out_stride = _STRIDE
     stride = backbone.strides[0]
-    folder = cache / f'{Path(loaded.name).name}-{_digest(loaded, size)}'
+    digest = loaded.fingerprint(_FORMAT, size, backbone.strides)
+    folder = cache / f'{Path(loaded.name).name}-{digest[:16]}'
     files = [folder / f'{each.stem}-{_digest_of_file(each)}.npy' for each in images]
     missing = {file: image for file, image in zip(files, images, strict=True) if not file.exists()}
     backbone.to(device)
@@ -79,7 +78,8 @@ def compute_features(
     for file, image in track(
         missing.items(), loaded.name, len(missing), transient=True, disable=not missing
     ):
-        pixels = _pixels(loaded, image, size).to(device)
+        pixels = read_image(image)
+        pixels = loaded.normalised(resized(pixels, size or pixels.shape[:2])[None]).to(device)
         start = time.perf_counter()
         with torch.inference_mode():
             maps = torch.cat(backbone(pixels), 1)[0].clamp(-_LARGEST, _LARGEST).half().cpu()
@@ -94,13 +94,6 @@ def compute_features(
     )
 
 
-def _pixels(loaded: Loaded, image: Path, size: Grid | None) -> Tensor:
-    pixels = loaded.normalised(read_image(image)[None])
-    if size is None:
-        return pixels
-    return F.interpolate(pixels, size, mode='bicubic', antialias=True)
-
-
 def _speed(folder: Path, seconds: Sequence[float], device: torch.device) -> float | None:
     """Images a second, of this run or else of the one that filled the folder, if it ran alike."""
     note, place = folder / 'speed.json', f'{device}, {torch.get_num_threads()} threads'
@@ -109,19 +102,6 @@ def _speed(folder: Path, seconds: Sequence[float], device: torch.device) -> floa
         write_whole(note, json.dumps(dict(images_per_second=speed, place=place)).encode())
     told = json.loads(note.read_text()) if note.exists() else {}
     return told['images_per_second'] if told.get('place') == place else None
-
-
-def _digest(loaded: Loaded, size: Grid | None) -> str:
-    """Of all that forms the features but the image."""
-    backbone = loaded.backbone
-    options = {k: v for k, v in sorted(loaded.options.items()) if k not in _OF_WEIGHTS}
-    seen = loaded.mean, loaded.std, loaded.is_bgr, size
-    told = _FORMAT, options, backbone.out_indices, backbone.strides, seen, repr(backbone)
-    digest = hashlib.sha256(repr(told).encode())
-    for name, tensor in backbone.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _digest_of_file(path: Path) -> str:

@@ -12,13 +12,14 @@ from vit_backbones.benchmark.labelled import Labelled, LabelledData, read_data
 from vit_backbones.benchmark.patch_features import Features, compute_features
 from vit_backbones.benchmark.probe import Sample, fit, test
 from vit_backbones.benchmark.report import (
-    check_output,
-    choose_device,
     describe_environment,
     heading,
     write_json,
 )
-from vit_backbones.benchmark.table import markdown, ordered
+from vit_backbones.benchmark.table import markdown, ordered, table_row
+from vit_backbones.config import CONFIGS
+from vit_backbones.devices import choose_device
+from vit_backbones.files import check_writable
 from vit_backbones.loading import Choice, Loaded, load_backbone
 from vit_backbones.position import Grid
 
@@ -71,7 +72,7 @@ def choices(
     chosen = []
     for each in models:
         name, _, checkpoint = each.partition('=')
-        place = 'config' if Path(name).suffix in ('.py', '.yaml', '.yml', '.json') else 'model'
+        place = 'config' if name.endswith(CONFIGS) else 'model'
         weights = (
             dict(checkpoint=checkpoint)
             if checkpoint
@@ -112,7 +113,7 @@ def run_quality(
         ValueError: For data or a model that cannot be used.
     """
     if out is not None:
-        check_output(out)
+        check_writable(out)
     place = choose_device(device)
     read = read_data(data, options)
     for model in models:  # what is wrong with the last one is told before the first
@@ -198,4 +199,4 @@ def _by_class(rows: Sequence[dict[str, Any]]) -> str:
     for name in rows[0]['classes']:
         values = [row['classes'][name] for row in rows]
         lines.append([name, *('' if each is None else f'{100 * each:.1f}' for each in values)])
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+    return '\n'.join(map(table_row, lines))

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.benchmark.report import check_output
 from vit_backbones.benchmark.scatter import scatter
 from vit_backbones.benchmark.table import Row, markdown, ordered
-from vit_backbones.checks.preflight import dataset_configs
 from vit_backbones.config import load_config
-from vit_backbones.files import write_whole
+from vit_backbones.datasets import dataset_configs
+from vit_backbones.files import check_writable, write_whole
 
 _WHOLE = {'PQ': 100, 'segm_mAP': 1, 'bbox_mAP': 1, 'mIoU': 100}  # values that stand for 1
 _COPIED = ('config', 'parameters', 'minutes', 'peak_memory_mib', 'date')
@@ -43,7 +42,7 @@ def run_table(
     """
     for path in (out, rows_out, plot):
         if path is not None:
-            check_output(path)
+            check_writable(path)
     rows = list(_readable(runs))
     if not rows:
         raise ValueError('none of these is a work dir with a record, or a file of results')

@@ -10,11 +10,8 @@ from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.benchmark.measure import measured
 from vit_backbones.benchmark.peers import build_peer
 from vit_backbones.benchmark.report import (
-    check_output,
-    choose_device,
     describe_environment,
     heading,
-    table_row,
     write_json,
 )
 from vit_backbones.benchmark.subjects import (
@@ -24,10 +21,13 @@ from vit_backbones.benchmark.subjects import (
     of_backbone,
     of_config,
 )
+from vit_backbones.benchmark.table import table_row
 from vit_backbones.benchmark.timing import WARM_UPS
+from vit_backbones.config import CONFIGS
+from vit_backbones.devices import choose_device
+from vit_backbones.files import check_writable
 from vit_backbones.position import Grid
 
-CONFIGS = ('.py', '.yaml', '.yml', '.json')
 _COLUMNS = ('model', 'size', 'batch', 'dtype', 'mode', 'ms', 'images/s', 'memory MiB', 'GFLOPs')
 _MEANING = """\
 Random weights, {how}, medians of {repeats} rounds in turns after {warm_ups}. Memory: what PyTorch
@@ -67,7 +67,7 @@ def settings(
 
     Args:
         sizes: (H, W) of images.
-        dtypes: Keys of `subjects.DTYPES`.
+        dtypes: Keys of `vit_backbones.devices.DTYPES`.
         modes: Of `subjects.MODES`.
         device: As PyTorch names it; by default the GPU, if there is one.
         batch_size: Images of a step.
@@ -102,7 +102,7 @@ def run_speed(wanted: Wanted, under: Sequence[Setting], out: Path | None) -> int
         OSError: For a config that is not there, or an output that cannot be written.
     """
     if out is not None:
-        check_output(out)
+        check_writable(out)
     if wanted.options and not any(model.endswith(CONFIGS) for model in wanted.models):
         raise ValueError('--cfg-options change configs, and none is among the models')
     for model in wanted.models:  # what is wrong with the last one is told before the first

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -13,12 +13,11 @@ from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.checks.findings import describe
 from vit_backbones.checks.report import without_weights
 from vit_backbones.checks.trial import data_samples
-from vit_backbones.config import load_config
-from vit_backbones.loading import quiet_log
+from vit_backbones.config import load_config, use_scope
+from vit_backbones.devices import DTYPES
 from vit_backbones.position import Grid
-from vit_backbones.runner import quiet_prints
+from vit_backbones.quiet import quiet_log, quiet_prints
 
-DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 MODES = ('forward', 'train')
 
 
@@ -147,7 +146,7 @@ def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Sub
         ValueError: If the config is wrong, or none of mmdet's detectors and mmseg's segmenters.
     """
     config = load_config(path, options)
-    init_default_scope(config.get('default_scope') or 'mmengine')
+    use_scope(config)
     if not isinstance(config.get('model'), dict):
         raise ValueError(f'{path}: the config has no model: is it only the _base_ of others?')
     with quiet_log(), quiet_prints():

@@ -37,7 +37,12 @@ def markdown(rows: Iterable[Row]) -> str:
     columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
     lines = [[heading for _, heading, _ in columns], ['---'] * len(columns)]
     lines += [[_cell(row.get(key), write) for key, _, write in columns] for row in rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+    return '\n'.join(map(table_row, lines))
+
+
+def table_row(cells: Sequence[str]) -> str:
+    """A row of Markdown."""
+    return f'| {" | ".join(cells)} |'
 
 
 def ordered(rows: Iterable[Row]) -> Sequence[Row]:

@@ -12,14 +12,14 @@ from vit_backbones.benchmark.cases import CASES, Case
 from vit_backbones.benchmark.cost import flops_and_floor
 from vit_backbones.benchmark.measure import memory_of
 from vit_backbones.benchmark.report import (
-    check_output,
     describe_environment,
     heading,
-    table_row,
     write_json,
 )
 from vit_backbones.benchmark.subjects import Subject, of_backbone
+from vit_backbones.benchmark.table import table_row
 from vit_backbones.benchmark.timing import interleaved
+from vit_backbones.files import check_writable
 
 Figures = dict[str, dict[str, float]]  # of candidates, by kind
 
@@ -55,7 +55,7 @@ def run_targets(
     """
     _check_names(names, cases)
     if out is not None:
-        check_output(out)
+        check_writable(out)
     environment = describe_environment(torch.device('cpu'))
     if torch.cuda.is_available():
         environment['gpu'] = torch.cuda.get_device_name()

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from vit_backbones import environment
 from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.checkpoints.matching import MIN_MATCHED
 from vit_backbones.config import find_registered
-from vit_backbones.training.hooks import leaf_datasets
+from vit_backbones.datasets import dataset_configs, leaf_datasets, missing_data
 
 _SILENT_SECONDS = 3  # a progress bar for what takes longer
 
@@ -93,22 +92,6 @@ def check_weights(config: Config) -> None:
         check_checkpoint(config.load_from, resume=bool(config.get('resume')))
 
 
-def missing_data(config: Config, splits: Sequence[str]) -> Iterator[str]:
-    """A line for each data folder and annotation file that does not exist.
-
-    Args:
-        config: The merged config.
-        splits: As in `check_files`.
-    """
-    for split in splits:
-        loader = config.get(f'{split}_dataloader') or {}
-        for place, dataset in dataset_configs(loader, f'{split}_dataloader'):
-            yield from _missing_of(place, dataset)
-        evaluators = config.get(f'{split}_evaluator') or []
-        for each in evaluators if isinstance(evaluators, list) else [evaluators]:
-            yield from _missing(f'{split}_evaluator.ann_file', each.get('ann_file'))
-
-
 def check_drawn(config: Config, splits: Sequence[str]) -> None:
     """Refuse a config that draws its built-in data in one folder and reads another.
 
@@ -129,50 +112,6 @@ def check_drawn(config: Config, splits: Sequence[str]) -> None:
                     f'builtin_data.root is {root!r}, but {place}.data_root is {read!r}: give both, '
                     f'and {split}_evaluator.ann_file where there is one, the same folder'
                 )
-
-
-def dataset_configs(node: Any, place: str) -> Iterator[tuple[str, dict]]:
-    """Dataset dicts below a dataloader, those in wrappers included, with their places.
-
-    Args:
-        node: The dataloader's config.
-        place: Where it stands, such as `'train_dataloader'`.
-    """
-    if isinstance(node, (list, tuple)):
-        for i, each in enumerate(node):
-            yield from dataset_configs(each, f'{place}.{i}')
-    elif isinstance(node, dict):
-        inner = [key for key in ('dataset', 'datasets') if key in node]
-        if not inner:
-            yield place, node
-        for key in inner:
-            yield from dataset_configs(node[key], f'{place}.{key}')
-
-
-def _missing_of(place: str, dataset: dict) -> Iterator[str]:
-    if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
-        return
-    root = dataset.get('data_root') or ''
-    absent = list(_missing(f'{place}.data_root', root))
-    if absent:  # what should lie in it is no news
-        yield from absent
-        return
-    yield from _missing(f'{place}.ann_file', dataset.get('ann_file'), root)
-    for name, prefix in (dataset.get('data_prefix') or {}).items():
-        yield from _missing(f'{place}.data_prefix.{name}', prefix, root)
-
-
-def _missing(place: str, value: Any, root: str = '') -> Iterator[str]:
-    """MMEngine's `BaseDataset` joins paths the same way; what has a scheme is not on this disk."""
-    if not value or not isinstance(value, str) or '://' in root + value:
-        return
-    path = os.path.join(root, value)
-    if not os.path.exists(path):
-        where = '' if os.path.isabs(path) else f' (looked from {Path.cwd()})'
-        yield (
-            f'{place}: {path!r} does not exist{where}; put the data there, or set the place with '
-            f'--cfg-options'
-        )
 
 
 def _pretrained(node: Any) -> Iterator[str]:

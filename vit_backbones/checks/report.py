@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
 from vit_backbones.checks import preflight
 from vit_backbones.checks.findings import Finding, attempt, describe, error, warning
 from vit_backbones.checks.training import WEIGHTS, config_findings, model_findings
 from vit_backbones.checks.trial import trial_findings
-from vit_backbones.config import load_config
+from vit_backbones.config import load_config, use_scope
+from vit_backbones.datasets import leaf_datasets, missing_data
 from vit_backbones.own_data import use_own_data
-from vit_backbones.runner import quiet_prints, quiet_warnings
-from vit_backbones.training.hooks import leaf_datasets
+from vit_backbones.quiet import quiet_prints, quiet_warnings
 
 _SPLITS = ('train', 'val')
 _LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones
@@ -77,7 +77,7 @@ def check_config(
 
 
 def _findings(config: Config, data: bool) -> Iterator[Finding]:
-    init_default_scope(config.get('default_scope') or 'mmengine')
+    use_scope(config)
     yield from config_findings(config, _SPLITS, needs_data=data)
     model = yield from _built(config)
     if model is not None:
@@ -144,7 +144,7 @@ def _data_findings(config: Config, split: str) -> Iterator[Finding]:
     wanted = (config.get(f'{split}_dataloader') or {}).get('dataset')
     if wanted is None:
         return
-    if any(preflight.missing_data(config, (split,))):
+    if any(missing_data(config, (split,))):
         if config.get('builtin_data'):
             yield warning(f'{place}: the built-in data are drawn by the first training')
         return

@@ -20,6 +20,7 @@ from vit_backbones.checks.wiring import (
     wiring_findings,
 )
 from vit_backbones.config import find_registered
+from vit_backbones.datasets import dataset_configs, missing_data
 
 WEIGHTS = ('pretrained', 'checkpoint', 'checkpoint_path')
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
@@ -43,7 +44,7 @@ def config_findings(
         yield from attempt(preflight.check_drawn, config, splits)
     else:
         level = error if needs_data else warning
-        yield from map(level, preflight.missing_data(config, splits))
+        yield from map(level, missing_data(config, splits))
     yield from attempt(preflight.check_weights, config)
 
 
@@ -155,7 +156,7 @@ def class_findings(config: Config, model: nn.Module, splits: Sequence[str]) -> I
     told = set()
     for split in splits:
         loader = config.get(f'{split}_dataloader') or {}
-        for place, dataset in preflight.dataset_configs(loader, f'{split}_dataloader'):
+        for place, dataset in dataset_configs(loader, f'{split}_dataloader'):
             metainfo = _metainfo(dataset, config.get('default_scope'))
             classes = metainfo.get('classes')
             if isinstance(classes, str):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vit_backbones.embeddings.sheet import Tile
 from vit_backbones.embeddings.table import Embeddings, num_distinct
+from vit_backbones.pictures.sheet import Row, tile_of
 
 _SEED = 0
 _TILES, _ROWS = 8, 50  # images of a cluster, and clusters, in the picture
@@ -73,12 +73,12 @@ def as_csv(embeddings: Embeddings, clusters: Clusters) -> bytes:
     return text.getvalue().encode()
 
 
-def rows_of_tiles(embeddings: Embeddings, clusters: Clusters) -> list[tuple[str, list[Tile]]]:
+def rows_of_tiles(embeddings: Embeddings, clusters: Clusters) -> list[Row]:
     """The most central images of the clusters, at most the 50 largest, for `draw_sheet`."""
     return [
         (
             f'cluster {i}: {len(members)} image{"s" * (len(members) > 1)}',
-            [Tile(embeddings.paths[member]) for member in members[:_TILES]],
+            [tile_of(embeddings.paths[member]) for member in members[:_TILES]],
         )
         for i, members in enumerate(clusters.central[:_ROWS])
     ]

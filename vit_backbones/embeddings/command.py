@@ -9,11 +9,11 @@ import numpy as np
 from vit_backbones.embeddings import classifying, clustering, search
 from vit_backbones.embeddings.projecting import project, require_umap
 from vit_backbones.embeddings.scatter import draw_scatter
-from vit_backbones.embeddings.sheet import draw_sheet
 from vit_backbones.embeddings.table import Embeddings, PathFinder, read_embeddings
 from vit_backbones.extras import require
 from vit_backbones.files import write_whole
 from vit_backbones.images import image_size
+from vit_backbones.pictures.sheet import draw_sheet, png
 
 Embed = Callable[[Path], np.ndarray]
 _METHODS = dict(pca='PCA', tsne='t-SNE', umap='UMAP')
@@ -108,7 +108,7 @@ def _search(embeddings: Embeddings, query: str, top: int, embed: Embed | None) -
     found = search.nearest(embeddings, wanted, top)
     for rank, each in enumerate(found, 1):
         print(f'{rank:3}  {each.similarity:6.3f}  {each.path}')
-    _write(embeddings, 'search.png', draw_sheet(search.rows_of_tiles(query, found)))
+    _write(embeddings, 'search.png', png(draw_sheet(search.rows_of_tiles(query, found))))
 
 
 def _cluster(embeddings: Embeddings, num_clusters: int) -> list[str]:
@@ -116,7 +116,8 @@ def _cluster(embeddings: Embeddings, num_clusters: int) -> list[str]:
     sizes = ', '.join(str(len(members)) for members in found.central)
     print(f'{num_clusters} clusters of {sizes} images, silhouette {found.silhouette:.3f}')
     _write(embeddings, 'clusters.csv', clustering.as_csv(embeddings, found))
-    _write(embeddings, 'clusters.png', draw_sheet(clustering.rows_of_tiles(embeddings, found)))
+    rows = clustering.rows_of_tiles(embeddings, found)
+    _write(embeddings, 'clusters.png', png(draw_sheet(rows)))
     return [f'cluster {label}' for label in found.labels]
 
 

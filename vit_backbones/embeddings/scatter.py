@@ -12,8 +12,8 @@ from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from vit_backbones.embeddings.sheet import png, thumbnail
-from vit_backbones.images import UnreadableImageError
+from vit_backbones.images import UnreadableImageError, read_image
+from vit_backbones.pictures.sheet import png, thumbnail
 
 _SEED = 0
 _DPI = 100
@@ -89,7 +89,8 @@ def _add_images(
         if (np.abs(taken - places[i]).max(axis=1) < _APART).any():
             continue
         with contextlib.suppress(UnreadableImageError):
-            framed = ImageOps.expand(thumbnail(paths[i], _SIDE), _RIM, to_hex(colors[i]))
+            small = thumbnail(Image.fromarray(read_image(paths[i])), _SIDE)
+            framed = ImageOps.expand(small, _RIM, to_hex(colors[i]))
             picture.paste(
                 framed, tuple((places[i] - np.array(framed.size) / 2).round().astype(int))
             )

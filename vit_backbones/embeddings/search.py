@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vit_backbones.embeddings.sheet import Tile
 from vit_backbones.embeddings.table import Embeddings
+from vit_backbones.pictures.sheet import Row, tile_of
 
 _COLUMNS = 5
 
@@ -67,8 +67,8 @@ def _check(query: np.ndarray, embeddings: Embeddings) -> None:
         raise ValueError('the embedding of the query is not finite')
 
 
-def rows_of_tiles(query: str, found: list[Neighbour]) -> list[tuple[str, list[Tile]]]:
+def rows_of_tiles(query: str, found: list[Neighbour]) -> list[Row]:
     """The query and its neighbours for `draw_sheet`."""
-    tiles = [Tile(query, 'query', frame=True)]
-    tiles += [Tile(each.path, f'{each.similarity:.3f}') for each in found]
+    tiles = [tile_of(query, 'query', frame=True)]
+    tiles += [tile_of(each.path, f'{each.similarity:.3f}') for each in found]
     return [('', tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)]

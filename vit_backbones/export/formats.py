@@ -1,7 +1,6 @@
 """The formats of exported files: how each is written and run."""
 
 import contextlib
-import importlib
 import io
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,6 +13,7 @@ from torch.export import Dim, ExportedProgram
 from torch.overrides import TorchFunctionMode
 
 from vit_backbones.export.graph import Graph
+from vit_backbones.extras import require
 from vit_backbones.position import resample_antialiased
 
 INPUT = 'images'
@@ -109,7 +109,7 @@ def _read_torchscript(content: bytes) -> Run:
 
 
 def _write_onnx(job: Job) -> bytes:
-    onnx, buffer = _needed('onnx'), io.BytesIO()
+    onnx, buffer = require('onnx', 'ONNX', 'onnx'), io.BytesIO()
     num_bytes = sum(t.numel() * t.element_size() for t in job.graph.state_dict().values())
     if num_bytes >= _ONNX_LIMIT:
         raise ValueError(f'{num_bytes / 1e9:.1f} GB of weights; a file of ONNX holds 2 GB')
@@ -132,7 +132,7 @@ def _write_onnx(job: Job) -> bytes:
 
 
 def _read_onnx(content: bytes) -> Run:
-    runtime = _needed('onnxruntime')
+    runtime = require('onnxruntime', 'ONNX', 'onnxruntime')
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # it raises what it logs
     session = runtime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
@@ -141,13 +141,6 @@ def _read_onnx(content: bytes) -> Run:
         return [torch.from_numpy(each) for each in session.run(None, {INPUT: images.numpy()})]
 
     return run
-
-
-def _needed(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f'ONNX needs {name}: pip install vit_backbones[tools]') from error
 
 
 class _Format(NamedTuple):

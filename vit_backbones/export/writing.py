@@ -5,9 +5,7 @@ What is to be written is run first, and compared with PyTorch.
 
 import contextlib
 import io
-import logging
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +16,9 @@ from torch import Tensor
 from vit_backbones.arguments import integer, pair
 from vit_backbones.export.formats import FORMATS, INPUT, OPSETS, Job
 from vit_backbones.export.graph import Graph
-from vit_backbones.files import write_whole
+from vit_backbones.files import check_writable, write_whole
 from vit_backbones.position import Grid
+from vit_backbones.quiet import silence
 
 TOLERANCE = 1e-4  # times the largest magnitude of the reference, at least 1
 _BATCH, _SIZE = {0: 'batch'}, {2: 'height', 3: 'width'}  # axes of images that may be free
@@ -64,12 +63,13 @@ def check_target(path: str | Path, opset: int) -> Path:
     """The path of a file to export.
 
     Raises:
-        ValueError: If its suffix or the opset is none that there is.
+        ValueError: If its suffix or the opset is none that there is, or if it cannot be written.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f'{str(path)!r}: a file to export ends in {", ".join(FORMATS)}')
     integer('opset', opset, *OPSETS)
+    check_writable(path)
     return path
 
 
@@ -224,12 +224,5 @@ def _difference(outputs: Sequence[Tensor], references: Sequence[Tensor]) -> floa
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What exporters tell of their own working, over many lines, is told to nobody."""
-    disabled = logging.root.manager.disable
-    logging.disable()
-    nowhere = io.StringIO()
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere):
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(disabled)
+    with silence(), contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -1,21 +1,18 @@
 """A backbone as it makes features of images that lie in files."""
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from vit_backbones.features.plan import Item, reason_of, resizing
+from vit_backbones.devices import DTYPES
+from vit_backbones.features.plan import Item, reason_of
 from vit_backbones.images import UnreadableImageError, image_size, read_image
+from vit_backbones.images.resizing import resized, resizing
 from vit_backbones.loading import Loaded
-
-DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 class Extractor:
@@ -35,7 +32,7 @@ class Extractor:
 
     Raises:
         ValueError: For a size that is not that of a model of one size, for maps that should be
-            normalised, and for a device that is not there.
+            normalised.
     """
 
     def __init__(
@@ -46,7 +43,7 @@ class Extractor:
         dtype: str = 'fp32',
         normalize: bool = False,
         joined: bool = True,
-        device: str = 'cpu',
+        device: torch.device | str = 'cpu',
     ) -> None:
         vit = loaded.backbone
         self.loaded, self._normalize, self._joined = loaded, normalize, joined
@@ -58,11 +55,8 @@ class Extractor:
         self.dtype = np.dtype(np.float16 if dtype == 'fp16' else np.float32)
         if normalize and not self.embeds:
             raise ValueError(f'--normalize scales embeddings, and {self.form!r} gives none')
-        try:
-            self.device = torch.device(device)
-            vit.to(self.device)
-        except (AssertionError, RuntimeError) as error:
-            raise ValueError(f'--device {device}: {str(error).splitlines()[0]}') from None
+        self.device = torch.device(device)
+        vit.to(self.device)
         half = dtype == 'bf16' or (dtype == 'fp16' and self.device.type != 'cpu')
         self._autocast = (
             torch.autocast(self.device.type, DTYPES[dtype]) if half else contextlib.nullcontext()
@@ -78,13 +72,9 @@ class Extractor:
     def read(self, item: Item) -> np.ndarray | str:
         """An image (H, W, 3), RGB and resized; or why it cannot be read."""
         try:
-            image = read_image(item.path)
+            return resized(read_image(item.path), item.size)
         except UnreadableImageError as error:
             return reason_of(item.path, error)
-        if image.shape[:2] == item.size:
-            return image
-        height, width = item.size
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
     @torch.inference_mode()
     def run(self, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
@@ -113,14 +103,7 @@ class Extractor:
 
     def fingerprint(self) -> str:
         """Of what the features depend on beside the images: weights, options, settings."""
-        digest = hashlib.sha256()
-        for name, tensor in self.loaded.backbone.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
-        seen = self.loaded.mean, self.loaded.std, self.loaded.is_bgr
-        told = [self.loaded.options, seen, self.settings, self._joined]
-        digest.update(json.dumps(told, default=str, sort_keys=True).encode())
-        return digest.hexdigest()
+        return self.loaded.fingerprint(self.settings, self._joined)
 
     def _formed(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         outputs = [output.float() for output in outputs]

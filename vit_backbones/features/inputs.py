@@ -1,15 +1,13 @@
 """The images of a config's dataset."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.registry import DATASETS, init_default_scope
-
 from vit_backbones.checks.findings import describe
 from vit_backbones.config import load_config
-from vit_backbones.runner import quiet_prints
-from vit_backbones.training.hooks import leaf_datasets
+from vit_backbones.datasets import leaf_datasets
+from vit_backbones.loading.data import build_dataset
+from vit_backbones.quiet import quiet_prints
 
 
 def dataset_images(config: str, options: Sequence[str], split: str) -> list[Path]:
@@ -22,15 +20,11 @@ def dataset_images(config: str, options: Sequence[str], split: str) -> list[Path
 
     Raises:
         ValueError: If there is no such dataset, it cannot be built, or it is empty.
+        OSError: If its files are not there.
     """
-    loaded = load_config(config, options)
-    wanted = (loaded.get(f'{split}_dataloader') or {}).get('dataset')
-    if wanted is None:
-        raise ValueError(f'{config} has no {split}_dataloader.dataset')
-    init_default_scope(loaded.get('default_scope') or 'mmengine')
+    dataset = build_dataset(load_config(config, options), split)
     try:
         with quiet_prints():
-            dataset = DATASETS.build(copy.deepcopy(wanted))
             found = [_images(leaf) for leaf in leaf_datasets(dataset)]
     except Exception as error:  # each class has its own
         raise ValueError(f'{split}_dataloader.dataset of {config}: {describe(error)}') from error

@@ -1,15 +1,16 @@
 """What a command line asks for, checked before the work starts."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from vit_backbones.devices import choose_device
 from vit_backbones.features.extractor import Extractor
 from vit_backbones.features.outputs import WRITERS, pyarrow
+from vit_backbones.files import check_writable
 from vit_backbones.loading import Choice, Loaded, load_backbone
 from vit_backbones.sources.base import PoolingError
 
@@ -49,8 +50,7 @@ def check_request(request: Request) -> None:
 
     Raises:
         ImportError: If pyarrow is missing.
-        OSError: If the folder cannot be made or written to.
-        ValueError: For arguments that contradict each other.
+        ValueError: For arguments that contradict each other, and a place that cannot be written.
     """
     out = request.out
     if out.suffix not in WRITERS:
@@ -64,19 +64,7 @@ def check_request(request: Request) -> None:
             )
     if request.pool and request.out_type:
         raise ValueError('--pool gives embeddings in place of --out-type: give one of them')
-    if request.batch_size < 1 or request.num_workers < 0:
-        raise ValueError(
-            f'--batch-size starts at 1 and --num-workers at 0, got {request.batch_size} and '
-            f'{request.num_workers}'
-        )
-    if out.is_dir():
-        raise ValueError(f'--out {out} is a folder')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        error.filename = str(out.parent)
-        raise
+    check_writable(out)
 
 
 def prepare(choice: Choice, request: Request) -> Extractor:
@@ -86,9 +74,9 @@ def prepare(choice: Choice, request: Request) -> Extractor:
         OSError, RuntimeError, ValueError: For what is wrong with the choice or the request.
     """
     embeds = request.out.suffix == '.parquet'
-    device = request.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if device == 'cuda':
-        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    device = choose_device(request.device)
+    if device.type == 'cuda' and device.index is None:
+        device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
     return Extractor(
         _load(choice, request, embeds),
         size=request.size,

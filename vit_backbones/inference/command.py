@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vit_backbones.image_walk import ImageWalk
+from vit_backbones.files import check_writable
 from vit_backbones.images import find_images
+from vit_backbones.images.walk import ImageWalk
 from vit_backbones.inference.running import predict
-from vit_backbones.inference.trained import load_trained
 from vit_backbones.inference.writing import ResultWriter
-from vit_backbones.runner import quiet_warnings
+from vit_backbones.loading.trained import load_trained
+from vit_backbones.quiet import quiet_warnings
 
 
 def predict_images(
@@ -48,6 +49,7 @@ def predict_images(
         OSError: For files that are not there or cannot be written.
     """
     out = Path(out)
+    check_writable(out, folder=True)
     with quiet_warnings():
         walk = ImageWalk(find_images(images), 'predicting')
         trained = load_trained(config, checkpoint, options, device=device, slide=slide)

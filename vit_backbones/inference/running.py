@@ -12,9 +12,9 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from vit_backbones.checks.findings import describe
-from vit_backbones.checks.preflight import dataset_configs
-from vit_backbones.image_walk import ImageWalk, Item
-from vit_backbones.inference.trained import Trained
+from vit_backbones.datasets import dataset_configs
+from vit_backbones.images.walk import ImageWalk, Item
+from vit_backbones.loading.trained import Trained
 
 _FLIPS = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
 _META = ('ori_shape', 'flip', 'flip_direction')

@@ -1,6 +1,5 @@
 """Predictions as files: index masks, COCO's JSON for objects, COCO's panoptic format, pictures."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pycocotools import mask as rle
 
 from vit_backbones.files import write_whole
 from vit_backbones.inference.running import Prediction
-from vit_backbones.inference.trained import Trained
+from vit_backbones.loading.trained import Trained
 from vit_backbones.panoptic_api import id2rgb
 from vit_backbones.pictures.samples import (
     PANOPTIC_OFFSET,
@@ -20,6 +19,7 @@ from vit_backbones.pictures.samples import (
     draw_overlay,
     with_legend,
 )
+from vit_backbones.pictures.sheet import png
 
 
 class ResultWriter:
@@ -75,9 +75,7 @@ class ResultWriter:
     def _add_panoptic(self, number: int, name: str, ids: np.ndarray) -> None:
         void = self.trained.model.panoptic_fusion_head.num_classes
         coloured, segments = panoptic_segments(ids, void)
-        content = io.BytesIO()
-        Image.fromarray(id2rgb(coloured)).save(content, 'PNG')
-        self._write('panoptic', name, content.getvalue())
+        self._write('panoptic', name, png(Image.fromarray(id2rgb(coloured))))
         self._segments.append(dict(image_id=number, file_name=name, segments_info=segments))
 
     def _draw(self, prediction: Prediction) -> None:
@@ -117,9 +115,7 @@ def index_png(labels: np.ndarray, palette: np.ndarray) -> bytes:
     else:
         picture = Image.fromarray(labels.astype(np.uint8)).convert('P')
         picture.putpalette(palette[:256].tobytes())
-    content = io.BytesIO()
-    picture.save(content, 'PNG')
-    return content.getvalue()
+    return png(picture)
 
 
 def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[dict[str, Any]]:

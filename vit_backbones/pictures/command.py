@@ -3,17 +3,20 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
-
-from vit_backbones.files import write_whole
-from vit_backbones.image_walk import ImageWalk
+from vit_backbones.devices import choose_device
+from vit_backbones.files import check_writable, write_whole
 from vit_backbones.images import find_images
-from vit_backbones.inference.trained import load_trained
+from vit_backbones.images.walk import ImageWalk
 from vit_backbones.loading import Choice, load_backbone
-from vit_backbones.pictures.panels import MOST_THUMBNAILS, ContactSheet, png
+from vit_backbones.loading.trained import load_trained
 from vit_backbones.pictures.predictions import draw_predictions
+from vit_backbones.pictures.sheet import Tile, draw_sheet, in_rows, png, thumbnail
 from vit_backbones.pictures.views import Picture, draw_attention, draw_pca, reader_of
-from vit_backbones.runner import quiet_warnings
+from vit_backbones.quiet import quiet_warnings
+
+_MOST_TILES = 40  # of a contact sheet
+_SHEET_WIDTH = 2400
+_TILE = (1188, 240)  # the largest; two of them fit beside each other
 
 
 def picture_features(
@@ -31,7 +34,7 @@ def picture_features(
         choice: The backbone; by default four layers, evenly spread, with the final norm on each.
         images: As `find_images` takes them.
         out: Folder for the pictures.
-        size: As of `input_size`.
+        size: As of `draw_pca`.
         joint: As of `draw_pca`.
         device: `'cpu'`, `'cuda'`, ...; by default the GPU if there is one.
 
@@ -43,9 +46,10 @@ def picture_features(
         OSError: For files that are not there or cannot be written.
     """
     choice = choice._replace(layers='even4' if choice.layers is None else choice.layers)
+    check_writable(out, folder=True)
     walk = ImageWalk(find_images(images), 'drawing')
     loaded = load_backbone(choice, out_type='featmap', norm='all')
-    _place(loaded.backbone, device)
+    loaded.backbone.to(choose_device(device))
     line = _save(draw_pca(loaded, walk, size, joint=joint), Path(out), 'pca')
     return line + walk.close(Path(out))
 
@@ -77,9 +81,10 @@ def picture_attention(
         OSError: Likewise.
     """
     choice = choice._replace(layers=[-1] if choice.layers is None else choice.layers)
+    check_writable(out, folder=True)
     walk = ImageWalk(find_images(images), 'drawing')
     loaded = load_backbone(choice, out_type='featmap')
-    _place(loaded.backbone, device)
+    loaded.backbone.to(choose_device(device))
     line = _save(draw_attention(loaded, walk, size, heads), Path(out), 'attention')
     return f'{line} · attention of the {reader_of(loaded)}{walk.close(Path(out))}'
 
@@ -114,25 +119,24 @@ def picture_predictions(
         ValueError: As `picture_features`.
         OSError: Likewise.
     """
+    check_writable(out, folder=True)
     with quiet_warnings():
         trained = load_trained(config, checkpoint, options, device=device)
         drawn = draw_predictions(trained, split=split, num=num, score_thr=score_thr)
         return _save(drawn, Path(out), 'predictions')
 
 
-def _place(backbone: torch.nn.Module, device: str | None) -> None:
-    backbone.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-
-
 def _save(pictures: Iterable[Picture], out: Path, kind: str) -> str:
     """Write pictures as they come, and the sheet; what there is now, in words."""
-    sheet = ContactSheet()
-    for name, picture in pictures:
+    count, tiles = 0, []
+    for count, (name, picture) in enumerate(pictures, start=1):
         write_whole(out / f'{name}_{kind}.png', png(picture))
-        sheet.add(name, picture)
-    if not sheet.num_given:
+        if count <= _MOST_TILES:
+            small = thumbnail(picture, _TILE[0], min(picture.height, _TILE[1]))
+            tiles.append(Tile(small, name))
+    if not tiles:
         return 'no pictures'
-    write_whole(out / 'contact_sheet.png', png(sheet.draw()))
-    which = f' of the first {MOST_THUMBNAILS}' if sheet.num_given > MOST_THUMBNAILS else ''
-    count = f'{sheet.num_given} picture{"s" * (sheet.num_given > 1)}'
-    return f'{count}: {out}/*_{kind}.png, {out}/contact_sheet.png{which}'
+    write_whole(out / 'contact_sheet.png', png(draw_sheet(in_rows(tiles, _SHEET_WIDTH))))
+    which = f' of the first {_MOST_TILES}' if count > _MOST_TILES else ''
+    told = f'{count} picture{"s" * (count > 1)}'
+    return f'{told}: {out}/*_{kind}.png, {out}/contact_sheet.png{which}'

@@ -1,15 +1,13 @@
-"""Titled panels in rows, and contact sheets of many pictures."""
+"""Titled panels in rows."""
 
-import io
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-MOST_THUMBNAILS = 40
-_SHEET_WIDTH = 2400
-_THUMBNAIL_HEIGHT = 240
+from vit_backbones.pictures.sheet import font
+
 _WIDE = 2.5  # images of a larger width to height stand below each other
 _GAP = 6
 _LINE = 22  # height of a title
@@ -32,16 +30,16 @@ def draw_panels(rows: Sequence[Sequence[Panel]], side: int = 640) -> Image.Image
         rows = list(itertools.zip_longest(*rows, fillvalue=('', np.full((1, 1, 3), 255, np.uint8))))
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(scale * width)), max(1, round(scale * height)))
-    font = ImageFont.load_default(15)
+    letters = font(13)
     titles = [title for row in rows for title, _ in row]
-    step_x = max(size[0], *(round(font.getlength(title)) for title in titles)) + _GAP
+    step_x = max(size[0], *(round(letters.getlength(title)) for title in titles)) + _GAP
     step_y = size[1] + _LINE + _GAP
     picture = Image.new('RGB', (step_x * max(map(len, rows)), step_y * len(rows)), 'white')
     draw = ImageDraw.Draw(picture)
     for y, row in enumerate(rows):
         for x, (title, pixels) in enumerate(row):
             corner = (x * step_x + _GAP // 2, y * step_y)
-            draw.text((corner[0], corner[1] + 2), title, 'black', font)
+            draw.text((corner[0], corner[1] + 2), title, 'black', letters)
             panel = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BOX)
             picture.paste(panel, (corner[0], corner[1] + _LINE))
     return picture
@@ -58,45 +56,3 @@ def enlarge(cells: np.ndarray, stride: int | tuple[int, int], size: tuple[int, i
     rows, columns = stride if isinstance(stride, tuple) else (stride, stride)
     large = cells.repeat(rows, axis=0).repeat(columns, axis=1)
     return np.ascontiguousarray(large[: size[0], : size[1]])
-
-
-class ContactSheet:
-    """Collects small copies of pictures, up to `MOST_THUMBNAILS`, and draws them together."""
-
-    def __init__(self) -> None:
-        self.num_given = 0
-        self._thumbnails: list[tuple[str, Image.Image]] = []
-
-    def add(self, name: str, picture: Image.Image) -> None:
-        """Take in a picture; one too many is counted alone."""
-        self.num_given += 1
-        if len(self._thumbnails) < MOST_THUMBNAILS:
-            scale = min(_THUMBNAIL_HEIGHT / picture.height, _SHEET_WIDTH / picture.width, 1.0)
-            size = [max(1, round(scale * side)) for side in picture.size]
-            self._thumbnails.append((name, picture.resize(size, Image.Resampling.LANCZOS)))
-
-    def draw(self) -> Image.Image:
-        """The thumbnails in lines, each below its name."""
-        font, places, x, y, line_height = ImageFont.load_default(15), [], 0, 0, 0
-        for name, thumbnail in self._thumbnails:
-            if x and x + thumbnail.width > _SHEET_WIDTH:
-                x, y, line_height = 0, y + line_height, 0
-            places.append((x, y, name, thumbnail))
-            x += max(thumbnail.width, 120) + _GAP
-            line_height = max(line_height, thumbnail.height + _LINE + _GAP)
-        width = max(x + max(thumbnail.width, 120) for x, _, _, thumbnail in places)
-        sheet = Image.new('RGB', (width, y + line_height), 'white')
-        draw = ImageDraw.Draw(sheet)
-        for x, y, name, thumbnail in places:
-            while font.getlength(name) > max(thumbnail.width, 120):
-                name = name[:-2].rstrip('…') + '…'
-            draw.text((x, y + 2), name, 'black', font)
-            sheet.paste(thumbnail, (x, y + _LINE))
-        return sheet
-
-
-def png(picture: Image.Image) -> bytes:
-    """A picture as the content of a PNG file."""
-    content = io.BytesIO()
-    picture.save(content, 'PNG')
-    return content.getvalue()

@@ -1,6 +1,6 @@
 """Drawing a data sample of mmdet or mmseg: image, ground truth and prediction side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
@@ -14,24 +14,6 @@ _MOST_NAMES = 25  # among more objects they would cover each other
 _ALPHA = 0.5
 _KINDS = ('gt', 'pred')
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-
-
-def class_names_and_colors(metainfo: dict[str, Any]) -> tuple[list[str], np.ndarray]:
-    """Names and colours of a dataset's classes.
-
-    Args:
-        metainfo: A dataset's `metainfo`; what it lacks is made up.
-
-    Returns:
-        The names and a (256, 3) uint8 table of RGB colours, at least as long as the names.
-    """
-    classes = [str(name) for name in metainfo.get('classes') or ()]
-    colors = np.random.default_rng(0).integers(40, 256, (max(256, len(classes)), 3), dtype=np.uint8)
-    palette = metainfo.get('palette')
-    if palette is not None and not isinstance(palette, str) and len(palette):
-        known = np.asarray(palette, dtype=np.uint8).reshape(-1, 3)[: len(colors)]
-        colors[: len(known)] = known
-    return classes, colors
 
 
 def draw_sample(
@@ -121,8 +103,22 @@ def with_legend(
     Returns:
         (H + h, W, 3); the picture itself where there is nothing to tell.
     """
+    return add_legend(picture, shown_labels(sample, len(classes), score_thr), classes, palette)
+
+
+def add_legend(
+    picture: np.ndarray, labels: Iterable[int], classes: Sequence[str], palette: np.ndarray
+) -> np.ndarray:
+    """Write classes below a picture, as `with_legend`.
+
+    Args:
+        picture: (H, W, 3) uint8, BGR.
+        labels: Of the classes.
+        classes: Names by label.
+        palette: (num_colors, 3) uint8, RGB by label.
+    """
     places, x, y = [], 6, 0
-    for label in _shown_labels(sample, len(classes), score_thr):
+    for label in labels:
         width = 30 + cv2.getTextSize(classes[label], _FONT, 0.45, 1)[0][0]
         if x > 6 and x + width > picture.shape[1]:
             x, y = 6, y + 20
@@ -138,8 +134,8 @@ def with_legend(
     return np.vstack([picture, strip])
 
 
-def _shown_labels(sample: BaseDataElement, num_classes: int, score_thr: float) -> list[int]:
-    """Labels in a sample's maps and instances, ascending."""
+def shown_labels(sample: BaseDataElement, num_classes: int, score_thr: float) -> list[int]:
+    """Labels below `num_classes` in a sample's maps and instances, ascending."""
     shown: set[int] = set()
     for kind in _KINDS:
         labels = semantic_labels(sample, kind)
@@ -196,7 +192,7 @@ def _paint_instances(
     labels = as_array(instances.labels)
     scores = _scores(instances)
     boxes = as_array(instances.bboxes) if 'bboxes' in instances else np.zeros((len(labels), 4))
-    masks = _masks(instances)
+    masks = masks_of(instances)
     with_names = (scores >= score_thr).sum() <= _MOST_NAMES
     for i in np.argsort(scores, kind='stable'):  # the surest on top
         if scores[i] < score_thr:
@@ -238,7 +234,7 @@ def _scores(instances: InstanceData) -> np.ndarray:
     return as_array(instances.get('scores', np.ones(len(instances.labels))))
 
 
-def _masks(instances: InstanceData) -> np.ndarray | None:
+def masks_of(instances: InstanceData) -> np.ndarray | None:
     """(num_instances, h, w), if there are masks."""
     masks = instances.get('masks')
     if masks is None:

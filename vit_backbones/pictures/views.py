@@ -8,13 +8,13 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from vit_backbones.attention_maps import attention_maps, reader
-from vit_backbones.image_walk import ImageWalk
+from vit_backbones.images.resizing import Resize, resized, resizing, within
+from vit_backbones.images.walk import ImageWalk
 from vit_backbones.loading import Loaded
+from vit_backbones.pictures.attention_maps import attention_maps, reader
 from vit_backbones.pictures.panels import Panel, draw_panels, enlarge
 from vit_backbones.pictures.pca import Colors, fit_colors
 
-Size = tuple[int, int]
 Picture = tuple[str, Image.Image]
 _LONGER_SIDE = 512  # of images unless asked for otherwise
 _JOINT_PATCHES = 50_000  # of all images together, to fit their colours
@@ -30,7 +30,7 @@ def draw_pca(
     Args:
         loaded: Its outputs are feature maps.
         walk: The images.
-        size: As for `input_size`.
+        size: As for `resizing`; `None` for a longer side of 512, or the size of the model.
         joint: Fit colours to all images together, so that they mean the same in all; else to each
             image and layer alone.
 
@@ -60,7 +60,7 @@ def draw_attention(
     Args:
         loaded: A plain ViT; a row for each of its `out_indices`.
         walk: The images.
-        size: As for `input_size`.
+        size: As for `resizing`; `None` for a longer side of 512, or the size of the model.
         heads: Of each layer; by default all of them, up to six.
 
     Yields:
@@ -79,29 +79,15 @@ def draw_attention(
         yield name, draw_panels(rows)
 
 
-def input_size(loaded: Loaded, size: Sequence[int] | None, image: Size) -> Size:
-    """(H, W) at which an image goes into the model.
-
-    Args:
-        loaded: Models of one size give it.
-        size: (H, W), or the longer side alone, the other one as the image has it; `None` for that
-            of the model, or 512.
-        image: (H, W).
-    """
+def _resize(loaded: Loaded, size: Sequence[int] | None) -> Resize:
+    """How images change, which are made small unless the model or a user says how large."""
     fixed = loaded.backbone.source.fixed_size(loaded.backbone.vit)
-    if size is None and fixed is not None:
-        return fixed
-    if size is not None and len(size) == 2:
-        return size[0], size[1]
-    scale = (size[0] if size else _LONGER_SIDE) / max(image)
-    return max(1, round(scale * image[0])), max(1, round(scale * image[1]))
+    return within(_LONGER_SIDE) if size is None and fixed is None else resizing(size, fixed)
 
 
 def _as_input(loaded: Loaded, pixels: np.ndarray, size: Sequence[int] | None) -> tuple:
     """The image at its size for the model, (H, W, 3), and normalised, (1, 3, H, W)."""
-    height, width = input_size(loaded, size, pixels.shape[:2])
-    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-    shown = np.array(resized)
+    shown = resized(pixels, _resize(loaded, size)(pixels.shape[:2]))
     device = next(loaded.backbone.parameters()).device
     return shown, loaded.normalised(shown[None]).to(device)
 

@@ -4,7 +4,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
+from vit_backbones.datasets import leaf_datasets
 from vit_backbones.files import write_whole
 
 # Key in the message hub, and so in every checkpoint; MMEngine logs those that begin with `val`
@@ -150,16 +151,6 @@ class SkipUnreadableImagesHook(Hook):
         for i in new:
             transforms[i] = _Tolerant(transforms[i], self._notes, self.max_in_a_row)
         return bool(new)
-
-
-def leaf_datasets(dataset: Any) -> Iterator[Any]:
-    """Datasets inside wrappers such as `ConcatDataset`, or the dataset itself."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if inner == [None]:
-        yield dataset
-        return
-    for each in inner:
-        yield from leaf_datasets(each)
 
 
 @HOOKS.register_module()

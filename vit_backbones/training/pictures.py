@@ -12,8 +12,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
+from vit_backbones.datasets import class_names_and_colors
 from vit_backbones.files import write_whole
-from vit_backbones.pictures.samples import class_names_and_colors, draw_sample
+from vit_backbones.pictures.samples import draw_sample
 
 
 @HOOKS.register_module()

@@ -18,8 +18,8 @@ from vit_backbones.analysis.tables import as_csv, as_markdown, per_class_table
 from vit_backbones.analysis.worst import write_worst
 from vit_backbones.checks import preflight
 from vit_backbones.config import load_config
-from vit_backbones.files import write_whole
-from vit_backbones.runner import quiet_warnings
+from vit_backbones.files import check_writable, write_whole
+from vit_backbones.quiet import quiet_warnings
 
 
 def analyze(
@@ -57,6 +57,7 @@ def analyze(
     preflight.check_environment()
     runs = find_runs(work_dirs)
     folder = Path(out or (runs[0].path / 'analysis' if len(runs) == 1 else 'analysis'))
+    check_writable(folder, folder=True)
     if curves_only:
         _write_curves(runs, folder)
         return

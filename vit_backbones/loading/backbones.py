@@ -1,14 +1,14 @@
 """The backbone that a command line asks for, with its weights and its normalisation."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -17,6 +17,9 @@ from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.checks.findings import describe
 from vit_backbones.config import load_config
 from vit_backbones.coverage import redraw
+from vit_backbones.quiet import quiet_log
+
+_OF_WEIGHTS = ('checkpoint', 'checkpoint_path', 'init_cfg', 'pretrained')
 
 
 class Choice(NamedTuple):
@@ -78,6 +81,24 @@ class Loaded(NamedTuple):
         pixels = torch.from_numpy(np.array(images, order='C')).permute(0, 3, 1, 2).float()
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
         return (pixels - mean) / std
+
+    def fingerprint(self, *told: Any) -> str:
+        """Of what the outputs depend on beside the images: weights, arguments, normalisation.
+
+        Args:
+            *told: What they depend on else.
+
+        Returns:
+            64 hexadecimal digits.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in self.backbone.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
+        options = {k: v for k, v in self.options.items() if k not in _OF_WEIGHTS}
+        seen = options, self.mean, self.std, self.is_bgr, told
+        digest.update(json.dumps(seen, default=str, sort_keys=True).encode())
+        return digest.hexdigest()
 
 
 def load_backbone(choice: Choice, **options: Any) -> Loaded:
@@ -218,7 +239,7 @@ def _weights(choice: Choice, asked: dict[str, Any]) -> str:
             'features of random weights help nobody: give --pretrained, --checkpoint FILE, or '
             '--random-weights SEED for a trial'
         )
-    for key in ('checkpoint', 'checkpoint_path', 'init_cfg'):
+    for key in _OF_WEIGHTS:
         asked.pop(key, None)
     asked['pretrained'] = choice.pretrained
     if choice.random_weights is not None:
@@ -254,15 +275,3 @@ def _indices(layers: str | Sequence[str | int]) -> str | list[int]:
             f"--layers takes numbers of blocks, or 'last4' or 'even4' alone, got "
             f'{" ".join(map(str, layers))!r}'
         ) from None
-
-
-@contextlib.contextmanager
-def quiet_log() -> Iterator[None]:
-    """Of what is logged, warnings alone."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -7,7 +7,6 @@ import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -17,10 +16,11 @@ from vit_backbones.checks.findings import describe, enforce
 from vit_backbones.checks.training import config_findings, model_findings
 from vit_backbones.config import load_config
 from vit_backbones.own_data import use_own_data
-from vit_backbones.runner import AnyRunner, build_runner, quiet_warnings
+from vit_backbones.quiet import quiet_warnings
+from vit_backbones.runner import AnyRunner, build_runner
 from vit_backbones.shapes import write_shapes
-from vit_backbones.training.hooks import UnreadableDataError, validations
-from vit_backbones.training.metrics import headline, metric_text
+from vit_backbones.training.hooks import UnreadableDataError
+from vit_backbones.training.metrics import final_result, headline, metric_line
 
 _HOOKS = {
     'curves': 'CurvesHook',
@@ -84,7 +84,7 @@ def train(
 
     def run(runner: AnyRunner) -> str:
         runner.train()
-        return _result(runner)
+        return final_result(runner)
 
     def interrupted(runner: AnyRunner) -> str:
         last = find_last_checkpoint(runner.work_dir)
@@ -132,7 +132,7 @@ def evaluate(
 
     def run(runner: AnyRunner) -> str:
         metrics = runner.test()
-        return _number(headline(metrics), metrics) if metrics else 'no metric'
+        return metric_line(headline(metrics), metrics) if metrics else 'no metric'
 
     return _execute(set_up, run, lambda runner: 'interrupted', debug=debug)
 
@@ -286,42 +286,6 @@ def _add_hooks(cfg: Config, names: Iterable[str]) -> None:
             del hooks[name]
         elif name in names and kind not in present:
             hooks[name] = dict(type=kind) | (hooks.get(name) or {})
-
-
-def _result(runner: AnyRunner) -> str:
-    """The last value of the main metric, and the best one if that was another."""
-    entries = validations(runner) or _last_validation(runner)
-    if not entries:
-        return 'trained without validation'
-    entries = [entry for entry in entries if entry['metrics']]
-    if not entries:
-        return 'no metric'  # detectors that detect nothing have none
-    saving = (runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    last = entries[-1]['metrics']
-    name = headline(last, saving.get('save_best'))
-    pick = min if saving.get('rule') == 'less' else max
-    entries = [entry for entry in entries if name in entry['metrics']]
-    best = pick(entries, key=lambda entry: entry['metrics'][name])
-    result = _number(name, last)
-    if best['metrics'][name] == last[name]:
-        return result
-    unit = 'epoch' if runner.max_epochs > 1 else 'iter'
-    when = f'{unit.replace("iter", "iteration")} {best[unit]}'
-    return f'{result} (best {metric_text(name, best["metrics"][name])} at {when})'
-
-
-def _last_validation(runner: AnyRunner) -> list[dict[str, Any]]:
-    """What MMEngine itself remembers, for configs that leave `CurvesHook` out."""
-    metrics = {
-        name.removeprefix('val/'): buffer.current()
-        for name, buffer in runner.message_hub.log_scalars.items()
-        if name.startswith('val/') and not name.endswith('time')
-    }
-    return [{'metrics': metrics}] if metrics else []
-
-
-def _number(name: str, metrics: dict[str, Any]) -> str:
-    return f'{name.split("/")[-1]} {metric_text(name, metrics[name])}'
 
 
 def _duration(seconds: float) -> str:

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from vit_backbones.checks import preflight
 from vit_backbones.checks.findings import describe
-from vit_backbones.config import load_config
-from vit_backbones.loading import quiet_log
-from vit_backbones.pictures.samples import class_names_and_colors
+from vit_backbones.config import load_config, use_scope
+from vit_backbones.datasets import class_names_and_colors, dataset_configs
+from vit_backbones.devices import choose_device
+from vit_backbones.quiet import quiet_log
 
 
 class Trained(NamedTuple):
@@ -62,11 +62,12 @@ def load_trained(
         OSError: For files that are not there.
     """
     preflight.check_environment()
+    place = choose_device(device)
     cfg = load_config(config, options)
     if not isinstance(cfg.get('model'), dict):
         raise ValueError(f'{config}: the config has no model: is it only the _base_ of others?')
     preflight.check_checkpoint(checkpoint)
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    use_scope(cfg)
     if slide is not None:
         _use_windows(cfg, config, slide)
     if cfg.get('data_preprocessor'):
@@ -79,9 +80,8 @@ def load_trained(
             raise ValueError(f'{config}: {describe(error)}') from error
         preflight.check_fit(model, checkpoint)
         meta = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent').get('meta')
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     known = _config_meta(cfg) | _checkpoint_meta(meta or {})
-    return Trained(model.to(device).eval(), cfg, *class_names_and_colors(known))
+    return Trained(model.to(place).eval(), cfg, *class_names_and_colors(known))
 
 
 def _use_windows(cfg: Config, config: str, slide: tuple[int, int]) -> None:
@@ -118,7 +118,7 @@ def _config_meta(cfg: Config) -> dict[str, Any]:
     """Those of the config's dataset."""
     for split in ('test', 'val', 'train'):
         loader = cfg.get(f'{split}_dataloader') or {}
-        for _, dataset in preflight.dataset_configs(loader, split):
+        for _, dataset in dataset_configs(loader, split):
             kind = DATASETS.get(dataset.type) if isinstance(dataset.get('type'), str) else None
             return dict(getattr(kind, 'METAINFO', {})) | dict(dataset.get('metainfo') or {})
     return {}

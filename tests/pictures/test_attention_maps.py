@@ -8,8 +8,8 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models import VisionTransformer
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.attention_maps import attention_maps, attention_weights
 from vit_backbones.coverage import redraw
+from vit_backbones.pictures.attention_maps import attention_maps, attention_weights
 
 SMALL = dict(depth=2, embed_dim=32, num_heads=4)
 TIMM = {
@@ -129,7 +129,7 @@ def test_memory_is_bounded_by_parts(rows, monkeypatch):
     backbone.vit.cls_token.requires_grad_(False)
     monkeypatch.setattr(type(backbone), 'has_cls_token', False)
     whole = attention_maps(backbone, IMAGES)
-    monkeypatch.setattr('vit_backbones.attention_maps._ROWS', rows)
+    monkeypatch.setattr('vit_backbones.pictures.attention_maps._ROWS', rows)
     for out, reference in zip(attention_maps(backbone, IMAGES), whole, strict=True):
         assert close(out, reference)
 
