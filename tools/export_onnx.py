@@ -59,10 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_target(args.out, args.opset)
     choice = Choice.of(args)
-    outputs = {k: v for k, v in (('out_type', args.out_type), ('pool', args.pool)) if v}
-    loaded = load_backbone(choice, **outputs)
     neck = load_neck(choice) if args.with_neck else None
-    graph = Graph(loaded, neck, normalises=args.with_normalization)
+    outputs = {k: v for k, v in (('out_type', args.out_type), ('pool', args.pool)) if v}
+    graph = Graph(load_backbone(choice, **outputs), neck, normalises=args.with_normalization)
     size = args.size or (None if args.dynamic else args.img_size)
     print(export(graph, args.out, size=size, dynamic=args.dynamic, opset=args.opset))
 

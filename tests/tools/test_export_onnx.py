@@ -59,7 +59,7 @@ def test_the_neck_has_the_weights_of_the_checkpoint():
         ((*MODEL, '--out', 'v.pt', '--cfg-options', 'a=1'), '--cfg-options change a config'),
         (
             ('--config', 'empty.py', '--random-weights', '0', '--with-neck', '--out', 'v.pt'),
-            'empty.py: model.backbone is None',
+            'empty.py: its model has no neck',
         ),
         ((*MODEL, '--out', 'v.pt', '--with-neck'), 'a neck is part of a config: give --config'),
         (

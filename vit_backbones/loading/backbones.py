@@ -153,9 +153,10 @@ def load_neck(choice: Choice) -> nn.Module:
     if choice.config is None:
         raise ValueError('a neck is part of a config: give --config CONFIG')
     config = load_config(choice.config, choice.options)
-    necks, kind = config.model.get('neck'), config.model.backbone.get('type')
+    necks = (config.get('model') or {}).get('neck')
     if not necks:
         raise ValueError(f'{choice.config}: its model has no neck')
+    kind = config.model.backbone.get('type')
     if config.model.backbone.get('backbone'):
         raise ValueError(
             f'{choice.config}: its neck takes the maps of {kind}, not those of the ViT'
