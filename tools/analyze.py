@@ -37,7 +37,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--curves-only', action='store_true', help='no predictions: needs no data and no weights'
     )
     add_config_options(parser, 'val_dataloader.dataset.data_root=data/camvid')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name in ('checkpoint', 'split', 'num_worst', 'device', 'cfg_options'):
+        if args.curves_only and getattr(args, name) != parser.get_default(name):
+            parser.error(f'--{name.replace("_", "-")} is of predictions, without --curves-only')
+    return args
 
 
 @one_line_errors

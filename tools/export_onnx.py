@@ -46,6 +46,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.with_neck and (args.layers or args.out_type or args.pool):
         parser.error('--with-neck takes the maps of the config: no --layers, --out-type or --pool')
+    if args.opset != parser.get_default('opset') and not args.out.endswith('.onnx'):
+        parser.error(f'--opset is of .onnx files alone, and --out is {args.out}')
     return args
 
 

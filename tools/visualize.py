@@ -14,6 +14,15 @@ from _command_line import (
     positive,
 )
 
+# Options that not every kind of picture has
+_KINDS = {
+    **dict.fromkeys(('split', 'num', 'score_thr'), ('predictions',)),
+    **dict.fromkeys(('model', 'source', 'pretrained', 'random_weights'), ('pca', 'attention')),
+    **dict.fromkeys(('img_size', 'layers', 'size'), ('pca', 'attention')),
+    'joint': ('pca',),
+    'heads': ('attention',),
+}
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -53,6 +62,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error('--predictions goes with --config and --checkpoint, without IMAGES')
     if not args.predictions and not args.images:
         parser.error('name IMAGES to draw')
+    drawn = next((kind for kind in ('predictions', 'attention') if getattr(args, kind)), 'pca')
+    for name, kinds in _KINDS.items():
+        if drawn not in kinds and getattr(args, name) != parser.get_default(name):
+            parser.error(f'--{name.replace("_", "-")} goes with --{" or --".join(kinds)}')
     return args
 
 

@@ -52,6 +52,14 @@ def test_what_changes_features_gets_files_of_its_own(image, tmp_path, other):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_the_speed_of_another_number_of_threads_is_not_told(image, tmp_path, monkeypatch):
+    loaded = load()
+    first = compute_features(loaded, [image], tmp_path, device=CPU).images_per_second
+    assert compute_features(loaded, [image], tmp_path, device=CPU).images_per_second == first
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 77)
+    assert compute_features(loaded, [image], tmp_path, device=CPU).images_per_second is None
+
+
 def test_one_weight_that_differs_gets_files_of_its_own(image, tmp_path):
     loaded = load()
     compute_features(loaded, [image], tmp_path, device=CPU)

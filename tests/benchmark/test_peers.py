@@ -52,6 +52,18 @@ def test_other_architectures_are_not_compared(library, model, reason):
         build_peer(library, build_backbone(model, 'timm', (56, 56)), (56, 56))
 
 
+def test_a_norm_in_front_of_the_blocks_is_another_architecture(backbone, monkeypatch):
+    monkeypatch.setitem(backbone.vit._modules, 'norm_pre', nn.LayerNorm(64))
+    with pytest.raises(ValueError, match='has no such architecture'):
+        peers.plain_sizes(backbone)
+
+
+def test_a_ratio_that_is_no_whole_number_is_not_rounded(backbone):
+    plain = peers.plain_sizes(backbone)
+    with pytest.raises(ValueError, match='takes no MLP of 100 channels in 64'):
+        plain._replace(hidden=100).mlp_ratio  # noqa: B018
+
+
 def test_library_that_is_missing_or_broken_says_so(backbone, monkeypatch):
     error = ModuleNotFoundError("No module named 'mmpretrain'", name='mmpretrain')
 

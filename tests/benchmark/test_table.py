@@ -60,6 +60,14 @@ def test_work_dirs_give_a_row_a_metric(table, capsys):
     )
 
 
+def test_panoptic_quality_is_told_on_0_to_1_as_the_others(table):
+    found = RECORD | dict(validations=[{'metrics': {'coco_panoptic/PQ': 45.5}}])
+    Path('a/record.json').write_text(json.dumps(found))
+    assert table('a', '--json', 'rows.json') == 0
+    (row,) = json.loads(Path('rows.json').read_text())
+    assert (row['metric'], row['value']) == ('PQ', 0.455)
+
+
 def test_files_of_the_other_commands_are_read(table):
     speed = dict(model='vit', size=[64, 96], dtype='fp32', mode='forward', latency_ms=10.0)
     worth = dict(model='vit', data='d val', metric='mIoU', value=0.5, date='then')
@@ -76,13 +84,18 @@ def test_what_is_no_run_is_a_line_each(table, capsys):
     Path('empty').mkdir()
     Path('c.json').write_text('{"a": 1}')
     Path('d.json').write_text('{')
-    assert table('a', 'empty', 'c.json', 'd.json', 'e.json') == 0
+    Path('f.json').write_text('{"rows": [1]}')
+    Path('other').mkdir()
+    Path('other/record.json').write_text('{"validations": [{"metrics": {"mIoU": 1}}]}')
+    assert table('a', 'empty', 'c.json', 'd.json', 'e.json', 'f.json', 'other') == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         'left out: empty: no record.json, which tools/train.py writes when a training ends',
         'left out: c.json: no results of tools/benchmark.py',
         'left out: d.json: no JSON',
         'left out: e.json: No such file or directory',
+        'left out: f.json: no results of tools/benchmark.py',
+        'left out: other: no results of tools/benchmark.py',
     ]
 
 

@@ -180,3 +180,14 @@ def test_unwritable_output_is_one_line(analyze, place):
     code, _, error = analyze(place / 'a', '--curves-only', '--out', 'file')
     assert code == 2
     assert error == 'error: file cannot be written: it is no folder\n'
+
+
+def test_what_curves_alone_do_not_use_is_refused(capsys):
+    with pytest.raises(SystemExit, match='2'):
+        load_tool('analyze').main(['a', '--curves-only', '--checkpoint', 'a.pth'])
+    assert '--checkpoint is of predictions' in capsys.readouterr().err
+
+
+def test_a_mistake_makes_no_folder(analyze, place):
+    assert analyze(place / 'a', place / 'b', '--checkpoint', 'a.pth')[0] == 2
+    assert not Path('analysis').exists()

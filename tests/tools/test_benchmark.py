@@ -89,6 +89,7 @@ def test_speed__cfg_options_freeze_the_backbone(benchmark):
             ['test_vit', '--out', 'seg.py/a.json'],
             'seg.py/a.json cannot be written: Not a',
         ),
+        (['test_vit', '--cfg-options', 'a=1'], '--cfg-options change configs, and none is'),
         (['test_vit', 'none.py'], "config 'none.py' does not exist"),
     ],
 )

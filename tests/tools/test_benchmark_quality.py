@@ -174,6 +174,10 @@ def test_masks_of_another_size_than_the_image_are_one_line(main, capsys):
         ),
         (['blocks', '--models', 'test_vitt', '--random-weights', '0'], 'test_vitt'),
         (['nowhere', '--models', 'test_vit', '--random-weights', '0'], "'nowhere' does not exist"),
+        (
+            ['blocks', '--models', 'test_vit', '--random-weights', '0', '--cfg-options', 'a=1'],
+            '--cfg-options change a config, and blocks is a folder',
+        ),
         (['empty', '--models', 'test_vit', '--random-weights', '0'], 'has no folder images'),
         (
             ['blocks', '--models', 'test_vit', '--random-weights', '0', '--layers', '99'],

@@ -24,6 +24,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('neck.py').write_text(SEGMENTER.format(neck=NECK))
     Path('none.py').write_text(SEGMENTER.format(neck=''))
+    Path('empty.py').touch()
 
 
 def test_it_tells_what_goes_in_and_out(capsys):
@@ -55,6 +56,11 @@ def test_the_neck_has_the_weights_of_the_checkpoint():
         ((*MODEL, '--out', 'v.pt', '--layers', '9'), 'out_indices must be in [-6, 5]'),
         ((*MODEL, '--out', 'v.pt', '--size', '4', '64'), 'size 4x64 is less than one patch'),
         ((*MODEL, '--out', 'v.onnx', '--opset', '7'), 'opset must be in [17, 20], got 7'),
+        ((*MODEL, '--out', 'v.pt', '--cfg-options', 'a=1'), '--cfg-options change a config'),
+        (
+            ('--config', 'empty.py', '--random-weights', '0', '--with-neck', '--out', 'v.pt'),
+            'empty.py: its model has no neck',
+        ),
         ((*MODEL, '--out', 'v.pt', '--with-neck'), 'a neck is part of a config: give --config'),
         (
             (*MODEL, '--out', 'neck.py/v.pt', '--size', '32', '32'),
@@ -65,7 +71,7 @@ def test_the_neck_has_the_weights_of_the_checkpoint():
 def test_mistakes_get_one_line(capsys, options, message):
     assert main(options) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
-    assert sorted(path.name for path in Path().iterdir()) == ['neck.py', 'none.py']
+    assert sorted(path.name for path in Path().iterdir()) == ['empty.py', 'neck.py', 'none.py']
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,15 @@ def test_objects_become_one_json(predict, tmp_path):
         ('det', ['--flip'], 'error: --flip: mmdet merges boxes alone'),
         ('seg', ['--cfg-options', 'model.decode_haed=1'], 'error: --cfg-options model.decode_haed'),
         ('none', [], "error: config '"),
+        ('empty', [], 'error: {folder}/empty.py: the config has no model'),
     ],
 )
-def test_what_is_wrong_is_one_line(name, options, message, predict, tmp_path):
+def test_what_is_wrong_is_one_line(name, options, message, predict, folder, tmp_path):
+    (folder / 'empty.py').touch()
     code, _, errors = predict(name, *options)
     assert code == 2
     assert len(errors) == 1
-    assert errors[0].startswith(message)
+    assert errors[0].startswith(message.format(folder=folder))
     assert not (tmp_path / 'out').exists()
 
 

@@ -58,6 +58,13 @@ def test_what_there_is_not_is_one_line(options, message, images, tmp_path, capsy
         (['--model', 'x'], 'name IMAGES to draw'),
         (['--predictions'], '--predictions goes with --config and --checkpoint'),
         (['a.png', '--num', '0'], '--num: takes whole numbers from 1, got 0'),
+        (['a.png', '--score-thr', '0.5'], '--score-thr goes with --predictions'),
+        (['a.png', '--joint', '--attention'], '--joint goes with --pca'),
+        (['a.png', '--heads', '0'], '--heads goes with --attention'),
+        (
+            ['--predictions', '--config', 'a', '--checkpoint', 'b', '--layers', '1'],
+            '--layers goes with --pca or --attention',
+        ),
     ],
 )
 def test_wrong_arguments(arguments, message, capsys):
@@ -85,6 +92,28 @@ def test_predictions_stand_beside_the_truth(tmp_path, monkeypatch, capsys):
         file.write('\ntrain_dataloader = None\n')
     assert main(['--predictions', *options, '--split', 'train']) == 2
     assert line in capsys.readouterr().err
+
+
+def test_images_to_train_on_are_drawn_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config, checkpoint = write_segmenter('.')
+    write_images('seg/images', (64, 96))
+    (tmp_path / 'seg/labels').mkdir()
+    Image.fromarray(np.repeat(np.uint8([[0, 1]]), 48, axis=1).repeat(64, 0)).save(
+        'seg/labels/a.png'
+    )
+    with open(config, 'a') as file:
+        file.write(
+            "pipeline.insert(2, dict(type='RandomFlip', prob=1.0))\n"
+            "train_dataloader['dataset'] = dict(\n"
+            "    type='RepeatDataset', times=9, dataset=train_dataloader['dataset'])\n"
+        )
+    options = ['--config', config, '--checkpoint', checkpoint, '--split', 'train', '--out', 'out']
+    assert main(['--predictions', *options]) == 0
+    assert names(tmp_path / 'out') == ['00000_a_predictions.png', 'contact_sheet.png']
+    picture = np.asarray(Image.open('out/00000_a_predictions.png')).astype(int)
+    image, truth = picture[100:300, 3:483], picture[100:300, 489:969]
+    assert abs(truth[:, 240:] - (image[:, 240:] + np.array((0, 0, 200))) / 2).max() <= 1
 
 
 def test_missing_data_are_named(tmp_path, monkeypatch, capsys):

@@ -29,7 +29,8 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
     Returns:
         The files, the sheet last; none without images.
     """
-    for old in (folder / 'worst').glob('[0-9][0-9]_[01].[0-9][0-9][0-9]_*.png'):
+    (folder / 'worst.png').unlink(missing_ok=True)
+    for old in (folder / 'worst').glob('[0-9]*_[01].[0-9][0-9][0-9]_*.png'):
         old.unlink()
     classes = result.classes if len(result.classes) > 1 else ['']  # a single one needs no name
     files, tiles, shown = [], [], set()

@@ -81,6 +81,8 @@ def read_data(data: str | Path, options: Sequence[str] = ()) -> LabelledData:
         ValueError: If there are no data to train on, or none with a class for each pixel.
     """
     if Path(data).is_dir():
+        if options:
+            raise ValueError(f'--cfg-options change a config, and {data} is a folder of data')
         return _of_folder(Path(data))
     config = load_config(data, options)
     scope = config.get('default_scope')

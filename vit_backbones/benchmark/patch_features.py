@@ -31,7 +31,8 @@ class Features(NamedTuple):
         files: One an image, each of an array (C, h, w) of float16.
         stride: (vertical, horizontal) of their cells in pixels of what the model saw.
         images_per_second: Of inference of one image a time, by the median image, reading and
-            writing aside; `None` if they come from elsewhere.
+            writing aside; `None` if they come from elsewhere, or from another device or number of
+            threads.
     """
 
     files: list[Path]
@@ -85,17 +86,20 @@ def compute_features(
         np.save(content, maps.numpy())
         write_whole(file, content.getvalue())
     return Features(
-        files, stride if isinstance(stride, tuple) else (stride, stride), _speed(folder, seconds)
+        files,
+        stride if isinstance(stride, tuple) else (stride, stride),
+        _speed(folder, seconds, device),
     )
 
 
-def _speed(folder: Path, seconds: Sequence[float]) -> float | None:
-    """Images a second, of this run or else of the one that filled the folder."""
-    note = folder / 'speed.json'
+def _speed(folder: Path, seconds: Sequence[float], device: torch.device) -> float | None:
+    """Images a second, of this run or else of the one that filled the folder, if it ran alike."""
+    note, place = folder / 'speed.json', f'{device}, {torch.get_num_threads()} threads'
     if seconds:
         speed = round(1 / statistics.median(seconds), 3)
-        write_whole(note, json.dumps(dict(images_per_second=speed)).encode())
-    return json.loads(note.read_text())['images_per_second'] if note.exists() else None
+        write_whole(note, json.dumps(dict(images_per_second=speed, place=place)).encode())
+    told = json.loads(note.read_text()) if note.exists() else {}
+    return told['images_per_second'] if told.get('place') == place else None
 
 
 def _digest_of_file(path: Path) -> str:

@@ -37,6 +37,13 @@ class Plain(NamedTuple):
     scaled: bool
     out_indices: tuple[int, ...]
 
+    @property
+    def mlp_ratio(self) -> int:
+        """Hidden channels to channels, for libraries that take it; it must be a whole number."""
+        if self.hidden % self.width:
+            raise ValueError(f'takes no MLP of {self.hidden} channels in {self.width}')
+        return self.hidden // self.width
+
 
 def plain_sizes(backbone: ViTFeatBackbone, *, scaled: bool = True) -> Plain:
     """What another library needs to know to build the same architecture.
@@ -56,6 +63,7 @@ def plain_sizes(backbone: ViTFeatBackbone, *, scaled: bool = True) -> Plain:
         or not backbone.has_cls_token
         or backbone.num_prefix_tokens > 1
         or not isinstance(block.attn.q_norm, nn.Identity)
+        or not isinstance(vit.norm_pre, nn.Identity)  # of CLIP
         or vit.pos_embed is None
     ):
         raise ValueError(_OTHER)
@@ -121,7 +129,7 @@ def _mmseg(backbone: ViTFeatBackbone, size: Grid) -> nn.Module:
         embed_dims=plain.width,
         num_layers=plain.depth,
         num_heads=plain.heads,
-        mlp_ratio=plain.hidden // plain.width,
+        mlp_ratio=plain.mlp_ratio,
         out_indices=plain.out_indices,
         patch_bias=True,
         final_norm=True,
@@ -172,7 +180,7 @@ def _transformers(backbone: ViTFeatBackbone, size: Grid) -> nn.Module:
         patch_size=plain.patch,
     )
     if plain.scaled:  # its table of positions is square
-        more = dict(image_size=max(size), mlp_ratio=plain.hidden // plain.width)
+        more = dict(image_size=max(size), mlp_ratio=plain.mlp_ratio)
         model = Dinov2Model(Dinov2Config(use_mask_token=False, **more, **sizes))
     else:
         config = ViTConfig(image_size=size, intermediate_size=plain.hidden, **sizes)

@@ -46,7 +46,8 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 def heading(environment: Mapping[str, Any]) -> str:
     """The same in a line."""
     versions = ', '.join(f'{name} {version}' for name, version in environment['versions'].items())
-    return f'{environment["device"]}, {environment["threads"]} threads, {versions}'
+    devices = ', '.join(environment[key] for key in ('device', 'gpu') if key in environment)
+    return f'{devices}, {environment["threads"]} threads, {versions}'
 
 
 def write_json(path: Path, **content: Any) -> None:

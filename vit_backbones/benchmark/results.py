@@ -12,7 +12,7 @@ from vit_backbones.config import load_config
 from vit_backbones.datasets import dataset_configs
 from vit_backbones.files import check_writable, write_whole
 
-_WHOLE = {'PQ': 1, 'segm_mAP': 1, 'bbox_mAP': 1, 'mIoU': 100}  # values that stand for 1
+_WHOLE = {'PQ': 100, 'segm_mAP': 1, 'bbox_mAP': 1, 'mIoU': 100}  # values that stand for 1
 _COPIED = ('config', 'parameters', 'minutes', 'peak_memory_mib', 'date')
 
 
@@ -68,6 +68,8 @@ def _readable(runs: Iterable[Path]) -> Iterator[Row]:
         except (OSError, ValueError) as error:
             reason = getattr(error, 'strerror', None) or error
             print(f'left out: {path}: {reason}', file=sys.stderr)
+        except (AttributeError, KeyError, TypeError):  # JSON of others
+            print(f'left out: {path}: no results of tools/benchmark.py', file=sys.stderr)
 
 
 def of_work_dir(folder: Path) -> list[dict[str, Any]]:

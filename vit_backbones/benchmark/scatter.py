@@ -43,7 +43,9 @@ def scatter(rows: Iterable[Row], x: str, suffix: str = '.png') -> bytes:
         raise ValueError(f'nothing to draw: no run has both a value and {x}')
     panels = [
         (key, list(group))
-        for key, group in itertools.groupby(drawn, lambda r: (r.get('data') or '', r['metric']))
+        for key, group in itertools.groupby(
+            drawn, lambda r: (r.get('data') or '', r.get('metric') or '')
+        )
     ]
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)

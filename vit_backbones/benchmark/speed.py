@@ -103,6 +103,8 @@ def run_speed(wanted: Wanted, under: Sequence[Setting], out: Path | None) -> int
     """
     if out is not None:
         check_writable(out)
+    if wanted.options and not any(model.endswith(CONFIGS) for model in wanted.models):
+        raise ValueError('--cfg-options change configs, and none is among the models')
     for model in wanted.models:  # what is wrong with the last one is told before the first
         _subject(model, wanted, under[0])
     environment = describe_environment(under[0].device)

@@ -42,7 +42,8 @@ def run_targets(
     Args:
         names: Of the cases, all by default.
         peak_tflops: What the GPU can do in the case's type, to tell how much of it is used.
-        out: JSON file: `environment`, and `goals` as `judged` gives them.
+        out: JSON file: `environment`, with the `gpu` if there is one, and `goals` as `judged`
+            gives them.
         cases: By name.
 
     Returns:
@@ -56,6 +57,8 @@ def run_targets(
     if out is not None:
         check_writable(out)
     environment = describe_environment(torch.device('cpu'))
+    if torch.cuda.is_available():
+        environment['gpu'] = torch.cuda.get_device_name()
     print(heading(environment), '', sep='\n')
     print(*HEADING, sep='\n', flush=True)
     goals: list[dict[str, Any]] = []

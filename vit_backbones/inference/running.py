@@ -1,7 +1,7 @@
 """Running a trained model on images, as its config tests it."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -63,6 +63,27 @@ def predict(
                 yield Prediction(item, sample)
 
 
+def pipeline_of(config: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
+    """The transforms by which a config tests.
+
+    Args:
+        config: Of mmdet or mmseg.
+        splits: Whose dataset tells them; the first that there is.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    loaders = (config.get(f'{split}_dataloader') or {} for split in splits)
+    datasets = (each for loader in loaders for _, each in dataset_configs(loader, ''))
+    pipeline = next((each['pipeline'] for each in datasets if each.get('pipeline')), None)
+    if pipeline is None:
+        raise ValueError(
+            'the config has neither test_dataloader nor val_dataloader, whose pipeline images go '
+            'through'
+        )
+    return pipeline
+
+
 def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str, Any]]:
     """The transforms by which a config tests, without loading annotations.
 
@@ -73,14 +94,7 @@ def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str,
     Raises:
         ValueError: If it has no dataset to test or validate on.
     """
-    loaders = (config.get(f'{split}_dataloader') or {} for split in ('test', 'val'))
-    datasets = (each for loader in loaders for _, each in dataset_configs(loader, ''))
-    pipeline = next((each['pipeline'] for each in datasets if each.get('pipeline')), None)
-    if pipeline is None:
-        raise ValueError(
-            'the config has neither test_dataloader nor val_dataloader, whose pipeline images go '
-            'through'
-        )
+    pipeline = pipeline_of(config, ('test', 'val'))
     steps = [dict(step) for step in pipeline if 'Annotations' not in str(step['type'])]
     if not flip:
         return steps

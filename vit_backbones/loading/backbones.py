@@ -154,9 +154,10 @@ def load_neck(choice: Choice) -> nn.Module:
     if choice.config is None:
         raise ValueError('a neck is part of a config: give --config CONFIG')
     config = load_config(choice.config, choice.options)
-    necks, kind = config.model.get('neck'), config.model.backbone.get('type')
+    necks = (config.get('model') or {}).get('neck')
     if not necks:
         raise ValueError(f'{choice.config}: its model has no neck')
+    kind = config.model.backbone.get('type')
     if config.model.backbone.get('backbone'):
         raise ValueError(
             f'{choice.config}: its neck takes the maps of {kind}, not those of the ViT'
@@ -196,7 +197,7 @@ def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     """The backbone as a dict of a config, and the config's data preprocessor."""
     if choice.model is not None:
         if choice.options:
-            raise ValueError('--cfg-options change a --config, and --model has none')
+            raise ValueError('--cfg-options change a config: they go with --config, not --model')
         return dict(model_name=choice.model, source=choice.source), None
     config = load_config(choice.config, choice.options)
     model = config.get('model') or {}

@@ -64,6 +64,8 @@ def load_trained(
     preflight.check_environment()
     place = choose_device(device)
     cfg = load_config(config, options)
+    if not isinstance(cfg.get('model'), dict):
+        raise ValueError(f'{config}: the config has no model: is it only the _base_ of others?')
     preflight.check_checkpoint(checkpoint)
     use_scope(cfg)
     if slide is not None:

@@ -1,15 +1,19 @@
 """Pictures of predictions beside the ground truth of a config's dataset."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
 from PIL import Image
 
+from vit_backbones.datasets import dataset_configs
 from vit_backbones.images import read_image
+from vit_backbones.inference.running import pipeline_of
 from vit_backbones.loading.data import build_dataset
 from vit_backbones.loading.trained import Trained
 from vit_backbones.pictures.panels import draw_panels
@@ -27,7 +31,8 @@ def draw_predictions(
 
     Args:
         trained: The model.
-        split: `'train'`, `'val'` or `'test'`: the dataset of this dataloader of the config.
+        split: `'train'`, `'val'` or `'test'`: the dataset of this dataloader of the config. Images
+            to train on come as those to validate on: neither cropped nor mirrored.
         num: So many images, spread evenly over it.
         score_thr: Predicted instances with a lower score are left out.
 
@@ -38,7 +43,10 @@ def draw_predictions(
         ValueError: If the config has no such dataset, or it cannot be built.
         OSError: If its files are not there.
     """
-    dataset = build_dataset(trained.config, split)
+    config = trained.config
+    if split == 'train' and config.get('train_dataloader'):
+        config = _unchanged(config)
+    dataset = build_dataset(config, split)
     count = min(num, len(dataset))
     for i in track([i * len(dataset) // count for i in range(count)], 'predicting'):
         with torch.no_grad():
@@ -56,3 +64,15 @@ def _draw(sample: BaseDataElement, trained: Trained, score_thr: float) -> Image.
     row = draw_panels([[(title, panel[..., ::-1]) for title, panel in panels]], _PANEL_SIDE)
     drawn = with_legend(np.asarray(row)[..., ::-1], sample, *looks, score_thr)
     return Image.fromarray(np.ascontiguousarray(drawn[..., ::-1]))
+
+
+def _unchanged(config: Config) -> Config:
+    """The config, with the images to train on as they are, each once."""
+    config = copy.deepcopy(config)
+    loader = config.train_dataloader
+    datasets = [dataset for _, dataset in dataset_configs(loader, '')]
+    for dataset in datasets:
+        dataset.pipeline = pipeline_of(config, ('val', 'test'))
+    joined = dict(type='ConcatDataset', datasets=datasets)
+    loader.dataset = joined if len(datasets) > 1 else datasets[0]
+    return config

@@ -6,8 +6,9 @@ from vit_backbones.runner import AnyRunner
 from vit_backbones.training.hooks import validations
 
 HEADLINES = ('PQ', 'segm_mAP', 'mIoU', 'bbox_mAP')
-# mmseg gives these in percent
+# mmseg gives these in percent, and mmdet those of panoptic maps
 _PERCENT = {'aAcc', 'mAcc', 'mIoU', 'mDice', 'mFscore', 'mPrecision', 'mRecall'}
+_PERCENT |= {name + part for name in ('PQ', 'SQ', 'RQ') for part in ('', '_th', '_st')}
 
 
 def headline(metrics: dict[str, Any], wanted: Any = None) -> str:
