@@ -138,3 +138,9 @@ def test_load_config__option_without_value_is_refused(tmp_path):
     Path(tmp_path / 'a.py').write_text('a = 1')
     with pytest.raises(ValueError, match="takes KEY=VALUE, got 'a'"):
         load_config(tmp_path / 'a.py', ['a'])
+
+
+def test_a_folder_is_no_config_but_names_those_in_it(tmp_path):
+    (tmp_path / 'a.py').touch()
+    with pytest.raises(FileNotFoundError, match=r'is a folder; name a file in it: .*/a\.py$'):
+        load_config(tmp_path)

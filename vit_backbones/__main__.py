@@ -32,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has read enough
         sys.stdout = open(os.devnull, 'w')
         return 0
+    except OSError as error:
+        sys.stdout = open(os.devnull, 'w')
+        print(f'error: {error.strerror}', file=sys.stderr)
+        return 2
 
 
 def _report() -> int:

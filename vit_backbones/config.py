@@ -85,6 +85,10 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
             argument of the class at that place.
     """
     path = Path(path)
+    if path.is_dir():
+        inside = ', '.join(sorted(str(each) for each in path.glob('*.py'))[:3])
+        hint = f'; name a file in it: {inside}' if inside else ', and no config is in it'
+        raise FileNotFoundError(f'config {str(path)!r} is a folder{hint}')
     if not path.is_file():
         raise FileNotFoundError(f'config {str(path)!r} does not exist{_closest_files(path)}')
     try:

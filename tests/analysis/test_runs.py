@@ -96,12 +96,24 @@ def test_curves__over_iterations_where_a_run_counts_no_epochs(resumed):
     np.testing.assert_allclose(figure.axes[1].lines[0].get_xdata(), [10, 30])
 
 
-def test_curves__of_other_metrics_are_refused(resumed):
+def test_curves__of_other_metrics_have_a_panel_each(resumed):
     history = read_history(resumed)
-    other = history._replace(validations=[dict(iter=1, metrics={'coco/segm_mAP': 0.1})])
-    message = 'no metric in common.*a has mIoU; b has coco/segm_mAP'
-    with pytest.raises(ValueError, match=message):
-        compare_curves({'a': history, 'b': other})
+    other = history._replace(validations=[dict(iter=10, metrics={'coco/segm_mAP': 0.1})])
+    figure = compare_curves({'a': history, 'b': other})
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ['training loss', 'validation, mIoU', 'validation, segm_mAP']
+    np.testing.assert_allclose(figure.axes[2].lines[0].get_ydata(), [0.1])
+
+
+def test_runs__what_a_pattern_finds_beside_them_is_left_out(resumed, tmp_path, capsys):
+    (tmp_path / 'features').mkdir()
+    (tmp_path / 'notes.log').touch()
+    beside = [tmp_path / 'features', tmp_path / 'notes.log']
+    assert [run.path for run in find_runs([*beside, resumed.path])] == [resumed.path]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("'")[:2] for line in lines] == [['left out: ', str(each)] for each in beside]
+    with pytest.raises(ValueError, match='none of these 2 is a work dir'):
+        find_runs(beside)
 
 
 def test_runs__of_the_same_name_are_told_apart(tmp_path):

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,35 +18,40 @@ def compare_curves(histories: Mapping[str, History]) -> Figure:
     """Draw the loss (left) and the main metric (right) of runs, one colour a run.
 
     Over epochs if all runs count them, else over iterations. The losses of several runs are drawn
-    on a logarithmic scale: those of different heads lie far apart.
+    on a logarithmic scale: those of different heads lie far apart. Runs that have no metric in
+    common get a picture of each one's main metric.
 
     Args:
         histories: By the name of the run.
-
-    Raises:
-        ValueError: If the runs have no metric in common.
     """
-    metric = _common_metric(histories)
+    metrics = _metrics(histories)
+    panels = list(dict.fromkeys(filter(None, metrics.values()))) or [None]
     by_epoch = all(each.epoch_length for each in histories.values())
     # as many entries below the pictures as runs
-    figure = Figure(figsize=(11, 4 + 0.22 * len(histories)), dpi=100, layout='constrained')
-    left, right = figure.subplots(1, 2, sharex=True)
+    size = 5.5 * (1 + len(panels)), 4 + 0.22 * len(histories)
+    figure = Figure(figsize=size, dpi=100, layout='constrained')
+    left, *right = figure.subplots(1, 1 + len(panels), sharex=True)
+    places = dict(zip(panels, right, strict=True))
     handles = []
     for color, (name, history) in zip(_colors(len(histories)), histories.items(), strict=False):
         unit = history.epoch_length if by_epoch else 1
         plot_smoothed(left, history.steps / unit, history.losses, color)
+        metric = metrics[name]
         entries = [v for v in history.validations if v['metrics'].get(metric) is not None]
         values = [each['metrics'][metric] for each in entries]
-        right.plot([each['iter'] / unit for each in entries], values, color=color, marker='o', ms=4)
+        steps = [each['iter'] / unit for each in entries]
+        if entries:
+            places[metric].plot(steps, values, color=color, marker='o', ms=4)
         told = f'{name}: {metric_text(metric, values[-1])}' if values else name
         handles.append(Line2D([], [], color=color, label=told))
     xlabel = 'epoch' if by_epoch else 'iteration'
     left.set(title='training loss', xlabel=xlabel)
-    title = f'validation, {metric.split("/")[-1]}' if metric else 'no validation yet'
-    right.set(title=title, xlabel=xlabel)
+    for metric, axes in places.items():
+        title = f'validation, {metric.split("/")[-1]}' if metric else 'no validation yet'
+        axes.set(title=title, xlabel=xlabel)
     if len(histories) > 1 and all((each.losses > 0).all() for each in histories.values()):
         left.set_yscale('log')
-    for axes in (left, right):
+    for axes in (left, *right):
         axes.grid(alpha=0.3)
     figure.legend(handles=handles, loc='outside lower center', frameon=False)
     return figure
@@ -60,23 +64,21 @@ def png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-def _common_metric(histories: Mapping[str, History]) -> str | None:
+def _metrics(histories: Mapping[str, History]) -> dict[str, str | None]:
+    """For each run the metric to draw: one that all have, else its own main one."""
     # A detector that detects nothing has no metrics
     told = {
         name: [entry['metrics'] for entry in each.validations if entry['metrics']]
         for name, each in histories.items()
     }
     last = {name: metrics[-1] for name, metrics in told.items() if metrics}
-    if not last:
-        return None
-    first: dict[str, Any] = next(iter(last.values()))
-    common = {
-        name: value for name, value in first.items() if all(name in each for each in last.values())
+    shared = [key for key in next(iter(last.values()), ()) if all(key in m for m in last.values())]
+    return {
+        name: headline({key: last[name][key] for key in shared or last[name]})
+        if name in last
+        else None
+        for name in histories
     }
-    if not common:
-        known = '; '.join(f'{name} has {", ".join(each)}' for name, each in last.items())
-        raise ValueError(f'the runs have no metric in common, analyse them apart: {known}')
-    return headline(common)
 
 
 def _colors(number: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,21 +47,29 @@ def find_runs(work_dirs: Sequence[str | Path]) -> list[Run]:
     """Name work dirs: by the folder, where two are called alike by the path.
 
     Args:
-        work_dirs: Folders that `tools/train.py` wrote.
+        work_dirs: Folders that `tools/train.py` wrote; of several, what is none is left out with a
+            line, since a pattern finds files and other folders too.
 
     Raises:
         FileNotFoundError: If one does not exist.
-        ValueError: If one is no work dir or is given twice.
+        ValueError: If none is a work dir, or one is given twice.
     """
-    paths = [Path(each) for each in work_dirs]
-    for path in paths:
-        if not path.is_dir():
+    paths = []
+    for path in map(Path, work_dirs):
+        if not path.exists():
             raise FileNotFoundError(f'work dir {str(path)!r} does not exist (from {Path.cwd()})')
-        if not any((*path.glob(_LOGS), *path.glob('record.json'), *path.glob('*.py'))):
-            raise ValueError(
-                f'{str(path)!r} is no work dir of tools/train.py: it holds no config, no '
-                f'record.json and no {_LOGS}'
-            )
+        if any((*path.glob(_LOGS), *path.glob('record.json'), *path.glob('*.py'))):
+            paths.append(path)
+            continue
+        reason = (
+            f'{str(path)!r} is no work dir of tools/train.py: it holds no config, no record.json '
+            f'and no {_LOGS}'
+        )
+        if len(work_dirs) == 1:
+            raise ValueError(reason)
+        print(f'left out: {reason}', file=sys.stderr)
+    if not paths:
+        raise ValueError(f'none of these {len(work_dirs)} is a work dir of tools/train.py')
     whole = [path.resolve() for path in paths]
     if len(set(whole)) < len(whole):
         raise ValueError('a work dir is given twice')

@@ -67,9 +67,11 @@ def _color_by_group(axes: Axes, groups: Sequence[str | None]) -> np.ndarray:
     by_size = sorted(counts, key=lambda name: (-counts[name], len(name), name))
     colored = dict(zip(by_size, _COLORS, strict=False))
     legend = {f'{name:.24} ({counts[name]})': color for name, color in colored.items()}
-    rest = sum(name not in colored for name in groups)
-    if rest:
-        legend[f'other ({rest})'] = to_rgba(_REST)
+    rest = {
+        'other': sum(name is not None and name not in colored for name in groups),
+        'no label': sum(name is None for name in groups),
+    }
+    legend |= {f'{name} ({count})': to_rgba(_REST) for name, count in rest.items() if count}
     for name, color in legend.items():
         axes.scatter([], [], color=color, label=name)
     written = axes.figure.legend(loc='outside right upper', frameon=False)

@@ -212,7 +212,7 @@ def _closing_line(
     if not number:
         _, why = next(iter(failed.items()))
         listed = f'listed in {summary.listed}'
-        return f'none of {total} images can be read: {names} ({why}; {listed})', 2
+        return f'error: none of {total} images can be read: {names} ({why}; {listed})', 2
     pieces = [
         f'{number} image{"s" * (number > 1)}, {summary.what}',
         f'{seconds:.0f} s',
