@@ -391,7 +391,8 @@ def test_an_image_of_another_size_than_its_header_tells_is_set_aside(main, few, 
 def test_unreadable_images_alone_are_a_failure(main, few, capsys):
     Path('broken.png').write_bytes(b'nothing')
     assert main(['broken.png', *MODEL, '--out', 'a.parquet']) == 2
-    assert capsys.readouterr().err.startswith('error: none of 1 images can be read: broken.png (no image')
+    told = capsys.readouterr().err
+    assert told.startswith('error: none of 1 images can be read: broken.png (no image')
     assert sorted(os.listdir()) == ['a.parquet.unreadable.txt', 'broken.png', 'images']
 
 
