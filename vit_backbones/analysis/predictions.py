@@ -79,6 +79,8 @@ def predict(
     place = choose_device(device)
     _test_on(config, split)
     config.update(work_dir=folder, load_from=str(checkpoint), resume=False, log_level='WARNING')
+    # MMEngine knows a run by its name and second, and keeps the folder of an equal one
+    config.experiment_name = folder.replace('/', '_')
     config.launcher = 'none'
     runner = prepare(config, ('test',))
     runner.model.to(place)
