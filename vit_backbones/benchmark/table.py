@@ -21,7 +21,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ('minutes', 'minutes', lambda minutes: f'{minutes:.0f}'),
     ('feature_seconds', 'features, s', lambda seconds: f'{seconds:.0f}'),
     ('probe_seconds', 'probe, s', lambda seconds: f'{seconds:.0f}'),
-    ('fine_tune_minutes', 'fine-tuning, min', lambda minutes: f'{minutes:.0f}'),
+    ('fine_tune_minutes', 'fine-tuning, min', lambda minutes: f'{minutes:.1f}'),
     ('peak_memory_mib', 'peak memory', lambda mib: f'{mib / 1024:.1f} GiB'),
     ('images_per_second', 'images/s', lambda speed: f'{speed:.1f}'),
     ('hardware', 'hardware', str),
