@@ -159,6 +159,12 @@ def add_quality(commands: Any) -> None:
         help='resize images; models of one size are built for it (default: their own)',
     )
     parser.add_argument(
+        '--fine-tune',
+        type=positive,
+        metavar='EPOCHS',
+        help="then train each backbone by the config's recipe, in work_dirs/fine_tune/",
+    )
+    parser.add_argument(
         '--cache',
         type=Path,
         default=Path('work_dirs/features'),
@@ -189,6 +195,7 @@ def run_quality(args: argparse.Namespace) -> int:
             models,
             options=args.cfg_options,
             size=size,
+            fine_tune=args.fine_tune,
             cache=args.cache,
             device=args.device,
             out=args.out,

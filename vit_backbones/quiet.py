@@ -51,3 +51,14 @@ def silence() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def aloud() -> Iterator[None]:
+    """Within `silence`, what libraries log is heard nevertheless."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.NOTSET)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)

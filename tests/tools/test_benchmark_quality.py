@@ -26,6 +26,33 @@ del dataset
 model = dict(backbone=dict(type='ViTFeatBackbone', model_name='test_vit'))
 """
 
+# What the recipe of a training has beside that
+RECIPE = """
+custom_imports = dict(imports=['vit_backbones'])
+load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+pack = [dict(type='PackSegInputs')]
+train_dataloader.update(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler'))
+train_dataloader['dataset']['dataset']['pipeline'] = load + pack
+plain = dict(type='DefaultSampler', shuffle=False)
+val_dataloader.update(batch_size=1, num_workers=0, sampler=plain)
+val_dataloader['dataset'].update(pipeline=load + pack, test_mode=True)
+del load, pack, plain
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_cfg = dict()
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(type='SegDataPreProcessor', size=(80, 96)),
+    backbone=dict(type='ViTFeatBackbone', model_name='vit_tiny_patch16_224', checkpoint='no.pth'),
+    decode_head=dict(type='FCNHead', in_channels=192, channels=192, num_convs=0, num_classes=3,
+                     concat_input=False, norm_cfg=None),
+    test_cfg=dict(mode='whole'))
+train_cfg = dict(by_epoch=True, max_epochs=4)
+param_scheduler = [dict(type='LinearLR', start_factor=0.1, end=1),
+                   dict(type='CosineAnnealingLR', begin=1)]
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
+default_hooks = dict(curves=dict(type='CurvesHook'), pictures=None)
+"""
+
 
 def draw(folder):
     """Six images of coloured blocks to learn from, two to test on; the colour is the class."""
@@ -147,6 +174,27 @@ def test_a_config_stands_for_its_data_and_for_a_backbone(main):
     assert row['model'] == 'c'
 
 
+def test_fine_tuning_is_the_training_of_a_config(main, monkeypatch, capsys):
+    Path('c.py').write_text(CONFIG + RECIPE)
+    words = ['quality', 'c.py', '--models', 'test_vit', '--random-weights', '0', '--layers', '-1']
+    words += ['--fine-tune', '1', '--out', 'q.json']
+    assert main(words) == 0
+    (row,) = json.loads(Path('q.json').read_text())['rows']
+    assert f'| {row["value"]:.3f} | {row["fine_tuned"]:.3f} |' in capsys.readouterr().out
+    (folder,) = Path('work_dirs/fine_tune').iterdir()
+    Path('again.py').write_text((folder / f'{folder.name}.py').read_text())
+    assert load_tool('train').main(['again.py', '--work-dir', 'again']) == 0
+    (validation,) = json.loads(Path('again/record.json').read_text())['validations']
+    assert row['fine_tuned'] == validation['metrics']['mIoU'] / 100
+
+    def refuse(*args, **options):
+        raise AssertionError('trained again')
+
+    monkeypatch.setattr('vit_backbones.benchmark.fine_tune.train', refuse)
+    assert main(words) == 0
+    assert json.loads(Path('q.json').read_text())['rows'][0]['fine_tuned'] == row['fine_tuned']
+
+
 @pytest.mark.parametrize('size', [(1, 1), (1, 7), (5, 1)])
 def test_labels_keep_the_size_of_thin_images(tmp_path, size):
     pixels = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)
@@ -168,6 +216,10 @@ def test_masks_of_another_size_than_the_image_are_one_line(main, capsys):
     [
         (['blocks', '--models', 'test_vit'], 'features of random weights help nobody'),
         (['blocks', '--models', 'test_vit=no.pth'], 'no.pth'),
+        (
+            ['blocks', '--models', 'test_vit', '--random-weights', '0', '--fine-tune', '1'],
+            '--fine-tune trains by the recipe of a config, and blocks is a folder',
+        ),
         (
             ['det.py', '--models', 'test_vit', '--random-weights', '0'],
             'needs a class for each pixel',

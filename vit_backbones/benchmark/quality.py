@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from vit_backbones.benchmark.fine_tune import plan_training
 from vit_backbones.benchmark.labelled import Labelled, LabelledData, read_data
 from vit_backbones.benchmark.patch_features import Features, compute_features
 from vit_backbones.benchmark.probe import Sample, fit, test
@@ -90,6 +91,7 @@ def run_quality(
     *,
     options: Sequence[str] = (),
     size: Grid | None = None,
+    fine_tune: int | None = None,
     cache: Path = Path('work_dirs/features'),
     device: str | None = None,
     out: Path | None = None,
@@ -101,9 +103,12 @@ def run_quality(
         models: The backbones.
         options: `key=value` changes of the config.
         size: (H, W) to resize images to.
+        fine_tune: Epochs in which each backbone is trained after that, by the recipe of the
+            config that `data` must be then.
         cache: Where features are kept.
         device: As PyTorch names it; by default the GPU, if there is one.
-        out: JSON file: `environment`, and `rows` as `measured` gives them.
+        out: JSON file: `environment`, and `rows` as `measured` gives them, with what
+            `Training.reached` tells.
 
     Returns:
         Exit code.
@@ -118,11 +123,15 @@ def run_quality(
     read = read_data(data, options)
     for model in models:  # what is wrong with the last one is told before the first
         _load(model)
+    asked = models if fine_tune else ()
+    trainings = [plan_training(data, options, each, fine_tune, len(read.train)) for each in asked]
     environment = describe_environment(place)
     print(heading(environment), flush=True)
     threads = '' if place.type == 'cuda' else f', {environment["threads"]} threads'
     told = dict(hardware=environment['device'] + threads, date=environment['date'])
     rows = [measured(_load(model), read, cache, size=size, device=place) | told for model in models]
+    for row, training in zip(rows, trainings, strict=False):
+        row |= training.reached()
     print(f'\n{markdown(rows)}\n\n{_by_class(ordered(rows))}')
     if out is not None:
         write_json(out, environment=environment, rows=rows)

@@ -98,13 +98,18 @@ def put_data(cfg: Config, own: OwnData) -> None:
     cfg.test_evaluator = copy.deepcopy(cfg.val_evaluator)
     cfg.test_cfg = cfg.get('test_cfg') or {}
     put_classes(cfg.model, len(own.classes))
-    _shorten_first_part(cfg, own.num_images['train'])
+    shorten_first_part(cfg, own.num_images['train'])
     for key in _UNTRUE:
         cfg.pop(key, None)
 
 
-def _shorten_first_part(cfg: Config, num_images: int) -> None:
-    """Let heads learn in most of a training, however few images there are."""
+def shorten_first_part(cfg: Config, num_images: int) -> None:
+    """Let heads learn in most of a training, however few images there are.
+
+    Args:
+        cfg: Changed in place; of a model with `auxiliary_iters`, else nothing is done.
+        num_images: To train on.
+    """
     if 'auxiliary_iters' in cfg.model:
         iters = math.ceil(num_images / cfg.train_dataloader.batch_size)  # of an epoch
         total = cfg.train_cfg.get('max_iters') or iters * cfg.train_cfg.max_epochs

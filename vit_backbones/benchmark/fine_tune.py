@@ -1,0 +1,184 @@
+"""What backbones are worth when they are trained along: by the recipe of one config for all."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from vit_backbones.benchmark.results import of_work_dir
+from vit_backbones.config import load_config
+from vit_backbones.files import write_whole
+from vit_backbones.loading import Choice, Loaded, load_backbone
+from vit_backbones.own_data.rewriting import shorten_first_part
+from vit_backbones.quiet import aloud
+from vit_backbones.training.command import find_last_checkpoint, train
+
+# What the config says of its backbone that its head or its recipe relies on
+_OUTPUT = dict(out_indices=-1, norm='last', final_norm=None)
+_KEPT = ('out_stride', 'cls_readout', 'img_size', 'drop_path_rate', 'with_cp', 'mask_padding')
+_IN_STEPS = ('milestones', 'step_size', 'periods', 'total_steps')  # of schedules that do not scale
+
+
+class Training(NamedTuple):
+    """A backbone in a config, to be trained.
+
+    Attributes:
+        config: Text of the whole config.
+        folder: Its work dir, named by the backbone and all that the result depends on.
+    """
+
+    config: str
+    folder: Path
+
+    def reached(self) -> dict[str, Any]:
+        """Train as `tools/train.py` does, unless that is done; a stopped training goes on.
+
+        Returns:
+            `fine_tuned`, the mIoU of the last validation (0 to 1), and `fine_tune_minutes`.
+
+        Raises:
+            SystemExit: With the code of a training that failed or was interrupted, which has told
+                why.
+            ValueError: If the config lets no mIoU be recorded.
+        """
+        if not (self.folder / 'record.json').exists():
+            self._train()
+        values = {row['metric']: row for row in of_work_dir(self.folder)}
+        if 'mIoU' not in values:
+            raise ValueError(f'{self.folder}/record.json has no mIoU: set val_evaluator to one')
+        return dict(fine_tuned=values['mIoU']['value'], fine_tune_minutes=values['mIoU']['minutes'])
+
+    def _train(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f'{self.folder.name}.py'
+        write_whole(path, self.config.encode())
+        resume = 'auto' if find_last_checkpoint(self.folder) else None
+        command = shlex.join(['python', *sys.argv])
+        with aloud():
+            code = train(str(path), work_dir=str(self.folder), resume=resume, command=command)
+        if code:
+            raise SystemExit(code)
+
+
+def plan_training(
+    data: str | Path,
+    options: Sequence[str],
+    choice: Choice,
+    epochs: int,
+    num_images: int,
+    *,
+    folder: Path = Path('work_dirs/fine_tune'),
+) -> Training:
+    """Put a backbone in the place of a config's own.
+
+    Which layers the head gets, at which stride, how images are made and how fast all learns stays
+    as the config says. Normalisation and channels follow the backbone, and schedules the number of
+    epochs.
+
+    Args:
+        data: An mmseg config with a `ViTFeatBackbone` and epochs.
+        options: `key=value` changes of it.
+        choice: The backbone; its `layers` and `img_size` do not count.
+        epochs: Of the training.
+        num_images: To train on.
+        folder: Where the work dir shall lie.
+
+    Raises:
+        ValueError: For what is no such config, or a backbone that does not fit into it.
+        OSError: For files that are not there.
+    """
+    if Path(data).is_dir():
+        raise ValueError(f'--fine-tune trains by the recipe of a config, and {data} is a folder')
+    config = load_config(data, options)
+    given = (config.get('model') or {}).get('backbone') or {}
+    if given.get('type') != 'ViTFeatBackbone':
+        raise ValueError(
+            f'--fine-tune puts each backbone in the place of a ViTFeatBackbone, and '
+            f'model.backbone of {data} is {given.get("type")!r}'
+        )
+    kept = {key: given[key] for key in _KEPT if key in given}
+    output = {key: given.get(key, usual) for key, usual in _OUTPUT.items()}
+    loaded = load_backbone(
+        choice._replace(layers=None, img_size=None), out_type='featmap', **output, **kept
+    )
+    config.model.backbone = {'type': 'ViTFeatBackbone'} | loaded.options | dict(frozen_stages=-1)
+    config.load_from, config.resume = None, False
+    for key in ('pretrained', 'init_cfg'):  # weights of the whole model, with its own backbone
+        config.model.pop(key, None)
+    if choice.random_weights is not None:
+        config.randomness = dict(config.get('randomness') or {}, seed=choice.random_weights)
+    _normalise(config, loaded)
+    _connect(config.model, loaded.backbone.out_channels, loaded.backbone.strides)
+    _shorten(config, epochs, num_images)
+    text = config.pretty_text
+    return Training(text, folder / f'{Path(loaded.name).name}-{loaded.fingerprint(text)[:16]}')
+
+
+def _normalise(config: Config, loaded: Loaded) -> None:
+    """Let images be normalised as the backbone expects it."""
+    place = config.model.get('data_preprocessor') or config.get('data_preprocessor')
+    if not place:
+        raise ValueError('--fine-tune needs a data_preprocessor in the config')
+    place.pop('rgb_to_bgr', None)
+    place.update(mean=list(loaded.mean), std=list(loaded.std), bgr_to_rgb=not loaded.is_bgr)
+
+
+def _connect(model: Any, channels: Sequence[int], strides: Sequence[Any]) -> None:
+    """Let the neck, or else the heads, take maps of these channels and strides."""
+    neck = model.get('neck')
+    if neck:
+        neck.in_channels = list(channels)
+        if neck.type == 'SimpleFeaturePyramid':
+            neck.in_strides = list(strides)
+        return
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = model.get(name) or []
+        for head in heads if isinstance(heads, list) else [heads]:
+            if isinstance(head.in_channels, int):
+                head.in_channels = channels[head.get('in_index', -1)]
+            else:
+                picked = head.get('in_index', range(len(channels)))
+                head.in_channels = [channels[index] for index in picked]
+            if head.get('num_convs') == 0:  # its classifier takes what comes in
+                head.channels = head.in_channels
+
+
+def _shorten(config: Config, epochs: int, num_images: int) -> None:
+    """Train for so many epochs, on the config's schedules squeezed or stretched to that."""
+    before = config.train_cfg.get('max_epochs')
+    if before is None:
+        raise ValueError('--fine-tune counts epochs, and train_cfg of the config counts iterations')
+    config.train_cfg.max_epochs = epochs
+    if config.train_cfg.get('val_begin', 1) > epochs:
+        config.train_cfg.val_begin = epochs
+    shorten_first_part(config, num_images)
+    if epochs == before:
+        return
+    iteration = config.train_dataloader.batch_size / num_images  # in epochs
+    schedules = config.get('param_scheduler') or []
+    for each in schedules if isinstance(schedules, list) else [schedules]:
+        _scale(each, epochs / before, iteration)
+
+
+def _scale(schedule: Any, ratio: float, iteration: float) -> None:
+    """Let a schedule begin and end earlier or later; one of epochs may do so within an epoch."""
+    found = [key for key in _IN_STEPS if key in schedule]
+    if found:
+        raise ValueError(
+            f'--fine-tune cannot scale {found[0]} of {schedule.type}: give --fine-tune the '
+            f"config's own max_epochs, or set train_cfg.max_epochs and the schedule to fit"
+        )
+    in_epochs = schedule.get('by_epoch', True)
+    if in_epochs:
+        schedule.update(by_epoch=True, convert_to_iter_based=True)
+    time = float if in_epochs else int
+    least = 1.5 * iteration if in_epochs else 1.5  # whatever is rounded, an iteration is left
+    begin = schedule.get('begin', 0) * ratio
+    schedule.begin = time(begin)
+    if 'end' in schedule:
+        schedule.end = time(max(schedule.end * ratio, begin + least))
+    if schedule.get('T_max'):
+        schedule.T_max = time(max(schedule.T_max * ratio, least))
