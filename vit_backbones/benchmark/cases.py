@@ -111,6 +111,7 @@ CASES: dict[str, Case] = {
         _HALF,
         {'ours': _ours} | _PEERS,
         (_AS_TIMM, _BEFORE_MMSEG),
+        repeats=11,
     ),
     'bf16': Case(
         'forward, ViT-S, 512x512, bf16 autocast',
