@@ -110,12 +110,12 @@ def test_the_penalty_is_the_best_on_what_is_held_out(monkeypatch):
     seen = []
     true_test = probe.test
 
-    def test(items, scale, tried):
+    def noted(items, scale, tried):
         seen.append([id(each) for each in items])
         reached = true_test(items, scale, tried)
         return [iou + (i == 3) for i, iou in enumerate(reached)]
 
-    monkeypatch.setattr(probe, 'test', test)
+    monkeypatch.setattr(probe, 'test', noted)
     assert fit(train, 3).penalty == probe.PENALTIES[3]
     assert seen == [[id(train[0]), id(train[5])]]
 
