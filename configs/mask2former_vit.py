@@ -6,7 +6,7 @@ _base_ = [
     '_base_/schedules/adamw_cosine_4e.py',
     '_base_/runtime.py',
 ]
-custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary.mask2former'])
+custom_imports = dict(imports=['vit_backbones.mmdet'])
 num_classes = 8
 # Until auxiliary_iters the head has no gradients; matters in several processes alone
 find_unused_parameters = True

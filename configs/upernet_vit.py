@@ -8,7 +8,7 @@ _base_ = [
     '_base_/schedules/adamw_cosine_4e.py',
     '_base_/runtime.py',
 ]
-custom_imports = dict(imports=['vit_backbones', 'vit_backbones.training.auxiliary.encoder_decoder'])
+custom_imports = dict(imports=['vit_backbones.mmseg'])
 # Until auxiliary_iters the head has no gradients; matters in several processes alone
 find_unused_parameters = True
 model = dict(

@@ -10,7 +10,7 @@ from checked_configs import DETECTOR, SEGMENTER
 from embedding_files import colored_images, grouped_vectors, write_embeddings  # noqa: F401
 
 from vit_backbones import backbone, weights  # (mmcv's operators before any test imports mmdet)
-from vit_backbones.sources import timm_vit
+from vit_backbones.sources import timm_plain as timm_vit
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -177,7 +177,7 @@ def test_parameters_keep_their_names():
 
 @torch.no_grad()
 def test_copies_are_told_the_sizes_too():
-    from vit_backbones.image_sizes import announce
+    from vit_backbones.hosts.image_sizes import announce
 
     vit = backbone(depth=1, mask_padding=True)
     average = copy.deepcopy(vit)
@@ -229,7 +229,7 @@ def told(vit):
 def test_detectors_tell_the_sizes():
     from mmdet.structures import DetDataSample
 
-    from vit_backbones.training.padding.detection import SizedDetDataPreprocessor
+    from vit_backbones.mmdet import SizedDetDataPreprocessor
 
     init_default_scope('mmdet')
     vit = backbone(depth=1, mask_padding=True)
@@ -251,7 +251,7 @@ def test_detectors_tell_the_sizes():
 def test_segmenters_tell_the_sizes():
     from mmseg.structures import SegDataSample
 
-    from vit_backbones.training.padding.segmentation import SizedSegDataPreProcessor
+    from vit_backbones.mmseg import SizedSegDataPreProcessor
 
     vit = backbone(depth=1, mask_padding=True)
     batch = dict(
@@ -267,7 +267,7 @@ def test_a_segmenter_runs_on_padded_batches_and_slides_over_whole_images():
     from mmseg.models import EncoderDecoder
     from mmseg.structures import SegDataSample
 
-    from vit_backbones.training.padding.segmentation import SizedSegDataPreProcessor  # noqa: F401
+    from vit_backbones.mmseg import SizedSegDataPreProcessor  # noqa: F401
 
     init_default_scope('mmseg')
     vit = dict(type='ViTFeatBackbone', model_name='vit_tiny_patch16_224', out_indices=1)

@@ -21,7 +21,7 @@ from torch import nn
 from vit_backbones import ViTFeatBackbone  # (mmcv's operators)
 from vit_backbones.checks.preflight import check_optimizer
 from vit_backbones.checks.wiring import check_wiring
-from vit_backbones.config import load_config
+from vit_backbones.config.loading import load_config
 from vit_backbones.sources import presets
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

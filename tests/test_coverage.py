@@ -8,7 +8,7 @@ from conftest import load_tool
 from redraw import TINY
 
 from vit_backbones import coverage
-from vit_backbones.sources.timm_model import TimmModel
+from vit_backbones.sources.timm_any import TimmModel
 
 
 @pytest.fixture

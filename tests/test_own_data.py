@@ -17,12 +17,12 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 from PIL import Image
 
-from vit_backbones.checks.training import class_findings
-from vit_backbones.config import load_config
-from vit_backbones.datasets import dataset_configs
+from vit_backbones.checks.recipe import class_findings
+from vit_backbones.config.datasets import dataset_configs
+from vit_backbones.config.loading import load_config
 from vit_backbones.own_data import use_own_data
 from vit_backbones.own_data.rewriting import put_classes
-from vit_backbones.quiet import quiet_prints
+from vit_backbones.terminal import quiet_prints
 
 CONFIGS = ROOT / 'configs'
 NAMES = sorted(

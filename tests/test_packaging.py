@@ -156,11 +156,15 @@ def test_wheel__is_inherited_from_by_name(built: Path, tmp_path: Path) -> None:
         [sys.executable, '-c', read], cwd=tmp_path, env=os.environ | {'PYTHONPATH': built / 'lib'},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.split()[-3:] == [f'{built}/lib/vit_backbones/config.py', 'False', '150']
+    assert done.stdout.split()[-3:] == [
+        f'{built}/lib/vit_backbones/config/__init__.py',
+        'False',
+        '150',
+    ]
 
 
 def test_clone__is_inherited_from_by_name(tmp_path: Path) -> None:
-    from vit_backbones.config import load_config
+    from vit_backbones.config.loading import load_config
 
     (tmp_path / 'mine.py').write_text(INHERITED)
     cfg = load_config(tmp_path / 'mine.py')

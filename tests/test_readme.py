@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from vit_backbones import ViTFeatBackbone  # (mmcv's operators)
 from vit_backbones.checks.wiring import check_wiring
-from vit_backbones.config import load_config
+from vit_backbones.config.loading import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / 'README.md').read_text()

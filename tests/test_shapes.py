@@ -17,7 +17,8 @@ from mmengine.registry import DATASETS, METRICS
 from mmengine.structures import PixelData
 from pycocotools import mask as mask_utils
 
-from vit_backbones import mmcv_ops, panoptic_api, shapes
+from vit_backbones import shapes
+from vit_backbones.hosts import mmcv_ops, panoptic_api
 from vit_backbones.shapes import CLASSES, DIFFICULTY, Difficulty, Drawing, draw_image, write_shapes
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / '_base_' / 'datasets'

@@ -26,13 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SNAPSHOT = Path(__file__).with_name('surface.json')
 TOOLS = sorted(path.stem for path in (REPOSITORY / 'tools').glob('[a-z]*.py'))
 # What a config's `custom_imports` may name beside `vit_backbones`
-CUSTOM_IMPORTS = [
-    'vit_backbones.training.padding.detection',
-    'vit_backbones.training.padding.segmentation',
-    'vit_backbones.training.auxiliary.mask2former',
-    'vit_backbones.training.auxiliary.encoder_decoder',
-    'vit_backbones.heads.located_mask2former',
-]
+CUSTOM_IMPORTS = ['vit_backbones.mmdet', 'vit_backbones.mmseg']
 CONFIG_KEYS = [
     'activation_checkpointing',
     'builtin_data',

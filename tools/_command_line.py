@@ -86,7 +86,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
 def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose a backbone and its weights.
 
-    They are the fields of `vit_backbones.loading.Choice`, which checks them.
+    They are the fields of `vit_backbones.models.chosen.Choice`, which checks them.
     """
     group = parser.add_argument_group('backbone')
     group.add_argument('--model', metavar='NAME', help="the source's name of a model")
@@ -122,7 +122,7 @@ def add_images(parser: argparse.ArgumentParser, *, nargs: str) -> None:
 
 
 def add_size_option(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add `--size`, as `vit_backbones.images.resizing` takes it."""
+    """Add `--size`, as `vit_backbones.images` takes it."""
     parser.add_argument(
         '--size',
         nargs='+',

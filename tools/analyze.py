@@ -47,7 +47,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.analysis.command import analyze
+    from vit_backbones.evaluation.analyze_command import analyze
 
     analyze(
         args.work_dirs,

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from safetensors.torch import save
 
         from vit_backbones import ViTFeatBackbone
-        from vit_backbones.checkpoints.matching import GRID_KEY
+        from vit_backbones.checkpoints.fitting import GRID_KEY
         from vit_backbones.files import write_whole
     except (ImportError, RuntimeError) as error:
         print(f'error: {error}; install the pinned set of requirements.txt', file=sys.stderr)

@@ -55,7 +55,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from vit_backbones.export import Graph, check_target, export
-    from vit_backbones.loading import Choice, load_backbone, load_neck
+    from vit_backbones.models.chosen import Choice, load_backbone, load_neck
 
     check_target(args.out, args.opset)
     choice = Choice.of(args)

@@ -78,7 +78,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def add_embedding_options(parser: argparse.ArgumentParser) -> None:
     """Add what is done with embeddings.
 
-    They are the fields of `vit_backbones.embeddings.command.Questions`.
+    They are the fields of `vit_backbones.embeddings.answers.Questions`.
     """
     group = parser.add_argument_group('embeddings, those just written or of an earlier run')
     group.add_argument('--search', metavar='IMAGE', help='its nearest neighbours: FILE.search.png')
@@ -99,12 +99,12 @@ def add_embedding_options(parser: argparse.ArgumentParser) -> None:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.embeddings.command import Questions, answer, check_questions
-    from vit_backbones.features.extraction import check_same, extract
-    from vit_backbones.features.inputs import dataset_images
+    from vit_backbones.config.datasets import dataset_images
+    from vit_backbones.embeddings.answers import Questions, answer, check_questions
+    from vit_backbones.features.job import check_same, extract
     from vit_backbones.features.request import Request, check_request, prepare
     from vit_backbones.images import find_images
-    from vit_backbones.loading import Choice
+    from vit_backbones.models.chosen import Choice
 
     request = Request(**{name: getattr(args, name) for name in Request._fields})
     questions = Questions.of(args)

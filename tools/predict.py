@@ -43,7 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.inference.command import predict_images
+    from vit_backbones.evaluation.predict_command import predict_images
 
     print(
         predict_images(

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         # Here, so that --help is instant and packages that do not fit together are one line.
-        from vit_backbones.training.command import evaluate
+        from vit_backbones.training.run import evaluate
     except (ImportError, RuntimeError) as error:
         print(f'error: {error}; install the pinned set of requirements.txt', file=sys.stderr)
         return 2

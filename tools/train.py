@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         # Here, so that --help is instant and packages that do not fit together are one line.
-        from vit_backbones.training.command import train
+        from vit_backbones.training.run import train
     except (ImportError, RuntimeError) as error:
         print(f'error: {error}; install the pinned set of requirements.txt', file=sys.stderr)
         return 2

@@ -72,8 +72,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.loading import Choice
-    from vit_backbones.pictures import command
+    from vit_backbones.features import visualize_command as command
+    from vit_backbones.models.chosen import Choice
 
     shared = dict(out=args.out, device=args.device)
     if args.predictions:

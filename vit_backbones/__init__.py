@@ -11,15 +11,15 @@ from vit_backbones.environment import explained
 try:
     from mmengine.config.utils import MODULE2PACKAGE
 
-    from vit_backbones import mmcv_ops, panoptic_api
-    from vit_backbones.checkpoints.safe_globals import allow_mmengine_checkpoints
+    from vit_backbones.hosts import mmcv_ops, panoptic_api
+    from vit_backbones.hosts.resume import allow_mmengine_checkpoints
 
     mmcv_ops.install()
     panoptic_api.install()
     allow_mmengine_checkpoints()
     # `vit_backbones::...` in a config. MMEngine looks a distribution up by this name, and fails
     # where one is installed editable; a module's name leads it to the folder that is imported.
-    MODULE2PACKAGE['vit_backbones'] = 'vit_backbones.config'
+    MODULE2PACKAGE['vit_backbones'] = 'vit_backbones.backbone'
 
     from vit_backbones import training
     from vit_backbones.backbone import ViTFeatBackbone

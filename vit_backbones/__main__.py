@@ -47,7 +47,7 @@ def _report() -> int:
 
 def _list(args: argparse.Namespace) -> int:
     try:
-        from vit_backbones.catalogue import print_models
+        from vit_backbones.models.catalogue import print_models
     except Exception as error:  # of packages that do not fit together
         print(f'error: {explained(error)}', file=sys.stderr)
         return 2

@@ -25,12 +25,12 @@ from vit_backbones.arguments import (
     respelled_norm,
 )
 from vit_backbones.attention import Attention
-from vit_backbones.checkpoints.matching import GRID_KEY
-from vit_backbones.image_sizes import FOLLOWERS
+from vit_backbones.checkpoints.fitting import GRID_KEY
+from vit_backbones.hosts.image_sizes import FOLLOWERS
 from vit_backbones.lora import merge
 from vit_backbones.position import Grid, resample_map
+from vit_backbones.readout import FORMATTERS, POOLINGS, Tokens, cropped, featmap
 from vit_backbones.sources.base import BuildOptions, PoolingError
-from vit_backbones.tokens import FORMATTERS, POOLINGS, Tokens, cropped, featmap
 from vit_backbones.weights import POSITION_INTERPOLATIONS, KeptWeights
 
 CLS_READOUTS = ('ignore', 'add', 'concat')
@@ -65,7 +65,7 @@ class ViTFeatBackbone(KeptWeights):
         layer_scale_init_value: With those: start of LayerScale, none by default.
         pretrained: Load the source's own published weights (needs network or its cache).
         checkpoint: Local `.pth`, `.safetensors` or `.npz` file in the library's keys; for timm's
-            models also in another project's (`vit_backbones.checkpoints.dialects`). Positions,
+            models also in another project's (`vit_backbones.checkpoints.layouts`). Positions,
             patch embedding and input channels are resampled to this model's.
         checkpoint_path: Other projects' spelling of `checkpoint`.
         features_only: `True`, as configs of timm's backbones have it; there is nothing else.
@@ -108,8 +108,8 @@ class ViTFeatBackbone(KeptWeights):
         mask_padding: Attend to no patch that is padding alone, sample positions on each image's
             own grid, and set padded pixels to 0: what lies in the padding of a batch, and how
             much, changes nothing. Needs a data preprocessor that tells the sizes of images
-            (`SizedDetDataPreprocessor` of `vit_backbones.training.padding.detection`,
-            `SizedSegDataPreProcessor` of `...segmentation`), or `set_image_sizes`.
+            (`SizedDetDataPreprocessor` of `vit_backbones.mmdet`, or
+            `SizedSegDataPreProcessor` of `vit_backbones.mmseg`), or `set_image_sizes`.
         lora: Train low-rank updates alone, by peft: `dict(r=8, alpha=16, targets=('qkv',),
             dropout=0.0)`, targets being ends of the names of linear layers. Checkpoints of a
             training keep them apart; `merge_lora()` adds them to their layers for good.

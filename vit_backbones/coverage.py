@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import BuildOptions
+from vit_backbones.sources.timm_any import first_line
 from vit_backbones.sources.timm_build import build_timm
-from vit_backbones.sources.timm_model import first_line
 
 SIZES: tuple[Grid, ...] = ((256, 320), (250, 333))
 TOLERANCE = 1e-5  # times the largest magnitude of the reference, at least 1

@@ -273,7 +273,7 @@ def _cuda(torch: Any) -> str:
 def _ops() -> str:
     """Which operators of mmcv serve, in one line."""
     try:
-        from vit_backbones import mmcv_ops
+        from vit_backbones.hosts import mmcv_ops
 
         return mmcv_ops.install().removeprefix('mmcv ops: ')
     except Exception as error:  # told among the problems

@@ -10,8 +10,8 @@ from mmengine.model import BaseModule, initialize
 from torch import Tensor, nn
 
 from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpoint
-from vit_backbones.checkpoints.dialects import recognised
-from vit_backbones.checkpoints.matching import GRID_KEY, refit
+from vit_backbones.checkpoints.fitting import GRID_KEY, refit
+from vit_backbones.checkpoints.layouts import recognised
 from vit_backbones.lora import inject, respell
 from vit_backbones.sources.base import PoolingError, Source
 

@@ -11,7 +11,7 @@ _base_ = [
     '../_base_/schedules/adamw_cosine_10e.py',
     '../_base_/runtime.py',
 ]
-custom_imports = dict(imports=['vit_backbones', 'vit_backbones.heads.located_mask2former'])
+custom_imports = dict(imports=['vit_backbones.mmdet'])
 num_classes = 1
 num_queries = 200
 model = dict(

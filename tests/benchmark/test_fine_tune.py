@@ -10,8 +10,8 @@ from mmengine.registry import MODELS
 
 from vit_backbones.benchmark.fine_tune import plan_training
 from vit_backbones.checks.wiring import check_wiring
-from vit_backbones.config import use_scope
-from vit_backbones.loading import Choice
+from vit_backbones.config.loading import use_scope
+from vit_backbones.models.chosen import Choice
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CAMVID = CONFIGS / 'linear_probe/linear-finetuned_vit-ti_camvid.py'

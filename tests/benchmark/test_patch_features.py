@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from vit_backbones.benchmark.patch_features import compute_features
-from vit_backbones.loading import Choice, load_backbone
+from vit_backbones.models.chosen import Choice, load_backbone
 
 CPU = torch.device('cpu')
 LAYERS = (1, -1)

@@ -16,7 +16,7 @@ from layouts import (
 from redraw import error, images, timm_vit
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.checkpoints.dialects import to_timm
+from vit_backbones.checkpoints.layouts import to_timm
 
 
 def test_a_file_without_the_models_cls_token_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from toy_task import write_toy_config
 
 from vit_backbones.checks import preflight
-from vit_backbones.checks.findings import describe
+from vit_backbones.config.explain import describe
 
 
 def fake_versions(monkeypatch, **versions):
@@ -61,10 +61,10 @@ def test_environment__reaches_the_command_line(train, monkeypatch, capsys):
 def test_torch_and_torchvision_that_do_not_fit_are_one_line(train, monkeypatch, capsys):
     class Broken:
         def find_spec(self, name, path=None, target=None):
-            if name == 'vit_backbones.training.command':
+            if name == 'vit_backbones.training.run':
                 raise RuntimeError('operator torchvision::nms does not exist')
 
-    monkeypatch.delitem(sys.modules, 'vit_backbones.training.command', raising=False)
+    monkeypatch.delitem(sys.modules, 'vit_backbones.training.run', raising=False)
     monkeypatch.setattr('sys.meta_path', [Broken(), *sys.meta_path])
     assert train(['any.py']) == 2
     pattern = 'error: operator torchvision::nms does not exist; install .*requirements.txt\n'

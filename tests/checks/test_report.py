@@ -12,9 +12,9 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 from torch import nn
 
-from vit_backbones.checks.findings import describe
 from vit_backbones.checks.keys import unknown_findings
-from vit_backbones.checks.training import class_findings
+from vit_backbones.checks.recipe import class_findings
+from vit_backbones.config.explain import describe
 
 SHIPPED = sorted(
     str(path.relative_to(ROOT / 'configs'))

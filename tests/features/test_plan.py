@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from vit_backbones.features.plan import make_plan
-from vit_backbones.images.resizing import resizing
+from vit_backbones.images import resizing
 
 
 @pytest.fixture

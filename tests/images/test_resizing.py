@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit_backbones.images.resizing import resizing, within
+from vit_backbones.images import resizing, within
 
 
 @pytest.mark.parametrize(

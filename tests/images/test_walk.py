@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_backbones.images.walk import ImageWalk
+from vit_backbones.images import ImageWalk
 
 
 @pytest.fixture

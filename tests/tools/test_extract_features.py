@@ -20,12 +20,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
-from vit_backbones.features import computing, extraction, plan
+from vit_backbones.features import computing, plan
+from vit_backbones.features import job as extraction
 from vit_backbones.features.extractor import Extractor
 from vit_backbones.files import write_whole
 from vit_backbones.images import UnreadableImageError, read_image
-from vit_backbones.loading import Choice, load_backbone
-from vit_backbones.sources.timm_vit import TimmViT
+from vit_backbones.models.chosen import Choice, load_backbone
+from vit_backbones.sources.timm_plain import TimmViT
 
 pq = pytest.importorskip('pyarrow.parquet')
 MODEL = ['--model', 'test_vit', '--random-weights', '0', '--device', 'cpu']

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from vit_backbones.benchmark.results import of_work_dir
-from vit_backbones.config import load_config
+from vit_backbones.config.loading import load_config
 from vit_backbones.files import write_whole
-from vit_backbones.loading import Choice, Loaded, load_backbone
+from vit_backbones.models.chosen import Choice, Loaded, load_backbone
 from vit_backbones.own_data.rewriting import shorten_first_part
-from vit_backbones.quiet import aloud
-from vit_backbones.training.command import find_last_checkpoint, train
+from vit_backbones.terminal import aloud
+from vit_backbones.training.run import find_last_checkpoint, train
 
 # What the config says of its backbone that its head or its recipe relies on
 _OUTPUT = dict(out_indices=-1, norm='last', final_norm=None)

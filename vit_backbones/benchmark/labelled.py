@@ -11,12 +11,11 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
-from vit_backbones.checks.findings import describe
-from vit_backbones.config import load_config
-from vit_backbones.datasets import dataset_configs
+from vit_backbones.config.datasets import dataset_configs, provide_data
+from vit_backbones.config.explain import describe
+from vit_backbones.config.loading import load_config
 from vit_backbones.files import write_whole
 from vit_backbones.images import image_size
-from vit_backbones.loading.data import provide_data
 from vit_backbones.own_data.masks import read_masks
 
 IGNORED = 255  # label that counts for nothing, in training and in the metric

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from vit_backbones.files import write_whole
-from vit_backbones.images import read_image
-from vit_backbones.images.resizing import resized
-from vit_backbones.loading import Loaded
+from vit_backbones.images import read_image, resized
+from vit_backbones.models.chosen import Loaded
 from vit_backbones.position import Grid
-from vit_backbones.progress import track
+from vit_backbones.terminal import track
 
 _FORMAT = 2  # raised whenever the same model and image would give other files
 _STRIDE = 16  # of models whose layers have several

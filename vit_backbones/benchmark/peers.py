@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.checks.findings import describe
+from vit_backbones.config.explain import describe
 from vit_backbones.position import Grid
 
 _OTHER = 'has no such architecture'

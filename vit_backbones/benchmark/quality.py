@@ -18,10 +18,10 @@ from vit_backbones.benchmark.report import (
     write_json,
 )
 from vit_backbones.benchmark.table import markdown, ordered, table_row
-from vit_backbones.config import CONFIGS
+from vit_backbones.config.loading import CONFIGS
 from vit_backbones.devices import choose_device
 from vit_backbones.files import check_writable
-from vit_backbones.loading import Choice, Loaded, load_backbone
+from vit_backbones.models.chosen import Choice, Loaded, load_backbone
 from vit_backbones.position import Grid
 
 

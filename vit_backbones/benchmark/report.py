@@ -12,8 +12,8 @@ import torch
 
 from vit_backbones import __version__
 from vit_backbones.files import write_whole
-from vit_backbones.quiet import silence
-from vit_backbones.training.record import cpu_name
+from vit_backbones.terminal import silence
+from vit_backbones.training.record_hook import cpu_name
 
 
 @contextlib.contextmanager

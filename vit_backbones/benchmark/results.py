@@ -8,8 +8,8 @@ from typing import Any
 
 from vit_backbones.benchmark.scatter import scatter
 from vit_backbones.benchmark.table import Row, markdown, ordered
-from vit_backbones.config import load_config
-from vit_backbones.datasets import dataset_configs
+from vit_backbones.config.datasets import dataset_configs
+from vit_backbones.config.loading import load_config
 from vit_backbones.files import check_writable, write_whole
 
 _WHOLE = {'PQ': 100, 'segm_mAP': 1, 'bbox_mAP': 1, 'mIoU': 100}  # values that stand for 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.benchmark.measure import measured
+from vit_backbones.benchmark.measuring import measured
 from vit_backbones.benchmark.peers import build_peer
 from vit_backbones.benchmark.report import (
     describe_environment,
@@ -23,7 +23,7 @@ from vit_backbones.benchmark.subjects import (
 )
 from vit_backbones.benchmark.table import table_row
 from vit_backbones.benchmark.timing import WARM_UPS
-from vit_backbones.config import CONFIGS
+from vit_backbones.config.loading import CONFIGS
 from vit_backbones.devices import choose_device
 from vit_backbones.files import check_writable
 from vit_backbones.position import Grid

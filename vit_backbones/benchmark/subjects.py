@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.checks.findings import describe
 from vit_backbones.checks.report import without_weights
 from vit_backbones.checks.trial import data_samples
-from vit_backbones.config import load_config, use_scope
+from vit_backbones.config.explain import describe
+from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.devices import DTYPES
 from vit_backbones.position import Grid
-from vit_backbones.quiet import quiet_log, quiet_prints
+from vit_backbones.terminal import quiet_log, quiet_prints
 
 MODES = ('forward', 'train')
 

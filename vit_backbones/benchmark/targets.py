@@ -10,7 +10,7 @@ import torch
 
 from vit_backbones.benchmark.cases import CASES, Case
 from vit_backbones.benchmark.cost import flops_and_floor
-from vit_backbones.benchmark.measure import memory_of
+from vit_backbones.benchmark.measuring import memory_of
 from vit_backbones.benchmark.report import (
     describe_environment,
     heading,

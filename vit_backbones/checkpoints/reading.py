@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vit_backbones.checkpoints.matching import GRID_KEY
+from vit_backbones.checkpoints.fitting import GRID_KEY
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz')
 # Opened while there is one, in this order: an averaged copy comes in front of a student

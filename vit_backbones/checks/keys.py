@@ -5,8 +5,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from vit_backbones.checks.findings import Finding, describe, error, warning
-from vit_backbones.config import find_registered, refusal
+from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.config.explain import describe
+from vit_backbones.config.loading import refusal
+from vit_backbones.config.registries import find_registered
 
 # Built by functions of mmcv and mmdet that read keys of their own
 _OPAQUE = ('_cfg', 'plugins', '_delete_')

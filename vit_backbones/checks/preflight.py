@@ -1,7 +1,7 @@
 """What is wrong is told before any training starts: in one line, with exit code 2.
 
 `check_environment` needs nothing, `check_optimizer` and `check_files` the config, `check_fit` the
-built model, `check_images` a built dataset. `vit_backbones.checks.training` has them all in order.
+built model, `check_images` a built dataset. `vit_backbones.checks.recipe` has them all in order.
 """
 
 import os
@@ -17,9 +17,9 @@ from torch import nn
 
 from vit_backbones import environment
 from vit_backbones.checkpoints import read_checkpoint
-from vit_backbones.checkpoints.matching import MIN_MATCHED
-from vit_backbones.config import find_registered
-from vit_backbones.datasets import dataset_configs, leaf_datasets, missing_data
+from vit_backbones.checkpoints.fitting import MIN_MATCHED
+from vit_backbones.config.datasets import dataset_configs, leaf_datasets, missing_data
+from vit_backbones.config.registries import find_registered
 
 _SILENT_SECONDS = 3  # a progress bar for what takes longer
 

@@ -16,13 +16,14 @@ from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
 from vit_backbones.checks import preflight
-from vit_backbones.checks.findings import Finding, attempt, describe, error, warning
-from vit_backbones.checks.training import WEIGHTS, config_findings, model_findings
+from vit_backbones.checks.findings import Finding, attempt, error, warning
+from vit_backbones.checks.recipe import WEIGHTS, config_findings, model_findings
 from vit_backbones.checks.trial import trial_findings
-from vit_backbones.config import load_config, use_scope
-from vit_backbones.datasets import leaf_datasets, missing_data
+from vit_backbones.config.datasets import leaf_datasets, missing_data
+from vit_backbones.config.explain import describe
+from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.own_data import use_own_data
-from vit_backbones.quiet import quiet_prints, quiet_warnings
+from vit_backbones.terminal import quiet_prints, quiet_warnings
 
 _SPLITS = ('train', 'val')
 _LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones

@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
 from vit_backbones.checks.findings import Finding, attempt, error, warning
-from vit_backbones.checks.training import finds_unused
+from vit_backbones.checks.recipe import finds_unused
 from vit_backbones.checks.wiring import vit_of
 
 _SIZE = (64, 96)  # of the images, in pixels; not square, so that no side is taken for the other

@@ -56,8 +56,8 @@ def wiring_findings(model: nn.Module) -> Iterator[Finding]:
     if vit.masks_padding and not hasattr(model.data_preprocessor, 'tells_image_sizes'):
         yield error(
             'backbone.mask_padding=True, but the data_preprocessor does not tell where images end: '
-            "use type='SizedDetDataPreprocessor' (vit_backbones.training.padding.detection in "
-            "custom_imports), or 'SizedSegDataPreProcessor' (...segmentation)"
+            "use type='SizedDetDataPreprocessor' (vit_backbones.mmdet in custom_imports), or "
+            "'SizedSegDataPreProcessor' (vit_backbones.mmseg)"
         )
     channels, strides = backbone.out_channels, backbone.strides
     giver = 'backbone'

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vit_backbones.embeddings.table import Embeddings, num_distinct
-from vit_backbones.pictures.sheet import Row, tile_of
+from vit_backbones.pictures.canvas import Row, tile_of
 
 _SEED = 0
 _TILES, _ROWS = 8, 50  # images of a cluster, and clusters, in the picture

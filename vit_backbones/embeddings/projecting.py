@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vit_backbones.embeddings.table import Embeddings, num_distinct
-from vit_backbones.extras import require
+from vit_backbones.errors import require
 
 _SEED = 0
 _FEWEST = 4  # images that differ

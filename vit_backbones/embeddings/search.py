@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vit_backbones.embeddings.table import Embeddings
-from vit_backbones.pictures.sheet import Row, tile_of
+from vit_backbones.pictures.canvas import Row, tile_of
 
 _COLUMNS = 5
 

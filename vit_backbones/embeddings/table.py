@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vit_backbones.extras import require
+from vit_backbones.errors import require
 
 _METADATA = b'vit_backbones'
 

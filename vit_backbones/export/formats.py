@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.overrides import TorchFunctionMode
 
+from vit_backbones.errors import require
 from vit_backbones.export.graph import Graph
-from vit_backbones.extras import require
 from vit_backbones.position import resample_antialiased
 
 INPUT = 'images'

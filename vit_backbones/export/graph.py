@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import vit_backbones
-from vit_backbones.loading import Loaded
+from vit_backbones.models.chosen import Loaded
 from vit_backbones.position import Grid
 
 

@@ -18,7 +18,7 @@ from vit_backbones.export.formats import FORMATS, INPUT, OPSETS, Job
 from vit_backbones.export.graph import Graph
 from vit_backbones.files import check_writable, write_whole
 from vit_backbones.position import Grid
-from vit_backbones.quiet import silence
+from vit_backbones.terminal import silence
 
 TOLERANCE = 1e-4  # times the largest magnitude of the reference, at least 1
 _BATCH, _SIZE = {0: 'batch'}, {2: 'height', 3: 'width'}  # axes of images that may be free

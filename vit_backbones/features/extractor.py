@@ -10,9 +10,8 @@ from torch import Tensor
 
 from vit_backbones.devices import DTYPES
 from vit_backbones.features.plan import Item, reason_of
-from vit_backbones.images import UnreadableImageError, image_size, read_image
-from vit_backbones.images.resizing import resized, resizing
-from vit_backbones.loading import Loaded
+from vit_backbones.images import UnreadableImageError, image_size, read_image, resized, resizing
+from vit_backbones.models.chosen import Loaded
 
 
 class Extractor:

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from vit_backbones.images import UnreadableImageError, image_size
-from vit_backbones.images.resizing import Resize
+from vit_backbones.images import Resize, UnreadableImageError, image_size
 from vit_backbones.position import Grid
 
 _AT_ONCE = 4096  # headers that threads are told to read: a task takes more memory than a path

@@ -1,1 +1,4 @@
-"""Heads of our own. Each names its toolbox's module: a config lists it in `custom_imports`."""
+"""What this package adds to the heads and models of mmdet and mmseg, a file an idea.
+
+`vit_backbones.mmdet` and `vit_backbones.mmseg` register them.
+"""

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from vit_backbones.datasets import dataset_configs
+from vit_backbones.config.datasets import dataset_configs
 from vit_backbones.own_data.parts import OwnData
 
 _SPLITS = ('train', 'val')

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vit_backbones.pictures.sheet import font
+from vit_backbones.pictures.canvas import font
 
 _WIDE = 2.5  # images of a larger width to height stand below each other
 _GAP = 6

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from vit_backbones.sources.base import Source
+from vit_backbones.sources.copies import twin
 from vit_backbones.sources.lightly_vit import build_lightly, wrap_lightly
 from vit_backbones.sources.presets import build_sapiens
 from vit_backbones.sources.timm_build import build_timm, wrap_timm
 from vit_backbones.sources.torchvision_vit import build_torchvision, wrap_torchvision
 from vit_backbones.sources.transformers_build import build_transformers, wrap_transformers
-from vit_backbones.sources.twin import twin
 
 SOURCES: dict[str, Callable[..., tuple[Source, nn.Module]]] = {
     'timm': build_timm,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vit_backbones.attention import Attention
 from vit_backbones.position import Grid, resample_positions
-from vit_backbones.tokens import Tokens, cls
+from vit_backbones.readout import Tokens, cls
 
 
 class BuildOptions(NamedTuple):

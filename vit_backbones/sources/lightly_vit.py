@@ -15,7 +15,7 @@ from torch import nn
 
 from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.timm_build import build_timm, close_names, wrap_timm
-from vit_backbones.sources.timm_vit import TimmViT
+from vit_backbones.sources.timm_plain import TimmViT
 from vit_backbones.sources.torchvision_vit import (
     TorchvisionViT,
     build_torchvision,

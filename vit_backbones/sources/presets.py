@@ -18,7 +18,7 @@ from torch import nn
 from vit_backbones.arguments import choice, integer
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import BuildOptions, Source
-from vit_backbones.sources.timm_vit import TimmViT
+from vit_backbones.sources.timm_plain import TimmViT
 
 _SIZES = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 _ROWS = {

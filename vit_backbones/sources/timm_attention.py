@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from vit_backbones.attention import REL_POS, Around, Attention, Layout
 from vit_backbones.position import Grid
+from vit_backbones.sources.copies import view
 from vit_backbones.sources.timm_positions import with_positions
-from vit_backbones.sources.twin import view
 
 
 def prepare(vit: nn.Module, attention: Attention) -> None:

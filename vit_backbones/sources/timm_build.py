@@ -18,8 +18,8 @@ from torch import nn
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.hub import offline_if_unreachable
-from vit_backbones.sources.timm_model import TimmModel, first_line, native_size
-from vit_backbones.sources.timm_vit import TimmViT
+from vit_backbones.sources.timm_any import TimmModel, first_line, native_size
+from vit_backbones.sources.timm_plain import TimmViT
 
 
 def build_timm(

@@ -10,9 +10,9 @@ from types import MappingProxyType
 from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
-from vit_backbones.checkpoints.matching import GRID_KEY
+from vit_backbones.checkpoints.fitting import GRID_KEY
 from vit_backbones.position import Grid, resample_relative
-from vit_backbones.sources.twin import view
+from vit_backbones.sources.copies import view
 
 Interpolation = Mapping[str, object]
 TIMM: Interpolation = MappingProxyType({'antialias': True})

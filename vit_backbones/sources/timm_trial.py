@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from vit_backbones.position import Grid
-from vit_backbones.sources.twin import twin
-from vit_backbones.tokens import Tokens
+from vit_backbones.readout import Tokens
+from vit_backbones.sources.copies import twin
 
 
 class Trial(NamedTuple):

@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models import VisionTransformer
 
 from vit_backbones.position import Grid
+from vit_backbones.readout import Tokens
 from vit_backbones.sources.base import BuildOptions, Source
-from vit_backbones.tokens import Tokens
 
 # All published weights expect these
 _MEAN, _STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]

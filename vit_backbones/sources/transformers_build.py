@@ -24,7 +24,7 @@ from torch import nn
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.hub import offline_if_unreachable
-from vit_backbones.sources.timm_model import first_line
+from vit_backbones.sources.timm_any import first_line
 from vit_backbones.sources.transformers_families import FAMILIES
 from vit_backbones.sources.transformers_vit import Family, TransformersViT, two
 

@@ -8,8 +8,8 @@ import copy
 from torch import Tensor, nn
 
 from vit_backbones.position import Grid
+from vit_backbones.readout import Tokens, avg_featmap
 from vit_backbones.sources.transformers_vit import TransformersViT, two
-from vit_backbones.tokens import Tokens, avg_featmap
 
 
 class Swin(TransformersViT):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vit_backbones.position import Grid, resample_positions
+from vit_backbones.readout import Tokens, cls, raw
 from vit_backbones.sources.base import Source, needs_cls_token
-from vit_backbones.tokens import Tokens, cls, raw
 
 _AFTER_THE_LAYERS = ('layernorm', 'norm', 'post_layernorm', 'pooler', 'head')
 

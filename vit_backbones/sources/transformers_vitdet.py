@@ -7,8 +7,8 @@ import copy
 
 from torch import Tensor, nn
 
+from vit_backbones.readout import Tokens
 from vit_backbones.sources.transformers_vit import TransformersViT
-from vit_backbones.tokens import Tokens
 
 
 class VitDet(TransformersViT):

@@ -1,10 +1,11 @@
 """What training adds to MMEngine: hooks, learning rates by layer, sharding by block."""
 
-from vit_backbones.training.hooks import CurvesHook, SkipUnreadableImagesHook
+from vit_backbones.training.curves_hook import CurvesHook
 from vit_backbones.training.layer_decay import ViTLayerDecayConstructor
-from vit_backbones.training.pictures import PredictionPicturesHook
-from vit_backbones.training.record import RecordHook
+from vit_backbones.training.pictures_hook import PredictionPicturesHook
+from vit_backbones.training.record_hook import RecordHook
 from vit_backbones.training.sharding import ViTFSDPStrategy
+from vit_backbones.training.skip_unreadable_hook import SkipUnreadableImagesHook
 
 __all__ = [
     'CurvesHook',

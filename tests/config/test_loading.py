@@ -1,0 +1,178 @@
+import re
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+import vit_backbones  # noqa: F401  (registers the backbone)
+from vit_backbones.config.loading import check_option, load_config
+from vit_backbones.config.registries import arguments_of
+
+CONFIG = Config(
+    dict(
+        default_scope='mmengine',
+        model=dict(
+            type='MMDistributedDataParallel',
+            neck=None,
+            backbone=dict(type='ViTFeatBackbone', model_name='vit_tiny_patch16_224'),
+            head=dict(loss_weight=1.0),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        train_dataloader=dict(dataset=dict(pipeline=[dict(type='A'), dict(type='B', p=0.5)])),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1.0)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook')),
+        runner_type='FlexibleRunner',
+        strategy=dict(type='ViTFSDPStrategy'),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        'model.head.loss_weight',
+        'model.backbone.drop_path_rate',
+        'model.backbone.init_cfg.checkpoint',
+        'model.head.type',
+        'train_cfg.val_interval',
+        'train_dataloader.batch_size',
+        'train_dataloader.dataset.pipeline.0.type',
+        'optim_wrapper.clip_grad.max_norm',
+        'optim_wrapper.optimizer.weight_decay',
+        'default_hooks.checkpoint.save_best',
+        'default_hooks.curves.filename',
+        'randomness.seed',
+        'runner_type',
+        'strategy.state_dict_cfg',
+        'strategy.model_wrapper.sharding_strategy',
+        'load_from',
+    ],
+)
+def test_check_option__existing_keys_and_arguments_pass(key):
+    check_option(CONFIG, key)
+
+
+@pytest.mark.parametrize(
+    ('key', 'message'),
+    [
+        (
+            'model.backbone.out_indces',
+            r"'out_indces' is neither a key of 'model.backbone' nor an argument of "
+            r"ViTFeatBackbone; did you mean 'out_indices'\?",
+        ),
+        ('modle.backbone.depth', r"'modle' is neither a key of 'the config'; did you mean 'model'"),
+        ('model.head.loss_wieght', "did you mean 'loss_weight'"),
+        ('train_cfg.max_epoch', "did you mean 'max_epochs'"),
+        ('train_dataloader.batchsize', "did you mean 'batch_size'"),
+        ('optim_wrapper.optimizer.wieght_decay', "did you mean 'weight_decay'"),
+        ('default_hooks.checkpoint.intervall', "did you mean 'interval'"),
+        ('train_dataloader.dataset.pipeline.2.p', "list of 2, so an index from 0 to 1 .* got '2'"),
+        ('train_dataloader.dataset.pipeline.x', "got 'x'"),
+        ('model.neck.in_channels', "'model.neck' is None, which has no 'in_channels'"),
+    ],
+)
+def test_check_option__unknown_names_are_refused(key, message):
+    with pytest.raises(ValueError, match=re.escape(f'--cfg-options {key}: ') + '.*' + message):
+        check_option(CONFIG, key)
+
+
+@pytest.mark.parametrize('key', ['decay_rate', 'custom_keys', 'custom_keys.backbone.decay_mult'])
+def test_check_option__what_constructors_of_optimizers_read_passes(key):
+    paramwise = dict(norm_decay_mult=0.0, custom_keys=dict(backbone=dict(lr_mult=0.1)))
+    config = Config(dict(optim_wrapper=dict(paramwise_cfg=paramwise)))
+    check_option(config, f'optim_wrapper.paramwise_cfg.{key}')
+    with pytest.raises(ValueError, match="did you mean '"):
+        check_option(config, f'optim_wrapper.paramwise_cfg.{key[:-1]}')
+
+
+def test_check_option__a_new_type_brings_its_arguments():
+    changes = {'optim_wrapper.optimizer.type': 'SGD', 'optim_wrapper.optimizer.momentum': 0.9}
+    check_option(CONFIG, 'optim_wrapper.optimizer.momentum', changes)
+    with pytest.raises(ValueError, match='nor an argument of AdamW'):
+        check_option(CONFIG, 'optim_wrapper.optimizer.momentum')
+
+
+class _Closed:
+    def __init__(self, a, *, b=1):
+        pass
+
+
+class _Passing(_Closed):
+    def __init__(self, c, **kwargs):
+        super().__init__(**kwargs)
+
+
+class _Open:
+    def __init__(self, d, **kwargs):
+        pass
+
+
+@pytest.mark.parametrize(
+    ('taker', 'expected'),
+    [(_Closed, ({'a', 'b'}, False)), (_Passing, ({'a', 'b', 'c'}, False)), (_Open, ({'d'}, True))],
+)
+def test_arguments_of__follows_kwargs_through_the_bases(taker, expected):
+    assert arguments_of(taker) == expected
+
+
+def test_load_config__applies_options(tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_text('model = dict(depth=[1, 2])')
+    assert load_config(path, ['model.depth=[3,4]']).model.depth == [3, 4]
+
+
+def test_load_config__missing_file_names_the_closest(tmp_path):
+    (tmp_path / 'mask2former_vit.py').write_text('')
+    with pytest.raises(FileNotFoundError, match=r'does not exist; did you mean \S+mask2former_vit'):
+        load_config(tmp_path / 'mask2fromer_vit.py')
+
+
+@pytest.mark.parametrize('text', ['model = dict(', 'a = 1 / 0', "_base_ = 'nothing.py'"])
+def test_load_config__broken_file_is_named(text, tmp_path):
+    path = tmp_path / 'broken.py'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"config '\S+broken.py' cannot be read \(\w+: "):
+        load_config(path)
+
+
+def test_load_config__option_without_value_is_refused(tmp_path):
+    Path(tmp_path / 'a.py').write_text('a = 1')
+    with pytest.raises(ValueError, match="takes KEY=VALUE, got 'a'"):
+        load_config(tmp_path / 'a.py', ['a'])
+
+
+def test_a_folder_is_no_config_but_names_those_in_it(tmp_path):
+    (tmp_path / 'a.py').touch()
+    with pytest.raises(FileNotFoundError, match=r'is a folder; name a file in it: .*/a\.py$'):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ('training.padding.detection', 'mmdet'),
+        ('training.padding.segmentation', 'mmseg'),
+        ('training.auxiliary.mask2former', 'mmdet'),
+        ('training.auxiliary.encoder_decoder', 'mmseg'),
+        ('heads.located_mask2former', 'mmdet'),
+    ],
+)
+@pytest.mark.parametrize('allowed', [False, True])
+def test_a_module_that_moved_is_named_by_its_new_path(tmp_path, old, new, allowed):
+    imports = dict(imports=['vit_backbones', f'vit_backbones.{old}'], allow_failed_imports=allowed)
+    (tmp_path / 'old.py').write_text(f'custom_imports = {imports}\n')
+    with pytest.raises(ValueError, match=f"'vit_backbones.{old}' is now 'vit_backbones.{new}'"):
+        load_config(tmp_path / 'old.py')
+
+
+def test_a_module_that_moved_is_found_in_the_config_of_an_old_work_dir(tmp_path):
+    imports = dict(imports=['vit_backbones.training.padding.detection'], allow_failed_imports=False)
+    Config(dict(custom_imports=imports)).dump(str(tmp_path / 'saved.py'))
+    with pytest.raises(ValueError, match=r"is now 'vit_backbones\.mmdet'"):
+        load_config(tmp_path / 'saved.py')
+
+
+def test_a_module_that_is_not_there_is_named(tmp_path):
+    (tmp_path / 'mine.py').write_text("custom_imports = dict(imports=['no_such_module'])\n")
+    with pytest.raises(ValueError, match=r'cannot be read .*Failed to import no_such_module'):
+        load_config(tmp_path / 'mine.py')

@@ -1,0 +1,107 @@
+"""Cell supervision: the auxiliary models of both toolboxes."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData, PixelData
+from mmseg.structures import SegDataSample
+from torch import nn
+
+import vit_backbones  # noqa: F401  (mmcv's operators)
+from vit_backbones.heads.auxiliary import IGNORED, CellSupervision
+from vit_backbones.heads.auxiliary_encoder_decoder import AuxiliaryEncoderDecoder
+from vit_backbones.heads.auxiliary_mask2former import AuxiliaryMask2Former
+
+ROWS, COLUMNS = torch.tensor([4, 12]), torch.tensor([4, 12, 20])  # centres of 8 x 8 cells
+
+
+def test_small_objects_lie_on_top_of_large_ones() -> None:
+    masks = np.zeros((2, 16, 24), np.uint8)
+    masks[0, 2:6, 2:6] = 1  # small, class 1, listed first
+    masks[1, :8, :16] = 1  # large, class 0
+    sample = DetDataSample()
+    sample.gt_instances = InstanceData(
+        labels=torch.tensor([1, 0]), masks=BitmapMasks(masks, 16, 24)
+    )
+    model = SimpleNamespace(num_cell_classes=3)
+    cells = AuxiliaryMask2Former._cell_classes(model, sample, ROWS, COLUMNS)
+    assert cells.tolist() == [[1, 0, 2], [2, 2, 2]]
+
+
+def test_pixels_at_the_centres_are_taken_of_a_label_map() -> None:
+    labels = torch.arange(16)[:, None] * 10 + torch.arange(24)
+    sample = SegDataSample(gt_sem_seg=PixelData(data=labels[None]))
+    cells = AuxiliaryEncoderDecoder._cell_classes(None, sample, ROWS, COLUMNS)
+    assert cells.tolist() == [[44, 52, 60], [124, 132, 140]]
+
+
+class _Backbone(nn.Module):
+    out_channels, strides = (5, 4), (1, 8)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images.mean(1, keepdim=True).repeat(1, 5, 1, 1), images[:, :, ::8, ::8]
+
+
+class _Model(nn.Module):
+    """What a toolbox's model has for CellSupervision: a backbone, perhaps a neck."""
+
+    with_neck = True
+
+    def __init__(self, neck: Callable[..., object]) -> None:
+        super().__init__()
+        self.backbone, self.neck = _Backbone(), neck
+
+
+class _Supervised(CellSupervision, _Model):
+    num_cell_classes = 3
+
+    def _cell_classes(self, sample, rows, columns):
+        return sample[rows][:, columns]
+
+    def _head_losses(self, maps, batch_data_samples):
+        return dict(loss_head=maps)
+
+
+def test_the_loss_is_the_mean_over_known_cells_times_its_weight() -> None:
+    model = _Supervised(auxiliary_weight=2.0, neck=lambda features: len(features))
+    images = torch.randn(2, 4, 20, 24)  # 3 x 3 cells, the last row cut
+    labels = torch.randint(0, 3, (2, 20, 24))
+    labels[0, :12] = IGNORED
+    losses = model.loss(images, list(labels))
+
+    logits = model.auxiliary_classifier(images[:, :, ::8, ::8])
+    centres = labels[:, [4, 12, 19]][:, :, [4, 12, 20]]
+    expected = 2 * F.cross_entropy(logits, centres, ignore_index=IGNORED)
+    torch.testing.assert_close(losses['loss_dense'], expected)
+    assert losses['loss_head'] == 2  # the head gets what the neck made of both maps
+
+
+def test_a_batch_without_known_cells_costs_nothing() -> None:
+    model = _Supervised(neck=len)
+    losses = model.loss(torch.randn(1, 4, 16, 16), [torch.full((16, 16), IGNORED)])
+    assert losses['loss_dense'] == 0
+
+
+def test_the_head_waits_and_a_resumed_run_does_not_wait_again() -> None:
+    model = _Supervised(auxiliary_iters=2, neck=len)
+    batch = torch.randn(1, 4, 16, 16), [torch.zeros(16, 16, dtype=torch.long)]
+    assert [sorted(model.loss(*batch)) for _ in range(3)] == [
+        ['loss_dense'],
+        ['loss_dense'],
+        ['loss_dense', 'loss_head'],
+    ]
+    resumed = _Supervised(auxiliary_iters=2, neck=len)
+    resumed.load_state_dict(model.state_dict())
+    assert 'loss_head' in resumed.loss(*batch)
+
+
+@pytest.mark.parametrize('name', ['AuxiliaryMask2Former', 'AuxiliaryEncoderDecoder'])
+def test_registered(name: str) -> None:
+    assert issubclass(MODELS.get(name), CellSupervision)

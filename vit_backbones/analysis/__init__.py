@@ -1,1 +1,0 @@
-"""Trained runs looked at: curves, values by class, confusion, worst images."""

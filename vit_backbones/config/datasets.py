@@ -1,0 +1,175 @@
+"""The datasets that a config names: where they are, what is missing, building them."""
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from vit_backbones.config.explain import describe
+from vit_backbones.config.loading import load_config, use_scope
+from vit_backbones.shapes import write_shapes
+from vit_backbones.terminal import quiet_log, quiet_prints
+
+
+def dataset_configs(node: Any, place: str) -> Iterator[tuple[str, dict]]:
+    """Dataset dicts below a dataloader, those in wrappers included, with their places.
+
+    Args:
+        node: The dataloader's config.
+        place: Where it stands, such as `'train_dataloader'`.
+    """
+    if isinstance(node, (list, tuple)):
+        for i, each in enumerate(node):
+            yield from dataset_configs(each, f'{place}.{i}')
+    elif isinstance(node, dict):
+        inner = [key for key in ('dataset', 'datasets') if key in node]
+        if not inner:
+            yield place, node
+        for key in inner:
+            yield from dataset_configs(node[key], f'{place}.{key}')
+
+
+def leaf_datasets(dataset: Any) -> Iterator[Any]:
+    """Datasets inside wrappers such as `ConcatDataset`, or the dataset itself."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner == [None]:
+        yield dataset
+        return
+    for each in inner:
+        yield from leaf_datasets(each)
+
+
+def missing_data(config: Config, splits: Sequence[str]) -> Iterator[str]:
+    """A line for each data folder and annotation file that does not exist.
+
+    Args:
+        config: The merged config.
+        splits: As in `check_files`.
+    """
+    for split in splits:
+        loader = config.get(f'{split}_dataloader') or {}
+        for place, dataset in dataset_configs(loader, f'{split}_dataloader'):
+            yield from _missing_of(place, dataset)
+        evaluators = config.get(f'{split}_evaluator') or []
+        for each in evaluators if isinstance(evaluators, list) else [evaluators]:
+            yield from _missing(f'{split}_evaluator.ann_file', each.get('ann_file'))
+
+
+def _missing_of(place: str, dataset: dict) -> Iterator[str]:
+    if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
+        return
+    root = dataset.get('data_root') or ''
+    absent = list(_missing(f'{place}.data_root', root))
+    if absent:  # what should lie in it is no news
+        yield from absent
+        return
+    yield from _missing(f'{place}.ann_file', dataset.get('ann_file'), root)
+    for name, prefix in (dataset.get('data_prefix') or {}).items():
+        yield from _missing(f'{place}.data_prefix.{name}', prefix, root)
+
+
+def _missing(place: str, value: Any, root: str = '') -> Iterator[str]:
+    """MMEngine's `BaseDataset` joins paths the same way; what has a scheme is not on this disk."""
+    if not value or not isinstance(value, str) or '://' in root + value:
+        return
+    path = os.path.join(root, value)
+    if not os.path.exists(path):
+        where = '' if os.path.isabs(path) else f' (looked from {Path.cwd()})'
+        yield (
+            f'{place}: {path!r} does not exist{where}; put the data there, or set the place with '
+            f'--cfg-options'
+        )
+
+
+def class_names_and_colors(metainfo: dict[str, Any]) -> tuple[list[str], np.ndarray]:
+    """Names and colours of a dataset's classes.
+
+    Args:
+        metainfo: A dataset's `metainfo`; what it lacks is made up.
+
+    Returns:
+        The names and a (256, 3) uint8 table of RGB colours, at least as long as the names.
+    """
+    classes = [str(name) for name in metainfo.get('classes') or ()]
+    colors = np.random.default_rng(0).integers(40, 256, (max(256, len(classes)), 3), dtype=np.uint8)
+    palette = metainfo.get('palette')
+    if palette is not None and not isinstance(palette, str) and len(palette):
+        known = np.asarray(palette, dtype=np.uint8).reshape(-1, 3)[: len(colors)]
+        colors[: len(known)] = known
+    return classes, colors
+
+
+def build_dataset(config: Config, split: str) -> Any:
+    """The dataset of a config's dataloader; wrappers such as `ConcatDataset` stay around it.
+
+    Args:
+        config: The merged config.
+        split: `'train'`, `'val'` or `'test'`.
+
+    Raises:
+        ValueError: If there is no such dataset, or it cannot be built.
+        OSError: If its files are not there.
+    """
+    wanted = (config.get(f'{split}_dataloader') or {}).get('dataset')
+    if not wanted:
+        raise ValueError(f'{config.filename} has no {split}_dataloader: choose another --split')
+    provide_data(config, [split])
+    use_scope(config)
+    try:
+        with quiet_log(), quiet_prints():
+            return DATASETS.build(copy.deepcopy(wanted))
+    except Exception as error:  # each library has its own
+        raise ValueError(
+            f'{split}_dataloader.dataset of {config.filename}: {describe(error)}'
+        ) from error
+
+
+def provide_data(config: Config, splits: Sequence[str]) -> None:
+    """Draw the built-in data if the config wants them, and refuse data that are not there.
+
+    Args:
+        config: The merged config.
+        splits: Which dataloaders and evaluators count, of `'train'`, `'val'` and `'test'`.
+
+    Raises:
+        OSError: If files are missing, or cannot be written.
+    """
+    if config.get('builtin_data'):
+        with quiet_log(), quiet_prints():
+            write_shapes(**config.builtin_data)
+    for line in missing_data(config, splits):
+        raise FileNotFoundError(line)
+
+
+def dataset_images(config: str, options: Sequence[str], split: str) -> list[Path]:
+    """Images of `SPLIT_dataloader.dataset`, in its order, each one once.
+
+    Args:
+        config: Path of an mmdet or mmseg config.
+        options: `key=value` changes of it.
+        split: `'train'`, `'val'` or `'test'`.
+
+    Raises:
+        ValueError: If there is no such dataset, it cannot be built, or it is empty.
+        OSError: If its files are not there.
+    """
+    dataset = build_dataset(load_config(config, options), split)
+    try:
+        with quiet_prints():
+            found = [_images(leaf) for leaf in leaf_datasets(dataset)]
+    except Exception as error:  # each class has its own
+        raise ValueError(f'{split}_dataloader.dataset of {config}: {describe(error)}') from error
+    paths = [Path(path) for paths in found for path in paths]
+    if not paths:
+        raise ValueError(f'{split}_dataloader.dataset of {config} holds no image')
+    return list(dict.fromkeys(paths))
+
+
+def _images(dataset: object) -> list[str]:
+    dataset.full_init()
+    return [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]

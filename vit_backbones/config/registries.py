@@ -1,0 +1,96 @@
+"""What MMEngine's registries know: classes by name, their arguments, names that are close."""
+
+import contextlib
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from mmengine import registry
+from mmengine.registry import Registry
+from torch import nn
+
+
+def arguments_of(taker: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Names that a class or function takes, `**kwargs` followed through the base classes.
+
+    Args:
+        taker: A class or a function.
+
+    Returns:
+        The names, and whether `**kwargs` go further than the signatures tell.
+    """
+    functions = [taker]
+    if inspect.isclass(taker):
+        bases = [base for base in taker.__mro__ if base not in (object, nn.Module)]
+        functions = [vars(base)['__init__'] for base in bases if '__init__' in vars(base)]
+    names: set[str] = set()
+    for function in functions:
+        parameters = inspect.signature(function).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return names - {'self'}, False
+    return names - {'self'}, bool(functions)
+
+
+def find_registered(name: str, scope: str | None = None) -> list[Callable[..., Any]]:
+    """What a `type` may mean: the class or function of that name in each of MMEngine's registries.
+
+    Args:
+        name: As in a config, e.g. `'Mask2Former'` or `'mmdet.Mask2Former'`.
+        scope: The config's `default_scope`.
+    """
+    if scope:
+        with contextlib.suppress(ImportError):  # a scope that is not installed has no classes
+            importlib.import_module(f'{scope}.registry')
+    found = [root.children.get(scope, root).get(name) for root in _root_registries()]
+    return [each for each in found if each is not None]
+
+
+def close_arguments(kind: str, name: str) -> list[str]:
+    """Arguments of a registered class that a name may be meant for.
+
+    Args:
+        kind: Name of the class.
+        name: What it does not take.
+    """
+    takers = [each.module_dict.get(kind) for root in _root_registries() for each in _family(root)]
+    names = {each for taker in takers if taker for each in arguments_of(taker)[0]}
+    return difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.8)
+
+
+def close_names(name: str, registry_name: str) -> list[str]:
+    """Registered names similar to one that is not, with those of all imported packages.
+
+    Args:
+        name: The name that was not found.
+        registry_name: Name of MMEngine's root registry, such as `'model'`.
+    """
+    known = {each for registry in _registries(registry_name) for each in registry.module_dict}
+    return difflib.get_close_matches(name.split('.')[-1], sorted(known), n=3)
+
+
+def scopes_of(name: str, registry_name: str) -> list[str]:
+    """Scopes in which a name is registered, those of all imported packages.
+
+    Args:
+        name: As in a config.
+        registry_name: As in `close_names`.
+    """
+    return [each.scope for each in _registries(registry_name) if name in each.module_dict]
+
+
+def _registries(name: str) -> list[Registry]:
+    """MMEngine's registry of a name, and those of other packages below it."""
+    roots = [root for root in _root_registries() if root.name == name]
+    return [each for root in roots for each in _family(root)]
+
+
+def _family(root: Registry) -> list[Registry]:
+    """A registry and those of other packages below it."""
+    return [root, *root.children.values()]
+
+
+def _root_registries() -> list[Registry]:
+    return [each for each in vars(registry).values() if isinstance(each, Registry)]

@@ -1,0 +1,1 @@
+"""Run trained models over images: test, predict, compare."""

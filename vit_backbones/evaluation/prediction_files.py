@@ -1,0 +1,172 @@
+"""Predictions as files: index masks, COCO's JSON for objects, COCO's panoptic format, pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+
+from vit_backbones.evaluation.predicting import Prediction
+from vit_backbones.files import write_whole
+from vit_backbones.hosts.panoptic_api import id2rgb
+from vit_backbones.models.trained import Trained
+from vit_backbones.pictures.canvas import png
+from vit_backbones.pictures.overlay import (
+    PANOPTIC_OFFSET,
+    as_array,
+    draw_overlay,
+    with_legend,
+)
+
+
+class ResultWriter:
+    """Writes what a model says of images into a folder, each file whole or not at all.
+
+    Args:
+        out: The folder. `masks/NAME.png`, `panoptic/NAME.png` and `pictures/NAME.png` are written
+            at once, `predictions.json` and `panoptic.json` by `close`; old ones are replaced.
+        trained: The model.
+        score_thr: Instances with a lower score, 0 to 1, are left out.
+        pictures: Whether to draw predictions over the images.
+    """
+
+    def __init__(
+        self, out: Path, trained: Trained, *, score_thr: float = 0.3, pictures: bool = True
+    ) -> None:
+        self.out, self.trained = out, trained
+        self.score_thr, self.pictures = score_thr, pictures
+        self.written: set[str] = set()
+        self._images: list[dict[str, Any]] = []
+        self._objects: list[dict[str, Any]] = []
+        self._segments: list[dict[str, Any]] = []
+
+    def add(self, prediction: Prediction) -> None:
+        """Write or take down what a model says of an image."""
+        item, sample = prediction
+        height, width = item.pixels.shape[:2]
+        number = len(self._images) + 1
+        image = dict(id=number, file_name=item.file_name, height=height, width=width)
+        self._images.append(image)
+        if 'pred_sem_seg' in sample:
+            labels = as_array(sample.pred_sem_seg.data).squeeze(0)
+            self._write('masks', f'{item.name}.png', index_png(labels, self.trained.palette))
+        if 'pred_panoptic_seg' in sample:
+            ids = as_array(sample.pred_panoptic_seg.sem_seg).squeeze(0)
+            self._add_panoptic(number, f'{item.name}.png', ids)
+        if 'pred_instances' in sample:
+            found = coco_annotations(sample.pred_instances, number, self.score_thr)
+            start = len(self._objects) + 1
+            self._objects += [dict(id=i) | each for i, each in enumerate(found, start)]
+            self.written.add('predictions.json')
+        if self.pictures:
+            self._draw(prediction)
+
+    def close(self) -> list[str]:
+        """Write the JSON files; what stands in the folder now, by name."""
+        if 'predictions.json' in self.written:
+            self._write_json('predictions.json', self._objects)
+        if 'panoptic' in self.written:
+            self._write_json('panoptic.json', self._segments)
+        return sorted(self.written)
+
+    def _add_panoptic(self, number: int, name: str, ids: np.ndarray) -> None:
+        void = self.trained.model.panoptic_fusion_head.num_classes
+        coloured, segments = panoptic_segments(ids, void)
+        self._write('panoptic', name, png(Image.fromarray(id2rgb(coloured))))
+        self._segments.append(dict(image_id=number, file_name=name, segments_info=segments))
+
+    def _draw(self, prediction: Prediction) -> None:
+        item, sample = prediction
+        looks = self.trained.classes, self.trained.palette
+        image = item.pixels[..., ::-1]  # BGR
+        panel = draw_overlay(image, sample, 'pred', *looks, self.score_thr)
+        _, content = cv2.imencode('.png', with_legend(panel, sample, *looks, self.score_thr))
+        self._write('pictures', f'{item.name}.png', content.tobytes())
+
+    def _write(self, folder: str, name: str, content: bytes) -> None:
+        write_whole(self.out / folder / name, content)
+        self.written.add(folder)
+
+    def _write_json(self, name: str, annotations: list[dict[str, Any]]) -> None:
+        # MaskFormer and two-stage models have the things first
+        num_things = getattr(self.trained.model, 'num_things_classes', len(self.trained.classes))
+        categories = [
+            dict(id=i + 1, name=each) | (dict(isthing=int(i < num_things)) if 'pan' in name else {})
+            for i, each in enumerate(self.trained.classes)
+        ]
+        content = dict(images=self._images, annotations=annotations, categories=categories)
+        write_whole(self.out / name, json.dumps(content).encode())
+        self.written.add(name)
+
+
+def index_png(labels: np.ndarray, palette: np.ndarray) -> bytes:
+    """A PNG in which each pixel is the number of its class.
+
+    Args:
+        labels: (H, W) integers on 0-65535.
+        palette: (num_colors, 3) uint8 RGB by label, by which viewers show it; from 256 classes on
+            there is none, and the PNG has 16 bits.
+    """
+    if labels.max(initial=0) > 255:
+        picture = Image.fromarray(labels.astype(np.uint16))
+    else:
+        picture = Image.fromarray(labels.astype(np.uint8)).convert('P')
+        picture.putpalette(palette[:256].tobytes())
+    return png(picture)
+
+
+def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[dict[str, Any]]:
+    """COCO's annotations, without `id`, of mmdet's instances.
+
+    Args:
+        instances: With `labels`, `scores` and `bboxes` (left, top, right, bottom), maybe `masks`.
+        image_id: Of their image.
+        score_thr: Those below are left out.
+
+    Returns:
+        One for each, the surest first; `category_id` is the label + 1, `bbox` is (x, y, w, h).
+    """
+    labels, scores = as_array(instances.labels), as_array(instances.scores)
+    boxes, masks = as_array(instances.bboxes), instances.get('masks')
+    annotations = []
+    for i in np.argsort(-scores, kind='stable'):
+        if scores[i] < score_thr:
+            continue
+        left, top, right, bottom = boxes[i].tolist()
+        box = [left, top, right - left, bottom - top]
+        shape = dict(bbox=box, area=box[2] * box[3])
+        if masks is not None:
+            encoded = rle.encode(np.asfortranarray(as_array(masks[i]), np.uint8))
+            shape['area'] = float(rle.area(encoded))
+            shape['segmentation'] = encoded | dict(counts=encoded['counts'].decode())
+        category = int(labels[i]) + 1
+        known = dict(image_id=image_id, category_id=category, score=float(scores[i]), iscrowd=0)
+        annotations.append(known | shape)
+    return annotations
+
+
+def panoptic_segments(ids: np.ndarray, void: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """COCO's ids and segments of mmdet's panoptic map.
+
+    Args:
+        ids: (H, W), label + 1000 * instance.
+        void: The label of pixels of nothing.
+
+    Returns:
+        (H, W) ids from 1, 0 for nothing, and for each what COCO's `segments_info` has.
+    """
+    numbered, segments = np.zeros(ids.shape, np.int64), []
+    for each in np.unique(ids):
+        label = int(each % PANOPTIC_OFFSET)
+        if label == void:
+            continue
+        where = ids == each
+        number = len(segments) + 1
+        numbered[where] = number
+        encoded = rle.encode(np.asfortranarray(where, np.uint8))
+        shape = dict(area=int(where.sum()), bbox=rle.toBbox(encoded).tolist(), iscrowd=0)
+        segments.append(dict(id=number, category_id=label + 1) | shape)
+    return numbered, segments

@@ -1,0 +1,180 @@
+"""Work dirs of `tools/train.py`: names, config, checkpoint, and what was logged."""
+
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vit_backbones.training.run import find_last_checkpoint
+
+_LOGS = '*/vis_data/scalars.json'  # one for each start, in folders named by the time
+
+
+class Run(NamedTuple):
+    """A work dir.
+
+    Attributes:
+        path: The folder.
+        name: For tables, legends and files; different from those of the other runs.
+    """
+
+    path: Path
+    name: str
+
+
+class History(NamedTuple):
+    """What a run has logged, over all of its starts.
+
+    Attributes:
+        steps: (n,) iterations.
+        losses: (n,) training losses there.
+        validations: As `training.curves_hook.validations` gives them; `epoch` may lack.
+        epoch_length: Iterations an epoch; `None` if the run counts none.
+    """
+
+    steps: np.ndarray
+    losses: np.ndarray
+    validations: list[dict[str, Any]]
+    epoch_length: float | None
+
+
+def find_runs(work_dirs: Sequence[str | Path]) -> list[Run]:
+    """Name work dirs: by the folder, where two are called alike by the path.
+
+    Args:
+        work_dirs: Folders that `tools/train.py` wrote; of several, what is none is left out with a
+            line, since a pattern finds files and other folders too.
+
+    Raises:
+        FileNotFoundError: If one does not exist.
+        ValueError: If none is a work dir, or one is given twice.
+    """
+    paths = []
+    for path in map(Path, work_dirs):
+        if not path.exists():
+            raise FileNotFoundError(f'work dir {str(path)!r} does not exist (from {Path.cwd()})')
+        if any((*path.glob(_LOGS), *path.glob('record.json'), *path.glob('*.py'))):
+            paths.append(path)
+            continue
+        reason = (
+            f'{str(path)!r} is no work dir of tools/train.py: it holds no config, no record.json '
+            f'and no {_LOGS}'
+        )
+        if len(work_dirs) == 1:
+            raise ValueError(reason)
+        print(f'left out: {reason}', file=sys.stderr)
+    if not paths:
+        raise ValueError(f'none of these {len(work_dirs)} is a work dir of tools/train.py')
+    whole = [path.resolve() for path in paths]
+    if len(set(whole)) < len(whole):
+        raise ValueError('a work dir is given twice')
+    names = [path.name for path in whole]
+    if len(set(names)) < len(names):
+        root = os.path.commonpath(whole)
+        names = [path.relative_to(root).as_posix().replace('/', '_') for path in whole]
+    return [Run(path, name) for path, name in zip(paths, names, strict=True)]
+
+
+def config_of(run: Run) -> Path:
+    """The config that a run was trained with: the only one, or that of `record.json`.
+
+    Raises:
+        ValueError: If there is none, or if it is not clear which.
+    """
+    files = sorted(run.path.glob('*.py'))
+    named = Path(str(_record(run).get('config'))).name
+    chosen = files if len(files) == 1 else [path for path in files if path.name == named]
+    if not files:
+        raise ValueError(f'{run.path} holds no config (*.py), as tools/train.py leaves one')
+    if not chosen:
+        raise ValueError(
+            f'{run.path} holds {len(files)} configs ({", ".join(path.name for path in files)}): '
+            f'leave there the one that it was trained with'
+        )
+    return chosen[0]
+
+
+def checkpoint_of(run: Run) -> Path:
+    """The newest whole checkpoint named `best_...`, else the last one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    best = [path for path in run.path.glob('best_*.pth') if zipfile.is_zipfile(path)]
+    found = max(best, key=lambda path: path.stat().st_mtime_ns, default=None)
+    found = found or find_last_checkpoint(run.path)
+    if found is None:
+        raise ValueError(f'{run.path} holds no whole checkpoint (*.pth): name one by --checkpoint')
+    return found
+
+
+def read_history(run: Run) -> History:
+    """Join the logs of a run, a resumed one's in order, with the validations of `record.json`."""
+    train: list[dict[str, Any]] = []
+    validated: list[dict[str, Any]] = []
+    for log in sorted(run.path.glob(_LOGS)):
+        lines = list(_lines(log))
+        new = [line for line in lines if 'iter' in line and 'loss' in line]
+        if not new:
+            continue
+        # A resume goes on from a checkpoint: what the stopped run did after that is done again
+        train = [line for line in train if line['step'] < new[0]['step']] + new
+        length = _epoch_length(train)
+        validated = [line for line in validated if line['iter'] < new[0]['step']]
+        validated += [_validation(line, length) for line in lines if 'iter' not in line]
+    recorded = [each for each in _record(run).get('validations', ()) if 'iter' in each]
+    reach = max((validated, recorded), key=lambda each: each[-1]['iter'] if each else -1)
+    entries = recorded if recorded and recorded[-1]['iter'] == reach[-1]['iter'] else reach
+    length = _epoch_length(train) if train else _recorded_length(recorded)
+    steps, losses = ([line[key] for line in train] for key in ('step', 'loss'))
+    return History(np.array(steps), np.array(losses), entries, length)
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    """What was logged; a line that a killed run left half is passed over."""
+    lines = []
+    for line in log.read_text(encoding='utf-8').splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return [line for line in lines if 'step' in line]
+
+
+def _epoch_length(lines: Sequence[dict[str, Any]]) -> float | None:
+    """Iterations an epoch: MMEngine logs at the same ones of each."""
+    first: dict[int, int] = {}
+    for line in lines:
+        if 'epoch' in line:
+            first.setdefault(line['epoch'], line['step'])
+    if not first:
+        return None
+    lengths = [first[epoch + 1] - step for epoch, step in first.items() if epoch + 1 in first]
+    return float(np.median(lengths)) if lengths else lines[-1]['step'] / lines[-1]['epoch']
+
+
+def _recorded_length(entries: Sequence[dict[str, Any]]) -> float | None:
+    whole = [each for each in entries if each.get('epoch')]
+    return whole[0]['iter'] / whole[0]['epoch'] if whole else None
+
+
+def _validation(line: dict[str, Any], epoch_length: float | None) -> dict[str, Any]:
+    """A line of a validation, whose `step` is an epoch where these are counted."""
+    others = ('step', 'time', 'data_time')
+    metrics = {name: value for name, value in line.items() if name not in others}
+    return {'iter': round(line['step'] * (epoch_length or 1)), 'metrics': metrics}
+
+
+def _record(run: Run) -> dict[str, Any]:
+    path = run.path / 'record.json'
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{path} is no JSON: {error}') from error

@@ -1,0 +1,77 @@
+"""Pictures of predictions beside the ground truth of a config's dataset."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import BaseDataElement
+from PIL import Image
+
+from vit_backbones.config.datasets import build_dataset, dataset_configs
+from vit_backbones.evaluation.predicting import pipeline_of
+from vit_backbones.features.views import Picture
+from vit_backbones.images import read_image
+from vit_backbones.models.trained import Trained
+from vit_backbones.pictures.overlay import draw_overlay, enlarged, with_legend
+from vit_backbones.pictures.panels import draw_panels
+from vit_backbones.terminal import track
+
+_PANEL_SIDE = 1024  # larger images are shrunk to it
+
+
+def draw_predictions(
+    trained: Trained, *, split: str = 'val', num: int = 8, score_thr: float = 0.3
+) -> Iterator[Picture]:
+    """Draw image | ground truth | prediction, with a legend of the classes.
+
+    Args:
+        trained: The model.
+        split: `'train'`, `'val'` or `'test'`: the dataset of this dataloader of the config. Images
+            to train on come as those to validate on: neither cropped nor mirrored.
+        num: So many images, spread evenly over it.
+        score_thr: Predicted instances with a lower score are left out.
+
+    Yields:
+        Name and picture of each image.
+
+    Raises:
+        ValueError: If the config has no such dataset, or it cannot be built.
+        OSError: If its files are not there.
+    """
+    config = trained.config
+    if split == 'train' and config.get('train_dataloader'):
+        config = _unchanged(config)
+    dataset = build_dataset(config, split)
+    count = min(num, len(dataset))
+    for i in track([i * len(dataset) // count for i in range(count)], 'predicting'):
+        with torch.no_grad():
+            [sample] = trained.model.test_step(pseudo_collate([dataset[i]]))
+        yield f'{i:05d}_{Path(sample.img_path).stem}', _draw(sample, trained, score_thr)
+
+
+def _draw(sample: BaseDataElement, trained: Trained, score_thr: float) -> Image.Image:
+    looks = trained.classes, trained.palette
+    image = read_image(sample.img_path)[..., ::-1]  # BGR
+    truth, prediction = (
+        draw_overlay(image, sample, kind, *looks, score_thr) for kind in ('gt', 'pred')
+    )
+    panels = ('image', enlarged(image)), ('ground truth', truth), ('prediction', prediction)
+    row = draw_panels([[(title, panel[..., ::-1]) for title, panel in panels]], _PANEL_SIDE)
+    drawn = with_legend(np.asarray(row)[..., ::-1], sample, *looks, score_thr)
+    return Image.fromarray(np.ascontiguousarray(drawn[..., ::-1]))
+
+
+def _unchanged(config: Config) -> Config:
+    """The config, with the images to train on as they are, each once."""
+    config = copy.deepcopy(config)
+    loader = config.train_dataloader
+    datasets = [dataset for _, dataset in dataset_configs(loader, '')]
+    for dataset in datasets:
+        dataset.pipeline = pipeline_of(config, ('val', 'test'))
+    joined = dict(type='ConcatDataset', datasets=datasets)
+    loader.dataset = joined if len(datasets) > 1 else datasets[0]
+    return config

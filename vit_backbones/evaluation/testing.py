@@ -1,0 +1,174 @@
+"""One pass of a trained model over its validation or test images."""
+
+import heapq
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+
+from vit_backbones.config.datasets import class_names_and_colors
+from vit_backbones.devices import choose_device
+from vit_backbones.evaluation.confusion import (
+    SCORE_THR,
+    class_metrics,
+    compares_pixels,
+    measure,
+    unlabelled,
+)
+from vit_backbones.terminal import progress, quiet_prints
+from vit_backbones.training.run import prepare
+
+
+class Scored(NamedTuple):
+    """An image with its score; `measure` says which.
+
+    Attributes:
+        score: 0 to 1.
+        sample: The data sample, with ground truth and prediction, on the CPU.
+    """
+
+    score: float
+    sample: BaseDataElement
+
+
+class Predictions(NamedTuple):
+    """What became of the images.
+
+    Attributes:
+        classes: Names by label.
+        palette: (n, 3) uint8, RGB by label.
+        confusion: Matrix of all images, as `vit_backbones.evaluation.confusion` has them.
+        per_class: Values by the name of a metric, each (num_classes,): `IoU` and `Acc` in percent
+            as mmseg prints them, or `AP` as mmdet gives it; empty where the evaluator gives none.
+        worst: Those with the lowest score, the lowest first.
+        is_pixels: Whether pixels were compared, not instances.
+    """
+
+    classes: list[str]
+    palette: np.ndarray
+    confusion: np.ndarray
+    per_class: dict[str, np.ndarray]
+    worst: list[Scored]
+    is_pixels: bool
+
+
+def predict(
+    config: Config, checkpoint: Path, *, split: str, num_worst: int, device: str | None, folder: str
+) -> Predictions:
+    """Run a model over the images of a split, as `tools/test.py` does, and compare.
+
+    Args:
+        config: That of the training; changed.
+        checkpoint: Its weights.
+        split: `'val'` or `'test'`.
+        num_worst: So many images are kept.
+        device: Such as `'cpu'` or `'cuda:1'`; `None` for the GPU where there is one.
+        folder: For the logs.
+
+    Raises:
+        ValueError: If the config has no such split, and for what `tools/test.py` refuses.
+        OSError: If data are not there.
+    """
+    place = choose_device(device)
+    _test_on(config, split)
+    config.update(work_dir=folder, load_from=str(checkpoint), resume=False, log_level='WARNING')
+    # MMEngine knows a run by its name and second, and keeps the folder of an equal one
+    config.experiment_name = folder.replace('/', '_')
+    config.launcher = 'none'
+    runner = prepare(config, ('test',))
+    runner.model.to(place)
+    collector = _Collector(num_worst)
+    runner.register_hook(collector, 'LOWEST')
+    try:
+        with quiet_prints():
+            metrics = runner.test()
+    finally:
+        collector.progress.stop()
+    is_pixels, confusion = collector.is_pixels, collector.confusion
+    classes, palette = class_names_and_colors(collector.metainfo)
+    per_class = (
+        {name: 100 * values for name, values in class_metrics(confusion).items()}
+        if is_pixels
+        else _average_precision(metrics, classes)
+    )
+    return Predictions(classes, palette, confusion, per_class, collector.worst(), is_pixels)
+
+
+def _test_on(config: Config, split: str) -> None:
+    """Let the test loop of a config run on one of its splits, with the AP of each class."""
+    for part in ('dataloader', 'evaluator'):
+        value = config.get(f'{split}_{part}')
+        if value is None:
+            raise ValueError(f'{config.filename} has no {split}_{part}: choose another --split')
+        config[f'test_{part}'] = value
+    config.test_cfg = dict(config.get(f'{split}_cfg') or {}, type='TestLoop')
+    evaluators = config.test_evaluator
+    for each in evaluators if isinstance(evaluators, list) else [evaluators]:
+        if str(each.get('type')).endswith('CocoMetric'):
+            each['classwise'] = True
+
+
+def _average_precision(metrics: dict[str, Any], classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """What mmdet's `CocoMetric(classwise=True)` gives, of masks where there are masks."""
+    short = {name.split('/', 1)[-1]: value for name, value in metrics.items()}
+    found = [short.get(f'{name}_precision', math.nan) for name in classes]
+    return {'AP': np.array(found)} if np.isfinite(found).any() else {}
+
+
+class _Collector(Hook):
+    """Measures each image of a test, and keeps the worst ones."""
+
+    def __init__(self, num_worst: int) -> None:
+        self.num_worst = num_worst
+        self.progress = progress()
+        self._kept: list[tuple[float, int, BaseDataElement]] = []  # a heap, the best one first
+        self._number = 0
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        loop = runner.test_loop
+        self.metainfo = loop.dataloader.dataset.metainfo
+        self.num_classes = len(self.metainfo['classes'])
+        indices = [getattr(metric, 'ignore_index', None) for metric in loop.evaluator.metrics]
+        self.ignore_index = next((index for index in indices if index is not None), 255)
+        self.confusion = np.zeros((self.num_classes + 1,) * 2, dtype=np.int64)
+        self.task = self.progress.add_task('predicting', total=len(loop.dataloader.dataset))
+        self.progress.start()
+
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        for sample in data_batch.get('data_samples', ()):
+            if not any(key.startswith('gt_') for key in sample.keys()):
+                raise unlabelled(sample)
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        for sample in outputs or ():
+            matrix, score = measure(sample, self.num_classes, self.ignore_index)
+            self.confusion += matrix
+            self.is_pixels = compares_pixels(sample)
+            self._keep(score, sample)
+            self.progress.advance(self.task)
+
+    def _keep(self, score: float, sample: BaseDataElement) -> None:
+        self._number += 1
+        if math.isnan(score):
+            return
+        if 'pred_instances' in sample:
+            shown = sample.pred_instances.scores >= SCORE_THR
+            sample.pred_instances = sample.pred_instances[shown]
+        heapq.heappush(self._kept, (-score, -self._number, sample.cpu()))
+        if len(self._kept) > self.num_worst:
+            heapq.heappop(self._kept)
+
+    def worst(self) -> list[Scored]:
+        return [Scored(-negative, sample) for negative, _, sample in sorted(self._kept)[::-1]]

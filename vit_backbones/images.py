@@ -1,0 +1,277 @@
+"""Images of users: find, read, resize them, and go over many."""
+
+import contextlib
+import glob
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vit_backbones.files import write_whole
+from vit_backbones.position import Grid
+from vit_backbones.terminal import track
+
+SUFFIXES = frozenset('.bmp .gif .jpeg .jpg .png .ppm .pgm .tif .tiff .webp'.split())
+
+
+class UnreadableImageError(ValueError):
+    """An image that cannot be read; the message names it and the reason."""
+
+
+def find_images(inputs: Sequence[str | Path]) -> list[Path]:
+    """The images that a command line names.
+
+    Args:
+        inputs: Images; folders, with those below but not hidden ones; glob patterns; `.txt` files
+            with a path a line and COCO `.json` files, both with paths relative to the file's
+            folder (those of a COCO file may also lie in `images/` beside it).
+
+    Returns:
+        Each one once, in the order of `inputs`, those of a folder or pattern sorted.
+
+    Raises:
+        FileNotFoundError: If an input does not exist.
+        ValueError: If one holds no images.
+    """
+    found = [path for each in inputs for path in _of_input(str(each))]
+    return list(dict.fromkeys(found))
+
+
+def _of_input(given: str) -> list[Path]:
+    path = Path(given).expanduser()
+    if path.is_dir():
+        images = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
+        images = [p for p in images if not _is_hidden(p.relative_to(path))]
+        if not images:
+            raise ValueError(f'{given}: no images in this folder ({", ".join(sorted(SUFFIXES))})')
+        return images
+    if path.is_file():
+        if path.suffix.lower() == '.txt':
+            return list(_listed(path))
+        return list(_of_coco(path)) if path.suffix.lower() == '.json' else [path]
+    matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(given) else []
+    images = [Path(p) for p in matches if Path(p).suffix.lower() in SUFFIXES]
+    if not images:
+        raise FileNotFoundError(f'{given}: no such image, folder, list or pattern')
+    return images
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith('.') for part in path.parts)
+
+
+def _listed(path: Path) -> Iterator[Path]:
+    lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise ValueError(f'{path}: an empty list; it wants the path of an image a line')
+    return (path.parent / line for line in lines)
+
+
+def _of_coco(path: Path) -> Iterator[Path]:
+    try:
+        names = [image['file_name'] for image in json.loads(path.read_text())['images']]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f'{path}: no COCO file; it wants images with a file_name each') from None
+    if not names:
+        raise ValueError(f'{path}: a COCO file without images')
+    beside, below = path.parent, path.parent / 'images'
+    root = below if not (beside / names[0]).exists() and below.is_dir() else beside
+    return (root / name for name in names)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(H, W) as shown, from the file's header alone.
+
+    Raises:
+        UnreadableImageError: If it is no image.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        # getexif() of PNG reads all of the file; the size of TIFF is told as shown
+        exif = {} if image.format == 'TIFF' else Image.Image.getexif(image)
+    sideways = exif.get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
+    return (width, height) if sideways else (height, width)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """An image as OpenCV's `IMREAD_COLOR`, and so mmcv's pipelines, see it, but in RGB.
+
+    Turned as its EXIF says, without transparency, the high byte of 16 bits, grey as three equal
+    channels; a file that ends too early is refused instead of filled with grey.
+
+    Args:
+        path: File.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        UnreadableImageError: If it cannot be read.
+    """
+    with _opened(path) as image:
+        turned = ImageOps.exif_transpose(image)
+        if turned.mode.startswith(('I', 'F')):
+            return _from_deep(np.asarray(turned), path)
+        return np.asarray(turned.convert('RGB'))
+
+
+def _from_deep(pixels: np.ndarray, path: str | Path) -> np.ndarray:
+    """Grey images of more than 8 bits."""
+    if pixels.dtype.kind == 'f' or pixels.min() < 0 or pixels.max() > 65535:
+        raise _unreadable(path, 'its values are not on 0-65535')
+    return np.repeat((pixels.astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """A file as an image; whatever is wrong with it, also while it is read, is one error."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            yield image
+    except UnreadableImageError:
+        raise
+    except FileNotFoundError:
+        raise _unreadable(path, 'it does not exist') from None
+    except Image.UnidentifiedImageError:
+        raise _unreadable(path, 'no image, or a damaged one') from None
+    except Exception as error:  # each format has its own for what is damaged
+        raise _unreadable(path, getattr(error, 'strerror', None) or error) from None
+
+
+def _unreadable(path: str | Path, reason: object) -> UnreadableImageError:
+    return UnreadableImageError(f'{path}: {" ".join(str(reason).split())}')
+
+
+Resize = Callable[[Grid], Grid]
+
+
+def resizing(sides: Sequence[int] | None, fixed: Grid | None) -> Resize:
+    """How sizes change.
+
+    Args:
+        sides: (H, W), or one number for the shorter side, which keeps the ratio; `None`: not.
+        fixed: The only (H, W) that a model takes; `None` where any is welcome.
+
+    Raises:
+        ValueError: If there are not one or two sides of at least 1, or not those of the model.
+    """
+    if sides is not None and (len(sides) not in (1, 2) or min(sides) < 1):
+        raise ValueError(
+            f'--size takes the shorter side in pixels, or height and width, got '
+            f'{" ".join(map(str, sides))}'
+        )
+    if fixed is not None:
+        if sides is not None and (*sides, *sides)[:2] != fixed:
+            raise ValueError(
+                f'--size {" ".join(map(str, sides))}: the model takes images of '
+                f'{fixed[0]}x{fixed[1]} alone; leave --size out, or build it for another size by '
+                f'--img-size H W'
+            )
+        return lambda size: fixed
+    if sides is None:
+        return lambda size: size
+    if len(sides) == 2:
+        return lambda size: (sides[0], sides[1])
+    return lambda size: _by_shorter_side(size, sides[0])
+
+
+def _by_shorter_side(size: Grid, side: int) -> Grid:
+    height, width = (max(side, round(length * side / min(size))) for length in size)
+    return height, width
+
+
+def within(side: int) -> Resize:
+    """The longer side becomes `side`."""
+    return lambda size: tuple(max(1, round(length * side / max(size))) for length in size)
+
+
+def resized(pixels: np.ndarray, size: Grid) -> np.ndarray:
+    """An image (H, W, 3) of uint8 at another size, (H', W', 3)."""
+    if pixels.shape[:2] == tuple(size):
+        return pixels
+    height, width = size
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+
+
+class Item(NamedTuple):
+    """One image.
+
+    Attributes:
+        path: Where it is.
+        file_name: Path below the folder that all images share.
+        name: The same for files that are made of it, without suffix.
+        pixels: (H, W, 3) uint8, RGB.
+    """
+
+    path: Path
+    file_name: str
+    name: str
+    pixels: np.ndarray
+
+
+class ImageWalk:
+    """Goes over images, as often as is wanted, and remembers those that cannot be read.
+
+    Args:
+        paths: Of the images.
+        doing: What happens to them, for the progress bar.
+
+    Attributes:
+        unreadable: A line for each image that could not be read, with the reason.
+    """
+
+    def __init__(self, paths: Sequence[Path], doing: str) -> None:
+        self.paths, self.doing = list(paths), doing
+        self.unreadable: dict[Path, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Each image that can be read, in order."""
+        triples = list(zip(self.paths, *_names(self.paths), strict=True))
+        for path, file_name, name in track(triples, self.doing):
+            try:
+                pixels = read_image(path)
+            except UnreadableImageError as error:
+                self.unreadable[path] = str(error)
+                continue
+            yield Item(path, file_name, name, pixels)
+
+    def close(self, out: Path) -> str:
+        """Write `unreadable.txt` into a folder, if there are such images.
+
+        Returns:
+            What the closing line says of them.
+
+        Raises:
+            ValueError: If no image at all could be read.
+        """
+        listed, lines = out / 'unreadable.txt', list(self.unreadable.values())
+        if len(lines) == len(self.paths):
+            raise ValueError(f'none of {len(lines)} images could be read: {lines[0]}')
+        if not lines:
+            listed.unlink(missing_ok=True)  # of an earlier run
+            return ''
+        write_whole(listed, ''.join(f'{line}\n' for line in lines).encode())
+        return f' · {len(lines)} unreadable, see {listed}'
+
+
+def _names(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """Paths below the folder that all share, and without suffix where none become equal."""
+    whole = [os.path.abspath(path) for path in paths]
+    shared = os.path.commonpath([os.path.dirname(path) for path in whole])
+    below = [os.path.relpath(path, shared) for path in whole]
+    bare = [os.path.splitext(path)[0] for path in below]
+    counts = Counter(bare)
+    return below, [b if counts[b] == 1 else path for b, path in zip(bare, below, strict=True)]

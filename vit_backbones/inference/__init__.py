@@ -1,1 +1,0 @@
-"""Trained configs on images without labels: building the model, running it, writing results."""

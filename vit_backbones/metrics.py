@@ -1,0 +1,31 @@
+"""The one metric to tell of a validation, and how it is written."""
+
+from typing import Any
+
+HEADLINES = ('PQ', 'segm_mAP', 'mIoU', 'bbox_mAP')
+# mmseg gives these in percent, and mmdet those of panoptic maps
+_PERCENT = {'aAcc', 'mAcc', 'mIoU', 'mDice', 'mFscore', 'mPrecision', 'mRecall'}
+_PERCENT |= {name + part for name in ('PQ', 'SQ', 'RQ') for part in ('', '_th', '_st')}
+
+
+def headline(metrics: dict[str, Any], wanted: Any = None) -> str:
+    """The name of the one metric to tell.
+
+    Args:
+        metrics: At least one, by name.
+        wanted: Name that is taken where it is among them, as `save_best` of a config.
+    """
+    if wanted in metrics:
+        return wanted
+    short = {name.split('/')[-1]: name for name in metrics}
+    return next((short[each] for each in HEADLINES if each in short), next(iter(metrics)))
+
+
+def metric_text(name: str, value: float) -> str:
+    """A metric's value for reading, e.g. `'49.0 %'` or `'0.329'`."""
+    return f'{value:.1f} %' if name.split('/')[-1] in _PERCENT else f'{value:.3f}'
+
+
+def metric_line(name: str, metrics: dict[str, Any]) -> str:
+    """A metric with its name, e.g. `'mIoU 49.0 %'`."""
+    return f'{name.split("/")[-1]} {metric_text(name, metrics[name])}'

@@ -1,0 +1,18 @@
+"""For MMDetection, by one line: `custom_imports = dict(imports=['vit_backbones.mmdet'])`.
+
+Registers the heads, models and data preprocessors of this package that need mmdet.
+"""
+
+from mmdet.models import DetDataPreprocessor
+from mmengine.registry import MODELS
+
+from vit_backbones.heads.auxiliary_mask2former import AuxiliaryMask2Former
+from vit_backbones.heads.located_mask2former import LocatedMask2FormerHead
+from vit_backbones.hosts.image_sizes import TellsImageSizes
+
+__all__ = ['AuxiliaryMask2Former', 'LocatedMask2FormerHead', 'SizedDetDataPreprocessor']
+
+
+@MODELS.register_module()
+class SizedDetDataPreprocessor(TellsImageSizes, DetDataPreprocessor):
+    """`DetDataPreprocessor` for backbones with `mask_padding=True`; its arguments are the same."""

@@ -1,0 +1,17 @@
+"""For MMSegmentation, by one line: `custom_imports = dict(imports=['vit_backbones.mmseg'])`.
+
+Registers the models and data preprocessors of this package that need mmseg.
+"""
+
+from mmengine.registry import MODELS
+from mmseg.models import SegDataPreProcessor
+
+from vit_backbones.heads.auxiliary_encoder_decoder import AuxiliaryEncoderDecoder
+from vit_backbones.hosts.image_sizes import TellsImageSizes
+
+__all__ = ['AuxiliaryEncoderDecoder', 'SizedSegDataPreProcessor']
+
+
+@MODELS.register_module()
+class SizedSegDataPreProcessor(TellsImageSizes, SegDataPreProcessor):
+    """`SegDataPreProcessor` for backbones with `mask_padding=True`; its arguments are the same."""

@@ -1,0 +1,139 @@
+"""Curves of one training, and of several beside each other."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from vit_backbones.metrics import headline, metric_text
+
+if TYPE_CHECKING:
+    from vit_backbones.evaluation.runs import History
+
+
+def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure:
+    """Draw the loss of each iteration and the metrics of each validation.
+
+    Args:
+        losses: (num_iterations,) training losses.
+        entries: As `validations` gives them.
+
+    Returns:
+        A figure of 1100 x 400 pixels, not tied to any display.
+    """
+    figure = Figure(figsize=(11, 4), dpi=100, layout='constrained')
+    left, right = figure.subplots(1, 2)
+    plot_smoothed(left, np.arange(1, len(losses) + 1), losses, 'tab:blue')
+    left.set(title='training loss', xlabel='iteration')
+    for name in _main_metrics(entries):
+        points = [(e['iter'], e['metrics'][name]) for e in entries if name in e['metrics']]
+        right.plot(*zip(*points, strict=True), marker='.', label=name.split('/')[-1])
+    right.set(title='validation', xlabel='iteration')
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    return figure
+
+
+def plot_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str) -> None:
+    """Plot each value, faintly under their running mean where there are a hundred or more.
+
+    Args:
+        axes: To draw into.
+        steps: (n,) places on the x axis.
+        values: (n,).
+        color: matplotlib's name of it.
+    """
+    window = max(1, len(values) // 50)
+    alpha = 1 if window == 1 else 0.3
+    axes.plot(steps, values, color=color, alpha=alpha, label='each iteration')
+    if window > 1:
+        smooth = np.convolve(values, np.full(window, 1 / window), mode='valid')
+        axes.plot(steps[window - 1 :], smooth, color=color, label=f'mean of {window}')
+
+
+def _main_metrics(entries: Sequence[dict[str, Any]]) -> list[str]:
+    """Up to six names, without those by object size, which would hide the others."""
+    names = dict.fromkeys(name for entry in entries for name in entry['metrics'])
+    return [name for name in names if not name.endswith(('_s', '_m', '_l', 'time'))][:6]
+
+
+def compare_curves(histories: Mapping[str, 'History']) -> Figure:
+    """Draw the loss (left) and the main metric (right) of runs, one colour a run.
+
+    Over epochs if all runs count them, else over iterations. The losses of several runs are drawn
+    on a logarithmic scale: those of different heads lie far apart. Runs that have no metric in
+    common get a picture of each one's main metric.
+
+    Args:
+        histories: By the name of the run.
+    """
+    metrics = _metrics(histories)
+    panels = list(dict.fromkeys(filter(None, metrics.values()))) or [None]
+    by_epoch = all(each.epoch_length for each in histories.values())
+    # as many entries below the pictures as runs
+    size = 5.5 * (1 + len(panels)), 4 + 0.22 * len(histories)
+    figure = Figure(figsize=size, dpi=100, layout='constrained')
+    left, *right = figure.subplots(1, 1 + len(panels), sharex=True)
+    places = dict(zip(panels, right, strict=True))
+    handles = []
+    for color, (name, history) in zip(_colors(len(histories)), histories.items(), strict=False):
+        unit = history.epoch_length if by_epoch else 1
+        plot_smoothed(left, history.steps / unit, history.losses, color)
+        metric = metrics[name]
+        entries = [v for v in history.validations if v['metrics'].get(metric) is not None]
+        values = [each['metrics'][metric] for each in entries]
+        steps = [each['iter'] / unit for each in entries]
+        if entries:
+            places[metric].plot(steps, values, color=color, marker='o', ms=4)
+        told = f'{name}: {metric_text(metric, values[-1])}' if values else name
+        handles.append(Line2D([], [], color=color, label=told))
+    xlabel = 'epoch' if by_epoch else 'iteration'
+    left.set(title='training loss', xlabel=xlabel)
+    for metric, axes in places.items():
+        title = f'validation, {metric.split("/")[-1]}' if metric else 'no validation yet'
+        axes.set(title=title, xlabel=xlabel)
+    if len(histories) > 1 and all((each.losses > 0).all() for each in histories.values()):
+        left.set_yscale('log')
+    for axes in (left, *right):
+        axes.grid(alpha=0.3)
+    figure.legend(handles=handles, loc='outside lower center', frameon=False)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format='png', bbox_inches='tight')
+    return content.getvalue()
+
+
+def _metrics(histories: Mapping[str, 'History']) -> dict[str, str | None]:
+    """For each run the metric to draw: one that all have, else its own main one."""
+    # A detector that detects nothing has no metrics
+    told = {
+        name: [entry['metrics'] for entry in each.validations if entry['metrics']]
+        for name, each in histories.items()
+    }
+    last = {name: metrics[-1] for name, metrics in told.items() if metrics}
+    shared = [key for key in next(iter(last.values()), ()) if all(key in m for m in last.values())]
+    return {
+        name: headline({key: last[name][key] for key in shared or last[name]})
+        if name in last
+        else None
+        for name in histories
+    }
+
+
+def _colors(number: int) -> list[str]:
+    """Ten that are told apart well; more are spread over a rainbow."""
+    if number <= 10:
+        return [to_hex(color) for color in colormaps['tab10'].colors]
+    return [to_hex(color) for color in colormaps['turbo'](np.linspace(0, 1, number))]

@@ -1,0 +1,220 @@
+"""timm's plain Vision Transformers: `VisionTransformer` and `Eva` (EVA02, DINOv3, PE).
+
+Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
+"""
+
+import math
+import re
+from collections.abc import Sequence
+
+import torch
+from mmengine.logging import print_log
+from timm.layers import AttentionPoolPrr, PatchEmbed
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from vit_backbones.attention import REL_POS, Attention, Layout, inside
+from vit_backbones.position import Grid, resample_positions
+from vit_backbones.readout import Tokens, raw
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.timm_any import TimmModel
+from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare, traced
+from vit_backbones.sources.timm_positions import fitted_axes
+
+_AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head', 'head_dist')
+
+
+class TimmViT(TimmModel):
+    """Adapter of the plain ViTs, whose learned positions are resampled to each image's grid."""
+
+    _has_relative_positions = False
+
+    def __init__(self) -> None:
+        """Nothing to find out: the layout of these models is known."""
+        self._canvas = None
+        self._attention = Attention()
+
+    @staticmethod
+    def suits(vit: nn.Module) -> bool:
+        """Whether a model is one of them: patches made by one convolution, any size welcome."""
+        kinds = VisionTransformer, VisionTransformerDistilled, Eva
+        plain = type(vit) in kinds and type(vit.patch_embed) is PatchEmbed
+        return plain and vit.dynamic_img_size
+
+    def tokens(
+        self,
+        vit: nn.Module,
+        images: Tensor,
+        indices: list[int],
+        pos_interp: str,
+        sizes: Sequence[Grid] | None = None,
+    ) -> list[Tokens]:
+        """See `Source.tokens`; equal to timm's `forward_intermediates` for `pos_interp='timm'`."""
+        ph, pw = vit.patch_embed.patch_size
+        grid = (images.shape[-2] // ph, images.shape[-1] // pw)
+        num_prefix = self.num_prefix_tokens(vit)
+        cells = None
+        if sizes is not None:
+            images = images.where(inside(sizes, images.shape[-2:], images.device)[:, None], 0)
+            cells = tuple((math.ceil(h / ph), math.ceil(w / pw)) for h, w in sizes)
+            cells = None if set(cells) == {grid} else cells
+        vit = self._placed(traced(vit), pos_interp, cells, grid)
+        layout = Layout(grid, num_prefix, self._attention.masked, cells)
+        vit = attending(vit, self._attention, layout)
+        outputs = vit.forward_intermediates(
+            images,
+            indices=indices,
+            # Eva zips with an undefined name when there are no prefix tokens (timm 1.0.31)
+            return_prefix_tokens=num_prefix > 0,
+            stop_early=True,
+            output_fmt='NLC',
+            intermediates_only=True,
+        )
+        if num_prefix == 0:
+            outputs = [(patches, patches[:, :0]) for patches in outputs]
+        return [Tokens(patches, prefix, grid) for patches, prefix in outputs]
+
+    def set_attention(self, vit: nn.Module, attention: Attention) -> None:
+        """See `Source.set_attention`."""
+        prepare(vit, attention)
+        self._attention = attention
+        self._has_relative_positions = attention.rel_pos
+
+    def depth(self, vit: nn.Module) -> int:
+        """See `Source.depth`."""
+        return len(vit.blocks)
+
+    def embed_dims(self, vit: nn.Module) -> list[int]:
+        """See `Source.embed_dims`."""
+        return [vit.embed_dim] * len(vit.blocks)
+
+    def strides(self, vit: nn.Module) -> list[Grid]:
+        """See `Source.strides`."""
+        return [vit.patch_embed.patch_size] * len(vit.blocks)
+
+    def fixed_size(self, vit: nn.Module) -> Grid | None:
+        """See `Source.fixed_size`: none."""
+        return None
+
+    def in_channels(self, vit: nn.Module) -> int:
+        """See `Source.in_channels`."""
+        return vit.patch_embed.proj.in_channels
+
+    def num_prefix_tokens(self, vit: nn.Module) -> int:
+        """See `Source.num_prefix_tokens`."""
+        return vit.num_prefix_tokens
+
+    def has_cls_token(self, vit: nn.Module) -> bool:
+        """See `Source.has_cls_token`."""
+        return vit.cls_token is not None
+
+    def drop_cls_token(self, vit: nn.Module) -> None:
+        """See `Source.drop_cls_token`."""
+        if vit.cls_token is None:
+            return
+        if self.num_position_prefix(vit):
+            vit.pos_embed = nn.Parameter(vit.pos_embed.detach()[:, 1:].clone())
+        if type(vit) is VisionTransformerDistilled:
+            vit.__class__ = _DistilledWithoutCls
+        vit.cls_token = None
+        vit.num_prefix_tokens -= 1
+        for module in vit.modules():
+            # rotary attention skips the prefix by a count of its own
+            if module is not vit and hasattr(module, 'num_prefix_tokens'):
+                module.num_prefix_tokens -= 1
+
+    def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
+        """See `Source.prune`."""
+        if self.embedding_dim is not None:
+            vit.reset_classifier(0)
+            return
+        pooling, norm = vit.attn_pool, vit.fc_norm
+        vit.prune_intermediate_layers([max(indices)], prune_norm=not keep_norm, prune_head=True)
+        if getattr(vit, 'keeps_attn_pool', False):
+            vit.attn_pool, vit.fc_norm = pooling, norm
+
+    def keep_attention_pooling(self, vit: nn.Module) -> None:
+        """See `Source.keep_attention_pooling`."""
+        if vit.attn_pool is None or self._lacks_cls(vit):
+            super().keep_attention_pooling(vit)
+        vit.keeps_attn_pool = True
+
+    def attention_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
+        """See `Source.attention_pooled`; equal to timm's `forward_head(..., pre_logits=True)`."""
+        return vit.forward_head(raw(tokens), pre_logits=True)
+
+    def keep_embedding(self, vit: nn.Module) -> None:
+        """See `Source.keep_embedding`; what timm's `forward_head(..., pre_logits=True)` gives."""
+        if not vit.global_pool or self._lacks_cls(vit):
+            Source.keep_embedding(self, vit)
+        self.embedding_dim = vit.embed_dim
+
+    def embedding(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
+        """See `Source.embedding`."""
+        return Source.embedding(self, vit, images, pos_interp)
+
+    def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
+        """See `Source.own_pooled`; timm's head without its classifier."""
+        return vit.forward_head(raw(tokens), pre_logits=True)
+
+    def layer_of(self, name: str, depth: int) -> int:
+        """See `Source.layer_of`."""
+        if block := re.match(r'blocks\.(\d+)', name):
+            return int(block[1]) + 1
+        return depth + 1 if name in ('', 'blocks') or name.split('.')[0] in _AFTER_THE_BLOCKS else 0
+
+    def patch_embed_name(self) -> str:
+        """See `Source.patch_embed_name`."""
+        return 'patch_embed.proj.weight'
+
+    def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
+        """See `Source.set_input_size`."""
+        ph, pw = vit.patch_embed.patch_size
+        grid = (math.ceil(size[0] / ph), math.ceil(size[1] / pw))
+        table = None if vit.pos_embed is None else self.table(vit, grid, pos_interp).detach()
+        vit.set_input_size(img_size=(grid[0] * ph, grid[1] * pw))
+        if table is not None:
+            vit.pos_embed.data = table  # timm's own is antialiased
+
+    def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Source.convert`: `translate` did it, but for the sizes of relative positions."""
+        tables = {n: torch.zeros_like(p) for n, p in vit.named_parameters() if n.endswith(REL_POS)}
+        if tables and not tables.keys() & tensors.keys():
+            print_log('the file has no relative positions: they start at zero', logger='current')
+            return tensors | tables
+        return tensors | fitted_axes(vit, tensors)
+
+    def _lacks_cls(self, vit: nn.Module) -> bool:
+        """Whether the head reads a CLS token that was dropped."""
+        pooling = vit.attn_pool
+        if isinstance(pooling, AttentionPoolPrr):
+            by_token = pooling.pool == 'token'
+        else:
+            by_token = vit.global_pool == 'token'
+        return by_token and not self.has_cls_token(vit)
+
+    def _placed(
+        self, vit: nn.Module, pos_interp: str, cells: Sequence[Grid] | None, grid: Grid
+    ) -> nn.Module:
+        """The model with positions for images of these grids in a batch of that one."""
+        if cells is None:
+            return self._positioned(vit, grid, pos_interp)
+        tables = dict.fromkeys(cells)
+        if vit.pos_embed is not None:
+            tables = {own: self.table(vit, own, pos_interp) for own in tables}
+        return positioned_apart(vit, tables, cells, grid)
+
+
+class _DistilledWithoutCls(VisionTransformerDistilled):
+    """DeiT with its distillation token alone in front of the patches."""
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        """(B, h, w, C) to (B, 1 + h*w, C) with positions."""
+        grid = tuple(x.shape[1:3])
+        table = resample_positions(
+            self.pos_embed, self.patch_embed.grid_size, grid, num_prefix=self.num_prefix_tokens
+        )
+        x = torch.cat([self.dist_token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1)
+        return self.pos_drop(x + table)

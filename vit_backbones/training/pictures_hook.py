@@ -1,0 +1,90 @@
+"""Pictures of predictions: image, ground truth and prediction side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+
+from vit_backbones.config.datasets import class_names_and_colors
+from vit_backbones.files import write_whole
+from vit_backbones.pictures.overlay import draw_sample
+
+
+@HOOKS.register_module()
+class PredictionPicturesHook(Hook):
+    """Save image | ground truth | prediction of validation and test images.
+
+    Works for the data samples of mmdet (boxes, instance masks, panoptic) and mmseg, whatever the
+    visualizer. Pictures of an earlier validation are overwritten.
+
+    Args:
+        num_images: So many images of each validation, the first ones, into `predictions` in the
+            work dir.
+        score_thr: Instances with a lower score, 0 to 1, are not drawn.
+        test_dir: Folder for all test images; `None` draws none of them.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self, *, num_images: int = 8, score_thr: float = 0.3, test_dir: str | None = None
+    ) -> None:
+        self.num_images, self.score_thr, self.test_dir = num_images, score_thr, test_dir
+        self._num_saved = 0
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Start with the first image again."""
+        self._num_saved = 0
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        """Save the first images."""
+        left = self.num_images - self._num_saved
+        dataset = runner.val_loop.dataloader.dataset
+        self._save((outputs or [])[: max(0, left)], dataset, Path(runner.work_dir) / 'predictions')
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        """Save all images, if there is a folder for them."""
+        if self.test_dir is not None:
+            self._save(outputs or [], runner.test_loop.dataloader.dataset, Path(self.test_dir))
+
+    def _save(self, outputs: Sequence[Any], dataset: Any, folder: Path) -> None:
+        if not is_main_process():
+            return
+        classes, palette = class_names_and_colors(getattr(dataset, 'metainfo', {}))
+        for sample in outputs:
+            self._num_saved += 1
+            path = getattr(sample, 'img_path', None)
+            if path is None:  # nothing to draw on
+                continue
+            picture = draw_sample(
+                mmcv.imread(path), sample, classes, palette, score_thr=self.score_thr
+            )
+            _, content = cv2.imencode('.png', picture)
+            write_whole(folder / _file_name(path, dataset), content.tobytes())
+
+
+def _file_name(path: str, dataset: Any) -> str:
+    """The image's name, with its folders below the dataset's: names alone may come twice."""
+    prefixes = getattr(dataset, 'data_prefix', None) or {}
+    root = Path(prefixes.get('img_path') or prefixes.get('img') or '')
+    below = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path(path)
+    return '_'.join(part for part in below.with_suffix('.png').parts if part != below.anchor)

@@ -1,0 +1,137 @@
+"""What a training took and reached, in one JSON file: the source of every table of results."""
+
+import json
+import math
+import platform
+import resource
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from vit_backbones.files import write_whole
+from vit_backbones.training.curves_hook import validations
+
+_SECONDS = 'trained_seconds'  # key in the message hub, and so in every checkpoint
+_PACKAGES = ('vit_backbones', 'torch', 'timm', 'mmengine', 'mmdet', 'mmseg')
+
+
+@HOOKS.register_module()
+class RecordHook(Hook):
+    """Write `record.json` into the work dir at the end of a training, `test.json` after a test.
+
+    Keys: `config`, `date`, `device`, `versions`, `parameters` and those that are
+    `trained_parameters`, `minutes` of training with its validations, `peak_memory_mib` (allocated
+    on the GPU, else of the process, workers aside), images a second by the median iteration, data
+    loading and all processes included, as `train_images_per_second` and `val_...` or `test_...`,
+    and `validations` as `training.curves_hook.validations` gives them or the `metrics` of
+    the test. After a resume, minutes and validations are those that the checkpoint knew and those
+    since.
+    """
+
+    def __init__(self) -> None:
+        self._peak = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the clock where a resumed training left it."""
+        self._start = time.monotonic() - runner.message_hub.get_info(_SECONDS, 0.0)
+
+    def _after_iter(self, runner: Runner, *args: Any, mode: str = 'train', **kwargs: Any) -> None:
+        """Note the memory, and in a training the time, for the next checkpoint."""
+        if mode == 'train':
+            runner.message_hub.update_info(_SECONDS, time.monotonic() - self._start)
+        if torch.cuda.is_available():  # MMEngine starts the count anew at each line it logs
+            self._peak = max(self._peak, torch.cuda.max_memory_allocated())
+
+    def after_train(self, runner: Runner) -> None:
+        """Write `record.json`."""
+        minutes = round((time.monotonic() - self._start) / 60, 2)
+        speeds = _speed(runner, 'train') | _speed(runner, 'val')
+        self._write(
+            runner, 'record.json', minutes=minutes, **speeds, validations=validations(runner)
+        )
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Write `test.json`."""
+        self._write(runner, 'test.json', **_speed(runner, 'test'), metrics=metrics)
+
+    def _write(self, runner: Runner, name: str, **more: Any) -> None:
+        if not is_main_process():
+            return
+        # Shards of FSDP know what they are of
+        sizes = [
+            (getattr(each, 'whole_shape', each.shape).numel(), each.requires_grad)
+            for each in runner.model.parameters()
+        ]
+        record = dict(
+            config=runner.cfg.filename,
+            date=datetime.now(UTC).date().isoformat(),
+            device=_device(),
+            versions={e: sys.modules[e].__version__ for e in _PACKAGES if e in sys.modules},
+            parameters=sum(size for size, _ in sizes),
+            trained_parameters=sum(size for size, trained in sizes if trained),
+            peak_memory_mib=round(self._peak / 2**20) or _process_memory(),
+            **more,
+        )
+        content = json.dumps(_plain(record), indent=2, allow_nan=False) + '\n'
+        write_whole(Path(runner.work_dir) / name, content.encode())
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has words for; a number that is none, such as the mean of nothing, is `None`."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, (bool, int, str)) or value is None:
+        return value
+    try:
+        return float(value) if math.isfinite(value) else None
+    except (TypeError, ValueError):  # arrays, objects
+        return str(value)
+
+
+def _speed(runner: Runner, split: str) -> dict[str, float]:
+    """Images a second in the median iteration, if there was one."""
+    times = runner.message_hub.log_scalars.get(f'{split}/time')
+    loader = getattr(getattr(runner, f'{split}_loop'), 'dataloader', None)
+    # With a batch sampler, PyTorch leaves the loader's own size out
+    batch = getattr(loader, 'batch_size', None) or getattr(
+        getattr(loader, 'batch_sampler', None), 'batch_size', None
+    )
+    if times is None or batch is None:
+        return {}
+    images = batch * get_world_size()
+    return {f'{split}_images_per_second': round(images / statistics.median(times.data[0]), 3)}
+
+
+def _process_memory() -> int:
+    """Peak of this process in MiB."""
+    unit = 1 if sys.platform == 'darwin' else 2**10  # of ru_maxrss
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
+
+
+def _device() -> str:
+    """Name of the GPU or the CPU, and how much of it is used."""
+    processes = get_world_size()
+    if torch.cuda.is_available():
+        return f'{processes} x {torch.cuda.get_device_name()}'
+    return f'{cpu_name()}, {processes} x {torch.get_num_threads()} threads'
+
+
+def cpu_name() -> str:
+    """Model of the CPU, or its architecture where that is not told."""
+    cpu = platform.processor() or platform.machine()
+    info = Path('/proc/cpuinfo')
+    if info.is_file():
+        lines = info.read_text().splitlines()
+        cpu = next((each.split(': ')[1] for each in lines if each.startswith('model name')), cpu)
+    return cpu

@@ -1,0 +1,188 @@
+"""MMEngine's runner with a calm terminal; the log file holds everything."""
+
+import logging
+import re
+from typing import Any
+
+import torch
+from mmengine._strategy import BaseStrategy
+from mmengine.config import Config
+from mmengine.dist import is_distributed
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.runner import BaseLoop, FlexibleRunner, Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from vit_backbones.arguments import choice
+from vit_backbones.terminal import quiet_prints
+
+# What MMEngine says at each start or epoch and nobody needs to read
+_NOISE = (
+    'Exp name:',
+    'Distributed training is not used',
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    'The `end` of',  # of a schedule is that of the training, as meant
+    'paramwise_options -- ',  # one line a parameter
+    'The prefix is not set in metric class',
+    'per class results:',  # the table itself has many lines
+    'Failed to search registry with scope',  # and found in MMEngine's own
+)
+_NOISE_AT_END = 'is skipped since its requires_grad=False'  # one line a frozen parameter
+
+
+class TerminalFormatter(logging.Formatter):
+    """Time and text, without the losses of auxiliary decoder layers; the log file has them all."""
+
+    _AUXILIARY = re.compile(r'  (?:\w+\.)*d\d+\.\w+: [-\w.]+')
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        level = '' if record.levelno <= logging.INFO else f'{record.levelname.lower()}: '
+        clock = self.formatTime(record, '%H:%M:%S')
+        return f'{clock} {level}{self._AUXILIARY.sub("", record.getMessage())}'
+
+
+def _fits_terminal(record: logging.LogRecord) -> bool:
+    """Whether a record is shown: the dumps of many lines are for the log file alone."""
+    text = record.getMessage()
+    noise = text.startswith(_NOISE) or text.endswith(_NOISE_AT_END)
+    return not noise and (record.levelno > logging.INFO or '\n' not in text)
+
+
+class _Quiet:
+    """What both of MMEngine's runners get: a calm terminal.
+
+    Attributes:
+        is_running: Whether the first batch was reached, so that errors are no set-up errors.
+    """
+
+    is_running = False
+
+    def build_evaluator(self, evaluator: Any) -> Evaluator:
+        """Build the evaluator; what it prints goes to the log file."""
+        with quiet_prints():
+            built = super().build_evaluator(evaluator)
+        built.evaluate = quiet_prints()(built.evaluate)
+        return built
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build a dataloader; what its dataset prints goes to the log file."""
+        with quiet_prints():
+            return Runner.build_dataloader(*args, **kwargs)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the loop; hooks see its dataloader first, before an iteration-based one starts."""
+        if isinstance(self._train_dataloader, dict):
+            self._train_dataloader = self.build_dataloader(
+                self._train_dataloader,
+                seed=self.seed,
+                diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False),
+            )
+            self.call_hook('after_build_train_dataloader', dataloader=self._train_dataloader)
+        return super().build_train_loop(loop)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call a hook's method, and notice when set-up is over."""
+        super().call_hook(fn_name, **kwargs)
+        self.is_running |= fn_name in ('before_train', 'before_val', 'before_test')
+
+
+class QuietRunner(_Quiet, Runner):
+    """MMEngine's runner with a calm terminal; its log file holds everything."""
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set up processes; without a GPU they talk through gloo."""
+        _join_cpus(self.launcher)
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Wrap the model; without a GPU on the CPU."""
+        if _shares_cpu(self.launcher):
+            unused = self.cfg.get('find_unused_parameters', False)
+            default = dict(broadcast_buffers=False, find_unused_parameters=unused)
+            model_wrapper_cfg = (model_wrapper_cfg or default) | {'device_ids': None}
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger; the terminal gets the short lines only."""
+        return _calm(super().build_logger(*args, **kwargs))
+
+
+class QuietFlexibleRunner(_Quiet, FlexibleRunner):
+    """MMEngine's runner for strategies such as FSDP, likewise; its model is built at once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model = self.strategy.build_model(self.model)
+
+    def build_strategy(self, *args: Any, **kwargs: Any) -> BaseStrategy:
+        """Build the strategy; the terminal gets the short lines of its log only."""
+        _join_cpus(kwargs.get('launcher'))
+        strategy = super().build_strategy(*args, **kwargs)
+        _calm(strategy.logger)
+        return strategy
+
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Resume from a checkpoint, which need not fit into a GPU."""
+        super().resume(*args, **kwargs | dict(map_location='cpu'))
+
+    def save_checkpoint(
+        self, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Save a checkpoint of the epoch that is told, as `Runner` does."""
+        self._told = dict(meta or {})
+        super().save_checkpoint(*args, meta=meta, **kwargs)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call a hook's method."""
+        if fn_name == 'before_save_checkpoint':
+            # MMEngine's counts anew, and after a validation one too many
+            kwargs['checkpoint']['meta'].update(self._told)
+        super().call_hook(fn_name, **kwargs)
+
+
+AnyRunner = QuietRunner | QuietFlexibleRunner
+
+
+def build_runner(config: Config) -> AnyRunner:
+    """The runner that a config asks for by `runner_type`.
+
+    Args:
+        config: The merged config. One with FSDP runs in a single process as without.
+
+    Raises:
+        ValueError: If it asks for neither MMEngine's `Runner` nor its `FlexibleRunner`, or has a
+            `strategy`, which the first does not read.
+    """
+    runners = {'Runner': QuietRunner, 'FlexibleRunner': QuietFlexibleRunner}
+    kind = choice('runner_type', config.get('runner_type', 'Runner'), runners)
+    strategy = str((config.get('strategy') or {}).get('type'))
+    if kind == 'Runner' and config.get('strategy'):
+        raise ValueError(
+            f"strategy={strategy} needs runner_type='FlexibleRunner', which is not set: add it"
+        )
+    config.setdefault('env_cfg', dict(dist_cfg=dict(backend='nccl')))  # as `Runner` has it
+    if config.get('launcher', 'none') == 'none' and strategy.endswith('FSDPStrategy'):
+        kind = 'Runner'
+    return runners[kind].from_cfg(config)
+
+
+def _shares_cpu(launcher: str | None) -> bool:
+    return launcher == 'pytorch' and not torch.cuda.is_available()
+
+
+def _join_cpus(launcher: str | None) -> None:
+    """Let processes without a GPU talk through gloo; MMEngine's own way asks for one."""
+    if _shares_cpu(launcher) and not is_distributed():
+        torch.distributed.init_process_group('gloo')
+
+
+def _calm(logger: MMLogger) -> MMLogger:
+    terminal = logger.handlers[0]
+    terminal.setFormatter(TerminalFormatter())
+    terminal.addFilter(_fits_terminal)
+    logging.getLogger('py.warnings').handlers[:] = logger.handlers[1:]
+    return logger
