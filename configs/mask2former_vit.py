@@ -1,6 +1,7 @@
 # Mask2Former from random weights on the drawn shapes: `make train`.
 #   source: Cheng et al., CVPR 2022; data: drawn on first use, 1,600 + 200 images
 _base_ = [
+    '_base_/models/vit-ti_random.py',
     '_base_/models/mask2former_light.py',
     '_base_/datasets/shapes_instance.py',
     '_base_/schedules/adamw_cosine_4e.py',
@@ -8,24 +9,16 @@ _base_ = [
 ]
 custom_imports = dict(imports=['vit_backbones.mmdet'])
 num_classes = 8
-# Until auxiliary_iters the head has no gradients; matters in several processes alone
+# Until auxiliary_iters the head has no gradients; matters only in several processes
 find_unused_parameters = True
 model = dict(
     # From random weights: cells as well as queries learn the classes
     type='AuxiliaryMask2Former',
     auxiliary_weight=5.0,
     auxiliary_iters=300,
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
-    backbone=dict(
-        type='ViTFeatBackbone',
-        model_name='vit_tiny_patch16_224',
-        pretrained=False,  # random weights are meant
-        img_size=(128, 192),
-        patch_size=8,
-        out_indices=3,
-        norm='all',
-    ),
-    neck=dict(in_channels=192, in_strides=8),
+    data_preprocessor=_base_.preprocess,
+    backbone=_base_.backbone,
+    neck=dict(in_channels=_base_.embed_dims, in_strides=_base_.stride),
     panoptic_head=dict(
         num_things_classes=num_classes, loss_cls=dict(class_weight=[1.0] * num_classes + [0.1])
     ),

@@ -3,30 +3,23 @@
 #   result: mIoU 85.8 on val after 5 minutes on two cores, 2026-11-21
 #   command: python tools/train.py configs/upernet_vit.py
 _base_ = [
+    '_base_/models/vit-ti_random.py',
     '_base_/models/upernet_light.py',
     '_base_/datasets/shapes_semantic.py',
     '_base_/schedules/adamw_cosine_4e.py',
     '_base_/runtime.py',
 ]
 custom_imports = dict(imports=['vit_backbones.mmseg'])
-# Until auxiliary_iters the head has no gradients; matters in several processes alone
+# Until auxiliary_iters the head has no gradients; matters only in several processes
 find_unused_parameters = True
 model = dict(
     # From random weights: the backbone's own cells learn the classes first
     type='AuxiliaryEncoderDecoder',
     auxiliary_weight=1.0,
     auxiliary_iters=250,
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, size=(128, 192)),
-    backbone=dict(
-        type='ViTFeatBackbone',
-        model_name='vit_tiny_patch16_224',
-        pretrained=False,  # random weights are meant
-        img_size=(128, 192),
-        patch_size=8,
-        out_indices=3,
-        norm='all',
-    ),
-    neck=dict(in_channels=192, in_strides=8),
+    data_preprocessor=dict(size=(128, 192), **_base_.preprocess),
+    backbone=_base_.backbone,
+    neck=dict(in_channels=_base_.embed_dims, in_strides=_base_.stride),
     decode_head=dict(num_classes=9),
 )
 train_cfg = dict(max_epochs=3, val_interval=3)

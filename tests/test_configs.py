@@ -51,6 +51,7 @@ INHERITED = [
     'upernet/upernet_vit-b-mae_ade20k.py',
     'vitdet/mask-rcnn_vit-b-mae_coco.py',
 ]
+SHARED = ['mask2former_vit-b-dinov2.py']  # bases that name a backbone for several recipes
 FULL_SIZE = [False, pytest.param(True, marks=pytest.mark.slow)]
 
 
@@ -200,15 +201,27 @@ def _counts(node: Any) -> list[int]:
     return found + ([node['num_classes']] if 'num_classes' in node else [])
 
 
+def _swapped(recipe: str, backbone: str, folder: Path) -> Path:
+    """The recipe with another file of `_base_/backbones`, which a base may name in its place."""
+    text = (CONFIGS / recipe).read_text(encoding='utf-8').replace("'../", f"'{CONFIGS}/")
+    for shared in SHARED:
+        if f'_base_/models/{shared}' in text:
+            base = (CONFIGS / '_base_/models' / shared).read_text(encoding='utf-8')
+            (folder / shared).write_text(
+                re.sub(r"'\.\./backbones/[^']+", f"'{CONFIGS}/_base_/backbones/{backbone}.py", base)
+            )
+            text = text.replace(f'{CONFIGS}/_base_/models/{shared}', shared)
+    path = folder / 'swapped.py'
+    path.write_text(re.sub(r'(_base_/backbones/)[^.]+(?=\.)', rf'\g<1>{backbone}', text))
+    return path
+
+
 @pytest.mark.parametrize('recipe', SWAPPED)
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_another_backbone_is_another_base(
     recipe: str, backbone: str, tmp_path: Path, shallow: None
 ) -> None:
-    text = (CONFIGS / recipe).read_text(encoding='utf-8').replace("'../", f"'{CONFIGS}/")
-    path = tmp_path / 'swapped.py'
-    path.write_text(re.sub(r'(_base_/backbones/)[^.]+(?=\.)', rf'\g<1>{backbone}', text))
-    cfg = _load(path)
+    cfg = _load(_swapped(recipe, backbone, tmp_path))
     if backbone == 'vit-b_sam' and recipe.startswith('vitdet'):
         with pytest.raises(ValueError, match='runs with its own attention here: window_size'):
             MODELS.build(cfg.model)
@@ -228,15 +241,21 @@ def test_another_backbone_is_another_base(
 def test_every_recipe_takes_backbones_that_say_more_than_its_own(
     name: str, backbone: str, tmp_path: Path
 ) -> None:
-    text = (CONFIGS / name).read_text(encoding='utf-8').replace("'../", f"'{CONFIGS}/")
-    if '_base_/backbones/' not in text:
+    text = (CONFIGS / name).read_text(encoding='utf-8')
+    if '_base_/backbones/' not in text and not any(shared in text for shared in SHARED):
         pytest.skip('inherits another recipe with its backbone')
-    path = tmp_path / 'swapped.py'
-    path.write_text(re.sub(r'(_base_/backbones/)[^.]+(?=\.)', rf'\g<1>{backbone}', text))
-    vit = load_config(path).model.backbone
+    vit = load_config(_swapped(name, backbone, tmp_path)).model.backbone
     told = load_config(CONFIGS / f'_base_/backbones/{backbone}.py').backbone
     vit = vit.get('backbone', vit)
     assert (vit.get('arch'), vit.get('model_name')) == (told.get('arch'), told.get('model_name'))
+
+
+def test_vitdet_of_vit_l_has_the_figures_of_its_backbone() -> None:
+    told = load_config(CONFIGS / '_base_/backbones/vit-l_mae.py')
+    recipe = _read(CONFIGS / 'vitdet/mask-rcnn_vit-l-mae_coco.py')
+    for key in ('embed_dims', 'depth', 'decay_rate', 'preprocess', 'backbone'):
+        assert recipe[key] == told[key]
+    assert told.backbone.items() <= recipe.model.backbone.items()
 
 
 @pytest.mark.parametrize('backbone', BACKBONES)

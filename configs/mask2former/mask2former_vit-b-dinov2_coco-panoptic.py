@@ -1,20 +1,12 @@
 # Mask2Former, panoptic on COCO, with DINOv2 ViT-B.
 #   source: Cheng et al., CVPR 2022, mmdet's and mmseg's schedule for ResNet-50 (batches of 16,
-#     50 epochs); layer decay for plain ViTs as in EoMT (Kerssies et al., CVPR 2025)
+#     50 epochs)
 #   result: not run
 #   command: in README.md, for 8 GPUs
 _base_ = [
-    '../_base_/backbones/vit-b_dinov2.py',
+    '../_base_/models/mask2former_vit-b-dinov2.py',
     'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
 ]
 custom_imports = dict(imports=['vit_backbones'])
-model = dict(
-    data_preprocessor=_base_.preprocess,
-    backbone=dict(_delete_=True, out_indices='even4', norm='all', **_base_.backbone),
-    neck=dict(type='SimpleFeaturePyramid', in_channels=[_base_.embed_dims] * 4),
-    panoptic_head=dict(in_channels=[256] * 4),
-)
-optim_wrapper = dict(
-    constructor='ViTLayerDecayConstructor',
-    paramwise_cfg=dict(decay_rate=_base_.decay_rate, custom_keys=dict(backbone=dict(lr_mult=1.0))),
-)
+model = dict(panoptic_head=_base_.head, **_base_.vit)
+optim_wrapper = _base_.layer_decay

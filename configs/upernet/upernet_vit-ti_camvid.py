@@ -9,7 +9,7 @@ _base_ = [
     '../_base_/runtime.py',
 ]
 custom_imports = dict(imports=['vit_backbones.mmseg'])
-# Until auxiliary_iters the head has no gradients; matters in several processes alone
+# Until auxiliary_iters the head has no gradients; matters only in several processes
 find_unused_parameters = True
 model = dict(
     type='AuxiliaryEncoderDecoder',

@@ -1,6 +1,7 @@
 # CamVid (Brostow et al., Pattern Recognition Letters 2009; CC BY-NC 4.0): street scenes of 480x360
 # pixels, 11 classes, 255 = void. 367 images to train on, 101 to validate.
 # CAMVID_ROOT holds images/{train,val}/*.jpg and annotations/{train,val}/*.png.
+_base_ = 'loaders.py'
 data_root = '{{$CAMVID_ROOT:data/camvid}}'
 crop_size = (352, 480)
 
@@ -37,10 +38,6 @@ dataset = dict(
     seg_map_suffix='.png',
 )
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         data_prefix=dict(img_path='images/train', seg_map_path='annotations/train'),
         pipeline=train_pipeline,
@@ -49,13 +46,9 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         data_prefix=dict(img_path='images/val', seg_map_path='annotations/val'),
         pipeline=test_pipeline,
-        test_mode=True,
         **dataset,
     ),
 )

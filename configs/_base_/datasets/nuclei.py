@@ -2,6 +2,7 @@
 # CC0): microscopy of many kinds and sizes, one class, up to 375 objects an image. 500 images to
 # train on, 84 to validate.
 # NUCLEI_ROOT holds images/{train,val} and annotations/instances_{train,val}.json.
+_base_ = 'loaders.py'
 data_root = '{{$NUCLEI_ROOT:data/nuclei}}'
 crop_size = (256, 256)
 metainfo = dict(classes=('nucleus',), palette=[(220, 20, 60)])
@@ -22,10 +23,6 @@ test_pipeline = [
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='CocoDataset',
         data_root=data_root,
@@ -38,16 +35,12 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CocoDataset',
         data_root=data_root,
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='images/val/'),
         metainfo=metainfo,
-        test_mode=True,
         pipeline=test_pipeline,
     ),
 )

@@ -1,20 +1,11 @@
-# Built-in drawn shapes, panoptic segmentation (PQ with background); see vit_backbones/shapes.py.
-# Whoever trains or tests draws them first, by `write_shapes(**builtin_data)`.
-# One worker process loads the next batch while the model trains on this one.
-data_root = 'data/shapes/'
-builtin_data = dict(root='data/shapes', num_train=1600, num_val=200, seed=0)
-
-thing_classes = ('circle', 'square', 'triangle', 'hexagon', 'star', 'cross', 'ring', 'crescent')
-stuff_classes = ('background',)
+# The drawn shapes, panoptic segmentation (PQ with background).
+_base_ = 'shapes.py'
 metainfo = dict(
-    classes=thing_classes + stuff_classes,
-    thing_classes=thing_classes,
-    stuff_classes=stuff_classes,
-    palette=[
-        (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200),
-        (245, 130, 48), (145, 30, 180), (70, 240, 240), (240, 50, 230), (40, 40, 40),
-    ],
-)  # fmt: skip
+    classes=(*_base_.shapes, 'background'),
+    thing_classes=_base_.shapes,
+    stuff_classes=('background',),
+    palette=[*_base_.shape_colors, _base_.background_color],
+)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -31,13 +22,9 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='mmdet.CocoPanopticDataset',
-        data_root=data_root,
+        data_root=_base_.data_root,
         ann_file='annotations/panoptic_train.json',
         data_prefix=dict(img='train/', seg='panoptic/train/'),
         metainfo=metainfo,
@@ -45,17 +32,12 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='mmdet.CocoPanopticDataset',
-        data_root=data_root,
+        data_root=_base_.data_root,
         ann_file='annotations/panoptic_val.json',
         data_prefix=dict(img='val/', seg='panoptic/val/'),
         metainfo=metainfo,
-        test_mode=True,
         pipeline=test_pipeline,
     ),
 )
@@ -63,7 +45,7 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(
     type='mmdet.CocoPanopticMetric',
-    ann_file=data_root + 'annotations/panoptic_val.json',
-    seg_prefix=data_root + 'panoptic/val/',
+    ann_file=_base_.data_root + 'annotations/panoptic_val.json',
+    seg_prefix=_base_.data_root + 'panoptic/val/',
 )
 test_evaluator = val_evaluator
