@@ -255,7 +255,7 @@ def test_vitdet_of_vit_l_has_the_figures_of_its_backbone() -> None:
     recipe = _read(CONFIGS / 'vitdet/mask-rcnn_vit-l-mae_coco.py')
     for key in ('embed_dims', 'depth', 'decay_rate', 'preprocess', 'backbone'):
         assert recipe[key] == told[key]
-    assert told.backbone.items() <= recipe.model.backbone.items()
+    assert {key: recipe.model.backbone[key] for key in told.backbone} == told.backbone
 
 
 @pytest.mark.parametrize('backbone', BACKBONES)
