@@ -1,46 +1,35 @@
-r"""Tables of the README, from the records of runs: `python docs/tables.py` writes them.
+r"""Tables of the README and of the manual, from the records of runs in docs/results.
 
+    python docs/tables.py          # write the tables
+    python docs/tables.py check    # name the files whose tables are old, exit code 1 then
     python docs/tables.py add work_dirs/mine --config configs/upernet/upernet_vit-ti_camvid.py \
         --data 'CamVid val' --metric mIoU --hardware '1 core of an AMD EPYC'
 
-makes a file of docs/results out of the work dir's `record.json`, and `test.json` where there is one
-(the speed of a test that had the machine for itself), and writes the tables anew. Keys of a result:
-`config`, `data`, `metric`, `value` (0 to 1, of the last validation), `parameters`, `minutes` (of
-training, wall), `peak_memory_mib`, `images_per_second` (of inference), `hardware`, `date` and
-`command`. `docs/results/models/timm.json` is the walk of `tools/check_models.py`,
-`docs/results/speed/targets.json` and the files of `docs/results/quality` are the `--out` of
-`tools/benchmark.py targets` and `quality`.
+`add` makes a file of docs/results from the work dir's `record.json` and, where there is one, its
+`test.json` (the speed of a test that had the machine for itself), and writes the tables. Keys of a
+result: `config`, `data`, `metric`, `value` (0 to 1, of the last validation), `parameters`,
+`minutes` (of training, wall-clock), `peak_memory_mib`, `images_per_second` (of inference),
+`hardware`, `date` and `command`. `tools/check_models.py` writes docs/results/models/timm.json; the
+`--out` of `tools/benchmark.py targets` and `quality` writes docs/results/speed/targets.json and the
+files of docs/results/quality. A table stands between its two marks, in whichever file has them.
 """
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vit_backbones.benchmark.results import of_work_dir
-from vit_backbones.benchmark.table import markdown, ordered
+from vit_backbones.benchmark.table import Row, markdown, ordered
 from vit_backbones.benchmark.targets import HEADING, goal_row
 
 DOCS = Path(__file__).resolve().parent
-README = DOCS.parent / 'README.md'
-RESULTS = (
-    '<!-- results: written by docs/tables.py from docs/results/*.json -->',
-    '<!-- end of results -->',
-)
-TARGETS = (
-    '<!-- targets: written by docs/tables.py from docs/results/speed/targets.json -->',
-    '<!-- end of targets -->',
-)
-QUALITY = (
-    '<!-- quality: written by docs/tables.py from docs/results/quality/*.json -->',
-    '<!-- end of quality -->',
-)
-MODELS = (
-    '<!-- models: written by docs/tables.py from docs/results/models/timm.json -->',
-    '<!-- end of models -->',
-)
+FILES = (DOCS.parent / 'README.md', *sorted(DOCS.glob('*.md')))
 # What the configs read their data and weights from
 _VARIABLES = {'camvid': 'CAMVID_ROOT=... VIT_TINY=... ', 'nuclei': 'NUCLEI_ROOT=... VIT_TINY=... '}
+_SHORT = ('config', 'data', 'metric', 'value', 'parameters', 'minutes', 'images_per_second')
 
 
 def result(work_dir: Path, **told: Any) -> dict[str, Any]:
@@ -59,14 +48,23 @@ def result(work_dir: Path, **told: Any) -> dict[str, Any]:
 
 
 def table(results: Path = DOCS / 'results') -> str:
-    """The rows of all runs as Markdown, by data and metric."""
-    runs = [json.loads(path.read_text()) for path in sorted(results.glob('*.json'))]
+    """All runs by data and metric, with their commands."""
+    runs = _runs(results)
     commands = [run['command'] for run in ordered(runs)]
     return '\n'.join([markdown(runs), '', '```bash', *dict.fromkeys(commands), '```'])
 
 
+def summary(results: Path = DOCS / 'results') -> str:
+    """All runs by data and metric, in few columns."""
+    return markdown({key: run[key] for key in _SHORT} for run in _runs(results))
+
+
+def _runs(results: Path) -> list[Row]:
+    return [json.loads(path.read_text()) for path in sorted(results.glob('*.json'))]
+
+
 def targets(file: Path = DOCS / 'results/speed/targets.json') -> str:
-    """What the package promises of its speed, and what `make bench` measured."""
+    """The speed and memory that the package promises, and what `make bench` measured."""
     told = json.loads(file.read_text())
     where = told['environment']
     versions = ', '.join(f'{name} {version}' for name, version in where['versions'].items())
@@ -76,12 +74,11 @@ def targets(file: Path = DOCS / 'results/speed/targets.json') -> str:
 
 def quality(results: Path = DOCS / 'results/quality') -> str:
     """What `tools/benchmark.py quality` measured."""
-    files = [json.loads(path.read_text()) for path in sorted(results.glob('*.json'))]
-    return markdown(row for told in files for row in told['rows'])
+    return markdown(row for told in _runs(results) for row in told['rows'])
 
 
 def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
-    """How many of timm's architectures work, in a sentence."""
+    """How many of timm's architectures work, in two sentences; the link is for a file of docs."""
     rows = json.loads(walk.read_text())
     works = [row for row in rows if row['status'] == 'works']
     any_size = sum(row['how'] == 'any size' for row in works)
@@ -90,35 +87,72 @@ def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
     refuses = len(rows) - len(works) - fails
     return (
         f'Of {len(rows)} transformers of timm, built small and with redrawn weights, {len(works)} '
-        f'({share}) give its own features\non a rectangle and an odd size, {any_size} of them at '
-        f'any size, the others built at `img_size`; {refuses} have\none size and say so, {fails} '
-        f'fail: [table](docs/results/models/timm.md).'
+        f"({share}) give timm's own\nfeatures on a rectangle and on an odd size: {any_size} at "
+        f'any size, the others when built at `img_size`. {refuses} have\none size and say so, '
+        f'{fails} fail: [table](results/models/timm.md).'
     )
 
 
-def with_tables(readme: str) -> str:
-    """The README's text with what belongs between its marks."""
-    blocks = (RESULTS, table()), (MODELS, totals()), (TARGETS, targets()), (QUALITY, quality())
-    for (start, end), text in blocks:
-        head, rest = readme.split(start)
-        readme = f'{head}{start}\n{text}\n{end}{rest.split(end)[1]}'
-    return readme
+# Each table by its name in the marks: what it is written from, and by what
+BLOCKS = {
+    'results': ('*.json', table),
+    'summary': ('*.json', summary),
+    'models': ('models/timm.json', totals),
+    'targets': ('speed/targets.json', targets),
+    'quality': ('quality/*.json', quality),
+}
 
 
-def main() -> None:
-    """Read the command line, add a run if one is given, write the tables."""
-    parser = argparse.ArgumentParser(description='Write the tables of the README.')
-    adding = parser.add_subparsers(dest='action').add_parser('add', help='a run, first')
+def marks(name: str) -> tuple[str, str]:
+    """The lines before and behind a table."""
+    source = f'docs/results/{BLOCKS[name][0]}'
+    return f'<!-- {name}: written by docs/tables.py from {source} -->', f'<!-- end of {name} -->'
+
+
+def with_tables(text: str) -> str:
+    """A file's text with its tables written anew."""
+    for name, (_, write) in BLOCKS.items():
+        start, end = marks(name)
+        if start in text:
+            head, rest = text.split(start)
+            text = f'{head}{start}\n{write()}\n{end}{rest.split(end)[1]}'
+    return text
+
+
+def old() -> dict[Path, str]:
+    """The text with new tables of each file whose tables are old."""
+    texts = {path: with_tables(path.read_text()) for path in FILES}
+    return {path: text for path, text in texts.items() if text != path.read_text()}
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Write the tables of the README and the manual.')
+    actions = parser.add_subparsers(dest='action')
+    actions.add_parser('check', help='name files with old tables')
+    adding = actions.add_parser('add', help='a run, first')
     adding.add_argument('work_dir', type=Path)
     for name in ('config', 'data', 'metric', 'hardware'):
         adding.add_argument(f'--{name}', required=True)
-    told = vars(parser.parse_args())
-    if told.pop('action') == 'add':
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Add a run or only check if asked, else write the tables; gives the exit code."""
+    told = vars(parse_args(argv))
+    action = told.pop('action')
+    if action == 'add':
         run = result(told.pop('work_dir'), **told)
         path = DOCS / f'results/{Path(run["config"]).stem}.json'
         path.write_text(json.dumps(run, indent=2) + '\n')
-    README.write_text(with_tables(README.read_text()))
+    stale = old()
+    for path, text in stale.items():
+        if action == 'check':
+            print(f'tables are old: {path.relative_to(DOCS.parent)}; run python docs/tables.py')
+        else:
+            path.write_text(text)
+    return int(action == 'check' and bool(stale))
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -1,23 +1,208 @@
-"""What the README shows works as it stands there."""
+"""What the README and the manual show works as it stands there."""
 
 import importlib
+import importlib.util
+import json
 import re
+import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 from vit_backbones import ViTFeatBackbone  # (mmcv's operators)
+from vit_backbones import __main__ as report
 from vit_backbones.checks.wiring import check_wiring
 from vit_backbones.config.loading import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
+MANUAL = [path for path in sorted((ROOT / 'docs').glob('*.md')) if path.stem != 'photos']
+PAGES = [
+    ROOT / 'README.md',
+    ROOT / 'CONTRIBUTING.md',
+    *MANUAL,
+    *sorted((ROOT / 'configs').glob('*/README.md')),
+]
 README = (ROOT / 'README.md').read_text()
-BLOCKS = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+BLOCKS = re.findall(
+    r'```python\n(.*?)```',
+    README + '\n'.join(path.read_text() for path in MANUAL),
+    re.DOTALL,
+)
 CONFIGS = [block for block in BLOCKS if block.startswith("_base_ = 'mm")]
+TOOLS = {path.stem: path for path in (ROOT / 'tools').glob('[!_]*.py')}
+TOOLS['tables'] = ROOT / 'docs/tables.py'
+ACTIONS = {'benchmark': ['speed', 'quality', 'table', 'targets'], 'tables': ['add', 'check']}
+of_each_page = pytest.mark.parametrize(
+    'page', PAGES, ids=lambda path: str(path.relative_to(ROOT).with_suffix(''))
+)
+
+
+@cache
+def parser(tool):
+    """The function that parses the command line of a tool."""
+    if tool == '-m':
+        return report.parse_args
+    spec = importlib.util.spec_from_file_location(f'tool_{tool}', TOOLS[tool])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.parse_args
+
+
+def commands(page):
+    """The commands on a page, in its blocks and within its sentences."""
+    text = page.read_text()
+    blocks = re.findall(r'```bash\n(.*?)```', text, re.DOTALL)
+    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
+    lines += re.findall(r'`((?:python|make|torchrun) [^`]+)`', text.replace('```', ''))
+    joined = []  # synopses go on in lines that begin with blanks
+    for line in lines:
+        if line.startswith('  ') and joined:
+            joined[-1] += line
+        else:
+            joined.append(line)
+    return [line for line in joined if line.strip()]
+
+
+def arguments(command):
+    """The tool of a command, if it has one, and the words behind it."""
+    words = shlex.split(command, comments=True)
+    for place, word in enumerate(words):
+        path = ROOT / word
+        if path.suffix == '.py' and word.startswith(('tools/', 'docs/')):
+            assert path in TOOLS.values(), f'{word} does not exist'
+            return path.stem, words[place + 1 :]
+        if words[place : place + 2] == ['-m', 'vit_backbones']:
+            return '-m', words[place + 2 :]
+    return None, words
+
+
+def flags(tool, words, capsys):
+    """The options of a tool, or of its action that the words name."""
+    action = words[:1] if tool in ACTIONS else []
+    with pytest.raises(SystemExit):
+        parser(tool)([*action, '--help'])
+    return set(re.findall(r'--[a-z][a-z-]*', capsys.readouterr().out))
+
+
+def anchors(page):
+    """The anchors that GitHub gives the headings of a page."""
+    text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r'^#+ (.+)$', text, re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', each.lower()).replace(' ', '-') for each in headings}
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 250
+
+
+@pytest.mark.parametrize('page', MANUAL, ids=lambda path: path.stem)
+def test_page_of_the_manual_starts_with_code(page):
+    assert re.match(r'# .+\n\n```(bash|python)\n', page.read_text())
+
+
+@pytest.mark.parametrize('page', MANUAL, ids=lambda path: path.stem)
+def test_page_of_the_manual_is_linked_from_the_readme(page):
+    assert f'](docs/{page.name})' in README
+
+
+@of_each_page
+def test_links_lead_somewhere(page):
+    for link in re.findall(r'\]\(([^)\s]+)\)', page.read_text()):
+        if not link.startswith(('http://', 'https://')):
+            path, _, anchor = link.partition('#')
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+@of_each_page
+def test_commands_are_those_of_the_tools(page, capsys):
+    make = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    for command in commands(page):
+        tool, words = arguments(command)
+        if words[:1] == ['make']:
+            assert {word for word in words[1:] if '=' not in word} <= set(make), command
+        if tool is None:
+            continue
+        if '[' in command or '...' in words:  # a synopsis
+            used = set(re.findall(r'--[a-z][a-z-]*', ' '.join(words)))
+            assert used <= flags(tool, words, capsys), command
+        else:
+            parser(tool)(words)
+
+
+@of_each_page
+def test_options_in_sentences_are_those_of_a_tool(page, capsys):
+    known = {'--no-deps'}  # pip's
+    for tool in TOOLS:
+        for action in ACTIONS.get(tool, ['']):
+            known |= flags(tool, [action], capsys)
+    used = set(re.findall(r'`(--[a-z][a-z-]*)', page.read_text()))
+    assert used <= known
+
+
+@of_each_page
+def test_paths_exist(page):
+    paths = r'(?<![\w./])(?:\.\./)*((?:configs|docs|tools|tests|vit_backbones)/[\w./-]+)'
+    for path in re.findall(paths, page.read_text()):
+        path = path.rstrip('.')
+        if not re.search(r'/[A-Z_]+$', path):  # no stand-in, such as CONFIG
+            assert (ROOT / path).exists(), path
+
+
+@of_each_page
+def test_modules_of_custom_imports_exist(page):
+    for names in re.findall(r'imports=\[([^]]+)\]', page.read_text()):
+        for name in re.findall(r"'([^']+)'", names):
+            importlib.import_module(name)
+
+
+def rows_of_backbones():
+    """Cells of the README's table of backbones."""
+    table = README.split('## Choose a backbone')[1].split('## ')[0]
+    lines = [line for line in table.splitlines() if line.startswith('|')][2:]
+    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+
+
+@pytest.mark.parametrize('row', rows_of_backbones(), ids=lambda row: row[1].split('`')[1])
+def test_a_backbone_has_the_licence_the_weights_and_the_size_it_says(row):
+    _, linked, parameters, licence, *_ = row
+    name, link = re.fullmatch(r'\[`(.+)`\]\((.+)\)', linked).groups()
+    source = 'sapiens' if name.startswith('sapiens') else 'timm'
+    if source == 'timm':
+        config = timm.get_pretrained_cfg(name)
+        assert re.sub(r'\[(.+)\]\(.+\)', r'\1', licence) == config.license
+        assert link == f'https://huggingface.co/{config.hf_hub_id}'
+    with torch.device('meta'):
+        vit = ViTFeatBackbone(name, source=source)
+    number = sum(each.numel() for each in vit.parameters())
+    assert parameters == f'{number / 1e6:.1f} M'
+
+
+@pytest.mark.parametrize('row', rows_of_backbones(), ids=lambda row: row[1].split('`')[1])
+def test_a_backbone_is_that_of_its_file(row):
+    base = row[0].strip('`')
+    if base != 'none':
+        told = load_config(ROOT / f'configs/_base_/backbones/{base}.py').backbone
+        name = row[1].split('`')[1]
+        assert told.model_name == name or timm.get_pretrained_cfg(told.model_name).hf_hub_id in (
+            f'timm/{name}',
+        )
+
+
+def test_figures_of_backbones_are_those_of_results():
+    runs = [json.loads(path.read_text()) for path in (ROOT / 'docs/results').glob('*.json')]
+    reached = {f'{run["value"]:.3f}' for run in runs}
+    measured = [row[-1] for row in rows_of_backbones()]
+    assert all(
+        cell == 'not run' or set(re.findall(r'0\.\d{3}', cell)) <= reached for cell in measured
+    )
 
 
 @pytest.mark.parametrize('block', CONFIGS, ids=lambda block: block[9:14])
@@ -49,11 +234,7 @@ def test_recipes_and_backbones_are_those_that_ship():
     configs = ROOT / 'configs'
     folders = {path.parent.name for path in configs.glob('[!_]*/*.py')}
     assert set(re.findall(r'\]\(configs/(\w+)\)', README)) == folders
-    told = re.search(r'in `_base_/backbones`: (.*?)\. Its file', README, re.DOTALL)[1]
-    names = set()
-    for name in re.findall(r'`(.+?)`', told):
-        sizes = re.search(r'{(.+)}', name)
-        names |= {re.sub('{.+}', size, name) for size in (sizes[1].split(',') if sizes else [''])}
+    names = {row[0].strip('`') for row in rows_of_backbones()} - {'none'}
     assert names == {path.stem for path in (configs / '_base_/backbones').glob('*.py')}
 
 

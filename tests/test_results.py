@@ -1,4 +1,4 @@
-"""The README's figures come from docs/results and from nowhere else."""
+"""The figures of the README and the manual come from docs/results and from nowhere else."""
 
 import importlib.util
 import json
@@ -30,9 +30,30 @@ def tables():
     return module
 
 
-def test_readme_holds_the_tables_of_the_results(tables):
-    readme = (ROOT / 'README.md').read_text()
-    assert tables.with_tables(readme) == readme
+def test_readme_and_manual_hold_the_tables_of_the_results(tables):
+    assert tables.old() == {}
+    assert tables.main(['check']) == 0
+
+
+def test_every_table_stands_in_one_file(tables):
+    assert ROOT / 'README.md' in tables.FILES
+    for name in tables.BLOCKS:
+        start, end = tables.marks(name)
+        holders = [path for path in tables.FILES if start in path.read_text()]
+        assert len(holders) == 1
+        assert holders[0].read_text().count(end) == 1
+
+
+def test_check_names_a_file_with_an_old_table(tables, tmp_path, monkeypatch, capsys):
+    start, end = tables.marks('models')
+    page = tmp_path / 'page.md'
+    page.write_text(f'a\n{start}\nold\n{end}\nb\n')
+    monkeypatch.setattr(tables, 'DOCS', tmp_path / 'docs')
+    monkeypatch.setattr(tables, 'FILES', (page,))
+    assert tables.main(['check']) == 1
+    assert 'page.md' in capsys.readouterr().out
+    assert tables.main([]) == 0
+    assert page.read_text() == f'a\n{start}\n{tables.totals()}\n{end}\nb\n'
 
 
 def test_every_result_is_whole_and_names_its_config(tables):
