@@ -18,7 +18,7 @@ from mmengine.structures import PixelData
 from pycocotools import mask as mask_utils
 
 from vit_backbones import shapes
-from vit_backbones.hosts import mmcv_ops, panoptic_api
+from vit_backbones.hosts import mmcv_loader, panoptic_api
 from vit_backbones.shapes import CLASSES, DIFFICULTY, Difficulty, Drawing, draw_image, write_shapes
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / '_base_' / 'datasets'
@@ -39,7 +39,7 @@ def drawings() -> list[Drawing]:
 
 @pytest.fixture(scope='module', autouse=True)
 def stand_ins() -> None:
-    mmcv_ops.install()
+    mmcv_loader.install()
     panoptic_api.install()
 
 

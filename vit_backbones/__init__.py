@@ -11,10 +11,10 @@ from vit_backbones.environment import explained
 try:
     from mmengine.config.utils import MODULE2PACKAGE
 
-    from vit_backbones.hosts import mmcv_ops, panoptic_api
+    from vit_backbones.hosts import mmcv_loader, panoptic_api
     from vit_backbones.hosts.resume import allow_mmengine_checkpoints
 
-    mmcv_ops.install()
+    mmcv_loader.install()
     panoptic_api.install()
     allow_mmengine_checkpoints()
     # `vit_backbones::...` in a config. MMEngine looks a distribution up by this name, and fails

@@ -273,8 +273,8 @@ def _cuda(torch: Any) -> str:
 def _ops() -> str:
     """Which operators of mmcv serve, in one line."""
     try:
-        from vit_backbones.hosts import mmcv_ops
+        from vit_backbones.hosts import mmcv_loader
 
-        return mmcv_ops.install().removeprefix('mmcv ops: ')
+        return mmcv_loader.install().removeprefix('mmcv ops: ')
     except Exception as error:  # told among the problems
         return f'none ({" ".join(str(error).split())})'

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from vit_backbones.hosts import mmcv_ops
+from vit_backbones.hosts import mmcv_loader
 
 DEVICES = [
     'cpu',
@@ -28,7 +28,7 @@ LEVELS = [(16, 24), (8, 12), (5, 7)]
 
 @pytest.fixture(scope='module')
 def ops() -> ModuleType:
-    mmcv_ops.install()
+    mmcv_loader.install()
     return importlib.import_module('mmcv.ops')
 
 
@@ -78,7 +78,7 @@ def no_extension(ops: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_install_twice_keeps_the_first_stand_in(ops: ModuleType) -> None:
     before = sys.modules['mmcv._ext']
-    assert 'served through torchvision' in mmcv_ops.install()
+    assert 'served through torchvision' in mmcv_loader.install()
     assert sys.modules['mmcv._ext'] is before
 
 
@@ -91,22 +91,22 @@ def test_compiled_extension_is_left_untouched(
     (tmp_path / 'mmcv/_ext.py').write_text("nms = 'compiled'")
     monkeypatch.delitem(sys.modules, 'mmcv')
     monkeypatch.syspath_prepend(tmp_path)
-    assert 'left untouched' in mmcv_ops.install()
+    assert 'left untouched' in mmcv_loader.install()
     assert importlib.import_module('mmcv._ext').nms == 'compiled'
-    assert 'left untouched' in mmcv_ops.install()
+    assert 'left untouched' in mmcv_loader.install()
 
 
 @pytest.mark.usefixtures('no_extension')
 def test_install_does_not_import_mmcv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, 'mmcv')
-    mmcv_ops.install()
+    mmcv_loader.install()
     assert 'mmcv' not in sys.modules
 
 
 @pytest.mark.usefixtures('no_extension')
 def test_switch_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('VIT_BACKBONES_MMCV_OPS', 'off')
-    assert 'VIT_BACKBONES_MMCV_OPS=off' in mmcv_ops.install()
+    assert 'VIT_BACKBONES_MMCV_OPS=off' in mmcv_loader.install()
     assert 'mmcv._ext' not in sys.modules
 
 
@@ -114,20 +114,20 @@ def test_switch_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_switch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('VIT_BACKBONES_MMCV_OPS', 'no')
     with pytest.raises(ValueError, match="'on' or 'off', got 'no'"):
-        mmcv_ops.install()
+        mmcv_loader.install()
 
 
 @pytest.mark.usefixtures('no_extension')
 def test_without_mmcv_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'mmcv', None)
-    assert 'not installed' in mmcv_ops.install()
+    assert 'not installed' in mmcv_loader.install()
     assert 'mmcv._ext' not in sys.modules
 
 
 @pytest.mark.filterwarnings('ignore:.*find_loader:DeprecationWarning')
 def test_mmcv_finds_its_extension(ops: ModuleType) -> None:
     assert importlib.import_module('mmcv.utils.ext_loader').check_ops_exist()
-    assert importlib.util.find_spec('mmcv._ext').origin == 'vit_backbones.hosts.mmcv_ops'
+    assert importlib.util.find_spec('mmcv._ext').origin == 'vit_backbones.hosts.mmcv_loader'
 
 
 def test_missing_operator_names_itself_and_the_way_out(ops: ModuleType) -> None:

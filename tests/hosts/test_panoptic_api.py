@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vit_backbones.hosts import mmcv_ops, panoptic_api
+from vit_backbones.hosts import mmcv_loader, panoptic_api
 from vit_backbones.hosts.panoptic_api import PQStat, id2rgb, rgb2id
 
 CATEGORIES = [
@@ -49,7 +49,7 @@ EXPECTED = {
 
 @pytest.fixture(scope='module')
 def metrics() -> ModuleType:
-    mmcv_ops.install()
+    mmcv_loader.install()
     panoptic_api.install()
     return importlib.import_module('mmdet.evaluation.metrics')
 

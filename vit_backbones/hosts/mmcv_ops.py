@@ -1,14 +1,9 @@
-"""Stand-ins for the compiled operators of mmcv, so that mmcv-lite serves mmdet and mmseg.
+"""The compiled functions of mmcv by torchvision and PyTorch, for mmcv-lite.
 
-Every module of `mmcv.ops` asks `mmcv._ext` for its functions by name while it is imported, and
-mmcv-lite ships without that extension. `install` puts a module of that name in its place. The
-layers of mmcv, their registration and their autograd functions stay mmcv's own: only the leaf
-functions are served here, with mmcv's argument order and its habit of writing into tensors that
-the caller has allocated.
-
-All served functions compute in fp32 when given fp16 or bf16 and cast the result back; they use no
-operation that autocast would run in a half type, and the same code on CPU and CUDA. Gradients
-come from autograd through a second forward pass.
+They have mmcv's argument order and its habit of writing into tensors that the caller has
+allocated. All compute in fp32 when given fp16 or bf16 and cast the result back; they use no
+operation that autocast would run in a half type, and the same code on CPU and CUDA. Gradients come
+from autograd through a second forward pass.
 
 Two roundings happen in mmcv before it calls these functions, compiled or not: on CUDA
 `MultiScaleDeformableAttention` casts its sampling locations to the type of the values (half a
@@ -17,13 +12,6 @@ type of the boxes. Keep deformable attention and boxes in fp32 under bf16 autoca
 """
 
 import functools
-import importlib.abc
-import importlib.machinery
-import importlib.util
-import logging
-import os
-import sys
-import types
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -32,98 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision import ops as tv_ops
 
-__all__ = ['install']
-
-_LOGGER = logging.getLogger(__name__)
-_SWITCH = 'VIT_BACKBONES_MMCV_OPS'
-_EXTENSION = 'mmcv._ext'
-_SERVED: dict[str, Callable[..., Any]] = {}
+SERVED: dict[str, Callable[..., Any]] = {}
 
 
-def install() -> str:
-    """Makes `mmcv.ops` importable where mmcv has no compiled extension.
-
-    Call it before anything imports `mmcv.ops`, mmdet or mmseg. Calling it again changes nothing.
-    A compiled `mmcv._ext` is left untouched, an mmcv that is not installed too, and the
-    environment variable `VIT_BACKBONES_MMCV_OPS=off` switches the stand-in off. mmcv itself is
-    not imported.
-
-    Returns:
-        One line that says what happened; it is logged too, at level INFO.
-
-    Raises:
-        ValueError: `VIT_BACKBONES_MMCV_OPS` is neither `on` (the default) nor `off`.
-    """
-    loaded = sys.modules.get(_EXTENSION)
-    if isinstance(loaded, _StandIn):
-        return _describe_stand_in()
-    switch = os.environ.get(_SWITCH, 'on')
-    if switch not in ('on', 'off'):
-        raise ValueError(f"{_SWITCH} must be 'on' or 'off', got {switch!r}; unset it for 'on'.")
-    mmcv = importlib.util.find_spec('mmcv')
-    if switch == 'off':
-        line = f'mmcv ops: nothing changed ({_SWITCH}=off).'
-    elif mmcv is None:
-        line = 'mmcv ops: nothing changed (mmcv is not installed).'
-    elif loaded or _has_compiled(mmcv):
-        line = "mmcv ops: mmcv's own compiled extension, left untouched."
-    else:
-        _put_stand_in()
-        line = _describe_stand_in()
-    _LOGGER.info(line)
-    return line
-
-
-def _has_compiled(mmcv: importlib.machinery.ModuleSpec) -> bool:
-    """Whether `mmcv._ext` lies beside the given mmcv; looked up without importing mmcv."""
-    folders = mmcv.submodule_search_locations
-    return importlib.machinery.PathFinder.find_spec(_EXTENSION, folders) is not None
-
-
-def _put_stand_in() -> None:
-    spec = importlib.machinery.ModuleSpec(_EXTENSION, _StandInLoader(), origin=__name__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules[_EXTENSION] = module
-
-
-def _describe_stand_in() -> str:
-    return (
-        f'mmcv ops: {_EXTENSION} is missing; {len(_SERVED)} of its functions are served through '
-        f'torchvision and PyTorch ({_SWITCH}=off turns this off).'
-    )
-
-
-class _StandIn(types.ModuleType):
-    """The module `mmcv._ext`; names that it does not serve exist and raise when called.
-
-    mmcv checks by `hasattr` for every function of every operator at import, so a name must not
-    be refused before it is used.
-    """
-
-    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-        if name.startswith('_'):
-            raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
-
-        def missing(*args: object, **kwargs: object) -> NoReturn:
-            _refuse(f'the operator {name!r}')
-
-        return missing
-
-
-class _StandInLoader(importlib.abc.Loader):
-    """Loader of the stand-in: mmcv's `check_ops_exist` wants a spec that has one."""
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        return _StandIn(spec.name)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        vars(module).update(_SERVED)
-
-
-def _refuse(what: str) -> NoReturn:
+def refuse(what: str) -> NoReturn:
+    """Name what is missing, and how to get it."""
     raise NotImplementedError(
-        f"{what} of mmcv is not among vit_backbones' stand-ins ({', '.join(sorted(_SERVED))}). "
+        f"{what} of mmcv is not among vit_backbones' stand-ins ({', '.join(sorted(SERVED))}). "
         'Install an mmcv with compiled operators: remove mmcv-lite, then build mmcv==2.1.0 from '
         'source with the CUDA toolkit that matches your torch (MMCV_WITH_OPS=1 pip install '
         '--no-binary mmcv mmcv==2.1.0), or install the onedl-mmcv family.'
@@ -131,8 +34,8 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _serve(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds a function to the stand-in, under its name without the underscore."""
-    _SERVED[function.__name__.removeprefix('_')] = function
+    """Add a function to the stand-in, under its name without the underscore."""
+    SERVED[function.__name__.removeprefix('_')] = function
     return function
 
 
@@ -234,7 +137,7 @@ def _roi_align(
 ) -> Tensor:
     """(B, C, H, W) and (N, 5) rois as image index, x1 y1 x2 y2 -> (N, C, height, width)."""
     if pool_mode == 0:
-        _refuse("pool_mode='max' of the operator 'roi_align' (use pool_mode='avg')")
+        refuse("pool_mode='max' of the operator 'roi_align' (use pool_mode='avg')")
     features = _wide(features)
     return tv_ops.roi_align(
         features,
