@@ -8,11 +8,11 @@ from mmengine.registry import MODELS
 
 from vit_backbones.heads.auxiliary_mask2former import AuxiliaryMask2Former
 from vit_backbones.heads.located_mask2former import LocatedMask2FormerHead
-from vit_backbones.hosts.image_sizes import TellsImageSizes
+from vit_backbones.hosts.image_sizes import AnnouncesImageSizes
 
 __all__ = ['AuxiliaryMask2Former', 'LocatedMask2FormerHead', 'SizedDetDataPreprocessor']
 
 
 @MODELS.register_module()
-class SizedDetDataPreprocessor(TellsImageSizes, DetDataPreprocessor):
+class SizedDetDataPreprocessor(AnnouncesImageSizes, DetDataPreprocessor):
     """`DetDataPreprocessor` for backbones with `mask_padding=True`; its arguments are the same."""

@@ -7,11 +7,11 @@ from mmengine.registry import MODELS
 from mmseg.models import SegDataPreProcessor
 
 from vit_backbones.heads.auxiliary_encoder_decoder import AuxiliaryEncoderDecoder
-from vit_backbones.hosts.image_sizes import TellsImageSizes
+from vit_backbones.hosts.image_sizes import AnnouncesImageSizes
 
 __all__ = ['AuxiliaryEncoderDecoder', 'SizedSegDataPreProcessor']
 
 
 @MODELS.register_module()
-class SizedSegDataPreProcessor(TellsImageSizes, SegDataPreProcessor):
+class SizedSegDataPreProcessor(AnnouncesImageSizes, SegDataPreProcessor):
     """`SegDataPreProcessor` for backbones with `mask_padding=True`; its arguments are the same."""

@@ -1,9 +1,9 @@
 """The built-in dataset: textured, overlapping shapes, drawn and never downloaded.
 
-Class k is shape k filled with texture k; colours are random and tell nothing. Objects are cut out
-of textured sheets that lie on the image's raster: a texture has one period in pixels at every
-object size and place, and stays upright while the outline rotates (so horizontal and vertical
-stripes remain two textures); rings alone are drawn around the object's centre. A horizontal flip
+Class k is shape k filled with texture k; colours are random and say nothing about it. Objects are
+cut out of textured sheets that lie on the image's raster: a texture has one period in pixels at
+every object size and place, and stays upright while the outline rotates (so horizontal and vertical
+stripes remain two textures); only rings are drawn around the object's centre. A horizontal flip
 turns no texture into another. How hard the data are stands in one place, :class:`Difficulty`:
 
 ==================  ============================================================================
@@ -64,7 +64,7 @@ _MAX_TRIES = 40
 
 @dataclasses.dataclass(frozen=True)
 class Difficulty:
-    """What is drawn, in one table (explained at the top of this module).
+    """All parameters of the drawing in one table (explained at the top of this module).
 
     Attributes:
         height: Image height in pixels.
@@ -177,7 +177,7 @@ def draw_image(seed: int | Sequence[int], *, difficulty: Difficulty = DIFFICULTY
 
     Args:
         seed: Non-negative integer, or several of them; the same seed gives the same pixels.
-        difficulty: What is drawn.
+        difficulty: Parameters of the drawing.
 
     Returns:
         The image (H, W, 3) in BGR and its N objects, from back to front.
@@ -300,7 +300,7 @@ def write_shapes(
 
     Everything is drawn into a hidden sibling folder that is then renamed: a killed run leaves no
     half set under ``root``, and several processes may call this at once. Image i of a split
-    depends on ``seed`` alone, not on how many are drawn.
+    depends only on ``seed``, not on how many are drawn.
 
     Args:
         root: Folder to write. With the same parameters in it nothing is drawn.

@@ -1,5 +1,5 @@
 # Mask2Former on a fine-tuned ViT-Ti/16; an image holds up to 375 nuclei, hence 200 queries, and as
-# nuclei differ in their place alone, each query has one.
+# nuclei differ only in their place, each query has one.
 #   source: Cheng et al., CVPR 2022; Gao et al., ICCV 2021 (the places)
 #   data: Data Science Bowl 2018 nuclei, 500 + 84 images
 #   result: most nuclei are found, several times each

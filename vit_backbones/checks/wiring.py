@@ -53,7 +53,7 @@ def wiring_findings(model: nn.Module) -> Iterator[Finding]:
             f"maps: use out_type='featmap' and no pool"
         )
         return
-    if vit.masks_padding and not hasattr(model.data_preprocessor, 'tells_image_sizes'):
+    if vit.masks_padding and not hasattr(model.data_preprocessor, 'announces_image_sizes'):
         yield error(
             'backbone.mask_padding=True, but the data_preprocessor does not tell where images end: '
             "use type='SizedDetDataPreprocessor' (vit_backbones.mmdet in custom_imports), or "

@@ -10,11 +10,11 @@ IGNORED = 255
 
 
 class CellSupervision(nn.Module):
-    """Mixin: every cell of the backbone's last map learns its class, next to what the head learns.
+    """Mixin: every cell of the backbone's last map learns its class, beside the head's own losses.
 
     The first layers of a neck and a head are random, and a query gets one class signal an object,
     so a backbone behind them learns slowly at first. One 1x1 convolution on the backbone's own map,
-    used in training alone, shows it sooner what things look like. Auxiliary dense losses of this
+    used only in training, teaches it sooner. Auxiliary dense losses of this
     kind are common in segmentation (Zhao et al., Pyramid Scene Parsing Network, CVPR 2017).
 
     A subclass names the model class as its second base, and defines what raises
@@ -22,10 +22,10 @@ class CellSupervision(nn.Module):
 
     Args:
         auxiliary_weight: Weight of the loss `loss_dense`, at least 0.
-        auxiliary_iters: In the first so many iterations this loss stands alone and the head is not
-            run, which makes them several times cheaper. The head then has no gradients: train in
+        auxiliary_iters: This many iterations at the start use only this loss and do not run the
+            head, which makes them several times cheaper. The head then has no gradients: train in
             one process, or with `find_unused_parameters=True`.
-        **kwargs: As the model class; its backbone must tell its `out_channels` and `strides`.
+        **kwargs: As the model class; its backbone must have `out_channels` and `strides`.
     """
 
     def __init__(

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 class LocatedMask2FormerHead(Mask2FormerHead):
     """Mask2Former's head, where every query looks for objects around a place of its own.
 
-    Like objects of one class differ in their place alone, which Mask2Former's queries take very
-    long to tell apart. Here the mask logits of a query are those of Mask2Former minus half its
+    Similar objects of one class differ only in their place, and Mask2Former's queries take very
+    long to separate them. Here the mask logits of a query are those of Mask2Former minus half its
     squared distance to each pixel, in units of a width: a Gaussian window. Places start spread over
     the image, widths at their spacing; each decoder layer moves and scales them. The neck's maps
-    get the positional encoding added, so that features tell where they are.
+    get the positional encoding added, so that features know their place.
 
     Windows of this kind are those of SMCA (Gao et al., Fast Convergence of DETR with Spatially
     Modulated Co-Attention, ICCV 2021), there on attention instead of masks.

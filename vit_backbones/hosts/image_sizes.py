@@ -1,7 +1,7 @@
-"""How backbones that mask padding learn where the images of a batch end.
+"""Announce to backbones that mask padding where the images of a batch end.
 
-Detectors and segmenters hand a backbone the padded batch alone, so the data preprocessor, which
-padded it, tells every backbone that follows.
+Detectors and segmenters hand a backbone only the padded batch, so the data preprocessor, which
+padded it, announces the sizes to every backbone that follows.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 FOLLOWERS: 'WeakSet[ViTFeatBackbone]' = WeakSet()
 
 
-class TellsImageSizes:
+class AnnouncesImageSizes:
     """For a data preprocessor of mmdet or mmseg: its base class comes behind this one."""
 
-    tells_image_sizes = True
+    announces_image_sizes = True
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Make the batch, and tell every backbone that follows where its images end.
+        """Make the batch, and announce where its images end.
 
-        That is `img_shape` of each sample, as of now; without samples, what the images measured.
+        Sizes are `img_shape` of each sample, as of now; without samples, those of the images.
         """
         sizes = [tuple(image.shape[-2:]) for image in data['inputs']]
         batch = super().forward(data, training)
@@ -38,7 +38,7 @@ class TellsImageSizes:
 
 
 def announce(sizes: Sequence[Grid], batch: Tensor) -> None:
-    """Tell backbones (H, W) of each image of a batch (B, C, H, W), padded right and below."""
+    """Announce (H, W) of each image of a batch (B, C, H, W), padded right and below."""
     shape = tuple(batch.shape[-2:])
     padded = any(tuple(size) != shape for size in sizes)
     for backbone in FOLLOWERS:

@@ -113,7 +113,7 @@ class PQStat:
 
         Args:
             categories: category id to a mapping whose `'isthing'` is 0 or 1.
-            isthing: True for things alone, False for stuff alone, None for both.
+            isthing: True for only things, False for only stuff, None for both.
 
         Returns:
             Means over the categories that occur in the truth or in the predictions, as `pq`, `sq`

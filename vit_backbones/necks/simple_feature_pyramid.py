@@ -207,7 +207,7 @@ def _octaves(in_strides: tuple[int, ...], out_strides: list[int]) -> list[int]:
 def _rescale(
     channels: int, octaves: int, norm_cfg: dict[str, Any] | None
 ) -> tuple[nn.Sequential, int]:
-    """Build the layers that scale a map by 2**octaves, and tell the channels of their output."""
+    """Build the layers that scale a map by 2**octaves, and return the channels of their output."""
     if octaves < 0:
         factor = 2**-octaves
         return nn.Sequential(nn.MaxPool2d(factor, factor, ceil_mode=True)), channels
