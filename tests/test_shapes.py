@@ -53,7 +53,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 def _config(kind: str, root: Path) -> ConfigDict:
     """The dataset config with its data moved to ``root``."""
-    text = (CONFIGS / f'shapes_{kind}.py').read_text()
+    text = Config.fromfile(CONFIGS / f'shapes_{kind}.py').pretty_text
     return Config.fromstring(text.replace('data/shapes', str(root)), '.py')
 
 
