@@ -1,7 +1,10 @@
 """Sheets of pictures and panels in rows, by their pixels."""
 
+import io
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vit_backbones.embeddings.tiles import tile_of
@@ -11,6 +14,7 @@ from vit_backbones.pictures.canvas import (
     draw_sheet,
     enlarge,
     in_rows,
+    png,
     thumbnail,
 )
 
@@ -96,3 +100,10 @@ def test_patches_become_squares_and_padding_is_cut_off():
     large = enlarge(cells, (4, 2), (7, 5))
     assert large.shape == (7, 5, 3)
     assert large[:, :, 0].tolist() == [[0, 0, 1, 1, 2]] * 4 + [[3, 3, 4, 4, 5]] * 3
+
+
+def test_png__of_pictures_arrays_and_figures():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    for picture in (pixels, Image.fromarray(pixels)):
+        np.testing.assert_array_equal(Image.open(io.BytesIO(png(picture))), pixels)
+    assert png(Figure()).startswith(b'\x89PNG')

@@ -5,7 +5,13 @@ import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from vit_backbones.config.datasets import class_names_and_colors
-from vit_backbones.pictures.overlay import draw_overlay, draw_sample, enlarged, with_legend
+from vit_backbones.pictures.overlay import (
+    draw_overlay,
+    draw_sample,
+    enlarged,
+    shown_labels,
+    with_legend,
+)
 from vit_backbones.samples import marks_of
 
 IMAGE = np.full((400, 500, 3), 100, np.uint8)
@@ -23,7 +29,7 @@ def overlay(sample, kind='gt', image=IMAGE):
 
 
 def legend(sample):
-    return with_legend(IMAGE, marks_of(sample), CLASSES, PALETTE)
+    return with_legend(IMAGE, shown_labels(marks_of(sample)), CLASSES, PALETTE)
 
 
 def panels(picture):

@@ -26,7 +26,7 @@ def measure(
 
     Args:
         sample: An mmdet or mmseg data sample with ground truth and prediction.
-        num_classes: Of the dataset.
+        num_classes: Classes of the dataset.
         ignore_index: Label of pixels that do not count.
 
     Returns:
@@ -100,7 +100,7 @@ def match_instances(
     Args:
         truth: With `labels`, `bboxes` and maybe `masks`.
         predicted: With `scores` too.
-        num_classes: Of the dataset.
+        num_classes: Classes of the dataset.
     """
     predicted = predicted[predicted.scores >= SCORE_THR]
     labels, found = as_array(truth.labels), as_array(predicted.labels)

@@ -13,7 +13,7 @@ from vit_backbones.files import write_whole
 from vit_backbones.hosts.panoptic_api import id2rgb
 from vit_backbones.models.trained import Trained
 from vit_backbones.pictures.canvas import png
-from vit_backbones.pictures.overlay import draw_overlay, with_legend
+from vit_backbones.pictures.overlay import draw_overlay, shown_labels, with_legend
 from vit_backbones.samples import PANOPTIC_OFFSET, as_array, marks_of
 
 
@@ -75,12 +75,11 @@ class ResultWriter:
 
     def _draw(self, prediction: Prediction) -> None:
         item, sample = prediction
-        looks, marks = (
-            (self.trained.classes, self.trained.palette),
-            marks_of(sample, self.score_thr),
-        )
-        panel = draw_overlay(item.pixels, marks[1], *looks)
-        self._write('pictures', f'{item.name}.png', png(with_legend(panel, marks, *looks)))
+        looks = self.trained.classes, self.trained.palette
+        marks = marks_of(sample, self.score_thr)
+        picture = draw_overlay(item.pixels, marks[1], *looks)
+        picture = with_legend(picture, shown_labels(marks), *looks)
+        self._write('pictures', f'{item.name}.png', png(picture))
 
     def _write(self, folder: str, name: str, content: bytes) -> None:
         write_whole(self.out / folder / name, content)
@@ -121,7 +120,7 @@ def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[di
 
     Args:
         instances: With `labels`, `scores` and `bboxes` (left, top, right, bottom), maybe `masks`.
-        image_id: Of their image.
+        image_id: Id of their image.
         score_thr: Instances with a lower score are left out.
     """
     labels, scores = as_array(instances.labels), as_array(instances.scores)

@@ -13,6 +13,9 @@ from vit_backbones.pictures.curves import History
 from vit_backbones.training.run import find_last_checkpoint
 
 _LOGS = '*/vis_data/scalars.json'  # one for each start, in folders named by the time
+_NO_RUN = (
+    '{!r} is no work dir of tools/train.py: it holds no config, no record.json and no ' + _LOGS
+)
 
 
 class Run(NamedTuple):
@@ -47,14 +50,10 @@ def find_runs(
             raise FileNotFoundError(f'work dir {str(path)!r} does not exist (from {Path.cwd()})')
         if any((*path.glob(_LOGS), *path.glob('record.json'), *path.glob('*.py'))):
             paths.append(path)
-            continue
-        reason = (
-            f'{str(path)!r} is no work dir of tools/train.py: it holds no config, no record.json '
-            f'and no {_LOGS}'
-        )
-        if len(work_dirs) == 1:
-            raise ValueError(reason)
-        leave_out(reason)
+        elif len(work_dirs) == 1:
+            raise ValueError(_NO_RUN.format(str(path)))
+        else:
+            leave_out(_NO_RUN.format(str(path)))
     if not paths:
         raise ValueError(f'none of these {len(work_dirs)} is a work dir of tools/train.py')
     whole = [path.resolve() for path in paths]

@@ -16,7 +16,7 @@ from vit_backbones.evaluation.predicting import pipeline_of
 from vit_backbones.images import read_image
 from vit_backbones.models.trained import Trained
 from vit_backbones.pictures.canvas import draw_panels
-from vit_backbones.pictures.overlay import draw_overlay, enlarged, with_legend
+from vit_backbones.pictures.overlay import draw_overlay, enlarged, shown_labels, with_legend
 from vit_backbones.samples import marks_of
 from vit_backbones.terminal import track
 
@@ -60,7 +60,7 @@ def _draw(sample: BaseDataElement, trained: Trained, score_thr: float) -> Image.
     )
     panels = ('image', enlarged(image)), ('ground truth', truth), ('prediction', prediction)
     row = np.asarray(draw_panels([panels], _PANEL_SIDE))
-    return Image.fromarray(with_legend(row, marks, trained.classes, trained.palette))
+    return Image.fromarray(with_legend(row, shown_labels(marks), trained.classes, trained.palette))
 
 
 def _unchanged(config: Config) -> Config:

@@ -26,6 +26,8 @@ from vit_backbones.evaluation.confusion import (
 from vit_backbones.terminal import progress, quiet_prints
 from vit_backbones.training.run import prepare
 
+Outputs = Sequence[BaseDataElement] | None
+
 
 class Scored(NamedTuple):
     """An image with the score that `measure` gives it.
@@ -144,11 +146,7 @@ class _Collector(Hook):
                 raise unlabelled(sample)
 
     def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[BaseDataElement] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Outputs = None
     ) -> None:
         for sample in outputs or ():
             matrix, score = measure(sample, self.num_classes, self.ignore_index)

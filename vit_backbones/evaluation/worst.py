@@ -10,7 +10,7 @@ from vit_backbones.evaluation.confusion import SCORE_THR
 from vit_backbones.evaluation.testing import Predictions
 from vit_backbones.files import write_whole
 from vit_backbones.pictures.canvas import Tile, draw_sheet, in_rows, png, thumbnail
-from vit_backbones.pictures.overlay import add_legend, draw_sample, shown_labels
+from vit_backbones.pictures.overlay import draw_sample, shown_labels, with_legend
 from vit_backbones.samples import marks_of
 
 _WIDTH = 750  # of a picture of three panels on the sheet
@@ -24,7 +24,7 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
         result: Predictions of the model.
         folder: For `worst/RANK_SCORE_NAME.png` and `worst.png`; pictures of an earlier analysis
             are deleted.
-        title: Of the sheet.
+        title: Title of the sheet.
 
     Returns:
         The files, the sheet last; none without images.
@@ -45,10 +45,10 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
         files.append(write_whole(file, png(picture)))
         small = thumbnail(Image.fromarray(picture), _WIDTH)
         tiles.append(Tile(small, stem, f'{rank}. {score:.3f}'))
-        shown.update(shown_labels(marks, len(result.classes)))
+        shown.update(shown_labels(marks))
     if not files:
         return []
     (_, first), *rest = in_rows(tiles, _SHEET_WIDTH)
     sheet = draw_sheet([(f'{title}: image | ground truth | prediction', first), *rest])
-    legend = add_legend(np.asarray(sheet), sorted(shown), result.classes, result.palette)
+    legend = with_legend(np.asarray(sheet), shown, result.classes, result.palette)
     return [*files, write_whole(folder / 'worst.png', png(legend))]

@@ -129,7 +129,7 @@ def enlarge(cells: np.ndarray, stride: int | tuple[int, int], size: tuple[int, i
 
     Args:
         cells: One colour per patch.
-        stride: Of the patches, or (vertical, horizontal).
+        stride: Pixels from patch to patch, or (vertical, horizontal).
         size: (H, W) of the image; patches are cut at its edge.
     """
     rows, columns = stride if isinstance(stride, tuple) else (stride, stride)

@@ -92,13 +92,12 @@ def compare_curves(histories: Mapping[str, History]) -> Figure:
     for color, (name, history) in zip(_colors(len(histories)), histories.items(), strict=False):
         unit = history.epoch_length if by_epoch else 1
         plot_smoothed(left, history.steps / unit, history.losses, color)
-        metric = metrics[name]
-        entries = [v for v in history.validations if v['metrics'].get(metric) is not None]
-        values = [each['metrics'][metric] for each in entries]
-        steps = [each['iter'] / unit for each in entries]
-        if entries:
-            places[metric].plot(steps, values, color=color, marker='o', ms=4)
-        label = f'{name}: {metric_text(metric, values[-1])}' if values else name
+        metric, validations = metrics[name], history.validations
+        values = [(v['iter'] / unit, v['metrics'].get(metric)) for v in validations]
+        points = [point for point in values if point[1] is not None]
+        if points:
+            places[metric].plot(*zip(*points, strict=True), color=color, marker='o', ms=4)
+        label = f'{name}: {metric_text(metric, points[-1][1])}' if points else name
         handles.append(Line2D([], [], color=color, label=label))
     xlabel = 'epoch' if by_epoch else 'iteration'
     left.set(title='training loss', xlabel=xlabel)

@@ -83,18 +83,14 @@ def enlarged(image: np.ndarray) -> np.ndarray:
 
 
 def with_legend(
-    picture: np.ndarray, marks: Iterable[Marks], classes: Sequence[str], palette: np.ndarray
-) -> np.ndarray:
-    """Write the classes of marks below their picture, as `add_legend`."""
-    return add_legend(picture, shown_labels(marks, len(classes)), classes, palette)
-
-
-def add_legend(
     picture: np.ndarray, labels: Iterable[int], classes: Sequence[str], palette: np.ndarray
 ) -> np.ndarray:
-    """Write classes below a picture: (H, W, 3) to (H + h, W, 3); without labels it stays as is."""
+    """Write the classes of labels below a picture: (H, W, 3) to (H + h, W, 3).
+
+    Labels without a class are left out; the picture stays as is without any.
+    """
     places, x, y = [], 6, 0
-    for label in labels:
+    for label in sorted(label for label in labels if 0 <= label < len(classes)):
         width = 30 + round(font(12).getlength(classes[label]))
         if x > 6 and x + width > picture.shape[1]:
             x, y = 6, y + 20
@@ -110,11 +106,10 @@ def add_legend(
     return np.vstack([picture, np.asarray(strip)])
 
 
-def shown_labels(marks: Iterable[Marks], num_classes: int) -> list[int]:
-    """Labels below `num_classes` in maps and objects, ascending."""
+def shown_labels(marks: Iterable[Marks]) -> set[int]:
+    """Labels in maps and objects."""
     found = [values for each in marks for values in each[:2] if values is not None]
-    shown = {int(label) for values in found for label in np.unique(values)}
-    return sorted(label for label in shown if 0 <= label < num_classes)
+    return {int(label) for values in found for label in np.unique(values)}
 
 
 def _paint_labels(panel: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> None:

@@ -18,6 +18,9 @@ from PIL import Image, ImageOps
 
 from vit_backbones.pictures.canvas import png, thumbnail
 
+Read = Callable[[int], np.ndarray | None]
+Row = Mapping[str, Any]
+
 _SEED = 0
 _SIDE = 60  # of an image, pixels
 _RIM = 2
@@ -42,7 +45,7 @@ _DISTANCES = (7, 14, 24, 36)  # of a label, in points
 
 def draw_scatter(
     points: np.ndarray,
-    read: Callable[[int], np.ndarray | None],
+    read: Read,
     groups: Sequence[str | None] | None = None,
     *,
     title: str = '',
@@ -93,12 +96,7 @@ def _color_by_group(axes: Axes, groups: Sequence[str | None]) -> np.ndarray:
     return np.array([colored.get(name, to_rgba(_REST)) for name in groups])
 
 
-def _add_images(
-    picture: Image.Image,
-    places: np.ndarray,
-    read: Callable[[int], np.ndarray | None],
-    colors: np.ndarray,
-) -> None:
+def _add_images(picture: Image.Image, places: np.ndarray, read: Read, colors: np.ndarray) -> None:
     """Put images at (N, 2) places, in an arbitrary order, where there is room."""
     taken = np.empty((0, 2))
     for i in np.random.default_rng(_SEED).permutation(len(places)).tolist():
@@ -115,7 +113,7 @@ def _add_images(
         taken = np.vstack([taken, places[i]])
 
 
-def draw_costs(rows: Iterable[Mapping[str, Any]], x: str) -> Figure:
+def draw_costs(rows: Iterable[Row], x: str) -> Figure:
     """Draw value against cost, a panel per dataset and metric, each point with its name.
 
     Args:
@@ -126,7 +124,7 @@ def draw_costs(rows: Iterable[Mapping[str, Any]], x: str) -> Figure:
     Raises:
         ValueError: If no row has both.
     """
-    panels: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    panels: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.get('value') is not None and row.get(x):
             key = row.get('data') or '', row.get('metric') or ''
@@ -147,7 +145,7 @@ def draw_costs(rows: Iterable[Mapping[str, Any]], x: str) -> Figure:
     return figure
 
 
-def _draw_points(ax: Axes, key: tuple[str, str], rows: Sequence[Mapping[str, Any]], x: str) -> None:
+def _draw_points(ax: Axes, key: tuple[str, str], rows: Sequence[Row], x: str) -> None:
     title, unit = _AXES[x]
     costs = [row[x] / unit for row in rows]
     values = [row['value'] for row in rows]
@@ -163,7 +161,7 @@ def _draw_points(ax: Axes, key: tuple[str, str], rows: Sequence[Mapping[str, Any
         ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _label(ax: Axes, rows: Sequence[Mapping[str, Any]], x: str) -> None:
+def _label(ax: Axes, rows: Sequence[Row], x: str) -> None:
     """Write each name where it covers neither a point nor another name."""
     points = [(row[x] / _AXES[x][1], row['value']) for row in rows]
     taken = [Bbox.from_bounds(*(ax.transData.transform(point) - 5), 10, 10) for point in points]
@@ -187,7 +185,7 @@ def _label(ax: Axes, rows: Sequence[Mapping[str, Any]], x: str) -> None:
             text.remove()
 
 
-def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _names(rows: Sequence[Row]) -> list[str]:
     """Short names: without the parts that all of them end with."""
     parts = [Path(row.get('config') or row.get('model') or '?').stem.split('_') for row in rows]
     while len(parts) > 1 and all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:

@@ -17,6 +17,8 @@ from vit_backbones.pictures.canvas import png
 from vit_backbones.pictures.overlay import draw_sample
 from vit_backbones.samples import marks_of
 
+Outputs = Sequence[BaseDataElement] | None
+
 
 @HOOKS.register_module()
 class PredictionPicturesHook(Hook):
@@ -45,11 +47,7 @@ class PredictionPicturesHook(Hook):
         self._num_saved = 0
 
     def after_val_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[BaseDataElement] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Outputs = None
     ) -> None:
         """Save the first images."""
         left = self.num_images - self._num_saved
@@ -57,11 +55,7 @@ class PredictionPicturesHook(Hook):
         self._save((outputs or [])[: max(0, left)], dataset, Path(runner.work_dir) / 'predictions')
 
     def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[BaseDataElement] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Outputs = None
     ) -> None:
         """Save all images, if there is a folder for them."""
         if self.test_dir is not None:

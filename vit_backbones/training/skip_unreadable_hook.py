@@ -84,16 +84,13 @@ class SkipUnreadableImagesHook(Hook):
 
     def after_build_train_dataloader(self, runner: Runner, dataloader: DataLoader) -> None:
         """Wrap the loading transforms; `QuietRunner` calls this before any worker starts."""
-        self._notes = Path(runner.log_dir) / 'unreadable_images.txt'
-        for dataset in leaf_datasets(dataloader.dataset):
-            self._wrap(dataset)
+        self._wrap(runner, dataloader)
 
     def before_train(self, runner: Runner) -> None:
         """Wrap them with MMEngine's own runner."""
         loop = runner.train_loop
-        self._notes = Path(runner.log_dir) / 'unreadable_images.txt'
-        new = [self._wrap(dataset) for dataset in leaf_datasets(loop.dataloader.dataset)]
-        if any(new) and hasattr(loop, 'dataloader_iterator') and loop.dataloader.num_workers:
+        new = self._wrap(runner, loop.dataloader)
+        if new and hasattr(loop, 'dataloader_iterator') and loop.dataloader.num_workers:
             runner.logger.warning(
                 'unreadable training images will not be skipped: the workers of an iteration-based '
                 'loop have started already; train with tools/train.py'
@@ -101,8 +98,7 @@ class SkipUnreadableImagesHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Wrap transforms again that another hook has replaced."""
-        for dataset in leaf_datasets(runner.train_loop.dataloader.dataset):
-            self._wrap(dataset)
+        self._wrap(runner, runner.train_loop.dataloader)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Log names that are new."""
@@ -127,18 +123,18 @@ class SkipUnreadableImagesHook(Hook):
                 f'{os.path.basename(path)} ({count} time{"s" * (count > 1)})'
                 for path, count in sorted(self.counts.items())
             )
-            runner.logger.warning(
-                f'skipped {len(self.counts)} unreadable training image'
-                f'{"s" * (len(self.counts) > 1)}: {", ".join(names)}'
-            )
+            images = f'{len(self.counts)} unreadable training image{"s" * (len(self.counts) > 1)}'
+            runner.logger.warning(f'skipped {images}: {", ".join(names)}')
 
-    def _wrap(self, dataset: Any) -> bool:
+    def _wrap(self, runner: Runner, dataloader: DataLoader) -> bool:
         """Wrap in place; whether there was anything to wrap."""
-        # Only MMEngine's datasets take another sample for None.
-        if not hasattr(dataset, '_rand_another') or not hasattr(dataset, 'pipeline'):
-            return False
-        transforms = dataset.pipeline.transforms
-        new = [i for i, t in enumerate(transforms) if type(t).__name__.startswith('Load')]
-        for i in new:
-            transforms[i] = _Tolerant(transforms[i], self._notes, self.max_in_a_row)
-        return bool(new)
+        self._notes = Path(runner.log_dir) / 'unreadable_images.txt'
+        wrapped = False
+        for dataset in leaf_datasets(dataloader.dataset):
+            # Only MMEngine's datasets take another sample for None.
+            own = hasattr(dataset, '_rand_another') and hasattr(dataset, 'pipeline')
+            transforms = dataset.pipeline.transforms if own else []
+            for i in [i for i, t in enumerate(transforms) if type(t).__name__.startswith('Load')]:
+                transforms[i] = _Tolerant(transforms[i], self._notes, self.max_in_a_row)
+                wrapped = True
+        return wrapped
