@@ -71,7 +71,7 @@ def _main_metrics(entries: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def compare_curves(histories: Mapping[str, History]) -> Figure:
-    """Draw the loss (left) and the main metric (right) of runs, one colour a run.
+    """Draw the loss (left) and the main metric (right) of runs, one colour per run.
 
     The x axis shows epochs if all runs count them, else iterations. The loss axis of several runs
     is logarithmic: losses of different heads lie far apart. Runs without a common metric get a
@@ -92,9 +92,7 @@ def compare_curves(histories: Mapping[str, History]) -> Figure:
     for color, (name, history) in zip(_colors(len(histories)), histories.items(), strict=False):
         unit = history.epoch_length if by_epoch else 1
         plot_smoothed(left, history.steps / unit, history.losses, color)
-        metric, validations = metrics[name], history.validations
-        values = [(v['iter'] / unit, v['metrics'].get(metric)) for v in validations]
-        points = [point for point in values if point[1] is not None]
+        metric, points = metrics[name], _points(history, metrics[name], unit)
         if points:
             places[metric].plot(*zip(*points, strict=True), color=color, marker='o', ms=4)
         label = f'{name}: {metric_text(metric, points[-1][1])}' if points else name
@@ -112,6 +110,12 @@ def compare_curves(histories: Mapping[str, History]) -> Figure:
     return figure
 
 
+def _points(history: History, metric: str | None, unit: float) -> list[tuple[float, float]]:
+    """Place and value of each validation that has a metric."""
+    values = [(each['iter'] / unit, each['metrics'].get(metric)) for each in history.validations]
+    return [point for point in values if point[1] is not None]
+
+
 def _metrics(histories: Mapping[str, History]) -> dict[str, str | None]:
     """The metric to draw of each run: one that all have, else its own main one."""
     # A detector that detects nothing has no metrics
@@ -121,12 +125,11 @@ def _metrics(histories: Mapping[str, History]) -> dict[str, str | None]:
     }
     last = {name: metrics[-1] for name, metrics in logged.items() if metrics}
     shared = [key for key in next(iter(last.values()), ()) if all(key in m for m in last.values())]
-    return {
-        name: headline({key: last[name][key] for key in shared or last[name]})
-        if name in last
-        else None
-        for name in histories
+    found = {
+        name: headline({key: metrics[key] for key in shared or metrics})
+        for name, metrics in last.items()
     }
+    return {name: found.get(name) for name in histories}
 
 
 def _colors(number: int) -> list[str]:
