@@ -138,23 +138,24 @@ def enlarge(cells: np.ndarray, stride: int | tuple[int, int], size: tuple[int, i
 
 
 def png(picture: Image.Image | np.ndarray | Figure) -> bytes:
-    """The content of a PNG file with a picture, an array (H, W, 3) or a figure."""
+    """The content of a PNG file with a picture, an array (H, W, 3) or a figure cut to its marks."""
     content = io.BytesIO()
     if isinstance(picture, Figure):
-        return figure_file(picture)
-    picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    picture.save(content, 'PNG')
+        picture.savefig(content, bbox_inches='tight')
+    else:
+        picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+        picture.save(content, 'PNG')
     return content.getvalue()
 
 
 def figure_file(figure: Figure, suffix: str = '.png') -> bytes:
-    """The content of a file with a figure, in the format of a suffix, such as `'.svg'`.
+    """The content of a file with a whole figure, in the format of a suffix, such as `'.svg'`.
 
     Raises:
         ValueError: If matplotlib does not write that format.
     """
     content = io.BytesIO()
-    figure.savefig(content, format=suffix.lstrip('.') or 'png', bbox_inches='tight')
+    figure.savefig(content, format=suffix.lstrip('.') or 'png')
     return content.getvalue()
 
 

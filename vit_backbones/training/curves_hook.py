@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 
 from vit_backbones.files import write_whole
-from vit_backbones.pictures.canvas import png
+from vit_backbones.pictures.canvas import figure_file
 from vit_backbones.pictures.curves import draw_curves
 
 # Key in the message hub, and so in every checkpoint; MMEngine logs those that begin with `val`
@@ -54,7 +54,7 @@ class CurvesHook(Hook):
         scalars = runner.message_hub.log_scalars
         losses = scalars['train/loss'].data[0] if 'train/loss' in scalars else np.zeros(0)
         figure = draw_curves(losses, validations(runner))
-        write_whole(Path(runner.work_dir) / self.filename, png(figure))
+        write_whole(Path(runner.work_dir) / self.filename, figure_file(figure))
 
 
 def validations(runner: Runner) -> list[dict[str, Any]]:
