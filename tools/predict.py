@@ -1,8 +1,9 @@
-"""A trained config on images without labels: `python tools/predict.py CONFIG CHECKPOINT IMAGES`."""
+"""Predict for images without labels: `python tools/predict.py CONFIG CHECKPOINT IMAGES`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from _command_line import (
     add_config_options,
@@ -16,9 +17,9 @@ from _command_line import (
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Run a trained config on images without labels: masks/ (each pixel the number '
-        'of its class), predictions.json (COCO), panoptic/ with panoptic.json, and pictures/, '
-        'as the model has them. A rerun writes all of them again.'
+        description='Run a trained config on images without labels and write the results of the '
+        'model: masks/ (each pixel the number of its class), predictions.json (COCO), panoptic/ '
+        'with panoptic.json, and pictures/. A rerun writes all of them again.'
     )
     parser.add_argument('config', metavar='CONFIG')
     parser.add_argument('checkpoint', metavar='CHECKPOINT')
@@ -33,7 +34,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='segmenters of mmseg: windows of CROP x CROP pixels, STRIDE apart, averaged',
     )
     parser.add_argument('--flip', action='store_true', help='average with the mirrored image')
-    parser.add_argument('--no-pictures', action='store_true', help='results alone')
+    parser.add_argument('--no-pictures', action='store_true', help='write only the results')
     parser.add_argument('--batch-size', type=positive, default=1, metavar='N', help='(default: 1)')
     add_device_option(parser)
     add_config_options(parser, 'model.test_cfg.rcnn.max_per_img=200')
@@ -41,26 +42,30 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 @one_line_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    from vit_backbones.evaluation.predict_command import predict_images
+    from vit_backbones.evaluation.predicting import predict
+    from vit_backbones.evaluation.prediction_files import ResultWriter
+    from vit_backbones.files import check_writable
+    from vit_backbones.images import ImageWalk, find_images
+    from vit_backbones.models.trained import load_trained
+    from vit_backbones.terminal import quiet_warnings
 
-    print(
-        predict_images(
-            args.config,
-            args.checkpoint,
-            args.images,
-            args.out,
-            options=args.cfg_options,
-            score_thr=args.score_thr,
-            slide=args.slide,
-            flip=args.flip,
-            pictures=not args.no_pictures,
-            batch_size=args.batch_size,
-            device=args.device,
+    out = Path(args.out)
+    check_writable(out, folder=True)
+    with quiet_warnings():
+        walk = ImageWalk(find_images(args.images), 'predicting')
+        trained = load_trained(
+            args.config, args.checkpoint, args.cfg_options, device=args.device, slide=args.slide
         )
-    )
-    return 0
+        pictures = not args.no_pictures
+        writer = ResultWriter(out, trained, score_thr=args.score_thr, pictures=pictures)
+        for prediction in predict(trained, walk, batch_size=args.batch_size, flip=args.flip):
+            writer.add(prediction)
+        unreadable = walk.close(out)
+    written = ', '.join(str(out / name) for name in writer.close())
+    count = len(walk) - len(walk.unreadable)
+    print(f'{count} image{"s" * (count != 1)}: {written}{unreadable}')
 
 
 if __name__ == '__main__':

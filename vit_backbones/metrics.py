@@ -1,4 +1,4 @@
-"""The one metric to tell of a validation, and how it is written."""
+"""The main metric of a validation, and how to write it."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ _PERCENT |= {name + part for name in ('PQ', 'SQ', 'RQ') for part in ('', '_th', 
 
 
 def headline(metrics: dict[str, Any], wanted: Any = None) -> str:
-    """The name of the one metric to tell.
+    """The name of the main metric.
 
     Args:
         metrics: At least one, by name.
-        wanted: Name that is taken where it is among them, as `save_best` of a config.
+        wanted: Name to prefer if it is among them, such as `save_best` of a config.
     """
     if wanted in metrics:
         return wanted

@@ -3,16 +3,14 @@
 import json
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import load_tool
 from matplotlib.text import Annotation
 from PIL import Image
 
-from vit_backbones.benchmark import scatter as scatters
-from vit_backbones.benchmark.scatter import scatter
 from vit_backbones.benchmark.table import markdown
+from vit_backbones.pictures.scatter import draw_costs
 
 RECORD = dict(
     config='/elsewhere/linear.py',
@@ -135,16 +133,13 @@ def test_a_format_that_matplotlib_does_not_write_is_refused(table, capsys):
     assert 'xyz' in capsys.readouterr().err
 
 
-def test_names_cover_neither_each_other_nor_points(monkeypatch):
+def test_names_cover_neither_each_other_nor_points():
     generator = np.random.default_rng(0)
     rows = [
         dict(config=f'method-{i}_x.py', data='d', metric='mIoU', value=v, images_per_second=s)
         for i, (v, s) in enumerate(generator.uniform(0.4, 0.6, (7, 2)).tolist())
     ]
-    figures = []
-    monkeypatch.setattr(scatters.plt, 'close', figures.append)
-    scatter(rows, 'images_per_second')
-    (ax,) = figures[0].axes
+    (ax,) = draw_costs(rows, 'images_per_second').axes
     names = [each for each in ax.get_children() if isinstance(each, Annotation)]
     assert sorted(each.get_text() for each in names) == [f'method-{i}' for i in range(7)]
     boxes = [each.get_window_extent() for each in names]
@@ -152,5 +147,3 @@ def test_names_cover_neither_each_other_nor_points(monkeypatch):
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
         assert not any(box.contains(*point) for point in points)
-    monkeypatch.undo()
-    plt.close(figures[0])

@@ -144,7 +144,7 @@ def test_checkpoint_of_another_head_is_refused(segmenter, tmp_path):
 
 def test_masks_of_detectors_are_not_flipped(detector, images):
     trained = load_trained(*detector, device='cpu')
-    with pytest.raises(ValueError, match='--flip: mmdet merges boxes alone, and MaskRCNN'):
+    with pytest.raises(ValueError, match='flip=True: mmdet merges only boxes, and MaskRCNN'):
         run(trained, images, flip=True)
     with pytest.raises(ValueError, match='--slide is for segmenters of mmseg'):
         load_trained(*detector, device='cpu', slide=(48, 32))

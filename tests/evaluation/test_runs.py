@@ -105,13 +105,13 @@ def test_curves__of_other_metrics_have_a_panel_each(resumed):
     np.testing.assert_allclose(figure.axes[2].lines[0].get_ydata(), [0.1])
 
 
-def test_runs__what_a_pattern_finds_beside_them_is_left_out(resumed, tmp_path, capsys):
+def test_runs__what_a_pattern_finds_beside_them_is_left_out(resumed, tmp_path):
     (tmp_path / 'features').mkdir()
     (tmp_path / 'notes.log').touch()
-    beside = [tmp_path / 'features', tmp_path / 'notes.log']
-    assert [run.path for run in find_runs([*beside, resumed.path])] == [resumed.path]
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split("'")[:2] for line in lines] == [['left out: ', str(each)] for each in beside]
+    beside, reasons = [tmp_path / 'features', tmp_path / 'notes.log'], []
+    runs = find_runs([*beside, resumed.path], reasons.append)
+    assert [run.path for run in runs] == [resumed.path]
+    assert [reason.split("'")[:2] for reason in reasons] == [['', str(each)] for each in beside]
     with pytest.raises(ValueError, match='none of these 2 is a work dir'):
         find_runs(beside)
 

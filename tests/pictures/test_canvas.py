@@ -1,10 +1,22 @@
-"""Sheets of pictures, by their pixels."""
+"""Sheets of pictures and panels in rows, by their pixels."""
+
+import io
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from vit_backbones.pictures.canvas import Tile, draw_sheet, in_rows, thumbnail, tile_of
+from vit_backbones.embeddings.tiles import tile_of
+from vit_backbones.pictures.canvas import (
+    Tile,
+    draw_panels,
+    draw_sheet,
+    enlarge,
+    in_rows,
+    png,
+    thumbnail,
+)
 
 
 def has(picture, color, at_least):
@@ -65,3 +77,33 @@ def test_rows_are_as_wide_as_a_sheet_may_be():
 def test_titles_are_whole():
     tile = Tile(Image.new('RGB', (160, 9)), '')
     assert draw_sheet([('a title that is wider than the only tile', [tile])]).width > 250
+
+
+def panel(height, width, value=7):
+    return 'title', np.full((height, width, 3), value, np.uint8)
+
+
+def test_panels_stand_beside_each_other_and_wide_ones_below():
+    beside = draw_panels([[panel(100, 200), panel(100, 200)]])
+    below = draw_panels([[panel(40, 200), panel(40, 200)]])
+    assert beside.width > 400 > 200 > beside.height
+    assert below.width < 400
+    assert (np.asarray(below)[:, 3:203] == 7).all((1, 2)).sum() == 80
+
+
+def test_large_panels_are_shrunk():
+    assert draw_panels([[panel(900, 1000)]], side=500).size == (506, 478)
+
+
+def test_patches_become_squares_and_padding_is_cut_off():
+    cells = np.arange(6, dtype=np.uint8).reshape(2, 3, 1).repeat(3, axis=2)
+    large = enlarge(cells, (4, 2), (7, 5))
+    assert large.shape == (7, 5, 3)
+    assert large[:, :, 0].tolist() == [[0, 0, 1, 1, 2]] * 4 + [[3, 3, 4, 4, 5]] * 3
+
+
+def test_png__of_pictures_arrays_and_figures():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    for picture in (pixels, Image.fromarray(pixels)):
+        np.testing.assert_array_equal(Image.open(io.BytesIO(png(picture))), pixels)
+    assert png(Figure()).startswith(b'\x89PNG')

@@ -5,11 +5,16 @@ import io
 import numpy as np
 from PIL import Image
 
+from vit_backbones.embeddings.tiles import readable
 from vit_backbones.pictures.scatter import draw_scatter
 
 
 def pixels(content):
     return np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))
+
+
+def read(i):
+    return readable(f'images/{i}.png')
 
 
 def has(picture, color, at_least):
@@ -19,7 +24,7 @@ def has(picture, color, at_least):
 
 def test_images_stand_where_their_points_are(colored_images):
     points = np.array([[0.0, 0], [10, 0], [0, 10], [10, 10]])
-    picture = pixels(draw_scatter(points, [f'images/{i}.png' for i in range(4)]))
+    picture = pixels(draw_scatter(points, read))
     assert picture.shape == (900, 1200, 3)
     halves = {0: (1, 0), 1: (1, 1), 2: (0, 0), 3: (0, 1)}  # y goes up
     for i, (row, column) in halves.items():
@@ -30,7 +35,7 @@ def test_images_stand_where_their_points_are(colored_images):
 def test_no_image_covers_another(colored_images):
     points = np.random.default_rng(0).uniform(size=(12, 2)) * (0.1, 0.1)
     points[0] = 1
-    picture = pixels(draw_scatter(points, [f'images/{i}.png' for i in range(12)]))
+    picture = pixels(draw_scatter(points, read))
     codes, counts = np.unique(picture @ (65536, 256, 1), return_counts=True)
     sizes = dict(zip(codes.tolist(), counts.tolist(), strict=True))
     shown = [sizes.get(np.dot(color, (65536, 256, 1)), 0) for color in colored_images]
@@ -41,7 +46,7 @@ def test_no_image_covers_another(colored_images):
 
 def test_groups_have_their_colours():
     points = np.array([[0, 0], [0, 5], [0, 10], [10, 0]])
-    picture = pixels(draw_scatter(points, ['none.png'] * 4, ['a$b$', '$x_', None, 'a$b$']))
+    picture = pixels(draw_scatter(points, lambda i: None, ['a$b$', '$x_', None, 'a$b$']))
     left = picture[:, :600]  # (the legend is on the right)
     for color in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E), (0x9A, 0x9A, 0x9A)):
         assert has(left, color, 20)

@@ -148,7 +148,7 @@ def test_detector__masks_are_matched_and_classes_have_their_ap(analyze, place, t
                 '--cfg-options',
                 'val_dataloader.dataset.pipeline.1.type=PhotoMetricDistortion',
             ],
-            'images/0.png has nothing alone: .*LoadAnnotations',
+            'images/0.png has nothing, but .*LoadAnnotations',
         ),
         (
             ['{place}/a', '--cfg-options', 'val_dataloader.dataset.data_root=/none'],

@@ -66,7 +66,7 @@ def test_objects_become_one_json(predict, tmp_path):
     ('name', 'options', 'message'),
     [
         ('seg', ['--slide', '8', '9'], 'error: --slide 8 9: STRIDE must be from 1 to CROP'),
-        ('det', ['--flip'], 'error: --flip: mmdet merges boxes alone'),
+        ('det', ['--flip'], 'error: --flip: mmdet merges only boxes'),
         ('seg', ['--cfg-options', 'model.decode_haed=1'], 'error: --cfg-options model.decode_haed'),
         ('none', [], "error: config '"),
         ('empty', [], 'error: {folder}/empty.py: the config has no model'),

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.benchmark.scatter import scatter
 from vit_backbones.benchmark.table import Row, markdown, ordered
 from vit_backbones.config.datasets import dataset_configs
 from vit_backbones.config.loading import load_config
 from vit_backbones.files import check_writable, write_whole
+from vit_backbones.pictures.canvas import figure_file
+from vit_backbones.pictures.scatter import draw_costs
 
 _WHOLE = {'PQ': 100, 'segm_mAP': 1, 'bbox_mAP': 1, 'mIoU': 100}  # values that stand for 1
 _COPIED = ('config', 'parameters', 'minutes', 'peak_memory_mib', 'date')
@@ -49,7 +50,7 @@ def run_table(
     text = markdown(rows)
     print(text)
     contents = {
-        plot: lambda: scatter(rows, x, plot.suffix),
+        plot: lambda: figure_file(draw_costs(ordered(rows), x), plot.suffix),
         out: lambda: f'{text}\n'.encode(),
         rows_out: lambda: f'{json.dumps(ordered(rows), indent=1)}\n'.encode(),
     }

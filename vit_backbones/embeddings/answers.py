@@ -9,6 +9,7 @@ import numpy as np
 from vit_backbones.embeddings import classifying, clustering, search
 from vit_backbones.embeddings.projecting import project, require_umap
 from vit_backbones.embeddings.table import Embeddings, PathFinder, read_embeddings
+from vit_backbones.embeddings.tiles import readable
 from vit_backbones.errors import require
 from vit_backbones.files import write_whole
 from vit_backbones.images import image_size
@@ -142,7 +143,8 @@ def _plot(embeddings: Embeddings, method: str, groups: Sequence[str | None] | No
     title = f'{_METHODS[method]} of {len(points)} images'
     if 'model' in embeddings.settings:
         title += f' by {embeddings.settings["model"]}'
-    picture = draw_scatter(points, embeddings.paths, groups, title=title)
+    paths = embeddings.paths
+    picture = draw_scatter(points, lambda i: readable(paths[i]), groups, title=title)
     _write(embeddings, f'{method}.png', picture)
 
 

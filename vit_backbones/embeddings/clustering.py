@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vit_backbones.embeddings.table import Embeddings, num_distinct
-from vit_backbones.pictures.canvas import Row, tile_of
+from vit_backbones.embeddings.tiles import tile_of
+from vit_backbones.pictures.canvas import Row
 
 _SEED = 0
 _TILES, _ROWS = 8, 50  # images of a cluster, and clusters, in the picture

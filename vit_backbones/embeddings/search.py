@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vit_backbones.embeddings.table import Embeddings
-from vit_backbones.pictures.canvas import Row, tile_of
+from vit_backbones.embeddings.tiles import tile_of
+from vit_backbones.pictures.canvas import Row
 
 _COLUMNS = 5
 

@@ -1,27 +1,22 @@
 """Confusion matrices and scores of single images: pixels, or instances matched by overlap.
 
 Every matrix is (num_classes + 1, num_classes + 1), counts by true class (row) and predicted class
-(column). The last row and column are those of no class: predicted instances without a true one,
-missed ones, and pixels that no class was predicted for.
+(column). The last row counts predicted instances without a true one; the last column counts missed
+instances and pixels without a predicted class.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 from mmengine.structures import BaseDataElement, InstanceData
 from pycocotools import mask as coco_masks
 from scipy.optimize import linear_sum_assignment
 
-from vit_backbones.pictures.overlay import as_array, masks_of, semantic_labels
+from vit_backbones.samples import as_array, masks_of, semantic_labels
 
-SCORE_THR = 0.3  # of instances that count and are drawn
+SCORE_THR = 0.3  # lowest score of instances to count and draw
 IOU_THR = 0.5
-_NUMBERED = 30  # classes up to which the cells hold their numbers
-_SHORT = EngFormatter(places=0, sep='')  # 21k for 21153
 
 
 def measure(
@@ -31,16 +26,16 @@ def measure(
 
     Args:
         sample: An mmdet or mmseg data sample with ground truth and prediction.
-        num_classes: Of the dataset.
+        num_classes: Classes of the dataset.
         ignore_index: Label of pixels that do not count.
 
     Returns:
-        The matrix, and from 0 to 1 the mean IoU of the classes in the image or, of instances, the
-        panoptic quality without regard to classes: the sum of the IoU of right ones over the mean
-        of the numbers of true and predicted ones. NaN where nothing is to be found or ignored.
+        The matrix, and a score from 0 to 1: of pixels the mean IoU of the classes in the image; of
+        instances the panoptic quality of all classes together, the summed IoU of right instances
+        over the mean number of true and predicted ones. NaN for an image without any.
 
     Raises:
-        ValueError: If it lacks one of them, as of a pipeline without `LoadAnnotations`.
+        ValueError: If ground truth or prediction is missing.
     """
     if compares_pixels(sample):
         truth, predicted = (semantic_labels(sample, kind) for kind in ('gt', 'pred'))
@@ -53,11 +48,11 @@ def measure(
 
 
 def unlabelled(sample: BaseDataElement) -> ValueError:
-    """The error of a data sample that lacks its ground truth, or a prediction to compare."""
+    """The error for a data sample without ground truth, or without a prediction to compare."""
     return ValueError(
-        f'{sample.get("img_path", "a data sample")} has {", ".join(sample.keys()) or "nothing"} '
-        f'alone: label maps or instances are needed, both predicted and true; LoadAnnotations in '
-        f'the pipeline gives the latter'
+        f'{sample.get("img_path", "a data sample")} has {", ".join(sample.keys()) or "nothing"}, '
+        f'but label maps or instances are needed, both predicted and true; LoadAnnotations in the '
+        f'pipeline loads the true ones'
     )
 
 
@@ -69,13 +64,13 @@ def compares_pixels(sample: BaseDataElement) -> bool:
 def pixel_confusion(
     truth: np.ndarray, predicted: np.ndarray, num_classes: int, ignore_index: int = 255
 ) -> np.ndarray:
-    """Count pixels.
+    """Count the pixels of two label maps (h, w).
 
     Args:
-        truth: (h, w) labels; those without a class do not count.
-        predicted: (h, w) labels; those without a class are errors.
-        num_classes: Labels run from 0 to below it.
-        ignore_index: Label that does not count, even if it is that of a class.
+        truth: Pixels of other labels than those of classes do not count.
+        predicted: Other labels than those of classes are errors.
+        num_classes: Classes have the labels from 0 to below it.
+        ignore_index: Label that does not count, even if a class has it.
     """
     counted = (truth >= 0) & (truth < num_classes) & (truth != ignore_index)
     truth, predicted = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
@@ -85,7 +80,7 @@ def pixel_confusion(
 
 
 def class_metrics(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """mmseg's `IoU` and `Acc` of each class from a pixel confusion, 0 to 1, NaN of nothing."""
+    """mmseg's `IoU` and `Acc` of each class from a pixel confusion: 0 to 1, or NaN."""
     from mmseg.evaluation.metrics import IoUMetric
 
     areas = torch.from_numpy(matrix).double()
@@ -97,18 +92,15 @@ def class_metrics(matrix: np.ndarray) -> dict[str, np.ndarray]:
 def match_instances(
     truth: InstanceData, predicted: InstanceData, num_classes: int
 ) -> tuple[np.ndarray, float]:
-    """Match instances one to one, so that overlaps are largest and, before that, classes agree.
+    """Match instances one to one, first by class, then by the largest overlap; as `measure`.
 
-    Overlaps are those of masks where both have masks, else of boxes; what overlaps by less than an
-    IoU of 0.5 is no match. Predictions with a score below 0.3 do not count.
+    Masks overlap where both sides have masks, else boxes. A match needs an IoU of 0.5. Predictions
+    with a score below 0.3 do not count.
 
     Args:
         truth: With `labels`, `bboxes` and maybe `masks`.
         predicted: With `scores` too.
-        num_classes: Of the dataset.
-
-    Returns:
-        As `measure`.
+        num_classes: Classes of the dataset.
     """
     predicted = predicted[predicted.scores >= SCORE_THR]
     labels, found = as_array(truth.labels), as_array(predicted.labels)
@@ -143,39 +135,3 @@ def _boxes(instances: InstanceData) -> np.ndarray:
     """(n, 4) x, y, width, height."""
     boxes = as_array(instances.bboxes).astype(np.float64)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def draw_confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Draw a confusion matrix in percent of each row, whose number is told.
-
-    An empty `none` is left out.
-
-    Args:
-        matrix: (n + 1, n + 1) counts.
-        classes: n names.
-        title: What was counted.
-    """
-    names = [*classes, 'none']
-    if not matrix[-1].any() and not matrix[:, -1].any():
-        matrix, names = matrix[:-1, :-1], names[:-1]
-    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = min(20, 3 + 0.42 * len(names))
-    figure = Figure(figsize=(side + 1.2, side), dpi=100, layout='constrained')
-    axes = figure.subplots()
-    image = axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
-    small = 9 if len(names) <= _NUMBERED else 6
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=small)
-    counts = [
-        f'{name} ({_SHORT(number)})' for name, number in zip(names, matrix.sum(1), strict=True)
-    ]
-    axes.set_yticks(range(len(names)), counts, fontsize=small)
-    axes.set(xlabel='predicted', ylabel='true')
-    axes.set_title(title, fontsize=10, wrap=True)
-    if len(names) <= _NUMBERED:
-        for (row, column), value in np.ndenumerate(share):
-            if value >= 0.5 or (row == column < len(classes) and matrix[row].any()):
-                color = 'white' if value > 50 else 'black'
-                told = dict(ha='center', va='center', color=color, fontsize=8)
-                axes.text(column, row, f'{value:.0f}', **told)
-    figure.colorbar(image, ax=axes, label='% of the row', shrink=0.8)
-    return figure

@@ -1,4 +1,4 @@
-"""Running a trained model on images, as its config tests it."""
+"""Run a trained model on images, as its config tests it."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -18,17 +18,12 @@ from vit_backbones.models.trained import Trained
 
 _FLIPS = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
 _META = ('ori_shape', 'flip', 'flip_direction')
-# As in mmdet's own configs for flips
+# As in mmdet's configs for flips
 _BOXES = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
 
 
 class Prediction(NamedTuple):
-    """What a model says of an image.
-
-    Attributes:
-        item: The image.
-        sample: Data sample of mmdet or mmseg, at the image's own size.
-    """
+    """An image with the data sample that mmdet or mmseg predicts, at the image's own size."""
 
     item: Item
     sample: BaseDataElement
@@ -41,16 +36,16 @@ def predict(
 
     Args:
         trained: The model.
-        walk: The images; those that the config's pipeline cannot take count as unreadable.
-        batch_size: Images at a time, of equal size and next to each other: no image is padded
-            because of another one.
+        walk: The images; an image that the config's pipeline cannot load counts as unreadable.
+        batch_size: Images at a time, consecutive and of equal size, so that none is padded because
+            of another.
         flip: Average with the mirrored images, by mmseg's `SegTTAModel` or mmdet's `DetTTAModel`.
 
     Yields:
-        In the order of the images.
+        Predictions in the order of the images.
 
     Raises:
-        ValueError: If the config has no pipeline for tests, or `flip` is not for this model.
+        ValueError: If the config has no pipeline for tests, or the model cannot use `flip`.
     """
     pipeline = Compose(pipeline_for_images(trained.config, flip=flip))
     model = _with_flips(trained) if flip else trained.model
@@ -64,35 +59,31 @@ def predict(
 
 
 def pipeline_of(config: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
-    """The transforms by which a config tests.
-
-    Args:
-        config: Of mmdet or mmseg.
-        splits: Whose dataset tells them; the first that there is.
+    """The transforms of a config's first dataset among these splits.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If it has none of them.
     """
     loaders = (config.get(f'{split}_dataloader') or {} for split in splits)
     datasets = (each for loader in loaders for _, each in dataset_configs(loader, ''))
     pipeline = next((each['pipeline'] for each in datasets if each.get('pipeline')), None)
     if pipeline is None:
         raise ValueError(
-            'the config has neither test_dataloader nor val_dataloader, whose pipeline images go '
-            'through'
+            'the config has neither test_dataloader nor val_dataloader, and so no pipeline for '
+            'images'
         )
     return pipeline
 
 
 def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str, Any]]:
-    """The transforms by which a config tests, without loading annotations.
+    """The transforms that a config tests with, except those that load annotations.
 
     Args:
-        config: Of mmdet or mmseg.
-        flip: Whether each image shall come twice, the second time mirrored.
+        config: The merged config.
+        flip: Give each image twice, the second time mirrored.
 
     Raises:
-        ValueError: If it has no dataset to test or validate on.
+        ValueError: If the config has no dataset to test or validate on.
     """
     pipeline = pipeline_of(config, ('test', 'val'))
     steps = [dict(step) for step in pipeline if 'Annotations' not in str(step['type'])]
@@ -109,7 +100,7 @@ def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str,
 
 
 def _with_flips(trained: Trained) -> nn.Module:
-    """The model that merges what it says of an image and of its mirror image."""
+    """The model that merges its predictions of an image and of the mirrored image."""
     if trained.segments:
         from mmseg.models import SegTTAModel
 
@@ -117,8 +108,8 @@ def _with_flips(trained: Trained) -> nn.Module:
     masks = getattr(trained.model, 'with_mask', False) or hasattr(trained.model, 'panoptic_head')
     if masks or not hasattr(trained.model, 'with_bbox'):
         raise ValueError(
-            f'--flip: mmdet merges boxes alone, and {type(trained.model).__name__} gives masks; '
-            f'leave --flip out'
+            f'flip=True: mmdet merges only boxes, and {type(trained.model).__name__} gives masks; '
+            f'leave it out'
         )
     from mmdet.models.test_time_augs import DetTTAModel
 
@@ -126,7 +117,7 @@ def _with_flips(trained: Trained) -> nn.Module:
 
 
 def _prepared(pipeline: Compose, walk: ImageWalk) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Each image and what the pipeline makes of it."""
+    """Each image with its output of the pipeline."""
     for number, item in enumerate(walk):
         try:
             data = pipeline(dict(img_path=str(item.path), img_id=number))

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
@@ -14,20 +13,16 @@ from vit_backbones.files import write_whole
 from vit_backbones.hosts.panoptic_api import id2rgb
 from vit_backbones.models.trained import Trained
 from vit_backbones.pictures.canvas import png
-from vit_backbones.pictures.overlay import (
-    PANOPTIC_OFFSET,
-    as_array,
-    draw_overlay,
-    with_legend,
-)
+from vit_backbones.pictures.overlay import draw_overlay, shown_labels, with_legend
+from vit_backbones.samples import PANOPTIC_OFFSET, as_array, marks_of
 
 
 class ResultWriter:
-    """Writes what a model says of images into a folder, each file whole or not at all.
+    """Writes predictions into a folder, each file whole or not at all.
 
     Args:
         out: The folder. `masks/NAME.png`, `panoptic/NAME.png` and `pictures/NAME.png` are written
-            at once, `predictions.json` and `panoptic.json` by `close`; old ones are replaced.
+            at once, `predictions.json` and `panoptic.json` by `close`; old files are replaced.
         trained: The model.
         score_thr: Instances with a lower score, 0 to 1, are left out.
         pictures: Whether to draw predictions over the images.
@@ -44,7 +39,7 @@ class ResultWriter:
         self._segments: list[dict[str, Any]] = []
 
     def add(self, prediction: Prediction) -> None:
-        """Write or take down what a model says of an image."""
+        """Write the prediction of an image, or note it for `close`."""
         item, sample = prediction
         height, width = item.pixels.shape[:2]
         number = len(self._images) + 1
@@ -65,7 +60,7 @@ class ResultWriter:
             self._draw(prediction)
 
     def close(self) -> list[str]:
-        """Write the JSON files; what stands in the folder now, by name."""
+        """Write the JSON files; names of all files and folders written."""
         if 'predictions.json' in self.written:
             self._write_json('predictions.json', self._objects)
         if 'panoptic' in self.written:
@@ -81,10 +76,10 @@ class ResultWriter:
     def _draw(self, prediction: Prediction) -> None:
         item, sample = prediction
         looks = self.trained.classes, self.trained.palette
-        image = item.pixels[..., ::-1]  # BGR
-        panel = draw_overlay(image, sample, 'pred', *looks, self.score_thr)
-        _, content = cv2.imencode('.png', with_legend(panel, sample, *looks, self.score_thr))
-        self._write('pictures', f'{item.name}.png', content.tobytes())
+        marks = marks_of(sample, self.score_thr)
+        picture = draw_overlay(item.pixels, marks[1], *looks)
+        picture = with_legend(picture, shown_labels(marks), *looks)
+        self._write('pictures', f'{item.name}.png', png(picture))
 
     def _write(self, folder: str, name: str, content: bytes) -> None:
         write_whole(self.out / folder / name, content)
@@ -106,9 +101,9 @@ def index_png(labels: np.ndarray, palette: np.ndarray) -> bytes:
     """A PNG in which each pixel is the number of its class.
 
     Args:
-        labels: (H, W) integers on 0-65535.
-        palette: (num_colors, 3) uint8 RGB by label, by which viewers show it; from 256 classes on
-            there is none, and the PNG has 16 bits.
+        labels: (H, W) integers from 0 to 65535.
+        palette: (num_colors, 3) uint8 RGB by label, the colours that viewers show; a PNG with
+            labels above 255 has 16 bits and no palette.
     """
     if labels.max(initial=0) > 255:
         picture = Image.fromarray(labels.astype(np.uint16))
@@ -119,15 +114,14 @@ def index_png(labels: np.ndarray, palette: np.ndarray) -> bytes:
 
 
 def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[dict[str, Any]]:
-    """COCO's annotations, without `id`, of mmdet's instances.
+    """COCO's annotations of mmdet's instances, without `id`, the highest score first.
+
+    `category_id` is the label + 1, `bbox` is (x, y, width, height).
 
     Args:
         instances: With `labels`, `scores` and `bboxes` (left, top, right, bottom), maybe `masks`.
-        image_id: Of their image.
-        score_thr: Those below are left out.
-
-    Returns:
-        One for each, the surest first; `category_id` is the label + 1, `bbox` is (x, y, w, h).
+        image_id: Id of their image.
+        score_thr: Instances with a lower score are left out.
     """
     labels, scores = as_array(instances.labels), as_array(instances.scores)
     boxes, masks = as_array(instances.bboxes), instances.get('masks')
@@ -153,10 +147,10 @@ def panoptic_segments(ids: np.ndarray, void: int) -> tuple[np.ndarray, list[dict
 
     Args:
         ids: (H, W), label + 1000 * instance.
-        void: The label of pixels of nothing.
+        void: Label of pixels without a class.
 
     Returns:
-        (H, W) ids from 1, 0 for nothing, and for each what COCO's `segments_info` has.
+        (H, W) ids from 1, 0 without a class, and COCO's `segments_info`.
     """
     numbered, segments = np.zeros(ids.shape, np.int64), []
     for each in np.unique(ids):

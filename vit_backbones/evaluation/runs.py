@@ -1,18 +1,21 @@
-"""Work dirs of `tools/train.py`: names, config, checkpoint, and what was logged."""
+"""Work dirs of `tools/train.py`: names, config, checkpoint and logs."""
 
 import json
 import os
-import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vit_backbones.pictures.curves import History
 from vit_backbones.training.run import find_last_checkpoint
 
 _LOGS = '*/vis_data/scalars.json'  # one for each start, in folders named by the time
+_NO_RUN = (
+    '{!r} is no work dir of tools/train.py: it holds no config, no record.json and no ' + _LOGS
+)
 
 
 class Run(NamedTuple):
@@ -27,28 +30,15 @@ class Run(NamedTuple):
     name: str
 
 
-class History(NamedTuple):
-    """What a run has logged, over all of its starts.
-
-    Attributes:
-        steps: (n,) iterations.
-        losses: (n,) training losses there.
-        validations: As `training.curves_hook.validations` gives them; `epoch` may lack.
-        epoch_length: Iterations an epoch; `None` if the run counts none.
-    """
-
-    steps: np.ndarray
-    losses: np.ndarray
-    validations: list[dict[str, Any]]
-    epoch_length: float | None
-
-
-def find_runs(work_dirs: Sequence[str | Path]) -> list[Run]:
-    """Name work dirs: by the folder, where two are called alike by the path.
+def find_runs(
+    work_dirs: Sequence[str | Path], leave_out: Callable[[str], object] = lambda reason: None
+) -> list[Run]:
+    """Name work dirs by their folder, or by their path where folders share a name.
 
     Args:
-        work_dirs: Folders that `tools/train.py` wrote; of several, what is none is left out with a
-            line, since a pattern finds files and other folders too.
+        work_dirs: Folders that `tools/train.py` wrote. Among several, other files and folders are
+            left out: a pattern finds them too.
+        leave_out: Called with the reason for each of these.
 
     Raises:
         FileNotFoundError: If one does not exist.
@@ -60,14 +50,10 @@ def find_runs(work_dirs: Sequence[str | Path]) -> list[Run]:
             raise FileNotFoundError(f'work dir {str(path)!r} does not exist (from {Path.cwd()})')
         if any((*path.glob(_LOGS), *path.glob('record.json'), *path.glob('*.py'))):
             paths.append(path)
-            continue
-        reason = (
-            f'{str(path)!r} is no work dir of tools/train.py: it holds no config, no record.json '
-            f'and no {_LOGS}'
-        )
-        if len(work_dirs) == 1:
-            raise ValueError(reason)
-        print(f'left out: {reason}', file=sys.stderr)
+        elif len(work_dirs) == 1:
+            raise ValueError(_NO_RUN.format(str(path)))
+        else:
+            leave_out(_NO_RUN.format(str(path)))
     if not paths:
         raise ValueError(f'none of these {len(work_dirs)} is a work dir of tools/train.py')
     whole = [path.resolve() for path in paths]
@@ -81,10 +67,10 @@ def find_runs(work_dirs: Sequence[str | Path]) -> list[Run]:
 
 
 def config_of(run: Run) -> Path:
-    """The config that a run was trained with: the only one, or that of `record.json`.
+    """The config of a run: the only one, or the one that `record.json` names.
 
     Raises:
-        ValueError: If there is none, or if it is not clear which.
+        ValueError: If there is none, or several without a record.
     """
     files = sorted(run.path.glob('*.py'))
     named = Path(str(_record(run).get('config'))).name
@@ -109,12 +95,12 @@ def checkpoint_of(run: Run) -> Path:
     found = max(best, key=lambda path: path.stat().st_mtime_ns, default=None)
     found = found or find_last_checkpoint(run.path)
     if found is None:
-        raise ValueError(f'{run.path} holds no whole checkpoint (*.pth): name one by --checkpoint')
+        raise ValueError(f'{run.path} holds no whole checkpoint (*.pth): give checkpoint=FILE')
     return found
 
 
 def read_history(run: Run) -> History:
-    """Join the logs of a run, a resumed one's in order, with the validations of `record.json`."""
+    """Join the logs of all starts of a run with the validations of `record.json`."""
     train: list[dict[str, Any]] = []
     validated: list[dict[str, Any]] = []
     for log in sorted(run.path.glob(_LOGS)):
@@ -122,7 +108,7 @@ def read_history(run: Run) -> History:
         new = [line for line in lines if 'iter' in line and 'loss' in line]
         if not new:
             continue
-        # A resume goes on from a checkpoint: what the stopped run did after that is done again
+        # A resume repeats the iterations after its checkpoint
         train = [line for line in train if line['step'] < new[0]['step']] + new
         length = _epoch_length(train)
         validated = [line for line in validated if line['iter'] < new[0]['step']]
@@ -136,7 +122,7 @@ def read_history(run: Run) -> History:
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
-    """What was logged; a line that a killed run left half is passed over."""
+    """Lines of a log, without one that a killed run left half."""
     lines = []
     for line in log.read_text(encoding='utf-8').splitlines():
         try:
@@ -147,7 +133,7 @@ def _lines(log: Path) -> list[dict[str, Any]]:
 
 
 def _epoch_length(lines: Sequence[dict[str, Any]]) -> float | None:
-    """Iterations an epoch: MMEngine logs at the same ones of each."""
+    """Iterations per epoch: MMEngine logs the same ones in each."""
     first: dict[int, int] = {}
     for line in lines:
         if 'epoch' in line:
@@ -164,7 +150,7 @@ def _recorded_length(entries: Sequence[dict[str, Any]]) -> float | None:
 
 
 def _validation(line: dict[str, Any], epoch_length: float | None) -> dict[str, Any]:
-    """A line of a validation, whose `step` is an epoch where these are counted."""
+    """A logged validation; its `step` is an epoch if the run counts epochs."""
     others = ('step', 'time', 'data_time')
     metrics = {name: value for name, value in line.items() if name not in others}
     return {'iter': round(line['step'] * (epoch_length or 1)), 'metrics': metrics}

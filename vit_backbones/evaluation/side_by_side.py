@@ -13,11 +13,11 @@ from PIL import Image
 
 from vit_backbones.config.datasets import build_dataset, dataset_configs
 from vit_backbones.evaluation.predicting import pipeline_of
-from vit_backbones.features.views import Picture
 from vit_backbones.images import read_image
 from vit_backbones.models.trained import Trained
-from vit_backbones.pictures.overlay import draw_overlay, enlarged, with_legend
-from vit_backbones.pictures.panels import draw_panels
+from vit_backbones.pictures.canvas import draw_panels
+from vit_backbones.pictures.overlay import draw_overlay, enlarged, shown_labels, with_legend
+from vit_backbones.samples import marks_of
 from vit_backbones.terminal import track
 
 _PANEL_SIDE = 1024  # larger images are shrunk to it
@@ -25,14 +25,14 @@ _PANEL_SIDE = 1024  # larger images are shrunk to it
 
 def draw_predictions(
     trained: Trained, *, split: str = 'val', num: int = 8, score_thr: float = 0.3
-) -> Iterator[Picture]:
+) -> Iterator[tuple[str, Image.Image]]:
     """Draw image | ground truth | prediction, with a legend of the classes.
 
     Args:
         trained: The model.
-        split: `'train'`, `'val'` or `'test'`: the dataset of this dataloader of the config. Images
-            to train on come as those to validate on: neither cropped nor mirrored.
-        num: So many images, spread evenly over it.
+        split: `'train'`, `'val'` or `'test'`, the dataset of this dataloader of the config. Images
+            of `'train'` are neither cropped nor mirrored.
+        num: How many images, spread evenly over the dataset.
         score_thr: Predicted instances with a lower score are left out.
 
     Yields:
@@ -40,7 +40,7 @@ def draw_predictions(
 
     Raises:
         ValueError: If the config has no such dataset, or it cannot be built.
-        OSError: If its files are not there.
+        OSError: If its files are missing.
     """
     config = trained.config
     if split == 'train' and config.get('train_dataloader'):
@@ -54,19 +54,17 @@ def draw_predictions(
 
 
 def _draw(sample: BaseDataElement, trained: Trained, score_thr: float) -> Image.Image:
-    looks = trained.classes, trained.palette
-    image = read_image(sample.img_path)[..., ::-1]  # BGR
+    image, marks = read_image(sample.img_path), marks_of(sample, score_thr)
     truth, prediction = (
-        draw_overlay(image, sample, kind, *looks, score_thr) for kind in ('gt', 'pred')
+        draw_overlay(image, each, trained.classes, trained.palette) for each in marks
     )
     panels = ('image', enlarged(image)), ('ground truth', truth), ('prediction', prediction)
-    row = draw_panels([[(title, panel[..., ::-1]) for title, panel in panels]], _PANEL_SIDE)
-    drawn = with_legend(np.asarray(row)[..., ::-1], sample, *looks, score_thr)
-    return Image.fromarray(np.ascontiguousarray(drawn[..., ::-1]))
+    row = np.asarray(draw_panels([panels], _PANEL_SIDE))
+    return Image.fromarray(with_legend(row, shown_labels(marks), trained.classes, trained.palette))
 
 
 def _unchanged(config: Config) -> Config:
-    """The config, with the images to train on as they are, each once."""
+    """The config with each training image once, without augmentation."""
     config = copy.deepcopy(config)
     loader = config.train_dataloader
     datasets = [dataset for _, dataset in dataset_configs(loader, '')]

@@ -13,10 +13,10 @@ Table = list[list[str]]
 
 
 def per_class_table(results: Mapping[str, Predictions]) -> Table:
-    """Values by class, and how far each run is from the first.
+    """Values by class, and the difference of each run to the first.
 
     Args:
-        results: By the name of the run. A class that a run has not is a dash there.
+        results: By the name of the run; its column has a dash for a class that it lacks.
 
     Returns:
         Rows of cells, the header first, the mean over the classes last; empty if no run has values.
@@ -39,7 +39,7 @@ def per_class_table(results: Mapping[str, Predictions]) -> Table:
 
 
 def _by_class(result: Predictions, metric: str, classes: Sequence[str]) -> np.ndarray:
-    """(num_classes + 1,) values of a metric, and their mean over those that the run has."""
+    """(num_classes + 1,) values of a metric, the last their mean over the classes of the run."""
     given = result.per_class.get(metric, np.full(len(result.classes), math.nan))
     known = dict(zip(result.classes, given, strict=True))
     values = [known.get(name, math.nan) for name in classes]
@@ -60,7 +60,7 @@ def as_csv(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """A table in Markdown, aligned for reading as it is."""
+    """A table in Markdown, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in cells]

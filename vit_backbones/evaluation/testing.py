@@ -1,7 +1,9 @@
 """One pass of a trained model over its validation or test images."""
 
+import contextlib
 import heapq
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +26,11 @@ from vit_backbones.evaluation.confusion import (
 from vit_backbones.terminal import progress, quiet_prints
 from vit_backbones.training.run import prepare
 
+Outputs = Sequence[BaseDataElement] | None
+
 
 class Scored(NamedTuple):
-    """An image with its score; `measure` says which.
+    """An image with the score that `measure` gives it.
 
     Attributes:
         score: 0 to 1.
@@ -38,15 +42,15 @@ class Scored(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What became of the images.
+    """Results of one pass over the images.
 
     Attributes:
         classes: Names by label.
         palette: (n, 3) uint8, RGB by label.
-        confusion: Matrix of all images, as `vit_backbones.evaluation.confusion` has them.
-        per_class: Values by the name of a metric, each (num_classes,): `IoU` and `Acc` in percent
-            as mmseg prints them, or `AP` as mmdet gives it; empty where the evaluator gives none.
-        worst: Those with the lowest score, the lowest first.
+        confusion: Matrix of all images, as `evaluation.confusion` describes it.
+        per_class: (num_classes,) values by the name of a metric: `IoU` and `Acc` in percent as
+            mmseg prints them, or mmdet's `AP`; empty if the evaluator gives none.
+        worst: The images with the lowest scores, the lowest first.
         is_pixels: Whether pixels were compared, not instances.
     """
 
@@ -58,38 +62,34 @@ class Predictions(NamedTuple):
     is_pixels: bool
 
 
-def predict(
-    config: Config, checkpoint: Path, *, split: str, num_worst: int, device: str | None, folder: str
+def predict_split(
+    config: Config, checkpoint: Path, *, split: str, num_worst: int = 0, device: str | None = None
 ) -> Predictions:
     """Run a model over the images of a split, as `tools/test.py` does, and compare.
 
     Args:
-        config: That of the training; changed.
+        config: Config of the training; changed.
         checkpoint: Its weights.
         split: `'val'` or `'test'`.
-        num_worst: So many images are kept.
+        num_worst: How many of the worst images to keep.
         device: Such as `'cpu'` or `'cuda:1'`; `None` for the GPU where there is one.
-        folder: For the logs.
 
     Raises:
-        ValueError: If the config has no such split, and for what `tools/test.py` refuses.
-        OSError: If data are not there.
+        ValueError: If the config has no such split, or `tools/test.py` refuses it.
+        OSError: If data are missing.
     """
     place = choose_device(device)
     _test_on(config, split)
-    config.update(work_dir=folder, load_from=str(checkpoint), resume=False, log_level='WARNING')
-    # MMEngine knows a run by its name and second, and keeps the folder of an equal one
-    config.experiment_name = folder.replace('/', '_')
-    config.launcher = 'none'
-    runner = prepare(config, ('test',))
-    runner.model.to(place)
+    config.update(load_from=str(checkpoint), resume=False, log_level='WARNING', launcher='none')
     collector = _Collector(num_worst)
-    runner.register_hook(collector, 'LOWEST')
-    try:
-        with quiet_prints():
+    with tempfile.TemporaryDirectory() as folder:  # for logs
+        # MMEngine names a run by its second, and reuses the folder of one with the same name
+        config.update(work_dir=folder, experiment_name=folder.replace('/', '_'))
+        runner = prepare(config, ('test',))
+        runner.model.to(place)
+        runner.register_hook(collector, 'LOWEST')
+        with quiet_prints(), contextlib.closing(collector):
             metrics = runner.test()
-    finally:
-        collector.progress.stop()
     is_pixels, confusion = collector.is_pixels, collector.confusion
     classes, palette = class_names_and_colors(collector.metainfo)
     per_class = (
@@ -101,11 +101,11 @@ def predict(
 
 
 def _test_on(config: Config, split: str) -> None:
-    """Let the test loop of a config run on one of its splits, with the AP of each class."""
+    """Make the test loop of a config run on one of its splits, with the AP of each class."""
     for part in ('dataloader', 'evaluator'):
         value = config.get(f'{split}_{part}')
         if value is None:
-            raise ValueError(f'{config.filename} has no {split}_{part}: choose another --split')
+            raise ValueError(f'{config.filename} has no {split}_{part}: choose another split=...')
         config[f'test_{part}'] = value
     config.test_cfg = dict(config.get(f'{split}_cfg') or {}, type='TestLoop')
     evaluators = config.test_evaluator
@@ -115,7 +115,7 @@ def _test_on(config: Config, split: str) -> None:
 
 
 def _average_precision(metrics: dict[str, Any], classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """What mmdet's `CocoMetric(classwise=True)` gives, of masks where there are masks."""
+    """mmdet's values of `CocoMetric(classwise=True)`, of masks where there are masks."""
     short = {name.split('/', 1)[-1]: value for name, value in metrics.items()}
     found = [short.get(f'{name}_precision', math.nan) for name in classes]
     return {'AP': np.array(found)} if np.isfinite(found).any() else {}
@@ -146,11 +146,7 @@ class _Collector(Hook):
                 raise unlabelled(sample)
 
     def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[BaseDataElement] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Outputs = None
     ) -> None:
         for sample in outputs or ():
             matrix, score = measure(sample, self.num_classes, self.ignore_index)
@@ -169,6 +165,9 @@ class _Collector(Hook):
         heapq.heappush(self._kept, (-score, -self._number, sample.cpu()))
         if len(self._kept) > self.num_worst:
             heapq.heappop(self._kept)
+
+    def close(self) -> None:
+        self.progress.stop()
 
     def worst(self) -> list[Scored]:
         return [Scored(-negative, sample) for negative, _, sample in sorted(self._kept)[::-1]]

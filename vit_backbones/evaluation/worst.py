@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import mmcv
 import numpy as np
 from PIL import Image
@@ -10,8 +9,9 @@ from PIL import Image
 from vit_backbones.evaluation.confusion import SCORE_THR
 from vit_backbones.evaluation.testing import Predictions
 from vit_backbones.files import write_whole
-from vit_backbones.pictures.canvas import Tile, draw_sheet, in_rows, thumbnail
-from vit_backbones.pictures.overlay import add_legend, draw_sample, shown_labels
+from vit_backbones.pictures.canvas import Tile, draw_sheet, in_rows, png, thumbnail
+from vit_backbones.pictures.overlay import draw_sample, shown_labels, with_legend
+from vit_backbones.samples import marks_of
 
 _WIDTH = 750  # of a picture of three panels on the sheet
 _SHEET_WIDTH = 1600
@@ -21,10 +21,10 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
     """Draw image | ground truth | prediction of the worst images, and all of them on one sheet.
 
     Args:
-        result: What the model predicted.
+        result: Predictions of the model.
         folder: For `worst/RANK_SCORE_NAME.png` and `worst.png`; pictures of an earlier analysis
-            there are replaced.
-        title: Of the sheet.
+            are deleted.
+        title: Title of the sheet.
 
     Returns:
         The files, the sheet last; none without images.
@@ -35,19 +35,20 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
     classes = result.classes if len(result.classes) > 1 else ['']  # a single one needs no name
     files, tiles, shown = [], [], set()
     for rank, (score, sample) in enumerate(result.worst, start=1):
-        image = mmcv.imread(sample.img_path)
-        picture = draw_sample(image, sample, classes, result.palette, score_thr=SCORE_THR)
+        image, marks = (
+            mmcv.imread(sample.img_path, channel_order='rgb'),
+            marks_of(sample, SCORE_THR),
+        )
+        picture = draw_sample(image, *marks, classes, result.palette)
         stem = Path(sample.img_path).stem
         file = folder / 'worst' / f'{rank:02}_{score:.3f}_{stem}.png'
-        files.append(write_whole(file, cv2.imencode('.png', picture)[1].tobytes()))
-        small = thumbnail(Image.fromarray(picture[..., ::-1]), _WIDTH)
+        files.append(write_whole(file, png(picture)))
+        small = thumbnail(Image.fromarray(picture), _WIDTH)
         tiles.append(Tile(small, stem, f'{rank}. {score:.3f}'))
-        shown.update(shown_labels(sample, len(result.classes), SCORE_THR))
+        shown.update(shown_labels(marks))
     if not files:
         return []
     (_, first), *rest = in_rows(tiles, _SHEET_WIDTH)
-    heading = f'{title}: image | ground truth | prediction'
-    sheet = draw_sheet([(heading, first), *rest])
-    sheet = np.ascontiguousarray(np.asarray(sheet)[..., ::-1])  # BGR
-    sheet = add_legend(sheet, sorted(shown), result.classes, result.palette)
-    return [*files, write_whole(folder / 'worst.png', cv2.imencode('.png', sheet)[1].tobytes())]
+    sheet = draw_sheet([(f'{title}: image | ground truth | prediction', first), *rest])
+    legend = with_legend(np.asarray(sheet), shown, result.classes, result.palette)
+    return [*files, write_whole(folder / 'worst.png', png(legend))]

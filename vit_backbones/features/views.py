@@ -12,7 +12,7 @@ from vit_backbones.features.attention_maps import attention_maps, reader
 from vit_backbones.features.pca import Colors, fit_colors
 from vit_backbones.images import ImageWalk, Resize, resized, resizing, within
 from vit_backbones.models.chosen import Loaded
-from vit_backbones.pictures.panels import Panel, draw_panels, enlarge
+from vit_backbones.pictures.canvas import Panel, draw_panels, enlarge
 
 Picture = tuple[str, Image.Image]
 _LONGER_SIDE = 512  # of images unless asked for otherwise

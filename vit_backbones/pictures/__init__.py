@@ -1,1 +1,1 @@
-"""Pictures of what a model sees: data samples, PCA of features, attention, contact sheets."""
+"""Pictures of arrays, RGB throughout: sheets and panels, overlays, curves, points, matrices."""

@@ -1,31 +1,36 @@
-"""Sheets of many pictures: rows of small ones with a line or two under each."""
+"""Lay pictures out: titled panels, and rows of small pictures with a line or two below each."""
 
 import functools
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from vit_backbones.images import UnreadableImageError, read_image
-
-THUMBNAIL = 160  # longer side of an image of a user, pixels
+THUMBNAIL = 160  # longer side of a small picture, pixels
 _GAP = 8
 _LINE = 18  # height of a line of text
 _RIM = 3  # of a frame
 _GREY, _INK, _FAINT, _FRAME = '#c8c8c8', '#111111', '#666666', '#d62728'
+_WIDE = 2.5  # panels of a larger width to height stand below each other
+_PANEL_GAP, _PANEL_LINE = 6, 22
+
+Panel = tuple[str, np.ndarray]
 
 
 class Tile(NamedTuple):
-    """A picture of a sheet.
+    """A picture on a sheet, drawn at its own size.
 
     Attributes:
-        picture: As large as it is drawn.
-        name: Stands under it, as far as it fits.
+        picture: The picture.
+        name: Written below it, shortened to fit.
         caption: A line above the name.
-        frame: Whether a frame sets it apart.
+        frame: Whether to draw a red frame.
     """
 
     picture: Image.Image
@@ -38,10 +43,10 @@ Row = tuple[str, Sequence[Tile]]
 
 
 def draw_sheet(rows: Sequence[Row]) -> Image.Image:
-    """Draw rows of pictures that stand on one line, with the text below them.
+    """Draw rows of pictures, aligned at their lower edges, with the text below them.
 
     Args:
-        rows: A title, which may be empty, and the tiles below it, for each row.
+        rows: A title, which may be empty, and the tiles below it.
     """
     drawn = [_draw_row(title, tiles) for title, tiles in rows]
     size = max(row.width for row in drawn), _GAP + sum(row.height for row in drawn)
@@ -54,7 +59,7 @@ def draw_sheet(rows: Sequence[Row]) -> Image.Image:
 
 
 def in_rows(tiles: Iterable[Tile], width: int) -> list[Row]:
-    """Tiles in rows without a title, as many in each as fit into a sheet's width."""
+    """Break tiles into rows without a title, each as long as fits into a sheet's width."""
     rows: list[list[Tile]] = []
     left = 0
     for tile in tiles:
@@ -66,41 +71,97 @@ def in_rows(tiles: Iterable[Tile], width: int) -> list[Row]:
     return [('', row) for row in rows]
 
 
-def tile_of(path: str | Path, caption: str = '', *, frame: bool = False) -> Tile:
-    """The tile of an image of a user; of one that cannot be read a grey one."""
-    try:
-        picture = thumbnail(Image.fromarray(read_image(path)))
-    except UnreadableImageError:
-        picture = Image.new('RGB', (THUMBNAIL, THUMBNAIL * 3 // 4), _GREY)
-        middle = (picture.width / 2, picture.height / 2)
-        draw = ImageDraw.Draw(picture)
-        draw.text(middle, 'cannot be read', _FAINT, font(12), anchor='mm')
-    return Tile(picture, Path(path).name, caption, frame)
+def small_tile(
+    pixels: np.ndarray | None, name: str, caption: str = '', *, frame: bool = False
+) -> Tile:
+    """The tile of an image (H, W, 3), made small; a grey one for an image that cannot be read."""
+    if pixels is not None:
+        return Tile(thumbnail(Image.fromarray(pixels)), name, caption, frame)
+    picture = Image.new('RGB', (THUMBNAIL, THUMBNAIL * 3 // 4), _GREY)
+    middle = (picture.width / 2, picture.height / 2)
+    ImageDraw.Draw(picture).text(middle, 'cannot be read', _FAINT, font(12), anchor='mm')
+    return Tile(picture, name, caption, frame)
 
 
 def thumbnail(picture: Image.Image, width: int = THUMBNAIL, height: int = 0) -> Image.Image:
-    """A picture as large as fits into a box, in its own shape.
-
-    Args:
-        picture: Any.
-        width: Of the box.
-        height: Likewise; by default as wide.
-    """
+    """Scale a picture to fit into a box, by default a square one, and keep its shape."""
     scale = min(width / picture.width, (height or width) / picture.height)
     size = tuple(max(1, round(edge * scale)) for edge in picture.size)
     return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def png(picture: Image.Image) -> bytes:
-    """A picture as the content of a PNG file."""
+def draw_panels(rows: Sequence[Sequence[Panel]], side: int = 640) -> Image.Image:
+    """Draw rows of panels, each below its title; very wide panels stand in columns instead.
+
+    Args:
+        rows: (title, (H, W, 3) uint8 RGB), all of one H and W.
+        side: Panels with a longer side shrink to it.
+    """
+    height, width = rows[0][0][1].shape[:2]
+    if width > _WIDE * height:
+        rows = list(itertools.zip_longest(*rows, fillvalue=('', np.full((1, 1, 3), 255, np.uint8))))
+    scale = min(1.0, side / max(height, width))
+    size = (max(1, round(scale * width)), max(1, round(scale * height)))
+    letters = font(13)
+    titles = [title for row in rows for title, _ in row]
+    step_x = max(size[0], *(round(letters.getlength(title)) for title in titles)) + _PANEL_GAP
+    step_y = size[1] + _PANEL_LINE + _PANEL_GAP
+    picture = Image.new('RGB', (step_x * max(map(len, rows)), step_y * len(rows)), 'white')
+    draw = ImageDraw.Draw(picture)
+    for y, row in enumerate(rows):
+        for x, (title, pixels) in enumerate(row):
+            left, top = x * step_x + _PANEL_GAP // 2, y * step_y
+            draw.text((left, top + 2), title, 'black', letters)
+            panel = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BOX)
+            picture.paste(panel, (left, top + _PANEL_LINE))
+    return picture
+
+
+def beside(panels: Iterable[np.ndarray], gap: int = 4) -> np.ndarray:
+    """Put panels (H, W, 3) of one height side by side, white between them."""
+    first, *others = panels
+    white = np.full((len(first), gap, 3), 255, np.uint8)
+    return np.hstack([first, *(part for panel in others for part in (white, panel))])
+
+
+def enlarge(cells: np.ndarray, stride: int | tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Draw patches as squares over the pixels that they cover: (h, w, 3) to (H, W, 3).
+
+    Args:
+        cells: One colour per patch.
+        stride: Pixels from patch to patch, or (vertical, horizontal).
+        size: (H, W) of the image; patches are cut at its edge.
+    """
+    rows, columns = stride if isinstance(stride, tuple) else (stride, stride)
+    large = cells.repeat(rows, axis=0).repeat(columns, axis=1)
+    return np.ascontiguousarray(large[: size[0], : size[1]])
+
+
+def png(picture: Image.Image | np.ndarray | Figure) -> bytes:
+    """The content of a PNG file with a picture, an array (H, W, 3) or a figure cut to its marks."""
     content = io.BytesIO()
-    picture.save(content, 'PNG')
+    if isinstance(picture, Figure):
+        picture.savefig(content, bbox_inches='tight')
+    else:
+        picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+        picture.save(content, 'PNG')
+    return content.getvalue()
+
+
+def figure_file(figure: Figure, suffix: str = '.png') -> bytes:
+    """The content of a file with a whole figure, in the format of a suffix, such as `'.svg'`.
+
+    Raises:
+        ValueError: If matplotlib does not write that format.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format=suffix.lstrip('.') or 'png')
     return content.getvalue()
 
 
 @functools.cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Letters of many scripts, so many pixels high."""
+    """A font with letters of many scripts, of a size in pixels."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf', size)
 
 
@@ -110,32 +171,33 @@ def _step(tile: Tile) -> int:
 
 
 def _draw_row(title: str, tiles: Sequence[Tile]) -> Image.Image:
-    line = bool(title) * _LINE + max(tile.picture.height for tile in tiles) + _RIM
+    bottom = bool(title) * _LINE + max(tile.picture.height for tile in tiles) + _RIM
     lines = any(tile.caption for tile in tiles) + 1
     width = _GAP + max(sum(map(_step, tiles)), round(font(14).getlength(title)) + _GAP)
-    size = width, line + lines * _LINE + 2 * _GAP
-    row = Image.new('RGB', size, 'white')
-    draw = ImageDraw.Draw(row)
-    draw.text((_GAP, 0), title, _INK, font(14))
+    row = Image.new('RGB', (width, bottom + lines * _LINE + 2 * _GAP), 'white')
+    ImageDraw.Draw(row).text((_GAP, 0), title, _INK, font(14))
     left = _GAP
     for tile in tiles:
-        picture, top = tile.picture, line - tile.picture.height
-        if tile.frame:
-            box = (left - _RIM, top - _RIM, left + picture.width + _RIM - 1, line + _RIM - 1)
-            draw.rectangle(box, fill=_FRAME)
-        row.paste(picture, (left, top))
-        below = line + _RIM
-        if tile.caption:
-            draw.text((left, below), tile.caption, _FRAME if tile.frame else _INK, font(14))
-            below += _LINE
-        name = _fitted(tile.name, _step(tile) - _GAP)
-        draw.text((left, below), name, _FAINT, font(11))
+        _draw_tile(row, tile, left, bottom)
         left += _step(tile)
     return row
 
 
+def _draw_tile(row: Image.Image, tile: Tile, left: int, bottom: int) -> None:
+    draw, picture = ImageDraw.Draw(row), tile.picture
+    top, below = bottom - picture.height, bottom + _RIM
+    if tile.frame:
+        right = left + picture.width
+        draw.rectangle((left - _RIM, top - _RIM, right + _RIM - 1, below - 1), fill=_FRAME)
+    row.paste(picture, (left, top))
+    if tile.caption:
+        draw.text((left, below), tile.caption, _FRAME if tile.frame else _INK, font(14))
+        below += _LINE
+    draw.text((left, below), _fitted(tile.name, _step(tile) - _GAP), _FAINT, font(11))
+
+
 def _fitted(name: str, width: int) -> str:
-    """The end of a name, which tells pictures apart, as far as it fits."""
+    """As much of the end of a name as fits: beginnings are often alike."""
     if font(11).getlength(name) <= width:
         return name
     while name and font(11).getlength(f'…{name}') > width:

@@ -1,8 +1,7 @@
-"""Curves of one training, and of several beside each other."""
+"""Draw the curves of one training, and of several beside each other."""
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -13,8 +12,21 @@ from matplotlib.lines import Line2D
 
 from vit_backbones.metrics import headline, metric_text
 
-if TYPE_CHECKING:
-    from vit_backbones.evaluation.runs import History
+
+class History(NamedTuple):
+    """Curves of a training.
+
+    Attributes:
+        steps: (n,) iterations.
+        losses: (n,) training losses at these iterations.
+        validations: As `training.curves_hook.validations` gives them; `epoch` may be missing.
+        epoch_length: Iterations per epoch; `None` if the training does not count epochs.
+    """
+
+    steps: np.ndarray
+    losses: np.ndarray
+    validations: list[dict[str, Any]]
+    epoch_length: float | None
 
 
 def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure:
@@ -25,7 +37,7 @@ def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure
         entries: As `validations` gives them.
 
     Returns:
-        A figure of 1100 x 400 pixels, not tied to any display.
+        A figure of 1100 x 400 pixels.
     """
     figure = Figure(figsize=(11, 4), dpi=100, layout='constrained')
     left, right = figure.subplots(1, 2)
@@ -43,14 +55,7 @@ def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure
 
 
 def plot_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str) -> None:
-    """Plot each value, faintly under their running mean where there are a hundred or more.
-
-    Args:
-        axes: To draw into.
-        steps: (n,) places on the x axis.
-        values: (n,).
-        color: matplotlib's name of it.
-    """
+    """Plot (n,) values over (n,) steps, from a hundred values on faintly under their mean."""
     window = max(1, len(values) // 50)
     alpha = 1 if window == 1 else 0.3
     axes.plot(steps, values, color=color, alpha=alpha, label='each iteration')
@@ -60,17 +65,17 @@ def plot_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str)
 
 
 def _main_metrics(entries: Sequence[dict[str, Any]]) -> list[str]:
-    """Up to six names, without those by object size, which would hide the others."""
+    """Up to six names, without metrics by object size, which would hide the others."""
     names = dict.fromkeys(name for entry in entries for name in entry['metrics'])
     return [name for name in names if not name.endswith(('_s', '_m', '_l', 'time'))][:6]
 
 
-def compare_curves(histories: Mapping[str, 'History']) -> Figure:
-    """Draw the loss (left) and the main metric (right) of runs, one colour a run.
+def compare_curves(histories: Mapping[str, History]) -> Figure:
+    """Draw the loss (left) and the main metric (right) of runs, one colour per run.
 
-    Over epochs if all runs count them, else over iterations. The losses of several runs are drawn
-    on a logarithmic scale: those of different heads lie far apart. Runs that have no metric in
-    common get a picture of each one's main metric.
+    The x axis shows epochs if all runs count them, else iterations. The loss axis of several runs
+    is logarithmic: losses of different heads lie far apart. Runs without a common metric get a
+    panel for each one's main metric.
 
     Args:
         histories: By the name of the run.
@@ -78,7 +83,7 @@ def compare_curves(histories: Mapping[str, 'History']) -> Figure:
     metrics = _metrics(histories)
     panels = list(dict.fromkeys(filter(None, metrics.values()))) or [None]
     by_epoch = all(each.epoch_length for each in histories.values())
-    # as many entries below the pictures as runs
+    # the legend below the panels has a line per run
     size = 5.5 * (1 + len(panels)), 4 + 0.22 * len(histories)
     figure = Figure(figsize=size, dpi=100, layout='constrained')
     left, *right = figure.subplots(1, 1 + len(panels), sharex=True)
@@ -87,14 +92,11 @@ def compare_curves(histories: Mapping[str, 'History']) -> Figure:
     for color, (name, history) in zip(_colors(len(histories)), histories.items(), strict=False):
         unit = history.epoch_length if by_epoch else 1
         plot_smoothed(left, history.steps / unit, history.losses, color)
-        metric = metrics[name]
-        entries = [v for v in history.validations if v['metrics'].get(metric) is not None]
-        values = [each['metrics'][metric] for each in entries]
-        steps = [each['iter'] / unit for each in entries]
-        if entries:
-            places[metric].plot(steps, values, color=color, marker='o', ms=4)
-        told = f'{name}: {metric_text(metric, values[-1])}' if values else name
-        handles.append(Line2D([], [], color=color, label=told))
+        metric, points = metrics[name], _points(history, metrics[name], unit)
+        if points:
+            places[metric].plot(*zip(*points, strict=True), color=color, marker='o', ms=4)
+        label = f'{name}: {metric_text(metric, points[-1][1])}' if points else name
+        handles.append(Line2D([], [], color=color, label=label))
     xlabel = 'epoch' if by_epoch else 'iteration'
     left.set(title='training loss', xlabel=xlabel)
     for metric, axes in places.items():
@@ -108,32 +110,30 @@ def compare_curves(histories: Mapping[str, 'History']) -> Figure:
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """A figure as the content of a PNG file."""
-    content = io.BytesIO()
-    figure.savefig(content, format='png', bbox_inches='tight')
-    return content.getvalue()
+def _points(history: History, metric: str | None, unit: float) -> list[tuple[float, float]]:
+    """Place and value of each validation that has a metric."""
+    values = [(each['iter'] / unit, each['metrics'].get(metric)) for each in history.validations]
+    return [point for point in values if point[1] is not None]
 
 
-def _metrics(histories: Mapping[str, 'History']) -> dict[str, str | None]:
-    """For each run the metric to draw: one that all have, else its own main one."""
+def _metrics(histories: Mapping[str, History]) -> dict[str, str | None]:
+    """The metric to draw of each run: one that all have, else its own main one."""
     # A detector that detects nothing has no metrics
-    told = {
+    logged = {
         name: [entry['metrics'] for entry in each.validations if entry['metrics']]
         for name, each in histories.items()
     }
-    last = {name: metrics[-1] for name, metrics in told.items() if metrics}
+    last = {name: metrics[-1] for name, metrics in logged.items() if metrics}
     shared = [key for key in next(iter(last.values()), ()) if all(key in m for m in last.values())]
-    return {
-        name: headline({key: last[name][key] for key in shared or last[name]})
-        if name in last
-        else None
-        for name in histories
+    found = {
+        name: headline({key: metrics[key] for key in shared or metrics})
+        for name, metrics in last.items()
     }
+    return {name: found.get(name) for name in histories}
 
 
 def _colors(number: int) -> list[str]:
-    """Ten that are told apart well; more are spread over a rainbow."""
+    """Ten distinct colours; for more runs a rainbow."""
     if number <= 10:
         return [to_hex(color) for color in colormaps['tab10'].colors]
     return [to_hex(color) for color in colormaps['turbo'](np.linspace(0, 1, number))]

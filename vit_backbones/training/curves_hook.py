@@ -1,6 +1,5 @@
 """Draw loss and metrics into the work dir while a model trains."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 
 from vit_backbones.files import write_whole
+from vit_backbones.pictures.canvas import figure_file
 from vit_backbones.pictures.curves import draw_curves
 
 # Key in the message hub, and so in every checkpoint; MMEngine logs those that begin with `val`
@@ -21,8 +21,8 @@ VALIDATIONS = 'metric_history'
 class CurvesHook(Hook):
     """Draw the training loss and the validation metrics into a PNG in the work dir.
 
-    Drawn after each validation and at the end, from values that live in the message hub, so that
-    a resumed run continues its curves.
+    Draws after each validation and at the end. The values live in the message hub, so a resumed
+    run continues its curves.
 
     Args:
         filename: Name of the picture.
@@ -53,18 +53,14 @@ class CurvesHook(Hook):
             return
         scalars = runner.message_hub.log_scalars
         losses = scalars['train/loss'].data[0] if 'train/loss' in scalars else np.zeros(0)
-        content = io.BytesIO()
-        draw_curves(losses, validations(runner)).savefig(content, format='png')
-        write_whole(Path(runner.work_dir) / self.filename, content.getvalue())
+        figure = draw_curves(losses, validations(runner))
+        write_whole(Path(runner.work_dir) / self.filename, figure_file(figure))
 
 
 def validations(runner: Runner) -> list[dict[str, Any]]:
-    """Validations so far, with those that a resumed checkpoint knew.
-
-    Args:
-        runner: A runner that trained with `CurvesHook`.
+    """Validations of a training with `CurvesHook` so far, also those before a resume.
 
     Returns:
-        One `{'epoch': int, 'iter': int, 'metrics': {name: value}}` a validation, in order.
+        `{'epoch': int, 'iter': int, 'metrics': {name: value}}` for each, in order.
     """
     return runner.message_hub.get_info(VALIDATIONS, [])

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -14,7 +13,11 @@ from mmengine.structures import BaseDataElement
 
 from vit_backbones.config.datasets import class_names_and_colors
 from vit_backbones.files import write_whole
+from vit_backbones.pictures.canvas import png
 from vit_backbones.pictures.overlay import draw_sample
+from vit_backbones.samples import marks_of
+
+Outputs = Sequence[BaseDataElement] | None
 
 
 @HOOKS.register_module()
@@ -25,10 +28,10 @@ class PredictionPicturesHook(Hook):
     visualizer. Pictures of an earlier validation are overwritten.
 
     Args:
-        num_images: So many images of each validation, the first ones, into `predictions` in the
-            work dir.
+        num_images: How many images of each validation to draw, the first ones, into `predictions`
+            in the work dir.
         score_thr: Instances with a lower score, 0 to 1, are not drawn.
-        test_dir: Folder for all test images; `None` draws none of them.
+        test_dir: Folder for all test images; `None` draws none.
     """
 
     priority = 'LOW'
@@ -44,11 +47,7 @@ class PredictionPicturesHook(Hook):
         self._num_saved = 0
 
     def after_val_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[BaseDataElement] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Outputs = None
     ) -> None:
         """Save the first images."""
         left = self.num_images - self._num_saved
@@ -56,11 +55,7 @@ class PredictionPicturesHook(Hook):
         self._save((outputs or [])[: max(0, left)], dataset, Path(runner.work_dir) / 'predictions')
 
     def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[BaseDataElement] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Outputs = None
     ) -> None:
         """Save all images, if there is a folder for them."""
         if self.test_dir is not None:
@@ -75,15 +70,13 @@ class PredictionPicturesHook(Hook):
             path = getattr(sample, 'img_path', None)
             if path is None:  # nothing to draw on
                 continue
-            picture = draw_sample(
-                mmcv.imread(path), sample, classes, palette, score_thr=self.score_thr
-            )
-            _, content = cv2.imencode('.png', picture)
-            write_whole(folder / _file_name(path, dataset), content.tobytes())
+            image = mmcv.imread(path, channel_order='rgb')
+            picture = draw_sample(image, *marks_of(sample, self.score_thr), classes, palette)
+            write_whole(folder / _file_name(path, dataset), png(picture))
 
 
 def _file_name(path: str, dataset: Any) -> str:
-    """The image's name, with its folders below the dataset's: names alone may come twice."""
+    """The image's name with its folders below the dataset's, since names may repeat."""
     prefixes = getattr(dataset, 'data_prefix', None) or {}
     root = Path(prefixes.get('img_path') or prefixes.get('img') or '')
     below = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path(path)

@@ -1,4 +1,4 @@
-"""What a training took and reached, in one JSON file: the source of every table of results."""
+"""Record time, memory and metrics of a training in one JSON file, the source of all tables."""
 
 import json
 import math
@@ -28,13 +28,12 @@ _PACKAGES = ('vit_backbones', 'torch', 'timm', 'mmengine', 'mmdet', 'mmseg')
 class RecordHook(Hook):
     """Write `record.json` into the work dir at the end of a training, `test.json` after a test.
 
-    Keys: `config`, `date`, `device`, `versions`, `parameters` and those that are
-    `trained_parameters`, `minutes` of training with its validations, `peak_memory_mib` (allocated
-    on the GPU, else of the process, workers aside), images a second by the median iteration, data
-    loading and all processes included, as `train_images_per_second` and `val_...` or `test_...`,
-    and `validations` as `training.curves_hook.validations` gives them or the `metrics` of
-    the test. After a resume, minutes and validations are those that the checkpoint knew and those
-    since.
+    Both have `config`, `date`, `device`, `versions`, `parameters`, `trained_parameters` and
+    `peak_memory_mib` (allocated on the GPU, else of the process without its workers). A training
+    adds `minutes`, validations included, `train_images_per_second`, `val_images_per_second` and
+    `validations`, as `training.curves_hook.validations` gives them; a test adds
+    `test_images_per_second` and `metrics`. Images per second are those of the median iteration,
+    with data loading, in all processes. Minutes and validations include those before a resume.
     """
 
     def __init__(self) -> None:
@@ -66,7 +65,7 @@ class RecordHook(Hook):
     def _write(self, runner: Runner, name: str, **more: Any) -> None:
         if not is_main_process():
             return
-        # Shards of FSDP know what they are of
+        # Shards of FSDP know the whole shape
         sizes = [
             (getattr(each, 'whole_shape', each.shape).numel(), each.requires_grad)
             for each in runner.model.parameters()
@@ -86,7 +85,7 @@ class RecordHook(Hook):
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has words for; a number that is none, such as the mean of nothing, is `None`."""
+    """The value in types of JSON; a number that JSON lacks, such as NaN, becomes `None`."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -100,7 +99,7 @@ def _plain(value: Any) -> Any:
 
 
 def _speed(runner: Runner, split: str) -> dict[str, float]:
-    """Images a second in the median iteration, if there was one."""
+    """Images per second in the median iteration, if there was one."""
     times = runner.message_hub.log_scalars.get(f'{split}/time')
     loader = getattr(getattr(runner, f'{split}_loop'), 'dataloader', None)
     # With a batch sampler, PyTorch leaves the loader's own size out
@@ -120,7 +119,7 @@ def _process_memory() -> int:
 
 
 def _device() -> str:
-    """Name of the GPU or the CPU, and how much of it is used."""
+    """Name of the GPU or the CPU, with the number of processes and threads."""
     processes = get_world_size()
     if torch.cuda.is_available():
         return f'{processes} x {torch.cuda.get_device_name()}'
@@ -128,7 +127,7 @@ def _device() -> str:
 
 
 def cpu_name() -> str:
-    """Model of the CPU, or its architecture where that is not told."""
+    """Model of the CPU, or its architecture if the system does not name it."""
     cpu = platform.processor() or platform.machine()
     info = Path('/proc/cpuinfo')
     if info.is_file():

@@ -1,4 +1,4 @@
-"""Hooks for MMEngine's `Runner`: unreadable training images, loss and metric curves."""
+"""Skip training images that cannot be read."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from vit_backbones.config.datasets import leaf_datasets
 
 
 class UnreadableDataError(RuntimeError):
-    """So many training images in a row cannot be read that training makes no sense."""
+    """Too many training images in a row cannot be read."""
 
 
 class _Tolerant:
-    """A loading transform that answers `None` for what it cannot load and notes it in a file.
+    """A loading transform that returns `None` for an unreadable image and notes it in a file.
 
     MMEngine's `BaseDataset` then takes another sample. A file, because worker processes load.
     """
@@ -60,19 +60,19 @@ class _Tolerant:
 
 @HOOKS.register_module()
 class SkipUnreadableImagesHook(Hook):
-    """Skip training images that cannot be decoded, and say which.
+    """Skip training images that cannot be decoded, and name them.
 
-    Wraps the transforms named `Load...` of the training dataset, also inside dataset wrappers. An
-    image that fails is replaced by another sample. Its name and the reason are logged the first
-    time, the counts at the end; `unreadable_images.txt` in the log folder lists all.
+    Wraps the transforms named `Load...` of the training dataset, also inside dataset wrappers.
+    Another sample replaces an image that fails. The log names the image with the reason the first
+    time, and has the counts at the end; `unreadable_images.txt` in the log folder lists all.
 
     Args:
-        max_in_a_row: So many failures without a success in one process end the training, at least
-            1. 100 in a row do not happen by chance unless nearly all images are broken.
+        max_in_a_row: This many failures in a row in one process end the training, at least 1. 100
+            happen by chance only if nearly all images are broken.
 
     Raises:
         ValueError: If `max_in_a_row` is below 1.
-        UnreadableDataError: While training, by `max_in_a_row` failures in a row.
+        UnreadableDataError: While training, after `max_in_a_row` failures in a row.
     """
 
     def __init__(self, *, max_in_a_row: int = 100) -> None:
@@ -84,28 +84,24 @@ class SkipUnreadableImagesHook(Hook):
 
     def after_build_train_dataloader(self, runner: Runner, dataloader: DataLoader) -> None:
         """Wrap the loading transforms; `QuietRunner` calls this before any worker starts."""
-        self._notes = Path(runner.log_dir) / 'unreadable_images.txt'
-        for dataset in leaf_datasets(dataloader.dataset):
-            self._wrap(dataset)
+        self._wrap(runner, dataloader)
 
     def before_train(self, runner: Runner) -> None:
-        """Wrap them under MMEngine's own runner."""
+        """Wrap them with MMEngine's own runner."""
         loop = runner.train_loop
-        self._notes = Path(runner.log_dir) / 'unreadable_images.txt'
-        new = [self._wrap(dataset) for dataset in leaf_datasets(loop.dataloader.dataset)]
-        if any(new) and hasattr(loop, 'dataloader_iterator') and loop.dataloader.num_workers:
+        new = self._wrap(runner, loop.dataloader)
+        if new and hasattr(loop, 'dataloader_iterator') and loop.dataloader.num_workers:
             runner.logger.warning(
                 'unreadable training images will not be skipped: the workers of an iteration-based '
                 'loop have started already; train with tools/train.py'
             )
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Wrap again what another hook may have replaced."""
-        for dataset in leaf_datasets(runner.train_loop.dataloader.dataset):
-            self._wrap(dataset)
+        """Wrap transforms again that another hook has replaced."""
+        self._wrap(runner, runner.train_loop.dataloader)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Log the names met for the first time."""
+        """Log names that are new."""
         if not is_main_process() or not self._notes.exists():
             return
         if self._notes.stat().st_size == self._position:
@@ -127,18 +123,18 @@ class SkipUnreadableImagesHook(Hook):
                 f'{os.path.basename(path)} ({count} time{"s" * (count > 1)})'
                 for path, count in sorted(self.counts.items())
             )
-            runner.logger.warning(
-                f'skipped {len(self.counts)} unreadable training image'
-                f'{"s" * (len(self.counts) > 1)}: {", ".join(names)}'
-            )
+            images = f'{len(self.counts)} unreadable training image{"s" * (len(self.counts) > 1)}'
+            runner.logger.warning(f'skipped {images}: {", ".join(names)}')
 
-    def _wrap(self, dataset: Any) -> bool:
-        """Wrap in place; whether anything was left to wrap."""
-        # Only MMEngine's datasets take another sample for None.
-        if not hasattr(dataset, '_rand_another') or not hasattr(dataset, 'pipeline'):
-            return False
-        transforms = dataset.pipeline.transforms
-        new = [i for i, t in enumerate(transforms) if type(t).__name__.startswith('Load')]
-        for i in new:
-            transforms[i] = _Tolerant(transforms[i], self._notes, self.max_in_a_row)
-        return bool(new)
+    def _wrap(self, runner: Runner, dataloader: DataLoader) -> bool:
+        """Wrap in place; whether there was anything to wrap."""
+        self._notes = Path(runner.log_dir) / 'unreadable_images.txt'
+        wrapped = False
+        for dataset in leaf_datasets(dataloader.dataset):
+            # Only MMEngine's datasets take another sample for None.
+            own = hasattr(dataset, '_rand_another') and hasattr(dataset, 'pipeline')
+            transforms = dataset.pipeline.transforms if own else []
+            for i in [i for i, t in enumerate(transforms) if type(t).__name__.startswith('Load')]:
+                transforms[i] = _Tolerant(transforms[i], self._notes, self.max_in_a_row)
+                wrapped = True
+        return wrapped

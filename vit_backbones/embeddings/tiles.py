@@ -1,0 +1,21 @@
+"""Images of users as small pictures."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+
+from vit_backbones.images import UnreadableImageError, read_image
+from vit_backbones.pictures.canvas import Tile, small_tile
+
+
+def readable(path: str | Path) -> np.ndarray | None:
+    """An image (H, W, 3), `None` if it cannot be read."""
+    with contextlib.suppress(UnreadableImageError):
+        return read_image(path)
+    return None
+
+
+def tile_of(path: str | Path, caption: str = '', *, frame: bool = False) -> Tile:
+    """The tile of an image, a grey one if it cannot be read."""
+    return small_tile(readable(path), Path(path).name, caption, frame=frame)
