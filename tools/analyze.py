@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from _command_line import (
+    Parser,
     add_config_options,
     add_device_option,
     not_negative,
@@ -13,7 +14,7 @@ from _command_line import (
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Curves of runs in one picture, a table of classes, confusion matrices and the '
         'worst images, each model run once over its images.'
     )

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from _command_line import add_config_options, add_dataset_options, one_line_errors
+from _command_line import Parser, add_config_options, add_dataset_options, one_line_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Tell what would break or spoil a training before it starts, a line each. '
         'Exit code 1 with errors, 0 with warnings alone, 2 for a wrong path or option.'
     )

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from _command_line import add_backbone_options, one_line_errors
+from _command_line import Parser, add_backbone_options, one_line_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Write a backbone as ONNX, TorchScript or torch.export. The file is compared '
         'with PyTorch on random images before it gets its name; it takes RGB images, normalised.'
     )

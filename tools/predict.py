@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from _command_line import (
+    Parser,
     add_config_options,
     add_device_option,
     add_images,
@@ -15,7 +16,7 @@ from _command_line import (
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Run a trained config on images without labels: masks/ (each pixel the number '
         'of its class), predictions.json (COCO), panoptic/ with panoptic.json, and pictures/, '
         'as the model has them. A rerun writes all of them again.'

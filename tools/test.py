@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from _command_line import add_config_options
+from _command_line import Parser, add_config_options
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Evaluate a checkpoint on the test data.')
+    parser = Parser(description='Evaluate a checkpoint on the test data.')
     parser.add_argument('config', metavar='CONFIG')
     parser.add_argument('checkpoint', metavar='CHECKPOINT')
     parser.add_argument('--work-dir', help='for logs; default: work_dirs/<config name>')

@@ -6,11 +6,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from _command_line import add_config_options, add_dataset_options
+from _command_line import Parser, add_config_options, add_dataset_options
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Train an mmdet or mmseg config.')
+    parser = Parser(description='Train an mmdet or mmseg config.')
     parser.add_argument('config', metavar='CONFIG')
     add_dataset_options(parser)
     parser.add_argument('--work-dir', help='for results; default: work_dirs/<config name>')
