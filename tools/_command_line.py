@@ -74,14 +74,14 @@ def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
     return run
 
 
-def is_first_process() -> bool:
-    """Whether this is the one of several processes that talks."""
-    return os.environ.get('RANK', '0') == '0'
+def say(line: str, *, error: bool = False) -> None:
+    """Print a line; of several processes only the first one does."""
+    if os.environ.get('RANK', '0') == '0':
+        print(line, file=sys.stderr if error else sys.stdout)
 
 
 def _fail(line: str, code: int) -> int:
-    if is_first_process():
-        print(line, file=sys.stderr)
+    say(line, error=True)
     return code
 
 
@@ -131,20 +131,39 @@ def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--dataset`, `--val-dataset` and `--images`."""
+    """Add `--dataset`, `--val-dataset` and `--images`; `parse_dataset_options` checks them."""
     parser.add_argument(
         '--dataset',
         metavar='DATA',
         help="your own data instead of the config's: a COCO file, or a folder of images and masks",
     )
-    parser.add_argument('--val-dataset', metavar='DATA', help='those to validate on')
-    parser.add_argument('--images', metavar='DIR', help='where the images of COCO files lie')
+    parser.add_argument('--val-dataset', metavar='DATA', help='data to validate on')
+    parser.add_argument('--images', metavar='DIR', help='folder of the images of COCO files')
+
+
+def parse_dataset_options(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse, and refuse what needs a `--dataset` without one."""
+    args = parser.parse_args(argv)
+    if args.dataset is None and (args.val_dataset or args.images):
+        parser.error('--val-dataset and --images go with --dataset')
+    return args
+
+
+def add_launch_options(parser: argparse.ArgumentParser, example: str) -> None:
+    """Add `--cfg-options`, `--launcher` and `--debug`."""
+    add_config_options(parser, example)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument(
+        '--debug', action='store_true', help='show the traceback of an error before the start too'
+    )
 
 
 def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose a backbone and its weights.
 
-    They are the fields of `vit_backbones.models.chosen.Choice`, which checks them.
+    They are the fields of `vit_backbones.models.chosen.Choice`.
     """
     group = parser.add_argument_group('backbone')
     group.add_argument('--model', metavar='NAME', help="the source's name of a model")
@@ -156,7 +175,10 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--pretrained', action='store_true', help="the library's published weights")
     group.add_argument(
-        '--random-weights', type=int, metavar='SEED', help='none of these; features mean nothing'
+        '--random-weights',
+        type=int,
+        metavar='SEED',
+        help='random weights, for a dry run: the features are meaningless',
     )
     group.add_argument(
         '--img-size', nargs=2, type=int, metavar=('H', 'W'), help='size the model is built for'
