@@ -186,7 +186,9 @@ def test_bad_requests_are_refused(vit, tmp_path, name, options, message):
 
 def test_models_of_one_size_have_no_file_for_any(tmp_path):
     vit = loaded('beit_base_patch16_224', width=48, img_size=(64, 96))
-    with pytest.raises(ValueError, match=r'--size H W, here for instance 64 96, and --dynamic'):
+    with pytest.raises(
+        ValueError, match=r'size=\(H, W\), here for instance 64 96, and dynamic=True'
+    ):
         export(Graph(vit), tmp_path / 'vit.onnx', dynamic=True)
 
 
