@@ -1,4 +1,4 @@
-"""What the command lines of the tools share.
+"""Options that the tools share, and their one way to fail.
 
 It lies here and not in the package, which takes seconds to import: `--help` and mistakes in the
 arguments answer at once.
@@ -224,7 +224,7 @@ def add_score_option(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=0.3,
         metavar='S',
-        help='leave predicted objects of a lower score out (default: 0.3)',
+        help='leave out predicted objects with a lower score (default: 0.3)',
     )
 
 

@@ -1,4 +1,4 @@
-"""Weights in timm's keys: `python tools/convert_checkpoint.py IN OUT.safetensors --model NAME`."""
+"""Convert weights to timm's keys: `python tools/convert_checkpoint.py IN OUT --model NAME`."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from _command_line import Parser, one_line_errors
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
-        description='Write the checkpoint of a ViT, in the keys of any known project, under those '
+        description='Convert the checkpoint of a ViT from the keys of any known project to those '
         'of the timm model NAME. Classifiers and parts of pre-training are left out.'
     )
     parser.add_argument('checkpoint', metavar='IN', type=Path)
@@ -22,7 +22,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help="for which positions are written; default: the model's own",
+        help="image size to resample positions to; default: the model's own",
     )
     parser.add_argument(
         '--without-cls-token', action='store_true', help='leave the CLS token out, e.g. for Sapiens'

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def resume_command(argv: Sequence[str], resume: str | None) -> str:
-    """The command that goes on from the last checkpoint of this one."""
+    """The command that continues this training from its last checkpoint."""
     words = ['auto' if resume and word == resume else word for word in argv]
     words = ['--resume' if word.startswith('--resume=') else word for word in words]
     script = os.path.relpath(__file__)

@@ -1,4 +1,4 @@
-"""What training adds to MMEngine: hooks, learning rates by layer, sharding by block."""
+"""Additions to MMEngine's training: hooks, learning rates by layer, sharding by block."""
 
 from vit_backbones.training.curves_hook import CurvesHook
 from vit_backbones.training.layer_decay import ViTLayerDecayConstructor
