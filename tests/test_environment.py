@@ -1,4 +1,4 @@
-"""What is told of an environment, with versions that are made up."""
+"""The report on an environment, with versions that are made up."""
 
 import importlib
 import platform
@@ -149,7 +149,6 @@ def test_report__a_gpu_that_is_not_used(cuda, message, installed, monkeypatch):
         backends=types.SimpleNamespace(cudnn=types.SimpleNamespace(version=lambda: None)),
     )
     monkeypatch.setattr(environment, '_first_failure', lambda: None)
-    monkeypatch.setattr(environment, '_ops', lambda: '')
     monkeypatch.setitem(sys.modules, 'torch', torch)
     (problem,) = environment.report()[1]
     assert re.match(rf'there is a GPU \(H200, driver 535.1\), but torch 2.11.0.*{message}', problem)

@@ -1,7 +1,7 @@
-"""What the command lines of the tools share.
+"""Options that the tools share, and their one way to fail.
 
 It lies here and not in the package, which takes seconds to import: `--help` and mistakes in the
-arguments are told at once.
+arguments answer at once.
 """
 
 import argparse
@@ -9,45 +9,79 @@ import contextlib
 import functools
 import math
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 Main = Callable[[Sequence[str] | None], int | None]
 
 
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that lets `one_line_errors` name its flags.
+
+    Attributes:
+        flags: By argument of the library, of the parsers and commands that parsed.
+        debug: Whether `--debug` was among them.
+    """
+
+    flags: ClassVar[dict[str, str]] = {}
+    debug: ClassVar[bool] = False
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        parsed, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if action.option_strings:
+                self.flags[action.dest.removeprefix('cfg_')] = action.option_strings[-1]
+        Parser.debug |= getattr(parsed, 'debug', False)
+        return parsed, rest
+
+
 def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
-    """Let a tool's `main` tell what is wrong from outside in one line.
+    """Let a tool's `main` report in one line what is wrong from outside.
 
     Args:
-        main: Imports the package inside, returns an exit code (`None` is 0), and raises
-            `ValueError`, `OSError`, `ImportError` or `RuntimeError` for what is wrong from outside.
+        main: Parses by `Parser`, imports the package inside, returns an exit code (`None` is 0),
+            and raises `ValueError`, `OSError`, `ImportError` or `RuntimeError` for what is wrong
+            from outside; `while_running = True` on one marks a crash, which keeps its traceback.
 
     Returns:
-        `main` that returns 2 then, and 130 after Ctrl-C; `VIT_BACKBONES_DEBUG=1` shows tracebacks.
+        `main` that returns 2 then, and 130 after Ctrl-C. The arguments that an error names, as
+        `name=value`, become flags. `VIT_BACKBONES_DEBUG=1` shows tracebacks.
     """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
+        Parser.flags.clear()
+        Parser.debug = os.environ.get('VIT_BACKBONES_DEBUG', '0') != '0'
         try:
             return main(argv) or 0
-        except KeyboardInterrupt:
-            return _tell('interrupted', 130)
+        except KeyboardInterrupt as stop:
+            return _fail(str(stop) or 'interrupted', 130)
         except BrokenPipeError:  # `| head` has read enough
             sys.stdout = open(os.devnull, 'w')
             return 0
         except (ImportError, OSError, RuntimeError, ValueError) as error:
-            if os.environ.get('VIT_BACKBONES_DEBUG', '0') != '0':
+            if getattr(error, 'while_running', False):
+                raise
+            if Parser.debug:
                 traceback.print_exc()
-            return _tell(f'error: {_line(error)}', 2)
+            return _fail(f'error: {_line(error)}', 2)
 
     return run
 
 
-def _tell(line: str, code: int) -> int:
+def say(line: str, *, error: bool = False) -> None:
+    """Print a line; of several processes only the first one does."""
     if os.environ.get('RANK', '0') == '0':
-        print(line, file=sys.stderr)
+        print(line, file=sys.stderr if error else sys.stdout)
+
+
+def _fail(line: str, code: int) -> int:
+    say(line, error=True)
     return code
 
 
@@ -55,9 +89,33 @@ def _line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f': {error.filename}' if error.filename else ''
         return f'{error.strerror}{place}'
-    text = ' '.join(str(error).split()) or type(error).__name__
-    needs_install = isinstance(error, ImportError) and 'install' not in text
-    return f'{text}; install the pinned set of requirements.txt' if needs_install else text
+    text = with_flags(' '.join(str(error).split()), Parser.flags) or type(error).__name__
+    if 'install' in text or not (isinstance(error, ImportError) or _while_importing(error)):
+        return text
+    return f'{text}; install the pinned set of requirements.txt'
+
+
+def _while_importing(error: Exception) -> bool:
+    """Whether packages that do not fit together raised it, as torch and torchvision do."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, RuntimeError) and any('importlib' in f.filename for f in frames)
+
+
+def with_flags(text: str, flags: Mapping[str, str]) -> str:
+    """Spell the arguments in a text as a shell takes them.
+
+    `amp=True` and `layers=...` become `--amp` and `--layers`, `size=(64, 96)` `--size 64 96`.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        name, value, several, following = found.groups()
+        if several:
+            return f'{flags[name]} {several.replace(",", "")}'
+        return flags[name] + (' ' if not value and re.match(r'[^,;:)]', following) else '')
+
+    values = r'(True\b|\.\.\.|\(([^()]*)\)|)(?=(\S?))'
+    names = '|'.join(flags)
+    return re.sub(rf'(?<![\w./\'"-])({names})={values}', spelled, text) if names else text
 
 
 def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
@@ -73,20 +131,39 @@ def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--dataset`, `--val-dataset` and `--images`."""
+    """Add `--dataset`, `--val-dataset` and `--images`; `parse_dataset_options` checks them."""
     parser.add_argument(
         '--dataset',
         metavar='DATA',
         help="your own data instead of the config's: a COCO file, or a folder of images and masks",
     )
-    parser.add_argument('--val-dataset', metavar='DATA', help='those to validate on')
-    parser.add_argument('--images', metavar='DIR', help='where the images of COCO files lie')
+    parser.add_argument('--val-dataset', metavar='DATA', help='data to validate on')
+    parser.add_argument('--images', metavar='DIR', help='folder of the images of COCO files')
+
+
+def parse_dataset_options(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse, and refuse what needs a `--dataset` without one."""
+    args = parser.parse_args(argv)
+    if args.dataset is None and (args.val_dataset or args.images):
+        parser.error('--val-dataset and --images go with --dataset')
+    return args
+
+
+def add_launch_options(parser: argparse.ArgumentParser, example: str) -> None:
+    """Add `--cfg-options`, `--launcher` and `--debug`."""
+    add_config_options(parser, example)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument(
+        '--debug', action='store_true', help='show the traceback of an error before the start too'
+    )
 
 
 def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose a backbone and its weights.
 
-    They are the fields of `vit_backbones.models.chosen.Choice`, which checks them.
+    They are the fields of `vit_backbones.models.chosen.Choice`.
     """
     group = parser.add_argument_group('backbone')
     group.add_argument('--model', metavar='NAME', help="the source's name of a model")
@@ -98,7 +175,10 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--pretrained', action='store_true', help="the library's published weights")
     group.add_argument(
-        '--random-weights', type=int, metavar='SEED', help='none of these; features mean nothing'
+        '--random-weights',
+        type=int,
+        metavar='SEED',
+        help='random weights, for a dry run: the features are meaningless',
     )
     group.add_argument(
         '--img-size', nargs=2, type=int, metavar=('H', 'W'), help='size the model is built for'
@@ -144,7 +224,7 @@ def add_score_option(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=0.3,
         metavar='S',
-        help='leave predicted objects of a lower score out (default: 0.3)',
+        help='leave out predicted objects with a lower score (default: 0.3)',
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _command_line import (
+    Parser,
     add_config_options,
     add_device_option,
     not_negative,
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Draw the curves of runs in one picture; run each model once over its images '
         'for a table of classes, confusion matrices and the worst images.'
     )

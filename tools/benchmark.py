@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _command_line import add_config_options, add_device_option, one_line_errors, positive
+from _command_line import Parser, add_config_options, add_device_option, one_line_errors, positive
 
 PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='What backbones cost and what they are worth.')
+    parser = Parser(description='What backbones cost and what they are worth.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for add in (
         add_speed,

@@ -4,11 +4,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from _command_line import add_config_options, add_dataset_options, one_line_errors
+from _command_line import (
+    Parser,
+    add_config_options,
+    add_dataset_options,
+    one_line_errors,
+    parse_dataset_options,
+)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Tell what would break or spoil a training before it starts, a line each. '
         'Exit code 1 with errors, 0 with warnings alone, 2 for a wrong path or option.'
     )
@@ -18,10 +24,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_dataset_options(parser)
     add_config_options(parser, 'model.backbone.out_stride=16')
-    args = parser.parse_args(argv)
-    if args.dataset is None and (args.val_dataset or args.images):
-        parser.error('--val-dataset and --images go with --dataset')
-    return args
+    return parse_dataset_options(parser, argv)
 
 
 @one_line_errors

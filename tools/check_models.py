@@ -7,11 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from _command_line import Parser, one_line_errors
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Compare the features of every transformer of timm with timm itself, on a '
         'rectangle and an odd size. Stopped, it goes on where it was.'
     )
@@ -30,6 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+@one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from mmengine.logging import MMLogger
@@ -39,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     every = architectures()
     unknown = set(args.names) - {name for _, name in every}
     if unknown:
-        print(f'error: no transformer of timm: {", ".join(sorted(unknown))}', file=sys.stderr)
-        return 2
+        raise ValueError(f'no transformer of timm: {", ".join(sorted(unknown))}')
     wanted = [(module, name) for module, name in every if not args.names or name in args.names]
     part = bool(args.names) or args.sample is not None
     if args.sample is not None:

@@ -1,16 +1,17 @@
-"""Weights in timm's keys: `python tools/convert_checkpoint.py IN OUT.safetensors --model NAME`."""
+"""Convert weights to timm's keys: `python tools/convert_checkpoint.py IN OUT --model NAME`."""
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from _command_line import Parser, one_line_errors
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Write the checkpoint of a ViT, in the keys of any known project, under those '
+    parser = Parser(
+        description='Convert the checkpoint of a ViT from the keys of any known project to those '
         'of the timm model NAME. Classifiers and parts of pre-training are left out.'
     )
     parser.add_argument('checkpoint', metavar='IN', type=Path)
@@ -21,7 +22,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help="for which positions are written; default: the model's own",
+        help="image size to resample positions to; default: the model's own",
     )
     parser.add_argument(
         '--without-cls-token', action='store_true', help='leave the CLS token out, e.g. for Sapiens'
@@ -29,44 +30,33 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.out.suffix != '.safetensors' or args.out.is_dir():
-        print(f'error: OUT must be a .safetensors file, got {str(args.out)!r}', file=sys.stderr)
-        return 2
+        raise ValueError(f'OUT must be a .safetensors file, got {str(args.out)!r}')
     if args.out.exists() and args.checkpoint.exists() and args.out.samefile(args.checkpoint):
-        print(f'error: OUT is IN, {str(args.out)!r}: name another file', file=sys.stderr)
-        return 2
-    try:
-        # Here, so that --help is instant and packages that do not fit together are one line.
-        from safetensors.torch import save
+        raise ValueError(f'OUT is IN, {str(args.out)!r}: name another file')
+    from safetensors.torch import save
 
-        from vit_backbones import ViTFeatBackbone
-        from vit_backbones.checkpoints.fitting import GRID_KEY
-        from vit_backbones.files import write_whole
-    except (ImportError, RuntimeError) as error:
-        print(f'error: {error}; install the pinned set of requirements.txt', file=sys.stderr)
-        return 2
-    logging.disable(logging.INFO)  # the report is printed below
-    try:
+    from vit_backbones import ViTFeatBackbone
+    from vit_backbones.checkpoints.fitting import GRID_KEY
+    from vit_backbones.files import write_whole
+    from vit_backbones.terminal import quiet_log
+
+    with quiet_log():  # the report is printed below
         backbone = ViTFeatBackbone(
             args.model,
             checkpoint=args.checkpoint,
             img_size=args.img_size,
             with_cls_token=False if args.without_cls_token else None,
         )
-        tensors = {n: t.contiguous() for n, t in backbone.vit.state_dict().items()}
-        metadata = {'format': 'pt'}
-        if hasattr(backbone, GRID_KEY):  # which no number of rows tells
-            metadata[GRID_KEY] = json.dumps(backbone.position_grid.tolist())
-        write_whole(args.out, save(tensors, metadata=metadata))
-    except (OSError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    finally:
-        logging.disable(logging.NOTSET)
+    tensors = {n: t.contiguous() for n, t in backbone.vit.state_dict().items()}
+    metadata = {'format': 'pt'}
+    if hasattr(backbone, GRID_KEY):  # the number of rows does not show the grid
+        metadata[GRID_KEY] = json.dumps(backbone.position_grid.tolist())
+    write_whole(args.out, save(tensors, metadata=metadata))
     print(f'{args.checkpoint}: {backbone.load_report}\nwrote {args.out}')
-    return 0
 
 
 if __name__ == '__main__':

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from _command_line import add_backbone_options, one_line_errors
+from _command_line import Parser, add_backbone_options, one_line_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Write a backbone as ONNX, TorchScript or torch.export. The file is compared '
         'with PyTorch on random images before it gets its name; it takes RGB images, normalised.'
     )
@@ -16,7 +16,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--out',
         required=True,
         metavar='FILE',
-        help='its ending tells the format: .onnx, .pt (TorchScript) or .pt2 (torch.export)',
+        help='its ending names the format: .onnx, .pt (TorchScript) or .pt2 (torch.export)',
     )
     add_backbone_options(parser)
     group = parser.add_argument_group('file')
@@ -25,29 +25,31 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help='of the images, for which positions are resampled (default: as the model is built)',
+        help='size of the images; positions are resampled to it (default: as the model is built)',
     )
     group.add_argument(
         '--dynamic',
         action='store_true',
-        help='images of any size and batches of any number; with --size the number alone is free',
+        help='take images of any size and any batch; with --size only the batch is free',
     )
     group.add_argument(
         '--with-normalization',
         action='store_true',
-        help="images are RGB on 0-255: the model's mean and std are part of the file",
+        help="take RGB images on 0-255: the model's mean and std are part of the file",
     )
     group.add_argument(
-        '--with-neck', action='store_true', help="the config's neck too, behind the backbone"
+        '--with-neck', action='store_true', help="add the config's neck behind the backbone"
     )
     group.add_argument('--out-type', help='featmap, cls, raw or avg_featmap (default: featmap)')
     group.add_argument('--pool', help='embeddings instead: cls, avg, max, cls+avg, gem or attn')
-    group.add_argument('--opset', type=int, default=18, help='of ONNX, 17 to 20 (default: 18)')
+    group.add_argument(
+        '--opset', type=int, default=18, help='version of ONNX operators, 17 to 20 (default: 18)'
+    )
     args = parser.parse_args(argv)
     if args.with_neck and (args.layers or args.out_type or args.pool):
         parser.error('--with-neck takes the maps of the config: no --layers, --out-type or --pool')
     if args.opset != parser.get_default('opset') and not args.out.endswith('.onnx'):
-        parser.error(f'--opset is of .onnx files alone, and --out is {args.out}')
+        parser.error(f'--opset is only for .onnx files, and --out is {args.out}')
     return args
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from _command_line import (
+    Parser,
     add_backbone_options,
     add_device_option,
     add_images,
@@ -18,7 +19,7 @@ from _command_line import (
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Write the features that a backbone makes of images: embeddings into a '
         '.parquet file (path, height, width, embedding), maps and tokens into .npz or .safetensors '
         '(an array an image, PATH, or PATH:LAYER of several layers). The same command goes on '

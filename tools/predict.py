@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from _command_line import (
+    Parser,
     add_config_options,
     add_device_option,
     add_images,
@@ -16,7 +17,7 @@ from _command_line import (
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Run a trained config on images without labels and write the results of the '
         'model: masks/ (each pixel the number of its class), predictions.json (COCO), panoptic/ '
         'with panoptic.json, and pictures/. A rerun writes all of them again.'

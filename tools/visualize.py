@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from _command_line import (
+    Parser,
     add_backbone_options,
     add_device_option,
     add_images,
@@ -25,7 +26,7 @@ _KINDS = {
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Draw the PCA of patch features as colours, attention to the patches, or '
         'predictions beside ground truth: a PNG an image, and contact_sheet.png.'
     )

@@ -25,7 +25,7 @@ try:
     from vit_backbones.backbone import ViTFeatBackbone
     from vit_backbones.necks import SimpleFeaturePyramid, ViTAdapter
 except Exception as error:  # of any library that does not fit the others
-    if sys.argv[:1] != ['-m']:  # `python -m vit_backbones` runs all the same, and tells the rest
+    if sys.argv[:1] != ['-m']:  # `python -m vit_backbones` runs all the same, and reports the rest
         raise ImportError(explained(error)) from error
 
 __version__ = '0.1.0'

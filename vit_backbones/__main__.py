@@ -1,29 +1,30 @@
-"""`python -m vit_backbones`: what is installed and what is wrong with it; `list`: the models."""
+"""`python -m vit_backbones`: a report on the installation; `list`: the models."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-from vit_backbones.environment import explained, report
+from vit_backbones.environment import explained, report, row
+from vit_backbones.errors import first_line
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m vit_backbones',
-        description='Tell what is installed, and what of it does not work together, a line each '
+        description='Show the installed packages, and what does not work together, a line each '
         'with its fix. Exit code 1 with problems, 0 without.',
     )
     commands = parser.add_subparsers(dest='command', metavar='list')
     models = commands.add_parser('list', help='models with sizes, sources and licences')
     models.add_argument('pattern', nargs='?', default='*', metavar='PATTERN')
-    models.add_argument('--source', help='only those of one library')
+    models.add_argument('--source', help='only models of one library')
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; gives the exit code."""
+    """Run, and return the exit code."""
     args = parse_args(argv)
     try:
         return _list(args) if args.command == 'list' else _report()
@@ -32,30 +33,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has read enough
         sys.stdout = open(os.devnull, 'w')
         return 0
-    except OSError as error:
-        sys.stdout = open(os.devnull, 'w')
-        print(f'error: {error.strerror}', file=sys.stderr)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError):  # the output cannot be written
+            sys.stdout = open(os.devnull, 'w')
+        line = getattr(error, 'strerror', None) or str(error)
+        print(f'error: {line.replace("source=...", "--source")}', file=sys.stderr)
         return 2
 
 
 def _report() -> int:
     rows, problems = report()
-    print('\n'.join(rows))
+    print('\n'.join([*rows, row('mmcv ops', _ops())]))
     print(''.join(f'\nproblem: {each}' for each in problems) or '\nno problems')
     return 1 if problems else 0
 
 
+def _ops() -> str:
+    """The operators of mmcv that serve, in one line."""
+    try:
+        from vit_backbones.hosts import mmcv_loader
+
+        return mmcv_loader.install().removeprefix('mmcv ops: ')
+    except Exception as error:  # it is among the problems
+        return f'none ({first_line(error)})'
+
+
 def _list(args: argparse.Namespace) -> int:
     try:
-        from vit_backbones.models.catalogue import print_models
-    except Exception as error:  # of packages that do not fit together
-        print(f'error: {explained(error)}', file=sys.stderr)
-        return 2
-    try:
-        print_models(args.pattern, args.source)
-    except ValueError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+        from vit_backbones.models.catalogue import list_models
+    except Exception as error:  # packages that do not fit together
+        raise ValueError(explained(error)) from error
+    for line in list_models(args.pattern, args.source):
+        print(line, flush=True)
     return 0
 
 

@@ -6,18 +6,16 @@ DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device that a command line asks for, by default the GPU if there is one.
+    """The device of a name, by default the GPU if there is one.
 
     Raises:
-        ValueError: For one that is not there, and for what is no device of PyTorch.
+        ValueError: If it is not there, or if PyTorch knows no such device.
     """
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
         if device.type == 'cuda' and not torch.cuda.is_available():
-            raise ValueError(
-                f'--device {name}: PyTorch finds no GPU here; leave it out for the CPU'
-            )
+            raise ValueError(f'device={name}: PyTorch finds no GPU here; leave it out for the CPU')
         torch.empty(1, device=device)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f'--device {name}: {str(error).splitlines()[0]}') from None
+        raise ValueError(f'device={name}: {str(error).splitlines()[0]}') from None
     return device

@@ -1,6 +1,6 @@
-"""What is installed, and what of it does not work together: a line each with its fix.
+"""The installed packages, and what does not work together: a line each with its fix.
 
-Needs nothing but the standard library, so that it can tell why an import fails.
+It needs only the standard library, so that it can report why an import fails.
 """
 
 import contextlib
@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, NamedTuple
 
+from vit_backbones.errors import first_line
+
 
 class Problem(NamedTuple):
     """One thing that is wrong with the environment.
 
     Attributes:
         text: One line with the fix.
-        stops: Whether nothing should be started with it.
+        stops: Whether it should prevent every start.
     """
 
     text: str
@@ -63,14 +65,14 @@ _MMCV_RANGE = ('2.0.0', '2.2.0')  # of mmdet 3.3.0 and mmsegmentation 1.2.2, not
 
 
 def problems() -> Iterator[Problem]:
-    """What is wrong by the metadata of what is installed; nothing is imported for it."""
+    """Conflicts between the installed versions, without any import."""
     for check in _CHECKS:
         yield from check()
 
 
 def explained(error: BaseException) -> str:
-    """One line for an import that failed: the problem behind it where that is known."""
-    line = ' '.join(str(error).split()) or type(error).__name__
+    """A failed import in one line, with the problem behind it where that is known."""
+    line = first_line(error)
     known = [each.text for each in problems() if each.stops]
     if isinstance(error, ModuleNotFoundError):
         known += [each.text for each in _missing() if each.text.startswith(f'{error.name} ')]
@@ -81,7 +83,7 @@ def explained(error: BaseException) -> str:
 
 
 def report() -> tuple[list[str], list[str]]:
-    """Lines on what is installed, and lines on what is wrong with it, found by importing too."""
+    """Lines on the installation and on its problems, some of them found by importing."""
     wrong = [each.text for each in problems()]
     wrong += [each.text for each in _missing()]
     failure, gpus = _first_failure(), _gpus()
@@ -91,15 +93,20 @@ def report() -> tuple[list[str], list[str]]:
     if hasattr(torch, 'cuda') and gpus:
         wrong += _unused(torch, gpus)
     rows = [('Python', f'{platform.python_version()} ({platform.system()} {platform.machine()})')]
-    rows += [(each[0], _told(*each)) for each in _PACKAGES]
+    rows += [(each[0], _versions(*each)) for each in _PACKAGES]
     if hasattr(torch, 'cuda'):
         rows += [('CUDA', _cuda(torch))]
-    rows += [('GPU', '; '.join(gpus) or 'none'), ('mmcv ops', _ops())]
-    return [f'{name:<14}{value}' for name, value in rows], wrong
+    rows += [('GPU', '; '.join(gpus) or 'none')]
+    return [row(*each) for each in rows], wrong
+
+
+def row(name: str, value: str) -> str:
+    """A line of the report."""
+    return f'{name:<14}{value}'
 
 
 def version(distribution: str) -> str | None:
-    """Of what is installed, else `None`."""
+    """The installed version, or `None`."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -107,7 +114,7 @@ def version(distribution: str) -> str | None:
 
 
 def _installed(name: str) -> list[tuple[str, str]]:
-    """(distribution, version) of all that bring an import name."""
+    """(distribution, version) of each package that brings an import name."""
     distributions = next(each[1] for each in _PACKAGES if each[0] == name)
     return [(each, found) for each in distributions if (found := version(each))]
 
@@ -214,8 +221,8 @@ def _missing() -> Iterator[Problem]:
             yield Problem(f'{name} is not installed: pip install vit_backbones{extra}')
 
 
-def _told(package: str, distributions: tuple[str, ...], extra: str | None) -> str:
-    """Version of what is installed, with its name where that is another."""
+def _versions(package: str, distributions: tuple[str, ...], extra: str | None) -> str:
+    """Installed versions, with the name of the distribution where it differs."""
     found = [(name, each) for name in distributions if (each := version(name))]
     if found:
         return ', '.join(each if name == package else f'{each} ({name})' for name, each in found)
@@ -223,20 +230,20 @@ def _told(package: str, distributions: tuple[str, ...], extra: str | None) -> st
 
 
 def _first_failure() -> str | None:
-    """Import what is needed, in order, up to the first that fails."""
+    """Import the needed packages in order, up to the first that fails."""
     names = [*_NEEDED, *(name for name in _HOSTS if _installed(name)), 'vit_backbones.backbone']
     for name in names:
         try:
             with warnings.catch_warnings(action='ignore'):
                 importlib.import_module(name)
-        except Exception as error:  # of any library
-            line = ' '.join(str(error).split()) or type(error).__name__
+        except Exception as error:  # each library has its own
+            line = first_line(error)
             return f'{name} cannot be imported ({line}): install the pinned set of requirements.txt'
     return None
 
 
 def _gpus() -> list[str]:
-    """Name and driver of each NVIDIA GPU, as nvidia-smi tells them."""
+    """Name and driver of each NVIDIA GPU, from nvidia-smi."""
     if shutil.which('nvidia-smi') is None:
         return []
     command = ['nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader']
@@ -248,7 +255,7 @@ def _gpus() -> list[str]:
 
 
 def _unused(torch: Any, gpus: list[str]) -> Iterator[str]:
-    """Why PyTorch does not use a GPU that is there."""
+    """The reason why PyTorch does not use an existing GPU."""
     if torch.version.cuda is None:
         yield (
             f'there is a GPU ({gpus[0]}), but torch {torch.__version__} is built for the CPU: pip '
@@ -268,13 +275,3 @@ def _cuda(torch: Any) -> str:
     used = torch.cuda.device_count() if torch.cuda.is_available() else 0
     cudnn = torch.backends.cudnn.version()
     return f'{torch.version.cuda}, cuDNN {cudnn}; torch sees {used or "no"} GPU{"s" * (used > 1)}'
-
-
-def _ops() -> str:
-    """Which operators of mmcv serve, in one line."""
-    try:
-        from vit_backbones.hosts import mmcv_loader
-
-        return mmcv_loader.install().removeprefix('mmcv ops: ')
-    except Exception as error:  # told among the problems
-        return f'none ({" ".join(str(error).split())})'

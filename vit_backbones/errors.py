@@ -1,4 +1,4 @@
-"""Optional packages, with the fix when one is missing."""
+"""Optional packages, with the fix when one is missing; an exception in one line."""
 
 import importlib
 from types import ModuleType
@@ -11,10 +11,10 @@ def require(
 
     Args:
         module: Its name in Python.
-        purpose: What needs it, as the error begins.
+        purpose: The feature that needs it; the error begins with it.
         package: Its name for people.
-        extra: Of this package, which installs it.
-        instead: What to do without it.
+        extra: The extra of this package that installs it.
+        instead: Advice for going on without it.
 
     Raises:
         ImportError: If it is not installed; the message says how to install it.
@@ -24,3 +24,8 @@ def require(
     except ImportError:
         fix = f'pip install vit_backbones[{extra}]' + (f'; or {instead}' if instead else '')
         raise ImportError(f'{purpose} needs {package}: {fix}') from None
+
+
+def first_line(error: BaseException) -> str:
+    """The text of an exception in one line, or its type where it has none."""
+    return ' '.join(str(error).split()) or type(error).__name__

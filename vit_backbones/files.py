@@ -11,10 +11,7 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     Args:
         path: File to write; missing folders are made, an old file is replaced, and a device such
             as /dev/stdout is written to.
-        content: What it shall hold.
-
-    Returns:
-        `path` as a path.
+        content: The whole file.
 
     Raises:
         OSError: If it cannot be written; it names a file.
@@ -28,7 +25,7 @@ def write_whole(path: str | Path, content: bytes) -> Path:
             return path
         draft.write_bytes(content)
         os.replace(draft, path)
-    except OSError as error:  # a full disk does not tell where
+    except OSError as error:  # a full disk does not name the file
         error.filename = error.filename or str(path)
         raise
     finally:
@@ -37,14 +34,14 @@ def write_whole(path: str | Path, content: bytes) -> Path:
 
 
 def check_writable(path: str | Path, *, folder: bool = False) -> None:
-    """Refuse a place for results where nothing can be written, before the long work.
+    """Check before long work that its results can be written.
 
     Args:
-        path: File to write, or the folder of several; neither need be there yet.
-        folder: Which of both it is.
+        path: File to write, or the folder of several; neither need exist yet.
+        folder: Whether it is a folder.
 
     Raises:
-        ValueError: If it is the other one, or if its folder cannot be written to.
+        ValueError: If it is the other kind, or if its folder cannot be written to.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() if folder else path.is_file()):

@@ -1,4 +1,4 @@
-"""What reaches the terminal: progress bars, and what libraries log, warn of and print."""
+"""Output on the terminal: progress bars, and the logs, warnings and prints of libraries."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextlib.contextmanager
 def quiet_log() -> Iterator[None]:
-    """Of what is logged, warnings alone."""
+    """Log only warnings."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('WARNING')
@@ -26,7 +26,7 @@ def quiet_log() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_warnings() -> Iterator[None]:
-    """Python warnings go to the log file, once there is one, not between the progress lines."""
+    """Send Python warnings to the log file, once there is one, not between the progress lines."""
     logging.captureWarnings(True)
     try:
         yield
@@ -37,7 +37,7 @@ def quiet_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_prints() -> Iterator[None]:
-    """What a library prints, as pycocotools does, goes to the log file."""
+    """Send the prints of a library, such as pycocotools, to the log file."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         yield
     if printed.getvalue():
@@ -46,7 +46,7 @@ def quiet_prints() -> Iterator[None]:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Nothing of what libraries log and warn of."""
+    """Hide the logs and warnings of libraries."""
     disabled = logging.root.manager.disable
     logging.disable()
     try:
@@ -58,7 +58,7 @@ def silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def aloud() -> Iterator[None]:
-    """Within `silence`, what libraries log is heard nevertheless."""
+    """Let the logs of libraries through `silence`."""
     disabled = logging.root.manager.disable
     logging.disable(logging.NOTSET)
     try:
@@ -71,10 +71,9 @@ _T = TypeVar('_T')
 
 
 def progress(*, silent: bool = False) -> Progress:
-    """A bar on the error stream if that is a terminal, which is gone when the work is done.
+    """A bar on the error stream if that is a terminal; it disappears when the work is done.
 
-    Args:
-        silent: Show nothing, as in all processes but the first; its console prints nothing either.
+    With `silent`, for all processes but the first, its console prints nothing either.
     """
     console = Console(stderr=True, quiet=silent)
     text, count = TextColumn('{task.description}'), MofNCompleteColumn()
@@ -84,11 +83,6 @@ def progress(*, silent: bool = False) -> Progress:
 
 
 def track(items: Collection[_T], doing: str) -> Iterator[_T]:
-    """Go through items with a bar.
-
-    Args:
-        items: Any.
-        doing: What happens to them, beside the bar.
-    """
+    """Go through items, with the work (`doing`) beside a bar."""
     with progress() as bar:
         yield from bar.track(items, description=doing)

@@ -10,9 +10,9 @@ import torch
 from redraw import backbone, images
 
 from vit_backbones import SimpleFeaturePyramid
-from vit_backbones.coverage import redraw
 from vit_backbones.export import Graph, export, formats, writing
 from vit_backbones.models.chosen import Loaded
+from vit_backbones.models.random_weights import redraw
 
 NAME, SIZE = 'test_vit', (60, 44)  # patches of 16
 MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
@@ -186,7 +186,9 @@ def test_bad_requests_are_refused(vit, tmp_path, name, options, message):
 
 def test_models_of_one_size_have_no_file_for_any(tmp_path):
     vit = loaded('beit_base_patch16_224', width=48, img_size=(64, 96))
-    with pytest.raises(ValueError, match=r'--size H W, here for instance 64 96, and --dynamic'):
+    with pytest.raises(
+        ValueError, match=r'size=\(H, W\), here for instance 64 96, and dynamic=True'
+    ):
         export(Graph(vit), tmp_path / 'vit.onnx', dynamic=True)
 
 

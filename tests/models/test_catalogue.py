@@ -80,6 +80,6 @@ def test_list__a_closed_pipe_is_no_error(monkeypatch):
     def closed(*args):
         raise BrokenPipeError
 
-    monkeypatch.setattr(catalogue, 'print_models', closed)
+    monkeypatch.setattr(catalogue, 'list_models', closed)
     monkeypatch.setattr('sys.stdout', None)
     assert main(['list']) == 0

@@ -12,8 +12,8 @@ from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS, init_default_scope
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.coverage import redraw
 from vit_backbones.models.chosen import Choice, load_backbone
+from vit_backbones.models.random_weights import redraw
 
 MODEL = Choice(model='test_vit', random_weights=0)
 ADAPTER = """
@@ -79,21 +79,24 @@ def test_the_command_line_gives_the_choice():
 
 @pytest.mark.parametrize('choice', [Choice(), Choice(model='test_vit', config='seg.py')])
 def test_either_a_model_or_a_config(choice):
-    with pytest.raises(ValueError, match='name one of --model NAME and --config CONFIG'):
+    with pytest.raises(ValueError, match='name one of model=NAME and config=CONFIG'):
         load_backbone(choice)
 
 
 @pytest.mark.parametrize('choice', [Choice(model='test_vit'), Choice(config='seg.py')])
 def test_weights_must_come_from_somewhere(choice, folder):
-    with pytest.raises(ValueError, match=r'random weights help nobody: .* --random-weights SEED'):
+    with pytest.raises(ValueError, match=r'random weights help nobody: .* random_weights=SEED'):
         load_backbone(choice)
 
 
 @pytest.mark.parametrize(
     ('given', 'named'),
     [
-        (dict(pretrained=True, checkpoint='w.pth'), '--pretrained and --checkpoint'),
-        (dict(checkpoint='w.pth', random_weights=0), '--checkpoint and --random-weights'),
+        (dict(pretrained=True, checkpoint='w.pth'), r'pretrained=True and checkpoint=\.\.\.'),
+        (
+            dict(checkpoint='w.pth', random_weights=0),
+            r'checkpoint=\.\.\. and random_weights=\.\.\.',
+        ),
     ],
 )
 def test_weights_come_from_one_place(given, named):
@@ -133,7 +136,9 @@ def test_layers(layers, expected, images):
 
 @pytest.mark.parametrize('layers', [['last'], ['even4', '1'], ['1.5']])
 def test_other_layers_are_told(layers):
-    with pytest.raises(ValueError, match=f"--layers takes numbers .* got '{' '.join(layers)}'"):
+    with pytest.raises(
+        ValueError, match=rf"layers=\.\.\. takes numbers .* got '{' '.join(layers)}'"
+    ):
         load_backbone(MODEL._replace(layers=layers))
 
 
@@ -186,7 +191,7 @@ def test_pooling_replaces_the_out_type_of_a_config(folder, images):
 
 
 def test_changes_without_a_config_are_refused():
-    with pytest.raises(ValueError, match='they go with --config, not --model'):
+    with pytest.raises(ValueError, match=r'they go with config=\.\.\., not model'):
         load_backbone(MODEL._replace(options=['model.backbone.norm=all']))
 
 

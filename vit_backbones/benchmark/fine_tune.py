@@ -40,9 +40,8 @@ class Training(NamedTuple):
             `fine_tuned`, the mIoU of the last validation (0 to 1), and `fine_tune_minutes`.
 
         Raises:
-            SystemExit: With the code of a training that failed or was interrupted, which has told
-                why.
-            ValueError: If the config lets no mIoU be recorded.
+            ValueError: If the training cannot start, or if the config lets no mIoU be recorded.
+            KeyboardInterrupt: After Ctrl-C, with the last checkpoint.
         """
         if not (self.folder / 'record.json').exists():
             self._train()
@@ -58,9 +57,9 @@ class Training(NamedTuple):
         resume = 'auto' if find_last_checkpoint(self.folder) else None
         command = shlex.join(['python', *sys.argv])
         with aloud():
-            code = train(str(path), work_dir=str(self.folder), resume=resume, command=command)
-        if code:
-            raise SystemExit(code)
+            work_dir = str(self.folder)
+            done = train(str(path), work_dir=work_dir, resume=resume, command=command, say=print)
+            print(f'done: {done}')
 
 
 def plan_training(

@@ -26,14 +26,14 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 
 class Job(NamedTuple):
-    """What is to be written.
+    """The model to write, and its inputs and outputs.
 
     Attributes:
-        graph: Of eval mode.
-        example: Images (B, C, H, W); no size counts that is free.
-        free: Axes of images whose size is free, by their names.
-        outputs: Those of each output, by its name.
-        opset: Of ONNX.
+        graph: The model in eval mode.
+        example: Images (B, C, H, W); their free sizes do not count.
+        free: Names of the images' free axes.
+        outputs: Names of the free axes of each output.
+        opset: Version of ONNX's operators.
     """
 
     graph: Graph
@@ -44,7 +44,7 @@ class Job(NamedTuple):
 
     @property
     def any_size(self) -> bool:
-        """Whether images of any size are taken."""
+        """Whether the file takes images of any size."""
         return 2 in self.free
 
 
@@ -55,13 +55,13 @@ def _program(job: Job) -> ExportedProgram:
 
 
 class _Portable(TorchFunctionMode):
-    """Lets models run by what every format has, while they are traced.
+    """Replaces operators that some formats lack, while a model is traced.
 
-    What is resampled with antialiasing is so by other operators, and only where there is something
-    to resample. Sizes are plain numbers, and so what is computed of them, if none is free.
+    Antialiased resampling is done by other operators, and only where sizes differ. Sizes are plain
+    numbers if none is free, and so is everything computed from them.
 
     Args:
-        free: Axes of the images whose sizes are.
+        free: The images' free axes.
     """
 
     def __init__(self, free: Collection[int]) -> None:
@@ -113,7 +113,7 @@ def _write_onnx(job: Job) -> bytes:
     num_bytes = sum(t.numel() * t.element_size() for t in job.graph.state_dict().values())
     if num_bytes >= _ONNX_LIMIT:
         raise ValueError(f'{num_bytes / 1e9:.1f} GB of weights; a file of ONNX holds 2 GB')
-    torch._C._jit_set_onnx_log_enabled(False)  # of the whole graph, when it fails
+    torch._C._jit_set_onnx_log_enabled(False)  # a failure would print the whole graph
     with _Portable(job.free):
         torch.onnx.export(
             job.graph,

@@ -1,4 +1,4 @@
-"""What an exported file holds."""
+"""The model in an exported file."""
 
 import copy
 from pathlib import Path
@@ -17,7 +17,7 @@ class Graph(nn.Module):
     Args:
         loaded: The backbone; it is copied, and `lora` merged in the copy.
         neck: Takes the tuple of the backbone's outputs; copied too.
-        normalises: Whether it is done here, so that images are RGB on 0-255.
+        normalises: Take RGB images on 0-255 and normalise them.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Graph(nn.Module):
         return outputs if self.neck is None else tuple(self.neck(outputs))
 
     def images(self, batch: int, size: Grid) -> Tensor:
-        """Random ones, the same at each call, (batch, C, *size)."""
+        """Random images, the same at each call, (batch, C, *size)."""
         generator = torch.Generator().manual_seed(0)
         shape = (batch, self.backbone.in_channels, *size)
         if self.normalises:
@@ -59,7 +59,7 @@ class Graph(nn.Module):
         return tuple(cells * step for cells, step in zip(source.grid(vit), steps, strict=True))
 
     def notes(self) -> dict[str, object]:
-        """What users of the file want to know of it."""
+        """Notes for users of the file."""
         backbone, order = self.backbone, 'BGR' if self.loaded.is_bgr else 'RGB'
         formed = {'pool': backbone.pool} if backbone.pool else {'out_type': backbone.out_type}
         return {

@@ -1,6 +1,6 @@
-"""Writing a backbone, and a neck behind it, for programs that run without this package.
+"""Write a backbone, and a neck behind it, for programs that run without this package.
 
-What is to be written is run first, and compared with PyTorch.
+Each file is run and compared with PyTorch before it is written.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ Shape = tuple[int | str, ...]
 
 
 class Exported(NamedTuple):
-    """What was written.
+    """A written file.
 
     Attributes:
         path: The file.
-        format: Its name.
-        input: Shape of `INPUT`; sizes that are free have names.
+        format: Its format in words.
+        input: Shape of `INPUT`; free sizes have names.
         outputs: Shapes by name, likewise.
-        difference: Largest one from PyTorch, relative as `TOLERANCE` is.
+        difference: The largest difference from PyTorch, relative as `TOLERANCE` is.
     """
 
     path: Path
@@ -45,25 +45,20 @@ class Exported(NamedTuple):
     difference: float
 
     def __str__(self) -> str:
-        """Its file and what goes in and out, a line each."""
+        """The file, its inputs and outputs and the difference, a line each."""
         shapes = {INPUT: self.input} | self.outputs
         width = max(map(len, shapes))
         lines = [f'{self.path}: {self.path.stat().st_size / 1e6:.1f} MB, {self.format}']
-        for name, shape in shapes.items():
-            lines.append(f'  {name:{width}} {" x ".join(map(str, shape))}')
-        return '\n'.join(
-            [
-                *lines,
-                f'largest difference from PyTorch {self.difference:.1e}, {TOLERANCE:.0e} allowed',
-            ]
-        )
+        lines += [f'  {k:{width}} {" x ".join(map(str, shape))}' for k, shape in shapes.items()]
+        largest = f'largest difference from PyTorch {self.difference:.1e}'
+        return '\n'.join([*lines, f'{largest}, {TOLERANCE:.0e} allowed'])
 
 
 def check_target(path: str | Path, opset: int) -> Path:
     """The path of a file to export.
 
     Raises:
-        ValueError: If its suffix or the opset is none that there is, or if it cannot be written.
+        ValueError: If its suffix or the opset is unknown, or if the file cannot be written.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
@@ -81,18 +76,18 @@ def export(
     dynamic: bool = False,
     opset: int = 18,
 ) -> Exported:
-    """Write a file for other programs, once it was found to give what PyTorch gives.
+    """Write a file for other programs, after a check that it gives PyTorch's numbers.
 
     Args:
-        graph: What it shall hold. For one size its positions are resampled to that for good.
-        path: `.onnx`; `.pt`, TorchScript; or `.pt2`, of torch.export. An old file is replaced.
-        size: (H, W) of the images, by default those that the backbone is built for.
-        dynamic: Whether any batch is taken, and without `size` images of any size too.
+        graph: The model. For one size its positions are resampled to that for good.
+        path: `.onnx`, `.pt` (TorchScript) or `.pt2` (torch.export). An old file is replaced.
+        size: (H, W) of the images, by default the size that the backbone is built for.
+        dynamic: Take any batch, and without `size` images of any size too.
         opset: Version of ONNX's operators.
 
     Raises:
-        ValueError: If the suffix, size or opset is none of these, or if the model cannot be
-            written so or gives other numbers then.
+        ValueError: If the suffix, size or opset is wrong, or if the model cannot be written in this
+            format or gives other numbers there.
         ImportError: If onnx or onnxruntime is missing.
         OSError: If the file cannot be written.
     """
@@ -107,19 +102,14 @@ def export(
     content = _encoded(job, path.suffix)
     difference = _checked(job, path.suffix, content, zip(examples, references, strict=True))
     write_whole(path, content)
-    named = zip(references[0], outputs.values(), strict=True)
-    shapes_out = [_shape(reference, axes) for reference, axes in named]
-    return Exported(
-        path,
-        FORMATS[path.suffix].name + (f' opset {opset}' if path.suffix == '.onnx' else ''),
-        _shape(examples[0], free),
-        dict(zip(outputs, shapes_out, strict=True)),
-        difference,
-    )
+    named = zip(references[0], outputs.items(), strict=True)
+    shapes_out = {name: _shape(reference, axes) for reference, (name, axes) in named}
+    kind = FORMATS[path.suffix].name + (f' opset {opset}' if path.suffix == '.onnx' else '')
+    return Exported(path, kind, _shape(examples[0], free), shapes_out, difference)
 
 
 def _one_size(graph: Graph, size: Sequence[int] | None, batch: int) -> list[tuple[int, Grid]]:
-    """The batch and size of one kind of images, for which the graph is fitted."""
+    """Fit the graph to one size; gives batches of that size to try."""
     size, backbone = pair('size', size) or graph.built_for(), graph.backbone
     steps = backbone.source.strides(backbone.vit)[0]
     if any(side < step for side, step in zip(size, steps, strict=True)):
@@ -132,20 +122,17 @@ def _one_size(graph: Graph, size: Sequence[int] | None, batch: int) -> list[tupl
 
 
 def _any_sizes(graph: Graph) -> list[tuple[int, Grid]]:
-    """Batches and sizes to try: a rectangle, what the model is built for, an odd one."""
+    """Batches and sizes to try: a rectangle, the size the model is built for, an odd one."""
     backbone = graph.backbone
     fixed = backbone.source.fixed_size(backbone.vit)
     if fixed is not None:
         raise ValueError(
-            f'{backbone.model_name!r} takes images of one size: give it with --size H W, here for '
-            f'instance {fixed[0]} {fixed[1]}, and --dynamic leaves the batch free'
+            f'{backbone.model_name!r} takes images of one size: give it with size=(H, W), here for '
+            f'instance {fixed[0]} {fixed[1]}, and dynamic=True leaves the batch free'
         )
     down, across = backbone.source.strides(backbone.vit)[-1]
-    return [
-        (2, (5 * down, 7 * across)),
-        (1, graph.built_for()),
-        (3, (6 * down - 1, 4 * across + 1)),
-    ]
+    rectangle, odd = (5 * down, 7 * across), (6 * down - 1, 4 * across + 1)
+    return [(2, rectangle), (1, graph.built_for()), (3, odd)]
 
 
 def _outputs(
@@ -166,15 +153,15 @@ def _shape(tensor: Tensor, free: Mapping[int, str]) -> Shape:
 
 
 def _encoded(job: Job, suffix: str) -> bytes:
-    with _telling(job, suffix), _quiet(), torch.no_grad():
+    with _explained(job, suffix), _quiet(), torch.no_grad():
         return FORMATS[suffix].write(job)
 
 
 def _checked(
     job: Job, suffix: str, content: bytes, pairs: Iterable[tuple[Tensor, Sequence[Tensor]]]
 ) -> float:
-    """Largest difference of what is written from the references to images."""
-    with _telling(job, suffix), _quiet(), torch.no_grad():
+    """The largest difference of a file's outputs from the references."""
+    with _explained(job, suffix), _quiet(), torch.no_grad():
         run = FORMATS[suffix].read(content)
         difference = max(_difference(run(images), expected) for images, expected in pairs)
     if difference <= TOLERANCE:
@@ -186,8 +173,8 @@ def _checked(
 
 
 @contextlib.contextmanager
-def _telling(job: Job, suffix: str) -> Iterator[None]:
-    """One line for what exporters and runtimes raise."""
+def _explained(job: Job, suffix: str) -> Iterator[None]:
+    """Turn the errors of exporters and runtimes into one line."""
     try:
         yield
     except (ImportError, MemoryError):
@@ -206,12 +193,12 @@ def _name(job: Job, suffix: str) -> str:
 
 def _advice(job: Job, suffix: str) -> str:
     if job.any_size:
-        return 'give --size H W for images of one size'
+        return 'give size=(H, W) for images of one size'
     return f'try {" or ".join(each for each in FORMATS if each != suffix)}'
 
 
 def _difference(outputs: Sequence[Tensor], references: Sequence[Tensor]) -> float:
-    """The largest one in units of the reference's magnitude, at least 1; NaN counts as infinite."""
+    """The largest difference, in units of the reference or of 1; infinite for NaN."""
     worst = 0.0
     for output, reference in zip(outputs, references, strict=True):
         if output.shape != reference.shape or not output.isfinite().all():
@@ -223,6 +210,6 @@ def _difference(outputs: Sequence[Tensor], references: Sequence[Tensor]) -> floa
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What exporters tell of their own working, over many lines, is told to nobody."""
+    """Hide the many lines that exporters print and log about their own work."""
     with silence(), contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -1,9 +1,9 @@
-"""What `torch.load(weights_only=True)` must know to read MMEngine's checkpoints, and nothing more.
+"""Let `torch.load(weights_only=True)` read MMEngine's checkpoints, and nothing more.
 
 MMEngine 0.10 saves its logs and metrics beside the weights: `HistoryBuffer` objects, NumPy arrays
 and scalars, and four methods of `HistoryBuffer` that pickle spells `getattr(HistoryBuffer, 'min')`.
 PyTorch refuses all of them by default, so resuming fails. A general `getattr` would open the door
-to any code, so one that knows those four methods only is put in its place.
+to any code, so one that knows only those four methods takes its place.
 """
 
 import pickle
@@ -21,10 +21,9 @@ _DTYPES = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8', 'bool', '
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Let `torch.load(weights_only=True)` read what MMEngine's `Runner` saves.
+    """Let `torch.load(weights_only=True)` read the checkpoints of MMEngine's `Runner`.
 
-    Calling it again changes nothing. `weights_only` itself stays on: any other class or function
-    in a file is still refused.
+    `weights_only` itself stays on: any other class or function in a file is still refused.
     """
     torch.serialization.add_safe_globals(
         [

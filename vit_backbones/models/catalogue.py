@@ -15,7 +15,7 @@ from vit_backbones.sources.presets import SAPIENS
 from vit_backbones.sources.transformers_families import FAMILIES
 from vit_backbones.terminal import quiet_log
 
-MAX_BUILT = 30  # models of which the sizes are told: for that they are built, without memory
+MAX_BUILT = 30  # models whose sizes are shown: for that they are built, without memory
 _HEADER = ('model', 'params', 'input', 'stride', 'width', 'source', 'licence of the weights')
 _UNKNOWN = '-'
 
@@ -24,10 +24,10 @@ class Model(NamedTuple):
     """A model as its library lists it.
 
     Attributes:
-        name: For `model_name`, of transformers a model type.
+        name: For `model_name`; a model type for transformers.
         source: Its library.
-        size: (H, W) of the images that its weights are made for, if told.
-        licence: Of its weights, if told.
+        size: (H, W) of the images that its weights are made for, if known.
+        licence: The licence of its weights, if known.
     """
 
     name: str
@@ -36,27 +36,19 @@ class Model(NamedTuple):
     licence: str | None = None
 
 
-def print_models(pattern: str = '*', source: str | None = None) -> None:
-    """Print the models that match, a line each.
-
-    Args:
-        pattern: With wildcards as of the shell for the whole name, without for a part of it.
-        source: Only those of one library.
-
-    Raises:
-        ValueError: If no model matches, or for an unknown source.
-    """
+def list_models(pattern: str = '*', source: str | None = None) -> Iterator[str]:
+    """Lines of a table of the models that `find_models` finds."""
     models = find_models(pattern, source)
     widest = max(len(model.name) for model in models)
     built = len(models) <= MAX_BUILT
-    print(_line(_HEADER, widest, built))
+    yield _line(_HEADER, widest, built)
     for model in models:
         size = 'x'.join(map(str, model.size)) if model.size else _UNKNOWN
         parameters, *steps = _sizes(model) if built else [_UNKNOWN] * 3
         row = (model.name, parameters, size, *steps, model.source, model.licence or _UNKNOWN)
-        print(_line(row, widest, built), flush=True)
+        yield _line(row, widest, built)
     if not built:
-        print(
+        yield (
             f'{len(models)} models; a pattern that leaves {MAX_BUILT} or fewer shows parameters, '
             f'strides and widths too'
         )
@@ -66,16 +58,16 @@ def find_models(pattern: str = '*', source: str | None = None) -> list[Model]:
     """Models that match.
 
     Args:
-        pattern: As of `print_models`.
-        source: Likewise.
+        pattern: With wildcards of the shell for the whole name, without for a part of it.
+        source: Only those of one library.
 
     Raises:
-        ValueError: Likewise; similar names are told.
+        ValueError: If no model matches (similar names are shown), or for an unknown source.
     """
     if source == 'lightly':
         raise ValueError('lightly takes the names of timm and torchvision: list those')
     if source is not None and source not in _LISTS:
-        raise ValueError(f'--source must be one of {", ".join(_LISTS)}, got {source!r}')
+        raise ValueError(f'source=... must be one of {", ".join(_LISTS)}, got {source!r}')
     models = [model for name in _LISTS if source in (None, name) for model in _LISTS[name]()]
     wanted = pattern.lower()
     wanted = wanted if re.search(r'[*?\[]', wanted) else f'*{wanted}*'
@@ -86,7 +78,7 @@ def find_models(pattern: str = '*', source: str | None = None) -> list[Model]:
 
 
 def _advice(pattern: str, models: Sequence[Model]) -> str:
-    """Names that are similar as a whole, else parts of names that are."""
+    """Similar names, else similar parts of names."""
     wanted = re.sub(r'[*?\[\]]', '', pattern.lower())
     whole = [model.name for model in models]
     names = dict.fromkeys([*(name.split('.')[0] for name in whole), *whole])
@@ -98,7 +90,7 @@ def _advice(pattern: str, models: Sequence[Model]) -> str:
 
 
 def _timm() -> Iterator[Model]:
-    """Each architecture with its published weights, one by one; those without any by themselves."""
+    """Each set of published weights, and each architecture that has none."""
     tagged = timm.list_pretrained()
     bare = set(timm.list_models()) - {name.split('.')[0] for name in tagged}
     for name in sorted([*tagged, *bare]):
@@ -136,7 +128,7 @@ def _sizes(model: Model) -> Sequence[str]:
     try:
         with quiet_log(), torch.device('meta'):
             backbone = ViTFeatBackbone(model.name, source=model.source)
-    except Exception:  # what cannot be built has no sizes
+    except Exception:  # a model that cannot be built has no sizes
         return [_UNKNOWN] * 3
     number = sum(parameter.numel() for parameter in backbone.parameters())
     strides = [max(stride) for stride in backbone.source.strides(backbone.vit)]

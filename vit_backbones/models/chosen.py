@@ -1,4 +1,4 @@
-"""The backbone that a command line asks for, with its weights and its normalisation."""
+"""A chosen backbone or neck with its weights and its normalisation, ready to run."""
 
 import hashlib
 import json
@@ -16,25 +16,26 @@ from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.config.explain import describe
 from vit_backbones.config.loading import load_config
-from vit_backbones.coverage import redraw
+from vit_backbones.errors import first_line
+from vit_backbones.models.random_weights import redraw
 from vit_backbones.terminal import quiet_log
 
 _OF_WEIGHTS = ('checkpoint', 'checkpoint_path', 'init_cfg', 'pretrained')
 
 
 class Choice(NamedTuple):
-    """A backbone as command lines choose it.
+    """The choice of a backbone and its weights.
 
     Attributes:
-        model: Name in `source`; or else `config`.
+        model: Its name in `source`, unless `config` is given.
         source: Model library.
-        config: Path of an mmdet or mmseg config, whose backbone is taken.
+        config: Path of an mmdet or mmseg config with the backbone.
         options: `key=value` changes of that config.
         checkpoint: Weights of the model, or a whole checkpoint that was trained with the config.
         pretrained: The library's published weights.
-        random_weights: Seed of random ones; each part of the model matters with them.
+        random_weights: Seed of random weights, under which each part of the model matters.
         img_size: (H, W) to build for, in place of the model's or the config's.
-        layers: Blocks whose output is wanted, in place of the last or the config's.
+        layers: Blocks that give the outputs, in place of the last one or the config's.
     """
 
     model: str | None = None
@@ -49,7 +50,7 @@ class Choice(NamedTuple):
 
     @classmethod
     def of(cls, args: Any) -> 'Choice':
-        """That of arguments made by `add_backbone_options` of the tools."""
+        """The choice in the arguments of `add_backbone_options` of the tools."""
         same = {name: getattr(args, name) for name in cls._fields if name != 'options'}
         return cls(**same, options=args.cfg_options)
 
@@ -58,10 +59,10 @@ class Loaded(NamedTuple):
     """A backbone that is ready to run.
 
     Attributes:
-        backbone: In eval mode; nothing in it asks for gradients.
-        name: Of the model, as users wrote it.
-        weights: Where they come from, in a few words.
-        mean: For each channel as the model takes them, on 0-255.
+        backbone: In eval mode, without gradients.
+        name: The model's name or its config's, as given.
+        weights: Their origin in a few words.
+        mean: For each channel in the model's order, on 0-255.
         std: Likewise.
         is_bgr: Whether the model takes blue first, as configs without `bgr_to_rgb` train it.
         options: Arguments with which it was built.
@@ -76,47 +77,39 @@ class Loaded(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})
 
     def normalised(self, images: np.ndarray) -> Tensor:
-        """Images (B, H, W, 3) in RGB on 0-255 as the model takes them, (B, 3, H, W) float32."""
+        """Normalise images (B, H, W, 3) in RGB on 0-255; gives (B, 3, H, W) float32."""
         images = images[..., ::-1] if self.is_bgr else images
         pixels = torch.from_numpy(np.array(images, order='C')).permute(0, 3, 1, 2).float()
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
         return (pixels - mean) / std
 
-    def fingerprint(self, *told: Any) -> str:
-        """Of what the outputs depend on beside the images: weights, arguments, normalisation.
-
-        Args:
-            *told: What they depend on else.
-
-        Returns:
-            64 hexadecimal digits.
-        """
+    def fingerprint(self, *settings: Any) -> str:
+        """Hash weights, arguments, normalisation and further settings to 64 hexadecimal digits."""
         digest = hashlib.sha256()
         for name, tensor in self.backbone.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
         options = {k: v for k, v in self.options.items() if k not in _OF_WEIGHTS}
-        seen = options, self.mean, self.std, self.is_bgr, told
+        seen = options, self.mean, self.std, self.is_bgr, settings
         digest.update(json.dumps(seen, default=str, sort_keys=True).encode())
         return digest.hexdigest()
 
 
 def load_backbone(choice: Choice, **options: Any) -> Loaded:
-    """Build the backbone that is asked for.
+    """Build the chosen backbone.
 
     Args:
-        choice: What the user wrote.
-        **options: Arguments of `ViTFeatBackbone`, such as `out_type` or `pool`, in place of the
-            config's; what forms the output otherwise (`out_type`, `out_stride`, `cls_readout`,
-            `pool`) is left out of a config's backbone when one of them is given.
+        choice: The backbone and its weights.
+        **options: Arguments of `ViTFeatBackbone`, such as `out_type` or `pool`. With any of them
+            the config's own `out_type`, `out_stride`, `cls_readout` and `pool` do not count.
 
     Raises:
-        ValueError: If not one of `model` and `config` is given, if options have no config, if it is
-            not clear where weights come from, or for what `ViTFeatBackbone` refuses.
+        ValueError: If the choice is incomplete or contradicts itself, or if `ViTFeatBackbone`
+            refuses it.
         OSError: For files that are not there.
     """
     if (choice.model is None) == (choice.config is None):
-        raise ValueError('name one of --model NAME and --config CONFIG')
+        raise ValueError('name one of model=NAME and config=CONFIG')
     asked, preprocessor = _asked(choice)
     if choice.layers is not None:
         asked['out_indices'] = _indices(choice.layers)
@@ -143,16 +136,13 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
 def load_neck(choice: Choice) -> nn.Module:
     """Build the neck of a config, with its weights out of the whole model's checkpoint.
 
-    Args:
-        choice: What the user wrote; its backbone is what `load_backbone` gives.
-
     Raises:
-        ValueError: If there is no config, if it has no neck or one that takes other maps than the
-            ViT's, or if the neck's weights are nowhere.
+        ValueError: If the choice has no config, if the config has no neck behind the ViT itself, or
+            if the checkpoint has no weights of it.
         OSError: For files that are not there.
     """
     if choice.config is None:
-        raise ValueError('a neck is part of a config: give --config CONFIG')
+        raise ValueError('a neck is part of a config: give config=CONFIG')
     config = load_config(choice.config, choice.options)
     necks = (config.get('model') or {}).get('neck')
     if not necks:
@@ -179,25 +169,25 @@ def load_neck(choice: Choice) -> nn.Module:
 
 
 def _load_part(module: nn.Module, checkpoint: str | None, prefix: str) -> None:
-    """Load what a whole model's checkpoint holds below a prefix."""
+    """Load the part of a whole model's checkpoint below a prefix."""
     tensors = {} if checkpoint is None else read_checkpoint(checkpoint)
     own = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
     if not own:
         raise ValueError(
-            f'{checkpoint or "no --checkpoint"} holds no weights of a {prefix[:-1]}: give '
-            f'--checkpoint FILE of a training of this config, or --random-weights SEED for a trial'
+            f'{checkpoint or "no checkpoint=..."} holds no weights of a {prefix[:-1]}: give '
+            f'checkpoint=FILE of a training of this config, or random_weights=SEED for a dry run'
         )
     try:
         module.load_state_dict(own)
     except RuntimeError as error:
-        raise ValueError(f'{checkpoint}: {" ".join(str(error).split())}') from error
+        raise ValueError(f'{checkpoint}: {first_line(error)}') from error
 
 
 def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     """The backbone as a dict of a config, and the config's data preprocessor."""
     if choice.model is not None:
         if choice.options:
-            raise ValueError('--cfg-options change a config: they go with --config, not --model')
+            raise ValueError('options=... change a config: they go with config=..., not model=...')
         return dict(model_name=choice.model, source=choice.source), None
     config = load_config(choice.config, choice.options)
     model = config.get('model') or {}
@@ -225,11 +215,11 @@ def _normalisation(
 
 
 def _weights(choice: Choice, asked: dict[str, Any]) -> str:
-    """Where weights come from; `asked` is told."""
+    """Put the weights into `asked`, and name their origin."""
     given = {
-        '--pretrained': choice.pretrained,
-        '--checkpoint': choice.checkpoint is not None,
-        '--random-weights': choice.random_weights is not None,
+        'pretrained=True': choice.pretrained,
+        'checkpoint=...': choice.checkpoint is not None,
+        'random_weights=...': choice.random_weights is not None,
     }
     if sum(given.values()) > 1:
         raise ValueError(f'{" and ".join(k for k, v in given.items() if v)}: give one of them')
@@ -238,8 +228,8 @@ def _weights(choice: Choice, asked: dict[str, Any]) -> str:
         if own or asked.get('pretrained'):
             return f'of {choice.config}'
         raise ValueError(
-            'features of random weights help nobody: give --pretrained, --checkpoint FILE, or '
-            '--random-weights SEED for a trial'
+            'features of random weights help nobody: give pretrained=True, checkpoint=FILE, or '
+            'random_weights=SEED for a dry run'
         )
     for key in _OF_WEIGHTS:
         asked.pop(key, None)
@@ -258,7 +248,7 @@ def _weights(choice: Choice, asked: dict[str, Any]) -> str:
 
 
 def _trained_prefix(checkpoint: str) -> str | None:
-    """Where our backbone stands in a whole model's checkpoint; `None` in other files."""
+    """The place of our backbone in a whole model's checkpoint; `None` in other files."""
     names = read_checkpoint(checkpoint)
     for prefix in ('backbone.backbone.vit.', 'backbone.vit.'):
         if any(name.startswith(prefix) for name in names):
@@ -274,6 +264,6 @@ def _indices(layers: str | Sequence[str | int]) -> str | list[int]:
         return [int(each) for each in layers]
     except ValueError:
         raise ValueError(
-            f"--layers takes numbers of blocks, or 'last4' or 'even4' alone, got "
+            f"layers=... takes numbers of blocks, or one of 'last4' and 'even4', got "
             f'{" ".join(map(str, layers))!r}'
         ) from None

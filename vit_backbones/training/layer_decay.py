@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from vit_backbones.arguments import choice
 from vit_backbones.backbone import ViTFeatBackbone
 
-# Beside vectors, which are biases, norms and scales: prefix tokens and tables of positions
+# Prefix tokens and tables of positions; vectors (biases, norms, scales) are found by their shape
 _UNDECAYED = re.compile(
     r'tokens?(_?\d+)?$|class_embedding$|pos_embed|position_embedding|relative_position|rel_pos_|'
     r'rope\.|(patch|pixel)_pos$|level_embed$|attention_bias|cpb_mlp|logit_scale|temperature'
 )
 _RATES = ('decay_rate', 'layer_decay_rate')
-# MMEngine's options that ask for what the rule does by itself
+# MMEngine's options for things that the rule does by itself
 _IMPLIED = {'norm_decay_mult': 0, 'bias_decay_mult': 0, 'flat_decay_mult': 0}
 _OPTIONS = (*_RATES, 'custom_keys', 'num_layers', 'decay_type', 'bypass_duplicate', *_IMPLIED)
 
@@ -28,19 +28,15 @@ _OPTIONS = (*_RATES, 'custom_keys', 'num_layers', 'decay_type', 'bypass_duplicat
 def learning_rate(base: float, decay_rate: float, layer: int, num_layers: int) -> float:
     """Learning rate of a layer: the base rate for the last one, less by a factor for each below.
 
-    Args:
-        base: Of the optimizer.
-        decay_rate: The factor, in (0, 1].
-        layer: In [0, num_layers), as `ViTFeatBackbone.get_layer_depth` counts: 0 embeddings, i + 1
-            block i, `num_layers - 1` the final norm and all that is no backbone.
-        num_layers: Blocks and two.
+    Layers count as in `ViTFeatBackbone.get_layer_depth`: 0 embeddings, i + 1 block i, and
+    `num_layers - 1` (blocks + 1) the final norm, neck and heads.
     """
     return base * decay_rate ** (num_layers - 1 - layer)
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay is for a parameter: not for biases, norms, positions and tokens."""
-    # Shards of FSDP are flat, and `ViTFSDPStrategy` notes what they are of
+    """Whether a parameter has weight decay; biases, norms, positions and tokens have none."""
+    # Shards of FSDP are flat, and `ViTFSDPStrategy` notes the whole shape
     shape = getattr(parameter, 'whole_shape', parameter.shape)
     return sum(size > 1 for size in shape) > 1 and _UNDECAYED.search(name) is None
 
@@ -51,9 +47,9 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
 
     For every model that holds a `ViTFeatBackbone`, of any source: block i of the n blocks that
     exist learns with `lr * decay_rate ** (n - i)`, the embeddings with
-    `lr * decay_rate ** (n + 1)`, final norm, neck and heads with `lr`. In models with stages these
-    count, not the blocks in them. Biases, norms, positions and prefix tokens have no weight decay.
-    What is frozen is left out.
+    `lr * decay_rate ** (n + 1)`, final norm, neck and heads with `lr`. Hierarchical models count
+    stages instead of blocks. Biases, norms, positions and prefix tokens have no weight decay.
+    Frozen parameters are left out.
 
     Example:
         >>> optim_wrapper = dict(
@@ -64,11 +60,11 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
 
     Args:
         optim_wrapper_cfg: As MMEngine's; its `optimizer` needs an `lr`.
-        paramwise_cfg: `decay_rate` or, as others spell it, `layer_decay_rate` in (0, 1].
+        paramwise_cfg: `decay_rate` (or `layer_decay_rate`, its name elsewhere) in (0, 1].
             `custom_keys` as MMEngine's, on top: the longest key found in a parameter's name
             multiplies its learning rate by `lr_mult` and its weight decay by `decay_mult`.
             `num_layers` and `decay_type='layer_wise'` of mmdet's and mmseg's constructors may
-            stay, and so may `norm_decay_mult=0` and the like; the depth is that of the backbone.
+            stay, and so may `norm_decay_mult=0` and the like; the backbone gives the depth.
 
     Raises:
         ValueError: For an option that is not one of these, or a model without `ViTFeatBackbone`.
@@ -98,13 +94,7 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
         self.decay_rate = given[0]
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: object) -> None:
-        """Append one group a layer, weight decay and custom key.
-
-        Args:
-            params: Groups so far, changed.
-            module: The whole model.
-            **kwargs: MMEngine's, for its walk through the modules.
-        """
+        """Append a group for each layer, weight decay and custom key."""
         backbones = {
             f'{_plain(place)}.' if place else '': each
             for place, each in module.named_modules()
@@ -113,7 +103,7 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
         if not backbones:
             raise ValueError(
                 f'ViTLayerDecayConstructor found no ViTFeatBackbone in {type(module).__name__}, '
-                f'and other backbones do not tell their layers'
+                f'and other backbones do not report their layers'
             )
         self._compare_depth(backbones)
         groups: dict[tuple[int, int, bool, str], list[nn.Parameter]] = {}
@@ -124,23 +114,23 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
                 groups.setdefault(key, []).append(parameter)
         new = [self._group(*key, groups[key]) for key in sorted(groups)]
         params += new
-        lines = [_told(*key, group) for key, group in zip(sorted(groups), new, strict=True)]
+        lines = [_described(*key, group) for key, group in zip(sorted(groups), new, strict=True)]
         print_log('\n'.join(['learning rates by layer:', *lines]), logger='current')
 
     def _compare_depth(self, backbones: Mapping[str, ViTFeatBackbone]) -> None:
-        """Say that a `num_layers` of other constructors counts for nothing, where it differs."""
-        told = self.paramwise_cfg.get('num_layers')
+        """Log that another `num_layers` in the config is ignored."""
+        given = self.paramwise_cfg.get('num_layers')
         for place, each in backbones.items():
             depth = each.get_layer_depth('', place)[1] - 2
-            if told not in (None, depth):
+            if given not in (None, depth):
                 print_log(
-                    f'paramwise_cfg.num_layers={told} is passed over: {each.model_name} has '
+                    f'paramwise_cfg.num_layers={given} is passed over: {each.model_name} has '
                     f'{depth} layers here',
                     logger='current',
                 )
 
     def _custom_key(self, name: str) -> str:
-        """The longest of `custom_keys` in a name, of equals the first by alphabet; '' if none."""
+        """The longest of `custom_keys` in a name, the first by alphabet of equals; '' if none."""
         keys = sorted(key for key in self.paramwise_cfg.get('custom_keys', {}) if key in name)
         return max(keys, key=len, default='')
 
@@ -157,7 +147,9 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
         return group | custom  # other options of the optimizer, as MMEngine does
 
 
-def _told(layer: int, num_layers: int, decayed: bool, key: str, group: dict[str, object]) -> str:
+def _described(
+    layer: int, num_layers: int, decayed: bool, key: str, group: dict[str, object]
+) -> str:
     """A group in one line."""
     rates = ', '.join(f'{k} {group[k]:.4g}' for k in ('lr', 'weight_decay') if k in group)
     where = f'layer {layer} of {num_layers}{key and f" ({key})"}'
@@ -170,6 +162,6 @@ def _plain(name: str) -> str:
 
 
 def _layer(name: str, backbones: Mapping[str, ViTFeatBackbone]) -> tuple[int, int]:
-    """(layer, number of layers) of a parameter; what is in no backbone is in the last layer."""
+    """(layer, number of layers) of a parameter; outside backbones it is the last layer."""
     place = next((place for place in backbones if name.startswith(place)), next(iter(backbones)))
     return backbones[place].get_layer_depth(name, place)

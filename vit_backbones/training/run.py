@@ -1,27 +1,31 @@
-"""What `tools/train.py` and `tools/test.py` do: set-up, run, one closing line, exit code."""
+"""Train and test a config, from the checks before the start to the result."""
 
+import functools
 import os
-import sys
 import time
-import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from vit_backbones.checks import preflight
 from vit_backbones.checks.findings import enforce
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.config.explain import describe
 from vit_backbones.config.loading import load_config
-from vit_backbones.metrics import headline, metric_line, metric_text
 from vit_backbones.own_data import use_own_data
 from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
-from vit_backbones.training.curves_hook import validations
+from vit_backbones.training.outcome import (
+    Finished,
+    Result,
+    short_path,
+    test_result,
+    training_result,
+)
 from vit_backbones.training.runner import AnyRunner, build_runner
 from vit_backbones.training.skip_unreadable_hook import UnreadableDataError
 
@@ -31,6 +35,9 @@ _HOOKS = {
     'record': 'RecordHook',
     'skip_unreadable': 'SkipUnreadableImagesHook',
 }
+
+Say = Callable[[str], None]
+_log: Say = functools.partial(print_log, logger='current')
 
 
 def train(
@@ -46,56 +53,42 @@ def train(
     deterministic: bool = False,
     options: Sequence[str] = (),
     launcher: str = 'none',
-    debug: bool = False,
     command: str = '',
-) -> int:
+    say: Say = _log,
+) -> Finished:
     """Train as `tools/train.py` does.
 
-    Args:
-        config: Path of an mmdet or mmseg config.
-        dataset: One's own data, as `use_own_data` takes them, in place of the config's.
-        val_dataset: Those to validate on.
-        images: Folder of their images, where it is not found.
-        work_dir: Folder for results. Defaults to the config's own, else `work_dirs/<config name>`.
-        amp: Mixed precision: bfloat16 where the GPU has it, else float16.
-        resume: `'auto'` for the last whole checkpoint of the work dir, or a checkpoint file.
-        seed: Replaces the config's.
-        deterministic: Only deterministic algorithms.
-        options: `key=value` changes of the config.
-        launcher: `'none'`, `'pytorch'`, `'slurm'` or `'mpi'`.
-        debug: Print the traceback of set-up errors too.
-        command: What resumes the training, for the message after Ctrl-C.
+    `dataset`, `val_dataset` and `images` replace the config's data as in `use_own_data`. `work_dir`
+    is the config's own by default, else `work_dirs/<config name>`. `amp` takes bfloat16 where the
+    GPU has it, else float16. `resume` is a checkpoint file, or `'auto'` for the last whole one of
+    the work dir. `options` are `key=value` changes of the config. `say` gets the lines on data and
+    resuming, and after Ctrl-C `command` is named to go on.
 
-    Returns:
-        Exit code: 0, 2 for what is wrong from outside, 130 after Ctrl-C.
+    Raises:
+        ValueError: For whatever stops the training before its first batch.
+        OSError: For files that are not there.
+        UnreadableDataError: If too many images in a row cannot be read.
+        KeyboardInterrupt: After Ctrl-C; it names the last checkpoint.
     """
 
     def set_up() -> AnyRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
-        _replace_data(cfg, dataset, val_dataset, images)
-        cfg.randomness = dict(seed=None) | (cfg.get('randomness') or {})
-        if seed is not None:
-            cfg.randomness.seed = seed
-        if deterministic:
-            cfg.randomness.deterministic = True
+        if dataset is not None:
+            folder = os.path.join(cfg.work_dir, 'dataset')
+            say(use_own_data(cfg, dataset, val_data=val_dataset, images=images, folder=folder))
+        _set_randomness(cfg, seed, deterministic)
         if amp:
             _use_amp(cfg)
         if resume is not None:
-            _resume(cfg, resume)
+            _resume(cfg, resume, say)
         _add_hooks(cfg, _HOOKS)
         return prepare(cfg, ('train', 'val'))
 
-    def run(runner: AnyRunner) -> str:
+    def run(runner: AnyRunner) -> Result:
         runner.train()
-        return final_result(runner)
+        return training_result(runner)
 
-    def interrupted(runner: AnyRunner) -> str:
-        last = find_last_checkpoint(runner.work_dir)
-        if last is None:
-            return 'interrupted before the first checkpoint; start again with the same command'
-        return f'interrupted; the last checkpoint is {_short(last)}, continue with: {command}'
-
-    return _execute(set_up, run, interrupted, debug=debug)
+    return _execute(set_up, run, functools.partial(_interrupted, command=command))
 
 
 def evaluate(
@@ -106,21 +99,10 @@ def evaluate(
     options: Sequence[str] = (),
     launcher: str = 'none',
     show_dir: str | None = None,
-    debug: bool = False,
-) -> int:
-    """Evaluate a checkpoint as `tools/test.py` does.
+) -> Finished:
+    """Evaluate a checkpoint as `tools/test.py` does, and draw all predictions into `show_dir`.
 
-    Args:
-        config: Path of an mmdet or mmseg config.
-        checkpoint: File that `train` wrote.
-        work_dir: As in `train`.
-        options: As in `train`.
-        launcher: As in `train`.
-        show_dir: Folder for pictures of all predictions.
-        debug: As in `train`.
-
-    Returns:
-        Exit code, as of `train`.
+    The other arguments and errors are those of `train`.
     """
 
     def set_up() -> AnyRunner:
@@ -133,45 +115,37 @@ def evaluate(
         _add_hooks(cfg, ('record',))
         return prepare(cfg, ('test',))
 
-    def run(runner: AnyRunner) -> str:
-        metrics = runner.test()
-        return metric_line(headline(metrics), metrics) if metrics else 'no metric'
-
-    return _execute(set_up, run, lambda runner: 'interrupted', debug=debug)
+    return _execute(set_up, lambda runner: test_result(runner.test()), lambda _: 'interrupted')
 
 
 def _execute(
     set_up: Callable[[], AnyRunner],
-    run: Callable[[AnyRunner], str],
+    run: Callable[[AnyRunner], Result],
     interrupted: Callable[[AnyRunner], str],
-    *,
-    debug: bool,
-) -> int:
-    """Set up and run; real crashes of a running training keep their traceback."""
+) -> Finished:
+    """Set up and run; errors of the set-up become one line, later ones stay as they are."""
     start, runner = time.monotonic(), None
-    with quiet_warnings():
-        try:
+    try:
+        with quiet_warnings():
             runner = set_up()
-            result = run(runner)
+            result, metrics = run(runner)
             # Left to the interpreter's end, gloo's threads would sometimes abort the process
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
-        except KeyboardInterrupt:
-            return _tell(interrupted(runner) if runner else 'interrupted before the start', 130)
-        except UnreadableDataError as error:
-            # From a worker process the text is a traceback that ends with the message.
-            return _tell(f'error: {str(error).strip().splitlines()[-1]}', 2)
-        except Exception as error:
-            if _was_interrupted(error):
-                return _tell(interrupted(runner) if runner else 'interrupted before the start', 130)
-            if runner is not None and runner.is_running:
-                raise
-            if debug:
-                traceback.print_exc()
-            return _tell(f'error: {describe(error)}', 2)
-    if runner.rank == 0:
-        print(f'done: {result} · {_duration(time.monotonic() - start)} · {_short(runner.work_dir)}')
-    return 0
+    except UnreadableDataError as error:
+        # From a worker process the text is a traceback that ends with the message.
+        raise UnreadableDataError(str(error).strip().splitlines()[-1]) from error
+    except (Exception, KeyboardInterrupt) as error:
+        if _was_interrupted(error):
+            stop = interrupted(runner) if runner else 'interrupted before the start'
+            raise KeyboardInterrupt(stop) from error
+        if runner is not None and runner.is_running:
+            error.while_running = True
+            raise
+        if isinstance(error, OSError):
+            raise
+        raise ValueError(describe(error)) from error
+    return Finished(result, metrics, time.monotonic() - start, runner.work_dir)
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
@@ -181,20 +155,12 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _is_first() -> bool:
-    """Whether this is the process that talks."""
-    return os.environ.get('RANK', '0') == '0'
-
-
-def _say(line: str) -> None:
-    if _is_first():
-        print(line)
-
-
-def _tell(line: str, code: int) -> int:
-    if _is_first():
-        print(line, file=sys.stderr)
-    return code
+def _interrupted(runner: AnyRunner, command: str) -> str:
+    last = find_last_checkpoint(runner.work_dir)
+    if last is None:
+        return 'interrupted before the first checkpoint; start again with the same command'
+    line = f'interrupted; the last checkpoint is {short_path(last)}'
+    return f'{line}, continue with: {command}' if command else line
 
 
 def _load(path: str, options: Sequence[str], *, work_dir: str | None, launcher: str) -> Config:
@@ -205,13 +171,12 @@ def _load(path: str, options: Sequence[str], *, work_dir: str | None, launcher: 
     return cfg
 
 
-def _replace_data(
-    cfg: Config, dataset: str | None, val_dataset: str | None, images: str | None
-) -> None:
-    if dataset is None:
-        return
-    folder = os.path.join(cfg.work_dir, 'dataset')
-    _say(use_own_data(cfg, dataset, val_data=val_dataset, images=images, folder=folder))
+def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:
+    cfg.randomness = dict(seed=None) | (cfg.get('randomness') or {})
+    if seed is not None:
+        cfg.randomness.seed = seed
+    if deterministic:
+        cfg.randomness.deterministic = True
 
 
 def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
@@ -219,10 +184,10 @@ def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
 
     Args:
         cfg: The merged config, with its `work_dir`.
-        splits: Which dataloaders and evaluators will be used, of `'train'`, `'val'` and `'test'`.
+        splits: Those that will be used, of `'train'`, `'val'` and `'test'`.
 
     Raises:
-        ValueError: For what `vit_backbones.checks` has against it.
+        ValueError: If `vit_backbones.checks` finds an error.
         OSError: If data or weights are not there.
     """
     drawn = cfg.get('builtin_data')
@@ -243,35 +208,31 @@ def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
 
 def _use_amp(cfg: Config) -> None:
     if not torch.cuda.is_available():
-        raise ValueError('--amp needs a CUDA GPU, and PyTorch finds none here; train without it')
+        raise ValueError('amp=True needs a CUDA GPU, but PyTorch finds none: train without it')
     wrapper = cfg.optim_wrapper
     if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ValueError(f'--amp replaces OptimWrapper only, the config has {wrapper.type!r}')
+        raise ValueError(f'amp=True replaces OptimWrapper only, the config has {wrapper.type!r}')
     wrapper.type = 'AmpOptimWrapper'
     wrapper.setdefault('dtype', 'bfloat16' if torch.cuda.is_bf16_supported() else 'float16')
     # bfloat16 has float32's range, so only float16 needs its loss scaled
     wrapper.setdefault('loss_scale', 'dynamic' if wrapper.dtype == 'float16' else 1.0)
 
 
-def _resume(cfg: Config, checkpoint: str) -> None:
+def _resume(cfg: Config, checkpoint: str, say: Say) -> None:
     if checkpoint == 'auto':
         last = find_last_checkpoint(cfg.work_dir)
         if last is None:
-            _say(f'nothing to resume in {_short(cfg.work_dir)}: training starts anew')
+            say(f'nothing to resume in {short_path(cfg.work_dir)}: training starts anew')
             return
         checkpoint = str(last)
-        _say(f'resuming from {_short(checkpoint)}')
+        say(f'resuming from {short_path(checkpoint)}')
     cfg.load_from, cfg.resume = checkpoint, True
 
 
 def find_last_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest whole checkpoint of a work dir; one that a killed run left half is passed over.
+    """The newest whole checkpoint of a work dir, or `None`.
 
-    Args:
-        work_dir: Where a runner saved its checkpoints.
-
-    Returns:
-        Its path, or `None` without any. The best ones, which lack the optimizer, do not count.
+    Half a file of a killed run does not count, nor do the best ones, which lack the optimizer.
     """
     files = [path for path in Path(work_dir).glob('*.pth') if not path.name.startswith('best_')]
     # PyTorch writes a zip file, whose directory comes last.
@@ -289,49 +250,3 @@ def _add_hooks(cfg: Config, names: Iterable[str]) -> None:
             del hooks[name]
         elif name in names and kind not in present:
             hooks[name] = dict(type=kind) | (hooks.get(name) or {})
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f'{hours} h {minutes} min'
-    return f'{minutes} min {seconds} s' if minutes else f'{seconds} s'
-
-
-def _short(path: str | Path) -> str:
-    """Relative to the current folder where the path lies in it."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith('..') else relative
-
-
-def final_result(runner: AnyRunner) -> str:
-    """The last value of the main metric, and the best one if that was another."""
-    entries = validations(runner) or _last_validation(runner)
-    if not entries:
-        return 'trained without validation'
-    entries = [entry for entry in entries if entry['metrics']]
-    if not entries:
-        return 'no metric'  # detectors that detect nothing have none
-    saving = (runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    last = entries[-1]['metrics']
-    name = headline(last, saving.get('save_best'))
-    pick = min if saving.get('rule') == 'less' else max
-    entries = [entry for entry in entries if name in entry['metrics']]
-    best = pick(entries, key=lambda entry: entry['metrics'][name])
-    result = metric_line(name, last)
-    if best['metrics'][name] == last[name]:
-        return result
-    unit = 'epoch' if runner.max_epochs > 1 else 'iter'
-    when = f'{unit.replace("iter", "iteration")} {best[unit]}'
-    return f'{result} (best {metric_text(name, best["metrics"][name])} at {when})'
-
-
-def _last_validation(runner: AnyRunner) -> list[dict[str, Any]]:
-    """What MMEngine itself remembers, for configs that leave `CurvesHook` out."""
-    metrics = {
-        name.removeprefix('val/'): buffer.current()
-        for name, buffer in runner.message_hub.log_scalars.items()
-        if name.startswith('val/') and not name.endswith('time')
-    }
-    return [{'metrics': metrics}] if metrics else []

@@ -1,4 +1,4 @@
-"""MMEngine's runner with a calm terminal; the log file holds everything."""
+"""MMEngine's runners with a calm terminal; the log file holds everything."""
 
 import logging
 import re
@@ -17,17 +17,17 @@ from torch.utils.data import DataLoader
 from vit_backbones.arguments import choice
 from vit_backbones.terminal import quiet_prints
 
-# What MMEngine says at each start or epoch and nobody needs to read
+# Lines that MMEngine logs at each start or epoch and nobody needs
 _NOISE = (
     'Exp name:',
     'Distributed training is not used',
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
-    'The `end` of',  # of a schedule is that of the training, as meant
+    'The `end` of',  # a schedule that ends with the training, as meant
     'paramwise_options -- ',  # one line a parameter
     'The prefix is not set in metric class',
     'per class results:',  # the table itself has many lines
-    'Failed to search registry with scope',  # and found in MMEngine's own
+    'Failed to search registry with scope',  # and finds it in MMEngine's own
 )
 _NOISE_AT_END = 'is skipped since its requires_grad=False'  # one line a frozen parameter
 
@@ -45,23 +45,23 @@ class TerminalFormatter(logging.Formatter):
 
 
 def _fits_terminal(record: logging.LogRecord) -> bool:
-    """Whether a record is shown: the dumps of many lines are for the log file alone."""
+    """Whether to show a record; dumps of many lines are only for the log file."""
     text = record.getMessage()
     noise = text.startswith(_NOISE) or text.endswith(_NOISE_AT_END)
     return not noise and (record.levelno > logging.INFO or '\n' not in text)
 
 
 class _Quiet:
-    """What both of MMEngine's runners get: a calm terminal.
+    """Calms the terminal of both runners of MMEngine.
 
     Attributes:
-        is_running: Whether the first batch was reached, so that errors are no set-up errors.
+        is_running: Whether set-up is over; later errors are crashes.
     """
 
     is_running = False
 
     def build_evaluator(self, evaluator: Any) -> Evaluator:
-        """Build the evaluator; what it prints goes to the log file."""
+        """Build the evaluator; its prints go to the log file."""
         with quiet_prints():
             built = super().build_evaluator(evaluator)
         built.evaluate = quiet_prints()(built.evaluate)
@@ -69,7 +69,7 @@ class _Quiet:
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """Build a dataloader; what its dataset prints goes to the log file."""
+        """Build a dataloader; the prints of its dataset go to the log file."""
         with quiet_prints():
             return Runner.build_dataloader(*args, **kwargs)
 
@@ -132,15 +132,15 @@ class QuietFlexibleRunner(_Quiet, FlexibleRunner):
     def save_checkpoint(
         self, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Save a checkpoint of the epoch that is told, as `Runner` does."""
-        self._told = dict(meta or {})
+        """Save a checkpoint of the given epoch, as `Runner` does."""
+        self._meta = dict(meta or {})
         super().save_checkpoint(*args, meta=meta, **kwargs)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call a hook's method."""
         if fn_name == 'before_save_checkpoint':
             # MMEngine's counts anew, and after a validation one too many
-            kwargs['checkpoint']['meta'].update(self._told)
+            kwargs['checkpoint']['meta'].update(self._meta)
         super().call_hook(fn_name, **kwargs)
 
 
@@ -148,14 +148,10 @@ AnyRunner = QuietRunner | QuietFlexibleRunner
 
 
 def build_runner(config: Config) -> AnyRunner:
-    """The runner that a config asks for by `runner_type`.
-
-    Args:
-        config: The merged config. One with FSDP runs in a single process as without.
+    """The runner of a config's `runner_type`; a single process runs one with FSDP as without.
 
     Raises:
-        ValueError: If it asks for neither MMEngine's `Runner` nor its `FlexibleRunner`, or has a
-            `strategy`, which the first does not read.
+        ValueError: If `runner_type` is unknown, or if `Runner` would ignore a `strategy`.
     """
     runners = {'Runner': QuietRunner, 'FlexibleRunner': QuietFlexibleRunner}
     kind = choice('runner_type', config.get('runner_type', 'Runner'), runners)

@@ -22,10 +22,10 @@ _MOST_NAMES = 10
 class ViTFSDPStrategy(FSDPStrategy):
     """MMEngine's FSDP (fully sharded data parallel) for models around a `ViTFeatBackbone`.
 
-    Each block of the ViT is gathered when it runs; the rest is one more unit. Beside that default
-    it does what MMEngine's lacks: gradients are clipped by their norm over all shards,
-    `ViTLayerDecayConstructor` knows the parameters' shapes, training resumes, and it runs without a
-    GPU, to try a config. Checkpoints are whole, as `tools/test.py` reads them.
+    Each block of the ViT is gathered when it runs; the rest is one more unit. Unlike in MMEngine's,
+    gradients are clipped by their norm over all shards, `ViTLayerDecayConstructor` knows the
+    parameters' shapes, training resumes, and a config can be tried without a GPU. Checkpoints are
+    whole, as `tools/test.py` reads them.
 
     Example, for several processes started by `torchrun`:
         >>> runner_type = 'FlexibleRunner'
@@ -46,7 +46,7 @@ class ViTFSDPStrategy(FSDPStrategy):
         **kwargs: Any,
     ) -> None:
         super().__init__(model_wrapper=model_wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
-        if not torch.cuda.is_available():  # what is on the CPU already would be freed
+        if not torch.cuda.is_available():  # tensors on the CPU already would be freed
             self.state_dict_config.offload_to_cpu = False
             self.optim_state_dict_config.offload_to_cpu = False
 
@@ -55,7 +55,7 @@ class ViTFSDPStrategy(FSDPStrategy):
             parameter.whole_shape = parameter.shape  # its shard will be flat
         for each in model.modules():
             if isinstance(each, ViTFeatBackbone):
-                each.learns = each.learns  # frozen parameters will be parts of what learns
+                each.learns = each.learns  # frozen parameters will share shards with trained ones
         blocks = {id(block) for block in vit_blocks(model)}
         policy = partial(lambda_auto_wrap_policy, lambda_fn=lambda module: id(module) in blocks)
         default = dict(use_orig_params=True, auto_wrap_policy=policy)
@@ -65,33 +65,33 @@ class ViTFSDPStrategy(FSDPStrategy):
         return super()._wrap_model(model)
 
     def build_optim_wrapper(self, *args: Any, **kwargs: Any) -> OptimWrapper:
-        """Build the optimizer; it clips by the norm of all shards, not of its own alone."""
+        """Build the optimizer; it clips by the norm of all shards, not only of its own."""
         wrapper = super().build_optim_wrapper(*args, **kwargs)
         if getattr(wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
             wrapper._clip_grad = partial(self._clip_grad, wrapper)
         return wrapper
 
     def _clip_grad(self, wrapper: OptimWrapper) -> None:
-        """Clip on all processes together, also on those whose shards learn nothing."""
+        """Clip on all processes together, also on those whose shards are frozen."""
         norm = self.model.clip_grad_norm_(**wrapper.clip_grad_kwargs)
         wrapper.message_hub.update_scalar(f'train/{wrapper.grad_name}', float(norm))
 
     def optim_state_dict(self) -> dict[str, Any]:
-        """The optimizer's state, and what MMEngine's wrapper keeps beside it."""
+        """The optimizer's state, and that of MMEngine's wrapper."""
         optimizer = self.optim_wrapper.optimizer
         state = FullyShardedDataParallel.optim_state_dict(self.model, optimizer)
         beside = self.optim_wrapper.state_dict()
         return state | {key: beside[key] for key in _BESIDE_OPTIMIZER if key in beside}
 
     def load_optim_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the optimizer's state; MMEngine's order of arguments is that of PyTorch 2.0."""
+        """Load the optimizer's state; MMEngine has the argument order of PyTorch 2.0."""
         beside = {key: state_dict.pop(key) for key in _BESIDE_OPTIMIZER if key in state_dict}
         optimizer = self.optim_wrapper.optimizer
         shard = FullyShardedDataParallel.optim_state_dict_to_load(self.model, optimizer, state_dict)
         self.optim_wrapper.load_state_dict(shard | beside)
 
     def load_model_state_dict(self, state_dict: dict[str, Any], **kwargs: Any) -> None:
-        """Take up weights, and say which are missing or left over."""
+        """Load weights, and warn of those that are missing or left over."""
         result = self.model.load_state_dict(state_dict, strict=False)
         for what, names in zip(('missing from', 'left over in'), result, strict=True):
             if names:
@@ -103,18 +103,14 @@ class ViTFSDPStrategy(FSDPStrategy):
 
 
 def vit_blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The blocks of all `ViTFeatBackbone`s in a model; in hierarchical ones the stages.
-
-    Args:
-        model: Before it is wrapped.
-    """
+    """The blocks (in hierarchical models the stages) of all `ViTFeatBackbone`s, before wrapping."""
     for each in model.modules():
         if isinstance(each, ViTFeatBackbone):
             yield from _blocks(each, each, '')
 
 
 def _blocks(backbone: ViTFeatBackbone, module: nn.Module, place: str) -> Iterator[nn.Module]:
-    """The outermost modules below one whose parameters are all of the same block."""
+    """The outermost modules whose parameters all belong to one block."""
     for name, child in module.named_children():
         names = [f'{place}{name}.{each}' for each, _ in child.named_parameters()]
         layers = {backbone.get_layer_depth(each, '')[0] for each in names}

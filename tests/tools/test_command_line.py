@@ -1,0 +1,96 @@
+"""The one way in which tools fail, and how they spell the library's arguments."""
+
+import argparse
+
+import pytest
+from _command_line import Parser, add_config_options, one_line_errors, with_flags
+
+FLAGS = {
+    'amp': '--amp',
+    'size': '--size',
+    'img_size': '--img-size',
+    'options': '--cfg-options',
+    'checkpoint': '--checkpoint',
+}
+
+
+@pytest.mark.parametrize(
+    ('text', 'spelled'),
+    [
+        ('amp=True needs a GPU', '--amp needs a GPU'),
+        ('give size=..., or amp=True.', 'give --size, or --amp.'),
+        ('checkpoint=FILE of a training', '--checkpoint FILE of a training'),
+        ('img_size=(64, 96) is too large', '--img-size 64 96 is too large'),
+        ('options= change a config', '--cfg-options change a config'),
+        ('options=model.neck: no neck', '--cfg-options model.neck: no neck'),
+        ('options=...: no config', '--cfg-options: no config'),
+        ('model.backbone.size=3, my_size=3, size-3', 'model.backbone.size=3, my_size=3, size-3'),
+        ("the file 'size=3' or out/size=3", "the file 'size=3' or out/size=3"),
+        ('size must be 3, other=True', 'size must be 3, other=True'),
+    ],
+)
+def test_arguments_are_spelled_as_flags(text, spelled):
+    assert with_flags(text, FLAGS) == spelled
+    assert with_flags(text, {}) == text
+
+
+def fail(error, argv):
+    """Exit code of a tool with a command whose work raises an error."""
+
+    @one_line_errors
+    def main(argv):
+        parser = Parser()
+        commands = parser.add_subparsers()
+        first, other = commands.add_parser('first'), commands.add_parser('other')
+        first.add_argument('--size')
+        add_config_options(first, 'a=1')
+        other.add_argument('--amp', action='store_true')
+        first.add_argument('--debug', action='store_true')
+        assert isinstance(parser.parse_args(argv), argparse.Namespace)
+        raise error
+
+    return main(argv)
+
+
+@pytest.mark.parametrize(
+    ('error', 'line'),
+    [
+        (ValueError('size=3 is\n  small, amp=True'), 'error: --size 3 is small, amp=True'),
+        (RuntimeError(), 'error: RuntimeError'),
+        (OSError(2, 'No such file', 'a.py'), 'error: No such file: a.py'),
+        (ImportError('no x'), 'error: no x; install the pinned set of requirements.txt'),
+        (ImportError('no x: pip install x'), 'error: no x: pip install x'),
+    ],
+)
+def test_an_error_is_one_line_with_the_flags_of_the_command(error, line, capsys):
+    assert fail(error, ['first']) == 2
+    assert capsys.readouterr().err == f'{line}\n'
+
+
+@pytest.mark.parametrize('stop', [KeyboardInterrupt(), KeyboardInterrupt('stopped; go on with x')])
+def test_ctrl_c_has_its_own_code(stop, capsys):
+    assert fail(stop, ['first']) == 130
+    assert capsys.readouterr().err == f'{str(stop) or "interrupted"}\n'
+
+
+def test_other_processes_are_silent(capsys, monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    assert fail(ValueError('x'), ['first']) == 2
+    assert capsys.readouterr().err == ''
+
+
+def test_tracebacks_are_there_on_demand(capsys, monkeypatch):
+    fail(ValueError('x'), ['first', '--debug'])
+    assert capsys.readouterr().err.startswith('Traceback')
+    fail(ValueError('x'), ['first'])
+    assert capsys.readouterr().err == 'error: x\n'
+    monkeypatch.setenv('VIT_BACKBONES_DEBUG', '1')
+    fail(ValueError('x'), ['first'])
+    assert capsys.readouterr().err.startswith('Traceback')
+
+
+def test_a_crash_keeps_its_traceback():
+    error = ValueError('a bug')
+    error.while_running = True
+    with pytest.raises(ValueError, match='a bug'):
+        fail(error, ['first'])

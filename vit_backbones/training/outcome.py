@@ -1,0 +1,86 @@
+"""The result of a training or test, and the line that closes it."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vit_backbones.metrics import headline, metric_line, metric_text
+from vit_backbones.training.curves_hook import validations
+from vit_backbones.training.runner import AnyRunner
+
+Result = tuple[str, dict[str, Any]]  # the main metric in a few words, and all values
+
+
+class Finished(NamedTuple):
+    """The end of a training or test.
+
+    Attributes:
+        result: The main metric in a few words.
+        metrics: All values of the last validation or test.
+        seconds: Wall time.
+        work_dir: Folder of the results.
+    """
+
+    result: str
+    metrics: dict[str, Any]
+    seconds: float
+    work_dir: str
+
+    def __str__(self) -> str:
+        """Result, time and folder in one line."""
+        return f'{self.result} · {_duration(self.seconds)} · {short_path(self.work_dir)}'
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f'{hours} h {minutes} min'
+    return f'{minutes} min {seconds} s' if minutes else f'{seconds} s'
+
+
+def short_path(path: str | Path) -> str:
+    """Relative to the current folder where the path lies in it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith('..') else relative
+
+
+def training_result(runner: AnyRunner) -> Result:
+    """The last value of the main metric, and the best one if that was another."""
+    entries = validations(runner) or _last_validation(runner)
+    if not entries:
+        return 'trained without validation', {}
+    entries = [entry for entry in entries if entry['metrics']]
+    if not entries:
+        return 'no metric', {}  # detectors that detect nothing have none
+    last = entries[-1]['metrics']
+    return _last_and_best(runner, entries, last), last
+
+
+def test_result(metrics: dict[str, Any]) -> Result:
+    """The main metric of a test."""
+    return metric_line(headline(metrics), metrics) if metrics else 'no metric', metrics
+
+
+def _last_and_best(runner: AnyRunner, entries: list[dict[str, Any]], last: dict[str, Any]) -> str:
+    saving = (runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    name = headline(last, saving.get('save_best'))
+    pick = min if saving.get('rule') == 'less' else max
+    entries = [entry for entry in entries if name in entry['metrics']]
+    best = pick(entries, key=lambda entry: entry['metrics'][name])
+    result = metric_line(name, last)
+    if best['metrics'][name] == last[name]:
+        return result
+    unit = 'epoch' if runner.max_epochs > 1 else 'iter'
+    when = f'{unit.replace("iter", "iteration")} {best[unit]}'
+    return f'{result} (best {metric_text(name, best["metrics"][name])} at {when})'
+
+
+def _last_validation(runner: AnyRunner) -> list[dict[str, Any]]:
+    """The metrics in MMEngine's own log, for configs without `CurvesHook`."""
+    metrics = {
+        name.removeprefix('val/'): buffer.current()
+        for name, buffer in runner.message_hub.log_scalars.items()
+        if name.startswith('val/') and not name.endswith('time')
+    }
+    return [{'metrics': metrics}] if metrics else []
