@@ -18,7 +18,7 @@ from mmengine.utils import import_modules_from_strings
 from PIL import Image
 
 from vit_backbones.checks.recipe import class_findings
-from vit_backbones.config.datasets import dataset_configs
+from vit_backbones.config.facts import Facts, dataset_configs
 from vit_backbones.config.loading import load_config
 from vit_backbones.own_data import use_own_data
 from vit_backbones.own_data.rewriting import put_classes
@@ -315,7 +315,7 @@ def heads_of(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', [name for name in NAMES if name != PANOPTIC])
 def test_every_shipped_config_takes_own_data(name, tmp_path, monkeypatch):
     cfg, model = heads_of(name, tmp_path, monkeypatch)
-    assert list(class_findings(cfg, model, ('train', 'val', 'test'))) == []
+    assert list(class_findings(Facts.of(cfg), model)) == []
     number = 5 if cfg.default_scope == 'mmseg' else 2
     assert set(counts(cfg.model.to_dict())) == {number}
     assert 'builtin_data' not in cfg

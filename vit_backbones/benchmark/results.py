@@ -8,7 +8,7 @@ from typing import Any
 
 from vit_backbones.benchmark.scatter import scatter
 from vit_backbones.benchmark.table import Row, markdown, ordered
-from vit_backbones.config.datasets import dataset_configs
+from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
 from vit_backbones.files import check_writable, write_whole
 
@@ -141,10 +141,10 @@ def _with_conditions(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data_of(config: Path) -> str | None:
-    """Name of what a run was validated on, as its config in the work dir tells it."""
+    """Name of the data that a run was validated on, from its config in the work dir."""
     if not config.exists():
         return None
-    found = dataset_configs(load_config(config).get('val_dataloader') or {}, '')
+    found = Facts.of(load_config(config), ('val',)).datasets['val']
     roots = {str(each.get('data_root') or each.get('type')) for _, each in found}
     return ' + '.join(sorted(f'{Path(root).name} val' for root in roots)) or None
 

@@ -1,4 +1,4 @@
-"""The datasets that a config names: where they are, what is missing, building them."""
+"""The datasets of a config: files that are missing, and building them."""
 
 import copy
 import os
@@ -11,27 +11,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_log, quiet_prints
-
-
-def dataset_configs(node: Any, place: str) -> Iterator[tuple[str, dict]]:
-    """Dataset dicts below a dataloader, those in wrappers included, with their places.
-
-    Args:
-        node: The dataloader's config.
-        place: Where it stands, such as `'train_dataloader'`.
-    """
-    if isinstance(node, (list, tuple)):
-        for i, each in enumerate(node):
-            yield from dataset_configs(each, f'{place}.{i}')
-    elif isinstance(node, dict):
-        inner = [key for key in ('dataset', 'datasets') if key in node]
-        if not inner:
-            yield place, node
-        for key in inner:
-            yield from dataset_configs(node[key], f'{place}.{key}')
 
 
 def leaf_datasets(dataset: Any) -> Iterator[Any]:
@@ -44,19 +27,12 @@ def leaf_datasets(dataset: Any) -> Iterator[Any]:
         yield from leaf_datasets(each)
 
 
-def missing_data(config: Config, splits: Sequence[str]) -> Iterator[str]:
-    """A line for each data folder and annotation file that does not exist.
-
-    Args:
-        config: The merged config.
-        splits: As in `check_files`.
-    """
-    for split in splits:
-        loader = config.get(f'{split}_dataloader') or {}
-        for place, dataset in dataset_configs(loader, f'{split}_dataloader'):
+def missing_data(facts: Facts) -> Iterator[str]:
+    """A line for each data folder and annotation file of a config that does not exist."""
+    for split, found in facts.datasets.items():
+        for place, dataset in found:
             yield from _missing_of(place, dataset)
-        evaluators = config.get(f'{split}_evaluator') or []
-        for each in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for each in facts.evaluators[split]:
             yield from _missing(f'{split}_evaluator.ann_file', each.get('ann_file'))
 
 
@@ -65,8 +41,8 @@ def _missing_of(place: str, dataset: dict) -> Iterator[str]:
         return
     root = dataset.get('data_root') or ''
     absent = list(_missing(f'{place}.data_root', root))
-    if absent:  # what should lie in it is no news
-        yield from absent
+    yield from absent
+    if absent:  # so is all that should lie in it
         return
     yield from _missing(f'{place}.ann_file', dataset.get('ann_file'), root)
     for name, prefix in (dataset.get('data_prefix') or {}).items():
@@ -81,19 +57,15 @@ def _missing(place: str, value: Any, root: str = '') -> Iterator[str]:
     if not os.path.exists(path):
         where = '' if os.path.isabs(path) else f' (looked from {Path.cwd()})'
         yield (
-            f'{place}: {path!r} does not exist{where}; put the data there, or set the place with '
-            f'--cfg-options'
+            f'{place}: {path!r} does not exist{where}; put the data there, or change the place by '
+            f'options=...'
         )
 
 
 def class_names_and_colors(metainfo: dict[str, Any]) -> tuple[list[str], np.ndarray]:
-    """Names and colours of a dataset's classes.
+    """Names of a dataset's classes, and their colours: (256, 3) uint8 or longer, RGB by label.
 
-    Args:
-        metainfo: A dataset's `metainfo`; what it lacks is made up.
-
-    Returns:
-        The names and a (256, 3) uint8 table of RGB colours, at least as long as the names.
+    Colours that `metainfo` lacks are drawn at random, always the same.
     """
     classes = [str(name) for name in metainfo.get('classes') or ()]
     colors = np.random.default_rng(0).integers(40, 256, (max(256, len(classes)), 3), dtype=np.uint8)
@@ -117,7 +89,7 @@ def build_dataset(config: Config, split: str) -> Any:
     """
     wanted = (config.get(f'{split}_dataloader') or {}).get('dataset')
     if not wanted:
-        raise ValueError(f'{config.filename} has no {split}_dataloader: choose another --split')
+        raise ValueError(f'{config.filename} has no {split}_dataloader: choose another split=...')
     provide_data(config, [split])
     use_scope(config)
     try:
@@ -142,7 +114,7 @@ def provide_data(config: Config, splits: Sequence[str]) -> None:
     if config.get('builtin_data'):
         with quiet_log(), quiet_prints():
             write_shapes(**config.builtin_data)
-    for line in missing_data(config, splits):
+    for line in missing_data(Facts.of(config, splits)):
         raise FileNotFoundError(line)
 
 

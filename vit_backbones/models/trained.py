@@ -1,6 +1,7 @@
-"""A trained model, of its config and checkpoint."""
+"""A trained model, from its config and checkpoint."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +11,9 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from vit_backbones.checks import preflight
-from vit_backbones.config.datasets import class_names_and_colors, dataset_configs
+from vit_backbones.config.datasets import class_names_and_colors
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import Facts, nodes
 from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.devices import choose_device
 from vit_backbones.terminal import quiet_log
@@ -50,15 +52,15 @@ def load_trained(
 
     Args:
         config: Path of an mmdet or mmseg config.
-        checkpoint: File that its training wrote. Weights that the config names to start from are
-            not read: they need not be there any more.
+        checkpoint: File that its training wrote. Weights that the training started from are not
+            read: they need not be there any more.
         options: `key=value` changes of the config.
         device: `'cpu'`, `'cuda'`, ...; by default the GPU if there is one.
-        slide: (crop, stride) of the windows in which a segmenter shall go over images.
+        slide: (crop, stride) of the windows in which a segmenter goes over images.
 
     Raises:
         ValueError: If the config cannot be built, the checkpoint is of another one, or `slide` is
-            given for what is no segmenter of mmseg.
+            given for a model other than mmseg's segmenters.
         OSError: For files that are not there.
     """
     preflight.check_environment()
@@ -66,7 +68,8 @@ def load_trained(
     cfg = load_config(config, options)
     if not isinstance(cfg.get('model'), dict):
         raise ValueError(f'{config}: the config has no model: is it only the _base_ of others?')
-    preflight.check_checkpoint(checkpoint)
+    if '://' not in checkpoint:
+        preflight.look_into(checkpoint)  # before the model is built
     use_scope(cfg)
     if slide is not None:
         _use_windows(cfg, config, slide)
@@ -78,34 +81,32 @@ def load_trained(
             model = MODELS.build(cfg.model)
         except Exception as error:  # each library has its own
             raise ValueError(f'{config}: {describe(error)}') from error
-        preflight.check_fit(model, checkpoint)
+        for each in preflight.fit_findings(model, checkpoint):
+            raise ValueError(each.text)
         meta = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent').get('meta')
-    known = _config_meta(cfg) | _checkpoint_meta(meta or {})
+    known = _config_meta(Facts.of(cfg)) | _checkpoint_meta(meta or {})
     return Trained(model.to(place).eval(), cfg, *class_names_and_colors(known))
 
 
 def _use_windows(cfg: Config, config: str, slide: tuple[int, int]) -> None:
     crop, stride = slide
     if not 0 < stride <= crop:
-        raise ValueError(f'--slide {crop} {stride}: STRIDE must be from 1 to CROP')
+        raise ValueError(f'slide=({crop}, {stride}): STRIDE must be from 1 to CROP')
     if 'decode_head' not in cfg.model:
-        raise ValueError(f'--slide is for segmenters of mmseg, and {config} is of {cfg.model.type}')
+        kind = cfg.model.type
+        raise ValueError(f'slide=... is for segmenters of mmseg, and {config} is of {kind}')
     sizes = dict(crop_size=(crop, crop), stride=(stride, stride))
     cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}) | dict(mode='slide') | sizes
 
 
-def _without_start(node: Any) -> None:
-    """Leave out weights to start from: those of the checkpoint replace them."""
-    for value in node.values() if isinstance(node, dict) else node:
-        if isinstance(value, (dict, list, tuple)):
-            _without_start(value)
-    if not isinstance(node, dict):
-        return
-    # `original` looks into the file for the way in which positions are resampled
-    starts = {'init_cfg': None, 'pretrained': None}
-    if node.get('pos_interp', 'timm') == 'timm':
-        starts |= {'checkpoint': None, 'checkpoint_path': None}
-    node.update({key: value for key, value in starts.items() if key in node})
+def _without_start(model: dict[str, Any]) -> None:
+    """Leave out the weights to start from, which those of the checkpoint replace."""
+    for _, node, _ in nodes(model):
+        starts = {'init_cfg': None, 'pretrained': None}
+        # `original` looks into the file for the way in which positions are resampled
+        if node.get('pos_interp', 'timm') == 'timm':
+            starts |= {'checkpoint': None, 'checkpoint_path': None}
+        node.update({key: value for key, value in starts.items() if key in node})
 
 
 def _checkpoint_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,11 +115,9 @@ def _checkpoint_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {key: found[key] for key in ('classes', 'palette') if found.get(key) is not None}
 
 
-def _config_meta(cfg: Config) -> dict[str, Any]:
-    """Those of the config's dataset."""
-    for split in ('test', 'val', 'train'):
-        loader = cfg.get(f'{split}_dataloader') or {}
-        for _, dataset in dataset_configs(loader, split):
-            kind = DATASETS.get(dataset.type) if isinstance(dataset.get('type'), str) else None
-            return dict(getattr(kind, 'METAINFO', {})) | dict(dataset.get('metainfo') or {})
+def _config_meta(facts: Facts) -> dict[str, Any]:
+    """Those of the first of the config's datasets."""
+    for _, dataset in chain(*(facts.datasets[split] for split in ('test', 'val', 'train'))):
+        kind = DATASETS.get(dataset.type) if isinstance(dataset.get('type'), str) else None
+        return dict(getattr(kind, 'METAINFO', {})) | dict(dataset.get('metainfo') or {})
     return {}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.own_data.parts import OwnData, colours, counted, hold_out
+from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
 
 # Where a folder has its COCO file of a split, the first that exists: COCO, Roboflow
 _PLACES = (
@@ -221,7 +221,8 @@ def _find_images(path: Path, entries: Sequence[dict], images: Path | None) -> Pa
         raise FileNotFoundError(
             f'the {counted(len(entries), "image")} of {str(path)!r}, the first of which is '
             f'{first!r}, were not found in {around[0].absolute()}{above}, nor in '
-            f'{", ".join(f"{sub}/" for sub in subfolders[1:])} there: name their folder by --images'
+            f'{", ".join(f"{sub}/" for sub in subfolders[1:])} there: name their folder by '
+            f'images=...'
         )
     missing = [e['file_name'] for e in entries if not (folder / e['file_name']).is_file()]
     if missing:

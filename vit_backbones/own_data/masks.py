@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from vit_backbones.own_data.parts import OwnData, colours, counted, hold_out
+from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
 
 _IMAGES = ('images',)
 _MASKS = ('masks', 'annotations', 'labels')
