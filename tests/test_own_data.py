@@ -500,12 +500,15 @@ SPOIL = {
         ('no image', "1 mask of '.*/masks' without a partner of that name in '.*/images', the f"),
         ('no masks', "d' has no folder masks or annotations or labels"),
         ('suffixes', r"the images of '.*' have several suffixes \(10 .png, 1 .jpg\)"),
-        ('colours', "mask '.*/03.png' holds colours or numbers beyond 255; what is allowed is one"),
-        ('numbers', "mask '.*/03.png' holds colours or numbers beyond 255; what is allowed is one"),
+        ('colours', "mask '.*/03.png' holds colours or numbers beyond 255; a mask must have one"),
+        ('numbers', "mask '.*/03.png' holds colours or numbers beyond 255; a mask must have one"),
         ('size', "mask '.*/03.png' has 64x96 pixels, its image 96x64: make them equal"),
-        ('gap', "the masks of '.*' hold 0, 1, 3, and no pixel is 2: number the classes from 0 wit"),
+        ('gap', "the masks in '.*' hold 0, 1, 3, and no pixel is 2: number the classes from 0 wit"),
         ('broken', r"'.*/03.png' cannot be read \("),
-        ('one', "'.*classes.txt' names 1 class, and there must be two at least, the background"),
+        (
+            'one',
+            "'.*classes.txt' names 1 class; at least two classes are needed, counting the b",
+        ),
         ('text', r"'.*classes.txt' is no text in UTF-8 \("),
         ('few', "mask '.*/03.png' holds 2, and '.*classes.txt' names 2 classes, 0 to 1"),
     ],
@@ -521,7 +524,7 @@ def test_masks__wrong_folders_are_one_line(mistake, message, train, tmp_path, ca
 
 def test_masks_of_0_and_255_alone_are_refused(own, tmp_path):
     with pytest.raises(
-        ValueError, match=r'hold 0 alone, and there must be two .* draw objects as 1'
+        ValueError, match=r'contain only label 0; at least two .* Label objects 1, 2'
     ):
         own(SEGMENTER, write_masks(tmp_path / 'd', labels=(0, 255)))
 

@@ -11,7 +11,6 @@ from checked_configs import ROOT, SEGMENTER, lines_of, write_segments
 from toy_task import write_toy_config
 
 from vit_backbones.checks import trial
-from vit_backbones.config.facts import learns_masks
 
 UNUSED = """
 model.update(neck=dict(
@@ -125,13 +124,6 @@ def test_a_step_is_tried_with_detectors_and_segmenters_alone(check, folder):
     code, lines = check(write_toy_config(folder))
     assert lines_of(lines, 'warning: no training step was tried: ToyModel takes other data')
     assert code == 0
-
-
-def test_panoptic_annotations_are_masks_by_default():
-    pipeline = [dict(type='LoadPanopticAnnotations')]
-    assert learns_masks(dict(dataset=dict(pipeline=pipeline)))
-    pipeline[0]['with_mask'] = False
-    assert not learns_masks(dict(dataset=dict(pipeline=pipeline)))
 
 
 def test_a_head_that_a_training_leaves_out_at_first_is_tried(check):

@@ -4,8 +4,6 @@
 """
 
 from collections.abc import Iterator
-from itertools import chain
-from typing import Any
 
 from mmengine.model import is_model_wrapper
 from torch import nn
@@ -21,9 +19,8 @@ from vit_backbones.checks.wiring import (
     vit_of,
     wiring_findings,
 )
-from vit_backbones.config.datasets import missing_data
+from vit_backbones.config.datasets import metainfo_of, missing_data
 from vit_backbones.config.facts import Facts
-from vit_backbones.config.registries import find_registered
 
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
 _OTHER = ('STDCHead',)  # it learns edges
@@ -122,8 +119,8 @@ def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     """Compare the classes of the heads with those of the datasets."""
     heads = list(_counted_heads(model))
     reported = set()
-    for place, dataset in chain(*facts.datasets.values()):
-        metainfo = _metainfo(dataset, facts.scope)
+    for place, dataset in facts.every_dataset:
+        metainfo = metainfo_of(dataset, facts.scope)
         classes = metainfo.get('classes')
         if isinstance(classes, str):
             yield error(f'{place}.metainfo.classes is the text {classes!r}: write ({classes!r},)')
@@ -138,14 +135,6 @@ def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
                     f'({", ".join(wanted[:3])}{", ..." if len(wanted) > 3 else ""}): '
                     f'{_fix(name, len(wanted))}'
                 )
-
-
-def _metainfo(dataset: dict[str, Any], scope: str | None) -> dict[str, Any]:
-    """The metainfo that a dataset will have, from its config and its type."""
-    kind = dataset.get('type')
-    kinds = [kind] if callable(kind) else find_registered(str(kind), scope)
-    load = next((each._load_metainfo for each in kinds if hasattr(each, '_load_metainfo')), None)
-    return {} if load is None else load(dataset.get('metainfo'))
 
 
 def _counted_heads(model: nn.Module) -> Iterator[tuple[str, int]]:

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config, use_scope
+from vit_backbones.config.registries import find_registered
 from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_log, quiet_prints
 
@@ -50,16 +51,23 @@ def _missing_of(place: str, dataset: dict) -> Iterator[str]:
 
 
 def _missing(place: str, value: Any, root: str = '') -> Iterator[str]:
-    """MMEngine's `BaseDataset` joins paths the same way; what has a scheme is not on this disk."""
+    """Join paths as MMEngine's `BaseDataset` does; a path with a scheme is not on this disk."""
     if not value or not isinstance(value, str) or '://' in root + value:
         return
-    path = os.path.join(root, value)
-    if not os.path.exists(path):
+    if not os.path.exists(path := os.path.join(root, value)):
         where = '' if os.path.isabs(path) else f' (looked from {Path.cwd()})'
         yield (
             f'{place}: {path!r} does not exist{where}; put the data there, or change the place by '
             f'options=...'
         )
+
+
+def metainfo_of(dataset: dict[str, Any], scope: str | None) -> dict[str, Any]:
+    """The metainfo that a dataset will have when it is built, from its config and its type."""
+    kind = dataset.get('type')
+    kinds = [kind] if callable(kind) else find_registered(str(kind), scope)
+    load = next((each._load_metainfo for each in kinds if hasattr(each, '_load_metainfo')), None)
+    return {} if load is None else load(dataset.get('metainfo'))
 
 
 def class_names_and_colors(metainfo: dict[str, Any]) -> tuple[list[str], np.ndarray]:
@@ -78,10 +86,6 @@ def class_names_and_colors(metainfo: dict[str, Any]) -> tuple[list[str], np.ndar
 
 def build_dataset(config: Config, split: str) -> Any:
     """The dataset of a config's dataloader; wrappers such as `ConcatDataset` stay around it.
-
-    Args:
-        config: The merged config.
-        split: `'train'`, `'val'` or `'test'`.
 
     Raises:
         ValueError: If there is no such dataset, or it cannot be built.
@@ -104,10 +108,6 @@ def build_dataset(config: Config, split: str) -> Any:
 def provide_data(config: Config, splits: Sequence[str]) -> None:
     """Draw the built-in data if the config wants them, and refuse data that are not there.
 
-    Args:
-        config: The merged config.
-        splits: Which dataloaders and evaluators count, of `'train'`, `'val'` and `'test'`.
-
     Raises:
         OSError: If files are missing, or cannot be written.
     """
@@ -119,12 +119,7 @@ def provide_data(config: Config, splits: Sequence[str]) -> None:
 
 
 def dataset_images(config: str, options: Sequence[str], split: str) -> list[Path]:
-    """Images of `SPLIT_dataloader.dataset`, in its order, each one once.
-
-    Args:
-        config: Path of an mmdet or mmseg config.
-        options: `key=value` changes of it.
-        split: `'train'`, `'val'` or `'test'`.
+    """Images of the dataset of an mmdet or mmseg config, in its order, each one once.
 
     Raises:
         ValueError: If there is no such dataset, it cannot be built, or it is empty.

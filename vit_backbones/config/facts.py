@@ -1,5 +1,6 @@
 """What a config says of its datasets, its backbone and its weights; walks over its dicts."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -61,6 +62,11 @@ class Facts:
             load_from=config.get('load_from'),
             builtin_data=config.get('builtin_data'),
         )
+
+    @property
+    def every_dataset(self) -> list[tuple[str, dict[str, Any]]]:
+        """(place, dict) of the datasets of all splits."""
+        return list(itertools.chain(*self.datasets.values()))
 
     @property
     def names_weights(self) -> bool:

@@ -1,17 +1,16 @@
 """A trained model, from its config and checkpoint."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from vit_backbones.checks import preflight
-from vit_backbones.config.datasets import class_names_and_colors
+from vit_backbones.config.datasets import class_names_and_colors, metainfo_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts, nodes
 from vit_backbones.config.loading import load_config, use_scope
@@ -84,7 +83,9 @@ def load_trained(
         for each in preflight.fit_findings(model, checkpoint):
             raise ValueError(each.text)
         meta = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent').get('meta')
-    known = _config_meta(Facts.of(cfg)) | _checkpoint_meta(meta or {})
+    facts = Facts.of(cfg, ('test', 'val', 'train'))
+    known = next((metainfo_of(data, facts.scope) for _, data in facts.every_dataset), {})
+    known |= _checkpoint_meta(meta or {})
     return Trained(model.to(place).eval(), cfg, *class_names_and_colors(known))
 
 
@@ -113,11 +114,3 @@ def _checkpoint_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Classes and palette; files of mmdet 2 and mmseg 0 have them at the top, in capitals."""
     found = {k.lower(): v for k, v in (meta | (meta.get('dataset_meta') or {})).items()}
     return {key: found[key] for key in ('classes', 'palette') if found.get(key) is not None}
-
-
-def _config_meta(facts: Facts) -> dict[str, Any]:
-    """Those of the first of the config's datasets."""
-    for _, dataset in chain(*(facts.datasets[split] for split in ('test', 'val', 'train'))):
-        kind = DATASETS.get(dataset.type) if isinstance(dataset.get('type'), str) else None
-        return dict(getattr(kind, 'METAINFO', {})) | dict(dataset.get('metainfo') or {})
-    return {}

@@ -1,4 +1,4 @@
-"""COCO files of one's own, written anew as mmdet and pycocotools need them."""
+"""Your own COCO files, written anew as mmdet and pycocotools need them."""
 
 import json
 from collections import Counter
@@ -16,13 +16,13 @@ _PLACES = (
     '{}*.json',
     '{}*/*.json',
 )
-# What mmdet and pycocotools read of each entry and nobody else could know
+# Keys that mmdet and pycocotools read and that have no default
 _KEYS = {
     'images': dict(id=(int, str), file_name=str, height=int, width=int),
     'annotations': dict(image_id=(int, str), category_id=int, bbox=list),
     'categories': dict(id=int, name=(str, int)),
 }
-_MASKS_GO_TO = 'configs/upernet'  # named to whoever brings masks
+_MASKS_GO_TO = 'configs/upernet'  # configs that take masks
 
 
 def read_coco(
@@ -34,13 +34,10 @@ def read_coco(
         data: A COCO file, or a folder with those of `train` and `val`.
         val_data: The same to validate on; without it and without a `val` in `data`, every fifth
             image is held out.
-        images: Folder of the images, or of one folder a split; looked for around the files by
+        images: Folder of the images, or of one folder per split; looked for around the files by
             default.
-        folder: Absolute, where the files of the splits shall be written.
+        folder: Absolute folder for the files of the splits.
         with_masks: Whether the config learns masks, so that each object must have one.
-
-    Returns:
-        The data; labels are in the order of the category ids.
 
     Raises:
         OSError: If a file or an image is missing.
@@ -67,7 +64,7 @@ def read_coco(
     classes = [each['name'] for each in categories]
     return OwnData(
         source=paths['train'],
-        classes=classes,
+        classes=classes,  # in the order of their ids
         palette=colours(len(classes)),
         datasets={
             split: dict(
@@ -80,12 +77,12 @@ def read_coco(
         files={folder / f'{s}.json': json.dumps(each).encode() for s, each in contents.items()},
         num_images={split: len(content['images']) for split, content in contents.items()},
         held_out=held_out,
-        same_size=False,  # which mmdet does not ask for
+        same_size=False,  # mmdet does not need it
     )
 
 
 def _find(data: Path, split: str) -> Path:
-    """The COCO file that is meant."""
+    """The COCO file of a split."""
     if data.is_file():
         return data
     if not data.is_dir():
@@ -109,7 +106,7 @@ def _find_in(data: Path, split: str) -> Path | None:
         if len(found) > 1:
             raise ValueError(
                 f'folder {str(data)!r} has {len(found)} COCO files of {split!r} '
-                f'({", ".join(path.name for path in found[:3])}): name the one that is meant'
+                f'({", ".join(path.name for path in found[:3])}): name the file itself'
             )
         if found:
             return found[0]
@@ -179,7 +176,7 @@ def _contradictions(content: dict[str, list[dict]], with_masks: bool) -> Iterato
 
 
 def _annotations_of(images: Sequence[dict], annotations: Sequence[dict]) -> list[dict]:
-    """Those of some images, numbered from 1: pycocotools takes an object of id 0 for none."""
+    """The annotations of some images, numbered from 1: pycocotools ignores an object of id 0."""
     wanted = {image['id'] for image in images}
     return [
         dict(iscrowd=0, area=each['bbox'][2] * each['bbox'][3]) | each | dict(id=i)
@@ -195,7 +192,7 @@ def _split(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _common_categories(paths: dict[str, Path], contents: dict[str, dict]) -> list[dict]:
-    """The categories to train on; those to validate on must be among them, under the same id."""
+    """The categories to train on, which must have those to validate on under the same ids."""
     categories = contents['train']['categories']
     names = {each['id']: each['name'] for each in categories}
     for each in contents.get('val', {}).get('categories', ()):
