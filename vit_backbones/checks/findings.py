@@ -1,6 +1,6 @@
 """What a check finds: an error, which stops a training, or a warning; a line each.
 
-A check is a generator: of facts of the config and of what is built of it, it yields findings.
+A check takes the facts of a config, a built model or a built dataset, and yields findings.
 """
 
 from typing import NamedTuple

@@ -71,7 +71,7 @@ def constructor_findings(facts: Facts) -> Iterator[Finding]:
 
 
 def weight_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
-    """Whether a `ViTFeatBackbone` has weights; with `pretrained=False` it shall have none."""
+    """Whether a `ViTFeatBackbone` has weights; with `pretrained=False` it needs none."""
     vit = vit_of(model)
     if vit is None or vit.holds_weights or facts.names_weights or facts.load_from:
         return

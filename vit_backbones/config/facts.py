@@ -20,7 +20,7 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a config says of its data and its model; all dicts are those of the config itself.
+    """What a config says of its data and its model; the dicts are those of the config itself.
 
     Attributes:
         config: The merged config.

@@ -39,7 +39,15 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         ValueError: If the config cannot be read, or an option names neither an existing key nor an
             argument of the class at that place.
     """
-    path = Path(path)
+    config = _read(Path(path))
+    changes = dict(map(_parse, options))
+    for key in changes:
+        check_option(config, key, changes)
+    config.merge_from_dict(changes)
+    return config
+
+
+def _read(path: Path) -> Config:
     if path.is_dir():
         inside = ', '.join(sorted(str(each) for each in path.glob('*.py'))[:3])
         hint = f'; name a file in it: {inside}' if inside else ', and no config is in it'
@@ -48,26 +56,27 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         raise FileNotFoundError(f'config {str(path)!r} does not exist{_closest_files(path)}')
     try:
         config = Config.fromfile(str(path), import_custom_modules=False)
-        for _, node, _ in nodes(config):
-            # MMEngine marks bases from this package, which has no registries of its own: they are
-            # built in the scope of the config that inherits them
-            if node.get('_scope_') == 'vit_backbones':
-                del node['_scope_']
+        _drop_scope(config)
         imports = config.get('custom_imports') or dict(imports=[])
-        moved = _MOVED.keys() & set(imports.get('imports') or ())
+        moved = sorted(_MOVED.keys() & set(imports.get('imports') or ()))
         if not moved:
             import_modules_from_strings(**imports)
+            return config
     except Exception as error:  # a config is a program: anything may happen in it
         text = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise ValueError(f'config {str(path)!r} cannot be read ({text})') from error
-    if moved:
-        fixes = ', '.join(f'{each!r} is now {_MOVED[each]!r}' for each in sorted(moved))
-        raise ValueError(f'config {str(path)!r}: custom_imports names a module that moved: {fixes}')
-    changes = dict(map(_parse, options))
-    for key in changes:
-        check_option(config, key, changes)
-    config.merge_from_dict(changes)
-    return config
+    fixes = ', '.join(f'{each!r} is now {_MOVED[each]!r}' for each in moved)
+    raise ValueError(f'config {str(path)!r}: custom_imports names a module that moved: {fixes}')
+
+
+def _drop_scope(config: Config) -> None:
+    """Leave out the mark of MMEngine on bases from this package, which has no registries.
+
+    They are built in the scope of the config that inherits them.
+    """
+    for _, node, _ in nodes(config):
+        if node.get('_scope_') == 'vit_backbones':
+            del node['_scope_']
 
 
 def use_scope(config: Config) -> None:

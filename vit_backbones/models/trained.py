@@ -69,9 +69,18 @@ def load_trained(
         raise ValueError(f'{config}: the config has no model: is it only the _base_ of others?')
     if '://' not in checkpoint:
         preflight.look_into(checkpoint)  # before the model is built
-    use_scope(cfg)
     if slide is not None:
         _use_windows(cfg, config, slide)
+    model, meta = _loaded(cfg, config, checkpoint)
+    facts = Facts.of(cfg, ('test', 'val', 'train'))
+    known = next((metainfo_of(data, facts.scope) for _, data in facts.every_dataset), {})
+    known |= _checkpoint_meta(meta)
+    return Trained(model.to(place).eval(), cfg, *class_names_and_colors(known))
+
+
+def _loaded(cfg: Config, config: str, checkpoint: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, and what the checkpoint notes beside its weights."""
+    use_scope(cfg)
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     _without_start(cfg.model)
@@ -82,11 +91,8 @@ def load_trained(
             raise ValueError(f'{config}: {describe(error)}') from error
         for each in preflight.fit_findings(model, checkpoint):
             raise ValueError(each.text)
-        meta = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent').get('meta')
-    facts = Facts.of(cfg, ('test', 'val', 'train'))
-    known = next((metainfo_of(data, facts.scope) for _, data in facts.every_dataset), {})
-    known |= _checkpoint_meta(meta or {})
-    return Trained(model.to(place).eval(), cfg, *class_names_and_colors(known))
+        content = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
+    return model, content.get('meta') or {}
 
 
 def _use_windows(cfg: Config, config: str, slide: tuple[int, int]) -> None:

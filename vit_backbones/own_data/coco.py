@@ -43,11 +43,7 @@ def read_coco(
         OSError: If a file or an image is missing.
         ValueError: If a file is not COCO or contradicts itself.
     """
-    paths = {'train': _find(data, 'train')}
-    if val_data is not None:
-        paths['val'] = _find(val_data, 'val')
-    elif data.is_dir() and (found := _find_in(data, 'val')):
-        paths['val'] = found
+    paths = _paths(data, val_data)
     contents = {split: _read(path, with_masks) for split, path in paths.items()}
     prefixes = {s: _find_images(paths[s], contents[s]['images'], images) for s in paths}
     categories = _common_categories(paths, contents)
@@ -79,6 +75,16 @@ def read_coco(
         held_out=held_out,
         same_size=False,  # mmdet does not need it
     )
+
+
+def _paths(data: Path, val_data: Path | None) -> dict[str, Path]:
+    """The COCO file of each split, without that of `val` where there is none."""
+    paths = {'train': _find(data, 'train')}
+    if val_data is not None:
+        paths['val'] = _find(val_data, 'val')
+    elif data.is_dir() and (found := _find_in(data, 'val')):
+        paths['val'] = found
+    return paths
 
 
 def _find(data: Path, split: str) -> Path:
@@ -119,6 +125,23 @@ def _read(path: Path, with_masks: bool) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f'{str(path)!r} cannot be read as JSON ({error})') from error
+    _check_keys(path, content)
+    for line in _contradictions(content, with_masks):
+        raise ValueError(f'{str(path)!r}: {line}')
+    images = sorted(content['images'], key=lambda image: image['file_name'])
+    return dict(
+        info=content.get('info') or {},
+        images=images,
+        annotations=_annotations_of(images, content['annotations']),
+        categories=[
+            dict(each, name=str(each['name']))
+            for each in sorted(content['categories'], key=lambda category: category['id'])
+        ],
+    )
+
+
+def _check_keys(path: Path, content: Any) -> None:
+    """Refuse a file without the lists and keys of COCO."""
     for name, keys in _KEYS.items():
         entries = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -136,18 +159,6 @@ def _read(path: Path, with_masks: bool) -> dict[str, Any]:
                     )
         if not entries:
             raise ValueError(f'{str(path)!r} has no {name}: nothing to learn or to measure')
-    for line in _contradictions(content, with_masks):
-        raise ValueError(f'{str(path)!r}: {line}')
-    images = sorted(content['images'], key=lambda image: image['file_name'])
-    return dict(
-        info=content.get('info') or {},
-        images=images,
-        annotations=_annotations_of(images, content['annotations']),
-        categories=[
-            dict(each, name=str(each['name']))
-            for each in sorted(content['categories'], key=lambda category: category['id'])
-        ],
-    )
 
 
 def _contradictions(content: dict[str, list[dict]], with_masks: bool) -> Iterator[str]:

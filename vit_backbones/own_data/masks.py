@@ -30,7 +30,7 @@ class Pairs(NamedTuple):
         images: Absolute folder of the images.
         masks: Absolute folder of the masks.
         names: Paths below either, sorted and without suffix.
-        suffix: Of the images, such as `'.jpg'`; masks are PNGs.
+        suffix: That of the images, such as `'.jpg'`; masks are PNGs.
     """
 
     images: Path
@@ -118,32 +118,15 @@ def _find(data: Path, split: str) -> Pairs:
     if not data.is_dir():
         raise FileNotFoundError(f'{str(data)!r} does not exist (looked from {Path.cwd()})')
     images, masks = (_subfolder(data, names, split) for names in (_IMAGES, _MASKS))
-    suffixes = {
-        path.relative_to(images).with_suffix('').as_posix(): path.suffix
-        for path in _files(images)
-        if path.suffix.lower() in _SUFFIXES
-    }
-    if not suffixes:
-        raise ValueError(f'{str(images)!r} has no image ({", ".join(_SUFFIXES)})')
-    found = Counter(suffixes.values())
-    if len(found) > 1:
-        raise ValueError(
-            f'the images of {str(images)!r} have several suffixes '
-            f'({", ".join(f"{n} {suffix}" for suffix, n in found.most_common())}), and mmseg takes '
-            f'one: rename or convert them'
-        )
-    labelled = {
-        path.relative_to(masks).with_suffix('').as_posix()
-        for path in _files(masks)
-        if path.suffix == '.png'
-    }
+    names, suffix = _names_of(images)
+    labelled = {name for name, end in _files(masks, ('.png',)).items() if end == '.png'}
     if not labelled:
         raise ValueError(
             f"{str(masks)!r} has no mask: one .png per image, of the image's name; a COCO file is "
             f"for mmdet's configs, such as those of {_COCO_GOES_TO}"
         )
-    _check_partners(images, masks, set(suffixes), labelled)
-    return Pairs(images, masks, sorted(suffixes), next(iter(found)))
+    _check_partners(images, masks, set(names), labelled)
+    return Pairs(images, masks, names, suffix)
 
 
 def _subfolder(data: Path, names: Sequence[str], split: str) -> Path:
@@ -156,8 +139,28 @@ def _subfolder(data: Path, names: Sequence[str], split: str) -> Path:
     return (places[split] or folder).absolute()
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob('*') if path.is_file() and path.name[0] != '.']
+def _names_of(images: Path) -> tuple[list[str], str]:
+    """The sorted names of images, and their suffix."""
+    suffixes = _files(images, _SUFFIXES)
+    if not suffixes:
+        raise ValueError(f'{str(images)!r} has no image ({", ".join(_SUFFIXES)})')
+    found = Counter(suffixes.values()).most_common()
+    if len(found) > 1:
+        raise ValueError(
+            f'the images of {str(images)!r} have several suffixes '
+            f'({", ".join(f"{n} {suffix}" for suffix, n in found)}), and mmseg takes one: rename '
+            f'or convert them'
+        )
+    return sorted(suffixes), found[0][0]
+
+
+def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, str]:
+    """Suffixes of the files below a folder, by path without suffix."""
+    return {
+        path.relative_to(folder).with_suffix('').as_posix(): path.suffix
+        for path in folder.rglob('*')
+        if path.is_file() and path.name[0] != '.' and path.suffix.lower() in suffixes
+    }
 
 
 def _check_partners(images: Path, masks: Path, named: set[str], labelled: set[str]) -> None:
@@ -213,24 +216,13 @@ def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
     """Names from `classes.txt`, else one for each label found."""
     path = data / 'classes.txt'
     if path.is_file():
-        try:
-            lines = path.read_text(encoding='utf-8-sig').splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f'{str(path)!r} is no text in UTF-8 ({error}): save it so') from error
-        names = [line.strip() for line in lines if line.strip()]
+        names = _listed_in(path)
         where = f'{str(path)!r} names {counted(len(names), "class")}'
     else:
         found = sorted(set().union(*(mask.labels for mask in masks)))
         names = [f'class_{i}' for i in range(len(found))]
         where = f'the masks in {str(data)!r} contain only label {0 if found else _IGNORED}'
-        gaps = sorted(set(range(max(found, default=0))) - set(found))
-        if gaps:
-            raise ValueError(
-                f'the masks in {str(data)!r} hold {", ".join(map(str, found[:8]))}'
-                f'{", ..." * (len(found) > 8)}, and no pixel is {gaps[0]}: number the classes from '
-                f'0 without gaps; if class {gaps[0]} occurs nowhere, name all classes in '
-                f'classes.txt there, one per line'
-            )
+        _check_gaps(data, found)
     if len(names) < 2:
         raise ValueError(
             f'{where}; at least two classes are needed, counting the background. Label objects 1, '
@@ -243,3 +235,22 @@ def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
                 f'{len(names) - 1} ({_IGNORED} is ignored): name all classes, the background too'
             )
     return names
+
+
+def _listed_in(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{str(path)!r} is no text in UTF-8 ({error}): save it so') from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _check_gaps(data: Path, found: Sequence[int]) -> None:
+    gaps = sorted(set(range(max(found, default=0))) - set(found))
+    if gaps:
+        raise ValueError(
+            f'the masks in {str(data)!r} hold {", ".join(map(str, found[:8]))}'
+            f'{", ..." * (len(found) > 8)}, and no pixel is {gaps[0]}: number the classes from 0 '
+            f'without gaps; if class {gaps[0]} occurs nowhere, name all classes in classes.txt '
+            f'there, one per line'
+        )

@@ -115,7 +115,7 @@ def _put_classes(node: Any, number: int, before: int) -> None:
     things = node.get('num_things_classes', 0)
     before = node.get('num_classes') or things + node.get('num_stuff_classes', 0) or before
     if 'num_classes' in node:
-        # One channel tells two classes apart; a head's own default is a channel each
+        # One channel is enough for two classes; a head's own default is one per class
         binary = node.get('out_channels') == 1 and number == 2
         if node.get('out_channels') in (1, node['num_classes']) and not binary:
             node['out_channels'] = number
