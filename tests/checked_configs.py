@@ -87,6 +87,11 @@ def lines_of(lines, *beginnings):
     return True
 
 
+def errors_of(findings):
+    """The texts of the errors among findings."""
+    return [each.text for each in findings if each.level == 'error']
+
+
 def write_segments(label):
     """An image whose labels are all the same."""
     for name, value in (('images', 100), ('labels', label)):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from checked_configs import errors_of
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
@@ -19,8 +20,9 @@ from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from vit_backbones import ViTFeatBackbone  # (mmcv's operators)
-from vit_backbones.checks.preflight import check_optimizer
-from vit_backbones.checks.wiring import check_wiring
+from vit_backbones.checks.recipe import constructor_findings
+from vit_backbones.checks.wiring import wiring_findings
+from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
 from vit_backbones.sources import presets
 
@@ -161,9 +163,9 @@ def test_one_step_reaches_every_parameter(
         request.getfixturevalue('shallow')
     torch.manual_seed(0)
     cfg = _load(CONFIGS / name, full_size)
-    check_optimizer(cfg)
+    assert not [*constructor_findings(Facts.of(cfg))]
     model = _build(cfg)
-    check_wiring(model)
+    assert not errors_of(wiring_findings(model))
     # Weight decay would move what gets no gradient, and a tiny step is lost in float32
     cfg.optim_wrapper.optimizer.update(weight_decay=0.0, lr=1.0)
     cfg.optim_wrapper.clip_grad = None
@@ -227,7 +229,7 @@ def test_another_backbone_is_another_base(
             MODELS.build(cfg.model)
         return
     model = _build(cfg).eval()
-    check_wiring(model)
+    assert not errors_of(wiring_findings(model))
     with torch.no_grad():
         maps = model.extract_feat(torch.zeros(1, 3, HEIGHT, WIDTH))
     sizes = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]

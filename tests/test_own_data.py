@@ -18,7 +18,7 @@ from mmengine.utils import import_modules_from_strings
 from PIL import Image
 
 from vit_backbones.checks.recipe import class_findings
-from vit_backbones.config.datasets import dataset_configs
+from vit_backbones.config.facts import Facts, dataset_configs
 from vit_backbones.config.loading import load_config
 from vit_backbones.own_data import use_own_data
 from vit_backbones.own_data.rewriting import put_classes
@@ -315,7 +315,7 @@ def heads_of(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', [name for name in NAMES if name != PANOPTIC])
 def test_every_shipped_config_takes_own_data(name, tmp_path, monkeypatch):
     cfg, model = heads_of(name, tmp_path, monkeypatch)
-    assert list(class_findings(cfg, model, ('train', 'val', 'test'))) == []
+    assert list(class_findings(Facts.of(cfg), model)) == []
     number = 5 if cfg.default_scope == 'mmseg' else 2
     assert set(counts(cfg.model.to_dict())) == {number}
     assert 'builtin_data' not in cfg
@@ -500,12 +500,15 @@ SPOIL = {
         ('no image', "1 mask of '.*/masks' without a partner of that name in '.*/images', the f"),
         ('no masks', "d' has no folder masks or annotations or labels"),
         ('suffixes', r"the images of '.*' have several suffixes \(10 .png, 1 .jpg\)"),
-        ('colours', "mask '.*/03.png' holds colours or numbers beyond 255; what is allowed is one"),
-        ('numbers', "mask '.*/03.png' holds colours or numbers beyond 255; what is allowed is one"),
+        ('colours', "mask '.*/03.png' holds colours or numbers beyond 255; a mask must have one"),
+        ('numbers', "mask '.*/03.png' holds colours or numbers beyond 255; a mask must have one"),
         ('size', "mask '.*/03.png' has 64x96 pixels, its image 96x64: make them equal"),
-        ('gap', "the masks of '.*' hold 0, 1, 3, and no pixel is 2: number the classes from 0 wit"),
+        ('gap', "the masks in '.*' hold 0, 1, 3, and no pixel is 2: number the classes from 0 wit"),
         ('broken', r"'.*/03.png' cannot be read \("),
-        ('one', "'.*classes.txt' names 1 class, and there must be two at least, the background"),
+        (
+            'one',
+            "'.*classes.txt' names 1 class; at least two classes are needed, counting the b",
+        ),
         ('text', r"'.*classes.txt' is no text in UTF-8 \("),
         ('few', "mask '.*/03.png' holds 2, and '.*classes.txt' names 2 classes, 0 to 1"),
     ],
@@ -521,7 +524,7 @@ def test_masks__wrong_folders_are_one_line(mistake, message, train, tmp_path, ca
 
 def test_masks_of_0_and_255_alone_are_refused(own, tmp_path):
     with pytest.raises(
-        ValueError, match=r'hold 0 alone, and there must be two .* draw objects as 1'
+        ValueError, match=r'contain only label 0; at least two .* Label objects 1, 2'
     ):
         own(SEGMENTER, write_masks(tmp_path / 'd', labels=(0, 255)))
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from checked_configs import errors_of
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 from vit_backbones import ViTFeatBackbone  # (mmcv's operators)
 from vit_backbones import __main__ as report
-from vit_backbones.checks.wiring import check_wiring
+from vit_backbones.checks.wiring import wiring_findings
 from vit_backbones.config.loading import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -213,7 +214,7 @@ def test_config_fragment_builds_and_fits(block, tmp_path):
     cfg.model.backbone.checkpoint = None
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model).eval()
-    assert check_wiring(model) is None
+    assert not errors_of(wiring_findings(model))
     maps = model.extract_feat(torch.zeros(1, 3, 64, 96))
     sizes = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
     assert [tuple(each.shape[-2:]) for each in maps] == sizes[: len(maps)]

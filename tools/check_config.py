@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from _command_line import (
@@ -10,13 +11,14 @@ from _command_line import (
     add_dataset_options,
     one_line_errors,
     parse_dataset_options,
+    with_flags,
 )
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
-        description='Tell what would break or spoil a training before it starts, a line each. '
-        'Exit code 1 with errors, 0 with warnings alone, 2 for a wrong path or option.'
+        description='Show what would break or spoil a training before it starts, a line each. '
+        'Exit code 1 with errors, 0 with warnings only, 2 for a wrong path or option.'
     )
     parser.add_argument('config', metavar='CONFIG')
     parser.add_argument(
@@ -30,16 +32,25 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    from vit_backbones.checks.preflight import check_environment
     from vit_backbones.checks.report import check_config
+    from vit_backbones.config import load_config
+    from vit_backbones.own_data import use_own_data
+    from vit_backbones.terminal import silence
 
-    return check_config(
-        args.config,
-        data=args.data,
-        options=args.cfg_options,
-        dataset=args.dataset,
-        val_dataset=args.val_dataset,
-        images=args.images,
-    )
+    count = {'error': 0, 'warning': 0}
+    with silence(), tempfile.TemporaryDirectory() as folder:
+        check_environment()
+        config = load_config(args.config, args.cfg_options)
+        if args.dataset is not None:
+            own = dict(val_data=args.val_dataset, images=args.images, folder=folder)
+            print(use_own_data(config, args.dataset, **own))
+        for finding in check_config(config, reads_data=args.data):
+            print(with_flags(str(finding), Parser.flags), flush=True)
+            count[finding.level] += 1
+    counted = ', '.join(f'{n or "no"} {level}{"s" * (n > 1)}' for level, n in count.items())
+    print(f'{args.config}: {counted}')
+    return 1 if count['error'] else 0
 
 
 if __name__ == '__main__':

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from checked_configs import errors_of
 from mmengine.config import Config
 from mmengine.optim.scheduler import CosineAnnealingLR, LinearLR
 from mmengine.registry import MODELS
 
 from vit_backbones.benchmark.fine_tune import plan_training
-from vit_backbones.checks.wiring import check_wiring
+from vit_backbones.checks.wiring import wiring_findings
 from vit_backbones.config.loading import use_scope
 from vit_backbones.models.chosen import Choice
 
@@ -36,7 +37,7 @@ def plan(config=CAMVID, *options, choice=TINY, epochs=1, images=367):
 def test_neck_and_head_take_the_maps_of_another_width(config, options):
     planned = plan(CONFIGS / config, *options)
     use_scope(planned)
-    check_wiring(MODELS.build(planned.model))
+    assert not errors_of(wiring_findings(MODELS.build(planned.model)))
     assert planned.model.backbone.model_name == 'test_vit'
     assert planned.model.backbone.frozen_stages == -1
 

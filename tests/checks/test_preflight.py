@@ -11,7 +11,10 @@ from mmengine.config import Config
 from toy_task import write_toy_config
 
 from vit_backbones.checks import preflight
+from vit_backbones.checks.data import image_findings
+from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import Facts
 
 
 def fake_versions(monkeypatch, **versions):
@@ -93,15 +96,17 @@ def bad_checkpoint(tmp_path):
 @pytest.mark.parametrize('kind', CHECKPOINTS)
 def test_checkpoint__unreadable_files_are_refused(kind, bad_checkpoint):
     path = bad_checkpoint(kind)
-    with pytest.raises(ValueError, match=f'checkpoint {path!r} cannot be read'):
-        preflight.check_checkpoint(path)
+    (found,) = preflight.checkpoint_findings(path)
+    assert found.level == 'error'
+    assert f'checkpoint {path!r} cannot be read' in found.text
 
 
 def test_checkpoint__weights_alone_cannot_be_resumed(tmp_path):
     path = str(tmp_path / 'weights.pth')
     torch.save({'state_dict': {'a': torch.zeros(1)}}, path)
-    with pytest.raises(ValueError, match='no meta, message_hub, optimizer, so training cannot'):
-        preflight.check_checkpoint(path, resume=True)
+    (found,) = preflight.checkpoint_findings(path, resume=True)
+    assert found.level == 'error'
+    assert 'no meta, message_hub, optimizer, so training cannot' in found.text
 
 
 @pytest.mark.parametrize(
@@ -135,6 +140,27 @@ def test_train__missing_resume_file_is_one_line(train, tmp_path, capsys):
     assert re.fullmatch("error: checkpoint 'no.pth' does not exist.*\n", capsys.readouterr().err)
 
 
+def test_a_resume_reads_its_checkpoint_once_before_mmengine_does(train, tmp_path, monkeypatch):
+    config = write_toy_config(tmp_path, 'again')
+    assert train([config, '--cfg-options', 'train_cfg.max_epochs=1']) == 0
+    load, read = torch.load, []
+
+    def counted(file, *args, **options):
+        read.append(str(file))
+        return load(file, *args, **options)
+
+    monkeypatch.setattr(torch, 'load', counted)
+    assert train([config, '--resume']) == 0
+    assert read == ['work_dirs/again/epoch_1.pth'] * 2
+
+
+def test_a_checkpoint_that_was_written_anew_is_read_again(tmp_path):
+    path = str(tmp_path / 'a.pth')
+    for shape in ((1,), (2, 3)):
+        torch.save({'state_dict': {'module.a': torch.zeros(shape)}}, path)
+        assert preflight.look_into(path).shapes == {'a': shape}
+
+
 def test_train__broken_validation_image_is_found_before_the_start(train, tmp_path, capsys):
     config = write_toy_config(tmp_path, 'val_broken', broken=['val2.png'])
     assert train([config]) == 2
@@ -156,9 +182,10 @@ def test_a_pipeline_that_fails_is_found_before_the_start():
         def __getitem__(self, index):
             raise TypeError('Scale must be a number or tuple of int')
 
-    message = r'val_dataloader.dataset.pipeline fails on the first image \(Scale must be a number'
-    with pytest.raises(ValueError, match=message):
-        preflight.check_images(Failing(), 'val')
+    (found,) = image_findings(Failing(), 'val')
+    assert found.level == 'error'
+    message = 'val_dataloader.dataset.pipeline fails on the first image (Scale must be a number'
+    assert message in found.text
 
 
 def test_evaluate__directory_as_checkpoint_is_one_line(evaluate, tmp_path, capsys):
@@ -177,15 +204,16 @@ def test_files__datasets_in_wrappers_are_found():
     dataset = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[inner]))
     config = Config(dict(train_dataloader=dict(dataset=dataset)))
     place = 'train_dataloader.dataset.dataset.datasets.0.data_root'
-    with pytest.raises(FileNotFoundError, match=f"{place}: '/nowhere' does not exist"):
-        preflight.check_files(config, ('train',))
+    (found,) = missing_data(Facts.of(config, ('train',)))
+    assert found.startswith(f"{place}: '/nowhere' does not exist")
 
 
 def test_files__pretrained_weights_of_any_part_are_looked_for():
     init_cfg = dict(type='Pretrained', checkpoint='/nowhere.pth')
     config = Config(dict(model=dict(heads=[dict(init_cfg=init_cfg)])))
-    with pytest.raises(FileNotFoundError, match=r"'/nowhere.pth' does not exist"):
-        preflight.check_files(config, ())
+    (found,) = preflight.weight_file_findings(Facts.of(config, ()))
+    assert found.level == 'error'
+    assert "'/nowhere.pth' does not exist" in found.text
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import nn
 from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.recipe import class_findings
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import Facts
 
 SHIPPED = sorted(
     str(path.relative_to(ROOT / 'configs'))
@@ -214,7 +215,7 @@ def test_errors_of_the_libraries_get_their_fix(text, advice):
 def test_a_class_of_a_toolbox_without_its_scope_is_told_so():
     import_module('mmdet.datasets')
     config = Config.fromstring(DETECTOR.replace("default_scope = 'mmdet'", ''), '.py')
-    lines = [each.text for each in unknown_findings(config)]
+    lines = [each.text for each in unknown_findings(Facts.of(config))]
     advice = "write 'mmdet.CocoDataset', or default_scope = 'mmdet' for the whole config"
     assert any(line.endswith(f"registry, but in mmdet's: {advice}") for line in lines)
 
@@ -265,7 +266,7 @@ def _panoptic(number):
     model.auxiliary_head = STDCHead()
     loader = dict(dataset=dict(type='CocoPanopticDataset'))
     config = Config(dict(default_scope='mmdet', train_dataloader=loader))
-    return [each.text for each in class_findings(config, model, ('train',))]
+    return [each.text for each in class_findings(Facts.of(config, ('train',)), model)]
 
 
 def test_heads_of_things_know_no_stuff_and_those_of_edges_neither():

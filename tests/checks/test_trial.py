@@ -126,13 +126,6 @@ def test_a_step_is_tried_with_detectors_and_segmenters_alone(check, folder):
     assert code == 0
 
 
-def test_panoptic_annotations_are_masks_by_default():
-    pipeline = [dict(type='LoadPanopticAnnotations')]
-    assert trial._has(dict(dataset=dict(pipeline=pipeline)), 'with_mask')
-    pipeline[0]['with_mask'] = False
-    assert not trial._has(dict(dataset=dict(pipeline=pipeline)), 'with_mask')
-
-
 def test_a_head_that_a_training_leaves_out_at_first_is_tried(check):
     config = str(ROOT / 'configs/upernet_vit.py')
     assert lines_of(check(config, 'model.decode_head.loss_decode.class_weight=[1.0]')[1], 'error: ')

@@ -5,7 +5,8 @@ import pytest
 from mmengine.config import Config
 
 import vit_backbones  # noqa: F401  (registers the backbone)
-from vit_backbones.config.loading import check_option, load_config
+from vit_backbones.config.loading import load_config
+from vit_backbones.config.options import check_option
 from vit_backbones.config.registries import arguments_of
 
 CONFIG = Config(
@@ -72,7 +73,7 @@ def test_check_option__existing_keys_and_arguments_pass(key):
     ],
 )
 def test_check_option__unknown_names_are_refused(key, message):
-    with pytest.raises(ValueError, match=re.escape(f'--cfg-options {key}: ') + '.*' + message):
+    with pytest.raises(ValueError, match=re.escape(f'options={key}: ') + '.*' + message):
         check_option(CONFIG, key)
 
 

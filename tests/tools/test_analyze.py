@@ -138,7 +138,10 @@ def test_detector__masks_are_matched_and_classes_have_their_ap(analyze, place, t
         (['.'], 'is no work dir of tools/train.py: it holds no config'),
         (['{place}/a', '{place}/a'], 'given twice'),
         (['{place}/a', '{place}/b', '--checkpoint', 'a.pth'], 'goes with one WORK_DIR, got 2'),
-        (['{place}/a', '--checkpoint', 'other.pth'], 'matches 0 of .* is it of another config'),
+        (
+            ['{place}/a', '--checkpoint', 'other.pth'],
+            'matches 0 of .* was it trained with another',
+        ),
         (['{place}/a', '--checkpoint', 'headless.pth'], 'matches .* decode_head'),
         (['{place}/a', '--split', 'test'], 'has no test_dataloader: choose another --split'),
         (['{place}/a', '--device', 'cuda'], '--device cuda: PyTorch finds no GPU here'),

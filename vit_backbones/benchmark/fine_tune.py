@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from vit_backbones.benchmark.results import of_work_dir
+from vit_backbones.config.facts import listed
 from vit_backbones.config.loading import load_config
 from vit_backbones.files import write_whole
 from vit_backbones.models.chosen import Choice, Loaded, load_backbone
@@ -134,8 +135,7 @@ def _connect(model: Any, channels: Sequence[int], strides: Sequence[Any]) -> Non
             neck.in_strides = list(strides)
         return
     for name in ('decode_head', 'auxiliary_head'):
-        heads = model.get(name) or []
-        for head in heads if isinstance(heads, list) else [heads]:
+        for head in listed(model.get(name)):
             if isinstance(head.in_channels, int):
                 head.in_channels = channels[head.get('in_index', -1)]
             else:
@@ -157,8 +157,7 @@ def _shorten(config: Config, epochs: int, num_images: int) -> None:
     if epochs == before:
         return
     iteration = config.train_dataloader.batch_size / num_images  # in epochs
-    schedules = config.get('param_scheduler') or []
-    for each in schedules if isinstance(schedules, list) else [schedules]:
+    for each in listed(config.get('param_scheduler')):
         _scale(each, epochs / before, iteration)
 
 

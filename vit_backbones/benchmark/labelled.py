@@ -11,8 +11,9 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
-from vit_backbones.config.datasets import dataset_configs, provide_data
+from vit_backbones.config.datasets import provide_data
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import dataset_configs
 from vit_backbones.config.loading import load_config
 from vit_backbones.files import write_whole
 from vit_backbones.images import image_size

@@ -15,7 +15,7 @@ from mmseg.evaluation.metrics import IoUMetric
 from torch import Tensor
 
 from vit_backbones.benchmark.labelled import IGNORED
-from vit_backbones.own_data.parts import hold_out
+from vit_backbones.own_data.common import hold_out
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the squared coefficients, a unit of pixel weight
 POWER = 0.5  # classes weigh frequency ** -POWER a pixel

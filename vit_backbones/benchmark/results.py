@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_backbones.benchmark.table import Row, markdown, ordered
-from vit_backbones.config.datasets import dataset_configs
+from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
 from vit_backbones.files import check_writable, write_whole
 from vit_backbones.pictures.canvas import figure_file
@@ -142,10 +142,10 @@ def _with_conditions(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data_of(config: Path) -> str | None:
-    """Name of what a run was validated on, as its config in the work dir tells it."""
+    """Name of the data that a run was validated on, from its config in the work dir."""
     if not config.exists():
         return None
-    found = dataset_configs(load_config(config).get('val_dataloader') or {}, '')
+    found = Facts.of(load_config(config), ('val',)).datasets['val']
     roots = {str(each.get('data_root') or each.get('type')) for _, each in found}
     return ' + '.join(sorted(f'{Path(root).name} val' for root in roots)) or None
 

@@ -47,6 +47,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         ValueError: If the file is a directory, empty, truncated, of another kind, needs code to be
             run, or holds no tensors.
     """
+    return tensors_of(read_content(path), path)
+
+
+def read_content(path: str | Path) -> object:
+    """Read all that a checkpoint holds, its wrappers included; see `read_checkpoint`."""
     if not isinstance(path, str | Path):
         raise TypeError(f'checkpoint must be the path of a file, got {path!r}')
     if '://' in str(path):
@@ -56,7 +61,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f'checkpoint {str(path)!r} does not exist')
     if not path.is_file() or path.suffix not in SUFFIXES:
         raise ValueError(f'checkpoint {str(path)!r} is no {", ".join(SUFFIXES)} file')
-    content = _unwrapped(_load(path))
+    return _load(path)
+
+
+def tensors_of(content: object, path: str | Path) -> dict[str, Tensor]:
+    """The tensors of what `read_content` gave, by their key in the file.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    content = _unwrapped(content)
     tensors = {}
     if isinstance(content, dict):
         tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}

@@ -1,21 +1,13 @@
-"""What a check finds: a line each, as an error that stops a training or as a warning."""
+"""What a check finds: an error, which stops a training, or a warning; a line each.
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+A check takes the facts of a config, a built model or a built dataset, and yields findings.
+"""
 
-from mmengine.logging import print_log
-
-from vit_backbones.config.explain import describe
+from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """One mistake with its fix.
-
-    Attributes:
-        level: `'error'`: it would break or spoil the training; `'warning'`: it may.
-        text: One line.
-    """
+    """One mistake with its fix, in one line; its level is `'error'` or `'warning'`."""
 
     level: str
     text: str
@@ -25,35 +17,10 @@ class Finding(NamedTuple):
 
 
 def error(text: str) -> Finding:
-    """What breaks or spoils a training."""
+    """Something that breaks or spoils the training."""
     return Finding('error', text)
 
 
 def warning(text: str) -> Finding:
-    """What may spoil it, or does under other conditions."""
+    """Something that may harm the training, or does in some setups."""
     return Finding('warning', text)
-
-
-def attempt(check: Callable[..., Any], *args: Any) -> Iterator[Finding]:
-    """What a check that raises has found.
-
-    Args:
-        check: Called with `args`; any exception is an error found.
-        *args: Its arguments.
-    """
-    try:
-        check(*args)
-    except Exception as raised:  # of the libraries as well, which have their own
-        yield error(describe(raised))
-
-
-def enforce(findings: Iterable[Finding]) -> None:
-    """Log warnings, and refuse the first error.
-
-    Raises:
-        ValueError: If there is one; the message is its line.
-    """
-    for each in findings:
-        if each.level == 'error':
-            raise ValueError(each.text)
-        print_log(each.text, logger='current', level=logging.WARNING)

@@ -1,41 +1,36 @@
 """Keys and types of a config that nothing reads, all of them at once."""
 
 from collections.abc import Iterator
-from typing import Any
-
-from mmengine.config import Config
 
 from vit_backbones.checks.findings import Finding, error, warning
-from vit_backbones.config.explain import describe
-from vit_backbones.config.loading import refusal
+from vit_backbones.config.explain import not_registered
+from vit_backbones.config.facts import Facts, Node, nodes
+from vit_backbones.config.options import refusal
 from vit_backbones.config.registries import find_registered
 
-# Built by functions of mmcv and mmdet that read keys of their own
+# Functions of mmcv and mmdet read keys of their own there
 _OPAQUE = ('_cfg', 'plugins', '_delete_')
 _HOOKS = ('default_hooks', 'custom_hooks')
 
 
-def unknown_findings(config: Config) -> Iterator[Finding]:
+def unknown_findings(facts: Facts) -> Iterator[Finding]:
     """What no class of a config takes.
 
-    Building the model tells its unknown keys for sure, one by one; some of its classes read more
-    than their signatures say, so here only what is very like a key is told of it.
-
-    Args:
-        config: The merged config.
+    In the model only near misses are errors here: some of its classes read more than their
+    signatures say, and building it finds the others.
 
     Returns:
         An error for each `type` that is not registered and each key that its class does not take; a
-        warning where a key is only very like one that is read, such as `optim_wraper`.
+        warning where a key is only much like one that is read, such as `optim_wraper`.
     """
-    for place, node, scope in _dicts(config._cfg_dict, '', config.get('default_scope')):
+    for place, node, scope in nodes(facts.config, closed=_is_closed):
+        if place == 'default_hooks':  # which takes any name
+            continue
         kind, lenient = node.get('type'), place.split('.')[0] in ('', 'model')
         if isinstance(kind, str) and not find_registered(kind, scope):
             if not lenient:
-                where = f'{scope or "mmengine"}::{_registry(place)}'
-                yield error(
-                    f'{place}: {describe(KeyError(f"{kind} is not in the {where} registry"))}'
-                )
+                line = not_registered(kind, scope or 'mmengine', _registry(place))
+                yield error(f'{place}: {line}')
             continue
         for key in node:
             if key == 'priority' and place.startswith(_HOOKS):
@@ -45,22 +40,11 @@ def unknown_findings(config: Config) -> Iterator[Finding]:
                 yield error(reason) if certain else warning(reason)
 
 
-def _dicts(node: Any, place: str, scope: str | None) -> Iterator[tuple[str, dict, str | None]]:
-    """Dicts that a class or MMEngine itself reads, with their places and scopes."""
-    if isinstance(node, (list, tuple)):
-        for i, each in enumerate(node):
-            yield from _dicts(each, f'{place}.{i}', scope)
-    elif isinstance(node, dict):
-        scope = node.get('_scope_', scope)
-        if place != 'default_hooks':  # which takes any name
-            yield place, node, scope
-        if str(node.get('type')).endswith('Albu'):  # below are Albumentations' own classes
-            return
-        for key, value in node.items():
-            # At the top are variables of the config file as well
-            read = place or refusal(key, '', None, None)[0] is None
-            if read and not (place and str(key).endswith(_OPAQUE)):
-                yield from _dicts(value, f'{place}.{key}'.lstrip('.'), scope)
+def _is_closed(node: Node, key: str) -> bool:
+    """Whether no class of MMEngine's registries reads what a dict has under a key."""
+    if not node.place:  # variables of the config file are there as well
+        return refusal(key, '', None, None)[0] is not None
+    return str(key).endswith(_OPAQUE) or str(node.content.get('type')).endswith('Albu')
 
 
 def _registry(place: str) -> str:

@@ -1,4 +1,4 @@
-"""One training step on two drawn images, to find what only a step tells."""
+"""One training step on two drawn images, to find what only a step shows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +9,10 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
-from vit_backbones.checks.findings import Finding, attempt, error, warning
-from vit_backbones.checks.recipe import finds_unused
+from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.wiring import vit_of
+from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import Facts, learns_masks
 
 _SIZE = (64, 96)  # of the images, in pixels; not square, so that no side is taken for the other
 _LARGE = (256, 384)
@@ -19,37 +20,45 @@ _NAMED = 3
 _OTHER_DATA = ('SemiBaseDetector', 'BaseMOTModel')  # several images each: mmdet's others
 
 
-def trial_findings(config: Config, model: nn.Module) -> Iterator[Finding]:
-    """Whether a training step works, and reaches every parameter.
+def trial_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
+    """Whether a training step works and reaches every parameter; `model` keeps the gradients."""
+    for size in _image_sizes(model):
+        samples = data_samples(facts.config, model, size)
+        if samples is None:
+            yield warning(
+                f'no training step was tried: {type(model).__name__} takes other data than the '
+                f'detectors of mmdet and the segmenters of mmseg'
+            )
+            return
+        failure = _failure(model, size, samples)
+        if failure is None:
+            break
+    else:
+        yield error(f'a training step on two drawn images fails: {failure}')
+        return
+    yield from _gradient_findings(facts, model)
 
-    Args:
-        config: The merged config.
-        model: Built from it, a detector of mmdet or a segmenter of mmseg; it keeps the gradients.
-    """
-    sizes = _image_sizes(model)
-    samples = data_samples(config, model, sizes[0])
-    if samples is None:
-        yield warning(
-            f'no training step was tried: {type(model).__name__} takes other data than the '
-            f'detectors of mmdet and the segmenters of mmseg'
-        )
-        return
-    failed = next(attempt(_step, model, sizes[0], samples), None)
-    if failed and len(sizes) > 1:  # some models have more queries than a small image has cells
-        failed = next(attempt(_step, model, sizes[1], data_samples(config, model, sizes[1])), None)
-    if failed:
-        yield error(f'a training step on two drawn images fails: {failed.text}')
-        return
+
+def _failure(model: nn.Module, size: tuple[int, int], samples: list[Any]) -> str | None:
+    try:
+        _step(model, size, samples)
+    except Exception as raised:  # each class has its own
+        return describe(raised)
+    return None
+
+
+def _gradient_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
+    """Whether a step reached every parameter."""
     learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     unused = [name for name, parameter in learning if parameter.grad is None]
-    if unused and not finds_unused(config):
+    if unused and not facts.finds_unused:
         more = f' and {len(unused) - _NAMED} more' if len(unused) > _NAMED else ''
         yield warning(
             f'{len(unused)} of {len(learning)} parameters get no gradient '
             f'({", ".join(unused[:_NAMED])}{more}), which stops a training in several processes: '
             f'leave these parts out, or set find_unused_parameters=True'
         )
-    elif finds_unused(config) and not unused and not getattr(model, 'auxiliary_iters', 0):
+    elif facts.finds_unused and not unused and not getattr(model, 'auxiliary_iters', 0):
         yield warning(
             'find_unused_parameters=True costs time in every step, and every parameter gets a '
             'gradient: leave it out'
@@ -74,7 +83,7 @@ def _step(model: nn.Module, size: tuple[int, int], samples: list[Any]) -> None:
 
 
 def _image_sizes(model: nn.Module) -> list[tuple[int, int]]:
-    """(H, W) to try, the first that works."""
+    """(H, W) to try until one works: some models have more queries than a small image has cells."""
     vit = vit_of(model)
     fixed = vit.source.fixed_size(vit.vit) if vit else None
     padded = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
@@ -84,39 +93,24 @@ def _image_sizes(model: nn.Module) -> list[tuple[int, int]]:
 def data_samples(
     config: Config, model: nn.Module, size: tuple[int, int], count: int = 2
 ) -> list[Any] | None:
-    """Ground truth of images with a rectangle each.
-
-    Args:
-        config: The merged config.
-        model: Built from it.
-        size: (H, W) of the images.
-        count: How many.
+    """Ground truth of `count` images of `size`, with a rectangle in each.
 
     Returns:
         Data samples of mmdet or mmseg, `None` where a model takes other data.
     """
-    toolboxes = {base.__module__.split('.')[0] for base in type(model).__mro__}
+    bases = type(model).__mro__
+    toolboxes = {base.__module__.split('.')[0] for base in bases}
     make = _segments if 'mmseg' in toolboxes else _objects if 'mmdet' in toolboxes else None
-    if any(base.__name__ in _OTHER_DATA for base in type(model).__mro__):
-        return None
-    if make is None:
+    if make is None or any(base.__name__ in _OTHER_DATA for base in bases):
         return None
     mask = np.zeros(size, bool)
     mask[size[0] // 4 : size[0] * 3 // 4, size[1] // 4 : size[1] * 3 // 4] = True
     shapes = dict(img_shape=size, ori_shape=size, batch_input_shape=size, pad_shape=size)
     samples = [make(model, mask, shapes | {'scale_factor': (1.0, 1.0)}) for _ in range(count)]
-    if make is _objects and not _has(config.get('train_dataloader'), 'with_mask'):
+    if make is _objects and not learns_masks(config.get('train_dataloader')):
         for sample in samples:
             del sample.gt_instances.masks
     return samples
-
-
-def _has(node: Any, key: str) -> bool:
-    """Whether an option is on anywhere in a config."""
-    if isinstance(node, dict):
-        given = node.get(key, 'PanopticAnnotations' in str(node.get('type')))  # its default: all
-        return bool(given) or any(_has(each, key) for each in node.values())
-    return isinstance(node, (list, tuple)) and any(_has(each, key) for each in node)
 
 
 def _segments(model: nn.Module, mask: np.ndarray, shapes: dict[str, Any]) -> Any:

@@ -1,14 +1,13 @@
-"""Whether the parts of a built model fit: what the backbone gives against what the rest takes."""
+"""Whether the parts of a built model fit: the maps of the backbone, and what the others take."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.checks.findings import Finding, enforce, error, warning
+from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.necks import SimpleFeaturePyramid, ViTAdapter
 
 _TAKERS = ('neck', 'decode_head', 'panoptic_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head')
@@ -25,23 +24,11 @@ _STRIDED = (
 )
 
 
-def check_wiring(model: nn.Module) -> None:
-    """Refuse a model whose neck or head would get the wrong tensors from a `ViTFeatBackbone`.
-
-    Args:
-        model: A built detector or segmenter; models without a `ViTFeatBackbone` pass.
-
-    Raises:
-        ValueError: If the outputs are no feature maps, or their number, channels or strides differ
-            from what the next part takes; both are named.
-    """
-    enforce(wiring_findings(model))
-
-
 def wiring_findings(model: nn.Module) -> Iterator[Finding]:
-    """What `check_wiring` refuses and warns of, all of it."""
-    model = model.module if is_model_wrapper(model) else model
-    backbone = getattr(model, 'backbone', None)
+    """Whether neck and heads of a detector or segmenter take what its `ViTFeatBackbone` gives.
+
+    That is: feature maps, in their number, channels and strides.
+    """
     takers = [name for name in _TAKERS if getattr(model, name, None) is not None]
     vit = vit_of(model)
     if vit is None or not takers:
@@ -55,14 +42,18 @@ def wiring_findings(model: nn.Module) -> Iterator[Finding]:
         return
     if vit.masks_padding and not hasattr(model.data_preprocessor, 'announces_image_sizes'):
         yield error(
-            'backbone.mask_padding=True, but the data_preprocessor does not tell where images end: '
+            'backbone.mask_padding=True, but the data_preprocessor does not report image sizes: '
             "use type='SizedDetDataPreprocessor' (vit_backbones.mmdet in custom_imports), or "
             "'SizedSegDataPreProcessor' (vit_backbones.mmseg)"
         )
-    channels, strides = backbone.out_channels, backbone.strides
-    giver = 'backbone'
-    if 'neck' in takers:
-        neck = model.neck
+    yield from _map_findings(model)
+
+
+def _map_findings(model: nn.Module) -> Iterator[Finding]:
+    """Compare the backbone's maps with those that neck and heads take."""
+    giver, channels, strides = 'backbone', model.backbone.out_channels, model.backbone.strides
+    neck = getattr(model, 'neck', None)
+    if neck is not None:
         for what, given in (('channels', channels), ('strides', strides)):
             taken = _listed(neck, f'in_{what}')
             yield from _compare(what, giver, given, f'neck.in_{what}', taken)
@@ -71,11 +62,15 @@ def wiring_findings(model: nn.Module) -> Iterator[Finding]:
             return
         giver, channels = 'neck', (neck.out_channels,) * len(strides)
     for name in ('decode_head', 'auxiliary_head'):
-        heads = getattr(model, name, None)
-        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-            if head is not None:
-                yield from _decode_head_findings(name, head, giver, channels)
+        for head in parts_of(model, name):
+            yield from _decode_head_findings(name, head, giver, channels)
     yield from _stride_findings(model, giver, strides)
+
+
+def parts_of(owner: Any, name: str) -> list[nn.Module]:
+    """The modules that a model or a part of it has under a name: none, one or several."""
+    part = getattr(owner, name, None)
+    return list(part) if isinstance(part, nn.ModuleList) else [] if part is None else [part]
 
 
 def vit_of(model: nn.Module) -> ViTFeatBackbone | None:
@@ -119,21 +114,19 @@ def _configured_strides(model: nn.Module) -> Iterator[tuple[str, Sequence]]:
         if taken is not None:
             yield f'{name}.{part}', taken
     for part in ('bbox_roi_extractor', 'mask_roi_extractor'):
-        extractors = getattr(getattr(model, 'roi_head', None), part, None)
-        for each in extractors if isinstance(extractors, nn.ModuleList) else [extractors]:
+        for each in parts_of(getattr(model, 'roi_head', None), part):
             if hasattr(each, 'featmap_strides'):
                 yield f'roi_head.{part}', each.featmap_strides
 
 
 def preprocessing_findings(model: nn.Module, *, expects: bool = False) -> Iterator[Finding]:
-    """Warn if images are not normalised as the backbone's weights expect.
+    """Whether images are normalised as the backbone's weights expect.
 
     Args:
-        model: A built detector or segmenter. Models without a `ViTFeatBackbone` that holds
-            pretrained weights, or with a preprocessor that does not normalise, pass.
+        model: A built detector or segmenter. One passes whose `ViTFeatBackbone` holds no pretrained
+            weights, or whose preprocessor does not normalise.
         expects: Whether weights are still to come.
     """
-    model = model.module if is_model_wrapper(model) else model
     vit = vit_of(model)
     preprocessor = getattr(model, 'data_preprocessor', None)
     if vit is None or not (vit.holds_weights or expects):
@@ -153,7 +146,6 @@ def preprocessing_findings(model: nn.Module, *, expects: bool = False) -> Iterat
 
 def padding_findings(model: nn.Module) -> Iterator[Finding]:
     """Whether the sizes to which batches are padded suit the patches of a `ViTFeatBackbone`."""
-    model = model.module if is_model_wrapper(model) else model
     vit, padded = vit_of(model), _padded(getattr(model, 'data_preprocessor', None))
     if vit is None or padded is None:
         return
@@ -163,7 +155,7 @@ def padding_findings(model: nn.Module) -> Iterator[Finding]:
         if not whole or vit.source.padded(vit.vit, size) != fixed:
             level = error if whole else warning
             yield level(
-                f'{vit.model_name} takes images of {fixed[0]}x{fixed[1]} alone, and '
+                f'{vit.model_name} takes only images of {fixed[0]}x{fixed[1]}, and '
                 f'data_preprocessor.{place} is {size if whole else size[0]}: build it with the '
                 f'img_size of the batches, and give all of them that size'
             )
@@ -178,7 +170,7 @@ def padding_findings(model: nn.Module) -> Iterator[Finding]:
 
 
 def _padded(preprocessor: Any) -> tuple[str, tuple[int, int], bool] | None:
-    """The option, what it says of (H, W), and whether that is the size or a divisor of it."""
+    """The option, its value for (H, W), and whether this is the size or a divisor of it."""
     size = getattr(preprocessor, 'size', None)  # mmseg
     if size is not None:
         return 'size', tuple(size), True

@@ -1,4 +1,4 @@
-"""The datasets that a config names: where they are, what is missing, building them."""
+"""The datasets of a config: files that are missing, and building them."""
 
 import copy
 import os
@@ -11,27 +11,11 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config, use_scope
+from vit_backbones.config.registries import find_registered
 from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_log, quiet_prints
-
-
-def dataset_configs(node: Any, place: str) -> Iterator[tuple[str, dict]]:
-    """Dataset dicts below a dataloader, those in wrappers included, with their places.
-
-    Args:
-        node: The dataloader's config.
-        place: Where it stands, such as `'train_dataloader'`.
-    """
-    if isinstance(node, (list, tuple)):
-        for i, each in enumerate(node):
-            yield from dataset_configs(each, f'{place}.{i}')
-    elif isinstance(node, dict):
-        inner = [key for key in ('dataset', 'datasets') if key in node]
-        if not inner:
-            yield place, node
-        for key in inner:
-            yield from dataset_configs(node[key], f'{place}.{key}')
 
 
 def leaf_datasets(dataset: Any) -> Iterator[Any]:
@@ -44,19 +28,12 @@ def leaf_datasets(dataset: Any) -> Iterator[Any]:
         yield from leaf_datasets(each)
 
 
-def missing_data(config: Config, splits: Sequence[str]) -> Iterator[str]:
-    """A line for each data folder and annotation file that does not exist.
-
-    Args:
-        config: The merged config.
-        splits: As in `check_files`.
-    """
-    for split in splits:
-        loader = config.get(f'{split}_dataloader') or {}
-        for place, dataset in dataset_configs(loader, f'{split}_dataloader'):
+def missing_data(facts: Facts) -> Iterator[str]:
+    """A line for each data folder and annotation file of a config that does not exist."""
+    for split, found in facts.datasets.items():
+        for place, dataset in found:
             yield from _missing_of(place, dataset)
-        evaluators = config.get(f'{split}_evaluator') or []
-        for each in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for each in facts.evaluators[split]:
             yield from _missing(f'{split}_evaluator.ann_file', each.get('ann_file'))
 
 
@@ -65,8 +42,8 @@ def _missing_of(place: str, dataset: dict) -> Iterator[str]:
         return
     root = dataset.get('data_root') or ''
     absent = list(_missing(f'{place}.data_root', root))
-    if absent:  # what should lie in it is no news
-        yield from absent
+    yield from absent
+    if absent:  # so is all that should lie in it
         return
     yield from _missing(f'{place}.ann_file', dataset.get('ann_file'), root)
     for name, prefix in (dataset.get('data_prefix') or {}).items():
@@ -74,26 +51,29 @@ def _missing_of(place: str, dataset: dict) -> Iterator[str]:
 
 
 def _missing(place: str, value: Any, root: str = '') -> Iterator[str]:
-    """MMEngine's `BaseDataset` joins paths the same way; what has a scheme is not on this disk."""
+    """Join paths as MMEngine's `BaseDataset` does; a path with a scheme is not on this disk."""
     if not value or not isinstance(value, str) or '://' in root + value:
         return
-    path = os.path.join(root, value)
-    if not os.path.exists(path):
+    if not os.path.exists(path := os.path.join(root, value)):
         where = '' if os.path.isabs(path) else f' (looked from {Path.cwd()})'
         yield (
-            f'{place}: {path!r} does not exist{where}; put the data there, or set the place with '
-            f'--cfg-options'
+            f'{place}: {path!r} does not exist{where}; put the data there, or change the place by '
+            f'options=...'
         )
 
 
+def metainfo_of(dataset: dict[str, Any], scope: str | None) -> dict[str, Any]:
+    """The metainfo that a dataset will have when it is built, from its config and its type."""
+    kind = dataset.get('type')
+    kinds = [kind] if callable(kind) else find_registered(str(kind), scope)
+    load = next((each._load_metainfo for each in kinds if hasattr(each, '_load_metainfo')), None)
+    return {} if load is None else load(dataset.get('metainfo'))
+
+
 def class_names_and_colors(metainfo: dict[str, Any]) -> tuple[list[str], np.ndarray]:
-    """Names and colours of a dataset's classes.
+    """Names of a dataset's classes, and their colours: (256, 3) uint8 or longer, RGB by label.
 
-    Args:
-        metainfo: A dataset's `metainfo`; what it lacks is made up.
-
-    Returns:
-        The names and a (256, 3) uint8 table of RGB colours, at least as long as the names.
+    Colours that `metainfo` lacks are drawn at random, always the same.
     """
     classes = [str(name) for name in metainfo.get('classes') or ()]
     colors = np.random.default_rng(0).integers(40, 256, (max(256, len(classes)), 3), dtype=np.uint8)
@@ -107,17 +87,13 @@ def class_names_and_colors(metainfo: dict[str, Any]) -> tuple[list[str], np.ndar
 def build_dataset(config: Config, split: str) -> Any:
     """The dataset of a config's dataloader; wrappers such as `ConcatDataset` stay around it.
 
-    Args:
-        config: The merged config.
-        split: `'train'`, `'val'` or `'test'`.
-
     Raises:
         ValueError: If there is no such dataset, or it cannot be built.
         OSError: If its files are not there.
     """
     wanted = (config.get(f'{split}_dataloader') or {}).get('dataset')
     if not wanted:
-        raise ValueError(f'{config.filename} has no {split}_dataloader: choose another --split')
+        raise ValueError(f'{config.filename} has no {split}_dataloader: choose another split=...')
     provide_data(config, [split])
     use_scope(config)
     try:
@@ -132,27 +108,18 @@ def build_dataset(config: Config, split: str) -> Any:
 def provide_data(config: Config, splits: Sequence[str]) -> None:
     """Draw the built-in data if the config wants them, and refuse data that are not there.
 
-    Args:
-        config: The merged config.
-        splits: Which dataloaders and evaluators count, of `'train'`, `'val'` and `'test'`.
-
     Raises:
         OSError: If files are missing, or cannot be written.
     """
     if config.get('builtin_data'):
         with quiet_log(), quiet_prints():
             write_shapes(**config.builtin_data)
-    for line in missing_data(config, splits):
+    for line in missing_data(Facts.of(config, splits)):
         raise FileNotFoundError(line)
 
 
 def dataset_images(config: str, options: Sequence[str], split: str) -> list[Path]:
-    """Images of `SPLIT_dataloader.dataset`, in its order, each one once.
-
-    Args:
-        config: Path of an mmdet or mmseg config.
-        options: `key=value` changes of it.
-        split: `'train'`, `'val'` or `'test'`.
+    """Images of the dataset of an mmdet or mmseg config, in its order, each one once.
 
     Raises:
         ValueError: If there is no such dataset, it cannot be built, or it is empty.

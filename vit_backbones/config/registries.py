@@ -1,4 +1,4 @@
-"""What MMEngine's registries know: classes by name, their arguments, names that are close."""
+"""Classes in MMEngine's registries: by name, their arguments, and names much like another."""
 
 import contextlib
 import difflib
@@ -15,11 +15,8 @@ from torch import nn
 def arguments_of(taker: Callable[..., Any]) -> tuple[set[str], bool]:
     """Names that a class or function takes, `**kwargs` followed through the base classes.
 
-    Args:
-        taker: A class or a function.
-
     Returns:
-        The names, and whether `**kwargs` go further than the signatures tell.
+        The names, and whether `**kwargs` go further than the signatures show.
     """
     functions = [taker]
     if inspect.isclass(taker):
@@ -37,9 +34,7 @@ def arguments_of(taker: Callable[..., Any]) -> tuple[set[str], bool]:
 def find_registered(name: str, scope: str | None = None) -> list[Callable[..., Any]]:
     """What a `type` may mean: the class or function of that name in each of MMEngine's registries.
 
-    Args:
-        name: As in a config, e.g. `'Mask2Former'` or `'mmdet.Mask2Former'`.
-        scope: The config's `default_scope`.
+    Names are as in a config: `'Mask2Former'`, looked up in `scope` first, or `'mmdet.Mask2Former'`.
     """
     if scope:
         with contextlib.suppress(ImportError):  # a scope that is not installed has no classes
@@ -49,42 +44,28 @@ def find_registered(name: str, scope: str | None = None) -> list[Callable[..., A
 
 
 def close_arguments(kind: str, name: str) -> list[str]:
-    """Arguments of a registered class that a name may be meant for.
-
-    Args:
-        kind: Name of the class.
-        name: What it does not take.
-    """
+    """Arguments of the class `kind` that are much like `name`, which it does not take."""
     takers = [each.module_dict.get(kind) for root in _root_registries() for each in _family(root)]
     names = {each for taker in takers if taker for each in arguments_of(taker)[0]}
     return difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.8)
 
 
 def close_names(name: str, registry_name: str) -> list[str]:
-    """Registered names similar to one that is not, with those of all imported packages.
+    """Registered names much like one that is not, those of all imported packages included.
 
-    Args:
-        name: The name that was not found.
-        registry_name: Name of MMEngine's root registry, such as `'model'`.
+    The registry is named as MMEngine's root registry is, such as `'model'`.
     """
     known = {each for registry in _registries(registry_name) for each in registry.module_dict}
     return difflib.get_close_matches(name.split('.')[-1], sorted(known), n=3)
 
 
 def scopes_of(name: str, registry_name: str) -> list[str]:
-    """Scopes in which a name is registered, those of all imported packages.
-
-    Args:
-        name: As in a config.
-        registry_name: As in `close_names`.
-    """
+    """Scopes of the imported packages in which a name is registered."""
     return [each.scope for each in _registries(registry_name) if name in each.module_dict]
 
 
 def _registries(name: str) -> list[Registry]:
-    """MMEngine's registry of a name, and those of other packages below it."""
-    roots = [root for root in _root_registries() if root.name == name]
-    return [each for root in roots for each in _family(root)]
+    return [each for root in _root_registries() if root.name == name for each in _family(root)]
 
 
 def _family(root: Registry) -> list[Registry]:

@@ -11,8 +11,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from vit_backbones.config.datasets import dataset_configs
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import dataset_configs
 from vit_backbones.images import ImageWalk, Item
 from vit_backbones.models.trained import Trained
 

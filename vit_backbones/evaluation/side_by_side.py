@@ -11,7 +11,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
 from PIL import Image
 
-from vit_backbones.config.datasets import build_dataset, dataset_configs
+from vit_backbones.config.datasets import build_dataset
+from vit_backbones.config.facts import dataset_configs
 from vit_backbones.evaluation.predicting import pipeline_of
 from vit_backbones.images import read_image
 from vit_backbones.models.trained import Trained

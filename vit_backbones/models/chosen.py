@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import model_chain
 from vit_backbones.config.loading import load_config
 from vit_backbones.errors import first_line
 from vit_backbones.models.random_weights import redraw
@@ -191,9 +192,7 @@ def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
         return dict(model_name=choice.model, source=choice.source), None
     config = load_config(choice.config, choice.options)
     model = config.get('model') or {}
-    backbone = model.get('backbone') or {}
-    while backbone.get('backbone'):  # ViT-Adapter stands around its ViT
-        backbone = backbone.backbone
+    backbone = model_chain({'backbone': {}} | model)[-1]
     if str(backbone.get('type')).split('.')[-1] != 'ViTFeatBackbone':
         raise ValueError(
             f'{choice.config}: model.backbone is {backbone.get("type")!r}; a ViTFeatBackbone is '

@@ -1,17 +1,18 @@
-"""A trained model, of its config and checkpoint."""
+"""A trained model, from its config and checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from vit_backbones.checks import preflight
-from vit_backbones.config.datasets import class_names_and_colors, dataset_configs
+from vit_backbones.config.datasets import class_names_and_colors, metainfo_of
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import Facts, nodes
 from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.devices import choose_device
 from vit_backbones.terminal import quiet_log
@@ -50,15 +51,15 @@ def load_trained(
 
     Args:
         config: Path of an mmdet or mmseg config.
-        checkpoint: File that its training wrote. Weights that the config names to start from are
-            not read: they need not be there any more.
+        checkpoint: File that its training wrote. Weights that the training started from are not
+            read: they need not be there any more.
         options: `key=value` changes of the config.
         device: `'cpu'`, `'cuda'`, ...; by default the GPU if there is one.
-        slide: (crop, stride) of the windows in which a segmenter shall go over images.
+        slide: (crop, stride) of the windows in which a segmenter goes over images.
 
     Raises:
         ValueError: If the config cannot be built, the checkpoint is of another one, or `slide` is
-            given for what is no segmenter of mmseg.
+            given for a model other than mmseg's segmenters.
         OSError: For files that are not there.
     """
     preflight.check_environment()
@@ -66,10 +67,20 @@ def load_trained(
     cfg = load_config(config, options)
     if not isinstance(cfg.get('model'), dict):
         raise ValueError(f'{config}: the config has no model: is it only the _base_ of others?')
-    preflight.check_checkpoint(checkpoint)
-    use_scope(cfg)
+    if '://' not in checkpoint:
+        preflight.look_into(checkpoint)  # before the model is built
     if slide is not None:
         _use_windows(cfg, config, slide)
+    model, meta = _loaded(cfg, config, checkpoint)
+    facts = Facts.of(cfg, ('test', 'val', 'train'))
+    known = next((metainfo_of(data, facts.scope) for _, data in facts.every_dataset), {})
+    known |= _checkpoint_meta(meta)
+    return Trained(model.to(place).eval(), cfg, *class_names_and_colors(known))
+
+
+def _loaded(cfg: Config, config: str, checkpoint: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, and what the checkpoint notes beside its weights."""
+    use_scope(cfg)
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     _without_start(cfg.model)
@@ -78,47 +89,34 @@ def load_trained(
             model = MODELS.build(cfg.model)
         except Exception as error:  # each library has its own
             raise ValueError(f'{config}: {describe(error)}') from error
-        preflight.check_fit(model, checkpoint)
-        meta = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent').get('meta')
-    known = _config_meta(cfg) | _checkpoint_meta(meta or {})
-    return Trained(model.to(place).eval(), cfg, *class_names_and_colors(known))
+        for each in preflight.fit_findings(model, checkpoint):
+            raise ValueError(each.text)
+        content = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
+    return model, content.get('meta') or {}
 
 
 def _use_windows(cfg: Config, config: str, slide: tuple[int, int]) -> None:
     crop, stride = slide
     if not 0 < stride <= crop:
-        raise ValueError(f'--slide {crop} {stride}: STRIDE must be from 1 to CROP')
+        raise ValueError(f'slide=({crop}, {stride}): STRIDE must be from 1 to CROP')
     if 'decode_head' not in cfg.model:
-        raise ValueError(f'--slide is for segmenters of mmseg, and {config} is of {cfg.model.type}')
+        kind = cfg.model.type
+        raise ValueError(f'slide=... is for segmenters of mmseg, and {config} is of {kind}')
     sizes = dict(crop_size=(crop, crop), stride=(stride, stride))
     cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}) | dict(mode='slide') | sizes
 
 
-def _without_start(node: Any) -> None:
-    """Leave out weights to start from: those of the checkpoint replace them."""
-    for value in node.values() if isinstance(node, dict) else node:
-        if isinstance(value, (dict, list, tuple)):
-            _without_start(value)
-    if not isinstance(node, dict):
-        return
-    # `original` looks into the file for the way in which positions are resampled
-    starts = {'init_cfg': None, 'pretrained': None}
-    if node.get('pos_interp', 'timm') == 'timm':
-        starts |= {'checkpoint': None, 'checkpoint_path': None}
-    node.update({key: value for key, value in starts.items() if key in node})
+def _without_start(model: dict[str, Any]) -> None:
+    """Leave out the weights to start from, which those of the checkpoint replace."""
+    for _, node, _ in nodes(model):
+        starts = {'init_cfg': None, 'pretrained': None}
+        # `original` looks into the file for the way in which positions are resampled
+        if node.get('pos_interp', 'timm') == 'timm':
+            starts |= {'checkpoint': None, 'checkpoint_path': None}
+        node.update({key: value for key, value in starts.items() if key in node})
 
 
 def _checkpoint_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Classes and palette; files of mmdet 2 and mmseg 0 have them at the top, in capitals."""
     found = {k.lower(): v for k, v in (meta | (meta.get('dataset_meta') or {})).items()}
     return {key: found[key] for key in ('classes', 'palette') if found.get(key) is not None}
-
-
-def _config_meta(cfg: Config) -> dict[str, Any]:
-    """Those of the config's dataset."""
-    for split in ('test', 'val', 'train'):
-        loader = cfg.get(f'{split}_dataloader') or {}
-        for _, dataset in dataset_configs(loader, split):
-            kind = DATASETS.get(dataset.type) if isinstance(dataset.get('type'), str) else None
-            return dict(getattr(kind, 'METAINFO', {})) | dict(dataset.get('metainfo') or {})
-    return {}

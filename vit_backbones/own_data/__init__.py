@@ -1,17 +1,18 @@
-"""Training on one's own data: what a config says of its data set is replaced by what lies there.
+"""Train on your own data: they replace those of a config.
 
-`coco` and `masks` read the data, each into an `OwnData`, the words that a config has for them;
-`rewriting` puts these into a config. Images are left where they are, nothing is copied.
+`coco` and `masks` read data into an `OwnData`, which speaks as configs do; `rewriting` puts it into
+a config. Images stay where they are, nothing is copied.
 """
 
 from pathlib import Path
 
 from mmengine.config import Config
 
+from vit_backbones.config.facts import Facts, learns_masks
 from vit_backbones.files import write_whole
 from vit_backbones.own_data.coco import read_coco
 from vit_backbones.own_data.masks import read_masks
-from vit_backbones.own_data.rewriting import check_takes_own_data, learns_masks, put_data
+from vit_backbones.own_data.rewriting import check_takes_own_data, put_data
 
 __all__ = ['use_own_data']
 
@@ -24,37 +25,39 @@ def use_own_data(
     images: str | Path | None = None,
     folder: str | Path,
 ) -> str:
-    """Point a config at one's own data: data sets, classes, evaluators, heads.
+    """Put your own data into a config: datasets, classes, evaluators, heads.
 
     Args:
-        cfg: A config of mmdet or mmseg with one data set each to train and to validate on; changed
-            in place, and complete afterwards.
+        cfg: A config of mmdet or mmseg with one dataset each to train and to validate on; changed
+            in place.
         data: For mmdet a COCO file, or a folder with one to train on and one to validate on. For
             mmseg a folder with `images` and `masks`, and maybe `classes.txt`.
-        val_data: The same, to validate on. Without any, every fifth image of `data` is.
-        images: Folder of the images that COCO files name. Looked for around them by default.
-        folder: Where to write which images belong to which split: `train.json` and `val.json`, or
+        val_data: The same, to validate on. By default, every fifth image of `data` is held out.
+        images: Folder of the images that COCO files name, by default looked for around these.
+        folder: For the lists of the images of each split: `train.json` and `val.json`, or
             `train.txt` and `val.txt`.
 
     Returns:
-        One line that says what is trained on.
+        One line with the data, the number of images and the classes.
 
     Raises:
         OSError: If files are missing.
         ValueError: If the config takes no such data, or they contradict themselves; nothing is
             written then.
     """
-    toolbox = check_takes_own_data(cfg)
+    facts = Facts.of(cfg)
+    toolbox = check_takes_own_data(facts)
     data, folder = Path(data), Path(folder).absolute()
     val_data = None if val_data is None else Path(val_data)
     if toolbox == 'mmdet':
         images = None if images is None else Path(images)
-        own = read_coco(data, val_data, images, folder=folder, with_masks=learns_masks(cfg))
+        with_masks = learns_masks([cfg.train_dataloader, cfg.val_dataloader])
+        own = read_coco(data, val_data, images, folder=folder, with_masks=with_masks)
     elif images is None:
         own = read_masks(data, val_data, folder=folder)
     else:
-        raise ValueError('--images is for COCO files; beside masks, images lie in images/')
-    put_data(cfg, own)
+        raise ValueError('images=... is for COCO files; beside masks, images lie in images/')
+    put_data(facts, own)
     for path, content in own.files.items():
         write_whole(path, content)
     return own.summary()

@@ -1,4 +1,4 @@
-"""COCO files of one's own, written anew as mmdet and pycocotools need them."""
+"""Your own COCO files, written anew as mmdet and pycocotools need them."""
 
 import json
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.own_data.parts import OwnData, colours, counted, hold_out
+from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
 
 # Where a folder has its COCO file of a split, the first that exists: COCO, Roboflow
 _PLACES = (
@@ -16,13 +16,13 @@ _PLACES = (
     '{}*.json',
     '{}*/*.json',
 )
-# What mmdet and pycocotools read of each entry and nobody else could know
+# Keys that mmdet and pycocotools read and that have no default
 _KEYS = {
     'images': dict(id=(int, str), file_name=str, height=int, width=int),
     'annotations': dict(image_id=(int, str), category_id=int, bbox=list),
     'categories': dict(id=int, name=(str, int)),
 }
-_MASKS_GO_TO = 'configs/upernet'  # named to whoever brings masks
+_MASKS_GO_TO = 'configs/upernet'  # configs that take masks
 
 
 def read_coco(
@@ -34,23 +34,16 @@ def read_coco(
         data: A COCO file, or a folder with those of `train` and `val`.
         val_data: The same to validate on; without it and without a `val` in `data`, every fifth
             image is held out.
-        images: Folder of the images, or of one folder a split; looked for around the files by
+        images: Folder of the images, or of one folder per split; looked for around the files by
             default.
-        folder: Absolute, where the files of the splits shall be written.
+        folder: Absolute folder for the files of the splits.
         with_masks: Whether the config learns masks, so that each object must have one.
-
-    Returns:
-        The data; labels are in the order of the category ids.
 
     Raises:
         OSError: If a file or an image is missing.
         ValueError: If a file is not COCO or contradicts itself.
     """
-    paths = {'train': _find(data, 'train')}
-    if val_data is not None:
-        paths['val'] = _find(val_data, 'val')
-    elif data.is_dir() and (found := _find_in(data, 'val')):
-        paths['val'] = found
+    paths = _paths(data, val_data)
     contents = {split: _read(path, with_masks) for split, path in paths.items()}
     prefixes = {s: _find_images(paths[s], contents[s]['images'], images) for s in paths}
     categories = _common_categories(paths, contents)
@@ -67,7 +60,7 @@ def read_coco(
     classes = [each['name'] for each in categories]
     return OwnData(
         source=paths['train'],
-        classes=classes,
+        classes=classes,  # in the order of their ids
         palette=colours(len(classes)),
         datasets={
             split: dict(
@@ -80,12 +73,22 @@ def read_coco(
         files={folder / f'{s}.json': json.dumps(each).encode() for s, each in contents.items()},
         num_images={split: len(content['images']) for split, content in contents.items()},
         held_out=held_out,
-        same_size=False,  # which mmdet does not ask for
+        same_size=False,  # mmdet does not need it
     )
 
 
+def _paths(data: Path, val_data: Path | None) -> dict[str, Path]:
+    """The COCO file of each split, without that of `val` where there is none."""
+    paths = {'train': _find(data, 'train')}
+    if val_data is not None:
+        paths['val'] = _find(val_data, 'val')
+    elif data.is_dir() and (found := _find_in(data, 'val')):
+        paths['val'] = found
+    return paths
+
+
 def _find(data: Path, split: str) -> Path:
-    """The COCO file that is meant."""
+    """The COCO file of a split."""
     if data.is_file():
         return data
     if not data.is_dir():
@@ -109,7 +112,7 @@ def _find_in(data: Path, split: str) -> Path | None:
         if len(found) > 1:
             raise ValueError(
                 f'folder {str(data)!r} has {len(found)} COCO files of {split!r} '
-                f'({", ".join(path.name for path in found[:3])}): name the one that is meant'
+                f'({", ".join(path.name for path in found[:3])}): name the file itself'
             )
         if found:
             return found[0]
@@ -122,6 +125,23 @@ def _read(path: Path, with_masks: bool) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f'{str(path)!r} cannot be read as JSON ({error})') from error
+    _check_keys(path, content)
+    for line in _contradictions(content, with_masks):
+        raise ValueError(f'{str(path)!r}: {line}')
+    images = sorted(content['images'], key=lambda image: image['file_name'])
+    return dict(
+        info=content.get('info') or {},
+        images=images,
+        annotations=_annotations_of(images, content['annotations']),
+        categories=[
+            dict(each, name=str(each['name']))
+            for each in sorted(content['categories'], key=lambda category: category['id'])
+        ],
+    )
+
+
+def _check_keys(path: Path, content: Any) -> None:
+    """Refuse a file without the lists and keys of COCO."""
     for name, keys in _KEYS.items():
         entries = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -139,18 +159,6 @@ def _read(path: Path, with_masks: bool) -> dict[str, Any]:
                     )
         if not entries:
             raise ValueError(f'{str(path)!r} has no {name}: nothing to learn or to measure')
-    for line in _contradictions(content, with_masks):
-        raise ValueError(f'{str(path)!r}: {line}')
-    images = sorted(content['images'], key=lambda image: image['file_name'])
-    return dict(
-        info=content.get('info') or {},
-        images=images,
-        annotations=_annotations_of(images, content['annotations']),
-        categories=[
-            dict(each, name=str(each['name']))
-            for each in sorted(content['categories'], key=lambda category: category['id'])
-        ],
-    )
 
 
 def _contradictions(content: dict[str, list[dict]], with_masks: bool) -> Iterator[str]:
@@ -179,7 +187,7 @@ def _contradictions(content: dict[str, list[dict]], with_masks: bool) -> Iterato
 
 
 def _annotations_of(images: Sequence[dict], annotations: Sequence[dict]) -> list[dict]:
-    """Those of some images, numbered from 1: pycocotools takes an object of id 0 for none."""
+    """The annotations of some images, numbered from 1: pycocotools ignores an object of id 0."""
     wanted = {image['id'] for image in images}
     return [
         dict(iscrowd=0, area=each['bbox'][2] * each['bbox'][3]) | each | dict(id=i)
@@ -195,7 +203,7 @@ def _split(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _common_categories(paths: dict[str, Path], contents: dict[str, dict]) -> list[dict]:
-    """The categories to train on; those to validate on must be among them, under the same id."""
+    """The categories to train on, which must have those to validate on under the same ids."""
     categories = contents['train']['categories']
     names = {each['id']: each['name'] for each in categories}
     for each in contents.get('val', {}).get('categories', ()):
@@ -221,7 +229,8 @@ def _find_images(path: Path, entries: Sequence[dict], images: Path | None) -> Pa
         raise FileNotFoundError(
             f'the {counted(len(entries), "image")} of {str(path)!r}, the first of which is '
             f'{first!r}, were not found in {around[0].absolute()}{above}, nor in '
-            f'{", ".join(f"{sub}/" for sub in subfolders[1:])} there: name their folder by --images'
+            f'{", ".join(f"{sub}/" for sub in subfolders[1:])} there: name their folder by '
+            f'images=...'
         )
     missing = [e['file_name'] for e in entries if not (folder / e['file_name']).is_file()]
     if missing:

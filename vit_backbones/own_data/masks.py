@@ -1,4 +1,4 @@
-"""Folders of images and label masks of one's own."""
+"""Folders of your own images and label masks."""
 
 import contextlib
 import os
@@ -10,18 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
-from vit_backbones.own_data.parts import OwnData, colours, counted, hold_out
+from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
+from vit_backbones.terminal import progress
 
 _IMAGES = ('images',)
 _MASKS = ('masks', 'annotations', 'labels')
 _SPLITS = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validation')}
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-_IGNORED = 255  # the label that mmseg passes over
-_SILENT = 200  # a progress bar for more masks
+_IGNORED = 255  # the label that mmseg ignores
 _ORIENTATION = 0x0112  # of EXIF; from 5 on the image is shown turned by 90 degrees
-_COCO_GOES_TO = 'configs/vitdet and configs/mask2former'  # named to whoever brings a COCO file
+_COCO_GOES_TO = 'configs/vitdet and configs/mask2former'  # configs that take a COCO file
 
 
 class Pairs(NamedTuple):
@@ -29,9 +28,9 @@ class Pairs(NamedTuple):
 
     Attributes:
         images: Absolute folder of the images.
-        masks: Absolute folder of the masks, PNGs.
+        masks: Absolute folder of the masks.
         names: Paths below either, sorted and without suffix.
-        suffix: That of the images, such as `'.jpg'`.
+        suffix: That of the images, such as `'.jpg'`; masks are PNGs.
     """
 
     images: Path
@@ -48,14 +47,7 @@ class Pairs(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """What is known of a mask.
-
-    Attributes:
-        path: The file.
-        size: (width, height) in pixels, those of the image.
-        labels: Those in it, without 255.
-        palette: RGB on 0-255 a label, if the file has one.
-    """
+    """A mask: (width, height) in pixels, its labels without 255, and RGB by label if it has any."""
 
     path: Path
     size: tuple[int, int]
@@ -64,17 +56,14 @@ class Mask(NamedTuple):
 
 
 def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
-    """Read a folder of images and masks; every mask is looked at.
+    """Read a folder of images and masks, and all the masks in it.
 
     Args:
         data: Has `images` and `masks` (or `annotations`, `labels`), maybe with `train` and `val` in
-            each, and maybe `classes.txt`, a name a line.
+            each, and maybe `classes.txt`, a name per line; else the labels found are the classes.
         val_data: The same to validate on; without it and without a `val` in `data`, every fifth
             image is held out.
-        folder: Absolute, where the lists of the splits shall be written.
-
-    Returns:
-        The data; classes are those of `classes.txt`, else the labels found.
+        folder: Absolute folder for the lists of the splits.
 
     Raises:
         OSError: If folders, images or masks are missing.
@@ -85,7 +74,7 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
         pairs['val'] = _find(val_data, 'val')
     elif any((data / _IMAGES[0] / name).is_dir() for name in _SPLITS['val']):
         pairs['val'] = _find(data, 'val')
-    masks = {split: _look_at_all(each) for split, each in pairs.items()}
+    masks = {split: _read_all(each) for split, each in pairs.items()}
     held_out = 'val' not in pairs
     if held_out:
         whole = pairs['train']
@@ -129,32 +118,15 @@ def _find(data: Path, split: str) -> Pairs:
     if not data.is_dir():
         raise FileNotFoundError(f'{str(data)!r} does not exist (looked from {Path.cwd()})')
     images, masks = (_subfolder(data, names, split) for names in (_IMAGES, _MASKS))
-    suffixes = {
-        path.relative_to(images).with_suffix('').as_posix(): path.suffix
-        for path in _files(images)
-        if path.suffix.lower() in _SUFFIXES
-    }
-    if not suffixes:
-        raise ValueError(f'{str(images)!r} has no image ({", ".join(_SUFFIXES)})')
-    found = Counter(suffixes.values())
-    if len(found) > 1:
-        raise ValueError(
-            f'the images of {str(images)!r} have several suffixes '
-            f'({", ".join(f"{n} {suffix}" for suffix, n in found.most_common())}), and mmseg takes '
-            f'one: rename or convert them'
-        )
-    labelled = {
-        path.relative_to(masks).with_suffix('').as_posix()
-        for path in _files(masks)
-        if path.suffix == '.png'
-    }
+    names, suffix = _names_of(images)
+    labelled = {name for name, end in _files(masks, ('.png',)).items() if end == '.png'}
     if not labelled:
         raise ValueError(
-            f"{str(masks)!r} has no mask: one .png an image, of the image's name; a COCO file is "
+            f"{str(masks)!r} has no mask: one .png per image, of the image's name; a COCO file is "
             f"for mmdet's configs, such as those of {_COCO_GOES_TO}"
         )
-    _check_partners(images, masks, set(suffixes), labelled)
-    return Pairs(images, masks, sorted(suffixes), next(iter(found)))
+    _check_partners(images, masks, set(names), labelled)
+    return Pairs(images, masks, names, suffix)
 
 
 def _subfolder(data: Path, names: Sequence[str], split: str) -> Path:
@@ -167,31 +139,49 @@ def _subfolder(data: Path, names: Sequence[str], split: str) -> Path:
     return (places[split] or folder).absolute()
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob('*') if path.is_file() and path.name[0] != '.']
+def _names_of(images: Path) -> tuple[list[str], str]:
+    """The sorted names of images, and their suffix."""
+    suffixes = _files(images, _SUFFIXES)
+    if not suffixes:
+        raise ValueError(f'{str(images)!r} has no image ({", ".join(_SUFFIXES)})')
+    found = Counter(suffixes.values()).most_common()
+    if len(found) > 1:
+        raise ValueError(
+            f'the images of {str(images)!r} have several suffixes '
+            f'({", ".join(f"{n} {suffix}" for suffix, n in found)}), and mmseg takes one: rename '
+            f'or convert them'
+        )
+    return sorted(suffixes), found[0][0]
+
+
+def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, str]:
+    """Suffixes of the files below a folder, by path without suffix."""
+    return {
+        path.relative_to(folder).with_suffix('').as_posix(): path.suffix
+        for path in folder.rglob('*')
+        if path.is_file() and path.name[0] != '.' and path.suffix.lower() in suffixes
+    }
 
 
 def _check_partners(images: Path, masks: Path, named: set[str], labelled: set[str]) -> None:
-    for what, alone, where, partner in (
+    for what, single, where, partner in (
         ('image', named - labelled, images, masks),
         ('mask', labelled - named, masks, images),
     ):
-        if alone:
+        if single:
             raise FileNotFoundError(
-                f'{counted(len(alone), what)} of {str(where)!r} without a partner of that name in '
-                f'{str(partner)!r}, the first is {min(alone)!r}: add partners, or remove these'
+                f'{counted(len(single), what)} of {str(where)!r} without a partner of that name in '
+                f'{str(partner)!r}, the first is {min(single)!r}: add partners, or remove these'
             )
 
 
-def _look_at_all(pairs: Pairs) -> list[Mask]:
-    paths = pairs.paths()
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        looked = pool.map(_look_at, *zip(*paths, strict=True))
-        silent = len(paths) <= _SILENT
-        return list(track(looked, 'reading masks', len(paths), transient=True, disable=silent))
+def _read_all(pairs: Pairs) -> list[Mask]:
+    with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        masks = pool.map(_read, *zip(*pairs.paths(), strict=True))
+        return list(bar.track(masks, len(pairs.names), description='reading masks'))
 
 
-def _look_at(image_path: Path, path: Path) -> Mask:
+def _read(image_path: Path, path: Path) -> Mask:
     with _reading(image_path) as image:
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
         width, height = image.size[::-1] if turned else image.size
@@ -200,9 +190,9 @@ def _look_at(image_path: Path, path: Path) -> Mask:
         palette = np.reshape(mask.getpalette() or [], (-1, 3)).astype(int).tolist()
     if array.ndim != 2 or array.dtype.kind not in 'bui' or array.max(initial=0) > _IGNORED:
         raise ValueError(
-            f'mask {str(path)!r} holds colours or numbers beyond 255; what is allowed is one '
-            f'channel, in which each pixel is the number of its class from 0, or {_IGNORED} where '
-            f'none counts'
+            f'mask {str(path)!r} holds colours or numbers beyond 255; a mask must have one '
+            f'channel, in which a pixel is the number of its class from 0, or {_IGNORED} to be '
+            f'ignored'
         )
     if array.shape != (height, width):
         raise ValueError(
@@ -226,33 +216,41 @@ def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
     """Names from `classes.txt`, else one for each label found."""
     path = data / 'classes.txt'
     if path.is_file():
-        try:
-            lines = path.read_text(encoding='utf-8-sig').splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f'{str(path)!r} is no text in UTF-8 ({error}): save it so') from error
-        names = [line.strip() for line in lines if line.strip()]
+        names = _listed_in(path)
         where = f'{str(path)!r} names {counted(len(names), "class")}'
     else:
         found = sorted(set().union(*(mask.labels for mask in masks)))
         names = [f'class_{i}' for i in range(len(found))]
-        where = f'the masks of {str(data)!r} hold {0 if found else _IGNORED} alone'
-        gaps = sorted(set(range(max(found, default=0))) - set(found))
-        if gaps:
-            raise ValueError(
-                f'the masks of {str(data)!r} hold {", ".join(map(str, found[:8]))}'
-                f'{", ..." * (len(found) > 8)}, and no pixel is {gaps[0]}: number the classes from '
-                f'0 without gaps; if {gaps[0]} is one that never occurs, name all in classes.txt '
-                f'there, one a line'
-            )
+        where = f'the masks in {str(data)!r} contain only label {0 if found else _IGNORED}'
+        _check_gaps(data, found)
     if len(names) < 2:
         raise ValueError(
-            f'{where}, and there must be two at least, the background too; {_IGNORED} is ignored, '
-            f'so draw objects as 1, 2, ...'
+            f'{where}; at least two classes are needed, counting the background. Label objects 1, '
+            f'2, ... ({_IGNORED} is ignored)'
         )
     for mask in masks:
         if max(mask.labels, default=0) >= len(names):
             raise ValueError(
                 f'mask {str(mask.path)!r} holds {max(mask.labels)}, and {where}, 0 to '
-                f'{len(names) - 1} ({_IGNORED} is ignored): name all, the background too'
+                f'{len(names) - 1} ({_IGNORED} is ignored): name all classes, the background too'
             )
     return names
+
+
+def _listed_in(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{str(path)!r} is no text in UTF-8 ({error}): save it so') from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _check_gaps(data: Path, found: Sequence[int]) -> None:
+    gaps = sorted(set(range(max(found, default=0))) - set(found))
+    if gaps:
+        raise ValueError(
+            f'the masks in {str(data)!r} hold {", ".join(map(str, found[:8]))}'
+            f'{", ..." * (len(found) > 8)}, and no pixel is {gaps[0]}: number the classes from 0 '
+            f'without gaps; if class {gaps[0]} occurs nowhere, name all classes in classes.txt '
+            f'there, one per line'
+        )

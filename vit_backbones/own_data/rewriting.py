@@ -1,60 +1,56 @@
-"""A config with other data: its data sets, its evaluators and its numbers of classes."""
+"""Put other data into a config: datasets, evaluators and numbers of classes."""
 
 import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
 
-from vit_backbones.config.datasets import dataset_configs
-from vit_backbones.own_data.parts import OwnData
+from vit_backbones.config.facts import Facts, nodes
+from vit_backbones.own_data.common import OwnData
 
 _SPLITS = ('train', 'val')
-_METRICS = {'mmdet': 'CocoMetric', 'mmseg': 'IoUMetric'}  # that take any data
-_KEPT = ('pipeline', 'test_mode', 'filter_cfg', 'indices')  # what a recipe does with its images
+_METRICS = {'mmdet': 'CocoMetric', 'mmseg': 'IoUMetric'}  # these take any data
+_KEPT = ('pipeline', 'test_mode', 'filter_cfg', 'indices')  # of the recipe, not of the data
 # Parts of a model that know no classes, or have some of their own
 _CLASSLESS = ('data_preprocessor', 'backbone', 'neck', 'rpn_head', 'train_cfg', 'test_cfg')
 _FIRST_PART = 4  # of `auxiliary_iters`, in which the head does not learn: a quarter at most
-# What config files of mmdet, mmseg and ours say of their data at the top, untrue from now on
+# Variables about the data in config files of mmdet, mmseg and ours, untrue from now on
 _UNTRUE = ('data_root', 'dataset_type', 'metainfo', 'num_classes', 'builtin_data')
 _INSTANCE = 'configs/mask2former/mask2former_vit-b-dinov2_coco-instance.py'
 
 
-def check_takes_own_data(cfg: Config) -> str:
+def check_takes_own_data(facts: Facts) -> str:
     """Refuse a config whose data cannot be replaced.
-
-    Args:
-        cfg: The merged config.
 
     Returns:
         `'mmdet'` or `'mmseg'`.
 
     Raises:
-        ValueError: If it is of neither, learns panoptic masks, lacks data to train or validate on,
-            mixes several, or measures by what its own data alone allow.
+        ValueError: If the config is of neither, learns panoptic masks, lacks data to train or
+            validate on, mixes several, or has an evaluator that suits only its own data.
     """
-    toolbox = cfg.get('default_scope')
+    toolbox = facts.scope
     if toolbox not in _METRICS:
         raise ValueError(
             f"own data are for configs of mmdet and mmseg, this one's default_scope is {toolbox!r}"
         )
+    loaders = [facts.config.get(f'{split}_dataloader') for split in _SPLITS]
     if toolbox == 'mmdet' and any(
-        node.get('with_seg') or 'Panoptic' in str(node.get('type')) for node in _dicts(_data(cfg))
+        node.get('with_seg') or 'Panoptic' in str(node.get('type')) for _, node, _ in nodes(loaders)
     ):
         raise ValueError(
             f'the config learns panoptic or semantic masks beside objects, and own data have none: '
             f'take one for instances, such as {_INSTANCE}'
         )
     for split in _SPLITS:
-        place = f'{split}_dataloader'
-        found = list(dataset_configs(cfg.get(place) or {'datasets': ()}, place))
-        if len(found) != 1:
+        found = len(facts.datasets[split])
+        if found != 1:
             raise ValueError(
-                f'own data replace one data set, and {place} has {len(found) or "none"}: take '
-                f'another config'
+                f'own data replace one data set, and {split}_dataloader has {found or "none"}: '
+                f'take another config'
             )
-    for each in _evaluators(cfg):
+    for each in facts.evaluators['val']:
         if str(each.get('type')).split('.')[-1] != _METRICS[toolbox]:
             raise ValueError(
                 f'val_evaluator is a {each.get("type")}, which own data do not suit: set '
@@ -63,34 +59,25 @@ def check_takes_own_data(cfg: Config) -> str:
     return toolbox
 
 
-def learns_masks(cfg: Config) -> bool:
-    """Whether a detector is trained on masks beside boxes."""
-    return any(node.get('with_mask') for node in _dicts(_data(cfg)))
+def put_data(facts: Facts, own: OwnData) -> None:
+    """Replace the data in a config that `check_takes_own_data` accepted.
 
-
-def put_data(cfg: Config, own: OwnData) -> None:
-    """Replace the data of a config that `check_takes_own_data` accepted.
-
-    The pipelines stay, but for `reduce_zero_label`, which takes 1 off each label: that is for data
-    whose 0 is no class. The data to test on become those to validate on.
-
-    Args:
-        cfg: Changed in place.
-        own: The data.
+    The pipelines stay, except for `reduce_zero_label`, which takes 1 off each label: that is for
+    data whose 0 is no class. The data to validate on become those to test on too.
     """
+    cfg = facts.config
     for split in _SPLITS:
-        loader = cfg[f'{split}_dataloader']
-        ((_, dataset),) = dataset_configs(loader, '')
+        ((_, dataset),) = facts.datasets[split]
         kept = {key: dataset[key] for key in _KEPT if key in dataset}
         dataset.clear()
         dataset.update(
             **own.datasets[split], metainfo=dict(classes=own.classes, palette=own.palette), **kept
         )
-        for node in _dicts(loader):
+        for _, node, _ in nodes(cfg[f'{split}_dataloader']):
             node.pop('reduce_zero_label', None)
     if cfg.default_scope == 'mmseg' and not own.same_size:
         cfg.val_dataloader.batch_size = 1  # mmseg tests images of one size together
-    for each in _evaluators(cfg):
+    for each in facts.evaluators['val']:
         if cfg.default_scope == 'mmdet':
             each.update(ann_file=own.datasets['val']['ann_file'], backend_args=None)
             each.pop('classwise', None)  # the best checkpoint would be that of the first class
@@ -104,12 +91,7 @@ def put_data(cfg: Config, own: OwnData) -> None:
 
 
 def shorten_first_part(cfg: Config, num_images: int) -> None:
-    """Let heads learn in most of a training, however few images there are.
-
-    Args:
-        cfg: Changed in place; of a model with `auxiliary_iters`, else nothing is done.
-        num_images: To train on.
-    """
+    """Let a head that `auxiliary_iters` leaves out at first learn, however few images there are."""
     if 'auxiliary_iters' in cfg.model:
         iters = math.ceil(num_images / cfg.train_dataloader.batch_size)  # of an epoch
         total = cfg.train_cfg.get('max_iters') or iters * cfg.train_cfg.max_epochs
@@ -117,19 +99,14 @@ def shorten_first_part(cfg: Config, num_images: int) -> None:
 
 
 def put_classes(model: dict[str, Any], number: int) -> None:
-    """Set the number of classes of every head.
-
-    Args:
-        model: Config of a detector of objects or a segmenter, changed in place.
-        number: Without the background that losses add.
-    """
+    """Set the number of classes of every head, without the background that losses add."""
     for name, part in model.items():
         if name not in _CLASSLESS:
             _put_classes(part, number, 0)
 
 
 def _put_classes(node: Any, number: int, before: int) -> None:
-    """Below a head that was for `before` classes."""
+    """The same below a head that was for `before` classes."""
     if isinstance(node, (list, tuple)):
         for each in node:
             _put_classes(each, number, before)
@@ -138,7 +115,7 @@ def _put_classes(node: Any, number: int, before: int) -> None:
     things = node.get('num_things_classes', 0)
     before = node.get('num_classes') or things + node.get('num_stuff_classes', 0) or before
     if 'num_classes' in node:
-        # One channel tells two classes apart; a head's own default is a channel each
+        # One channel is enough for two classes; a head's own default is one per class
         binary = node.get('out_channels') == 1 and number == 2
         if node.get('out_channels') in (1, node['num_classes']) and not binary:
             node['out_channels'] = number
@@ -152,20 +129,3 @@ def _put_classes(node: Any, number: int, before: int) -> None:
         del node['class_weight']
     for each in node.values():
         _put_classes(each, number, before)
-
-
-def _data(cfg: Config) -> list[Any]:
-    return [cfg.get(f'{split}_dataloader') for split in _SPLITS]
-
-
-def _evaluators(cfg: Config) -> list[dict[str, Any]]:
-    given = cfg.get('val_evaluator') or []
-    return given if isinstance(given, list) else [given]
-
-
-def _dicts(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        yield node
-    for each in node.values() if isinstance(node, dict) else node:
-        if isinstance(each, (dict, list, tuple)):
-            yield from _dicts(each)

@@ -1,6 +1,7 @@
 """Train and test a config, from the checks before the start to the result."""
 
 import functools
+import logging
 import os
 import time
 import zipfile
@@ -12,9 +13,12 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from vit_backbones.checks import preflight
-from vit_backbones.checks.findings import enforce
+from vit_backbones.checks.data import image_findings
+from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.recipe import config_findings, model_findings
+from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
 from vit_backbones.own_data import use_own_data
 from vit_backbones.shapes import write_shapes
@@ -187,23 +191,30 @@ def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
         splits: Those that will be used, of `'train'`, `'val'` and `'test'`.
 
     Raises:
-        ValueError: If `vit_backbones.checks` finds an error.
-        OSError: If data or weights are not there.
+        ValueError: For the first error that `vit_backbones.checks` finds.
     """
-    drawn = cfg.get('builtin_data')
-    findings = list(config_findings(cfg, splits))
-    enforce(each for each in findings if each.level == 'error')
+    facts = Facts.of(cfg, splits)
+    findings = list(config_findings(facts))
+    _heed(each for each in findings if each.level == 'error')
     runner = build_runner(cfg)
-    if drawn:  # only now that the model is known to be in order
-        write_shapes(**drawn)
-        preflight.check_files(cfg, splits)
-    if cfg.get('load_from') and (cfg.get('resume') or 'test' in splits):
-        preflight.check_fit(runner.model, cfg.load_from)
-    enforce([*findings, *model_findings(cfg, runner.model, splits)])
+    if facts.builtin_data:  # only now that the model is known to be in order
+        write_shapes(**facts.builtin_data)
+        _heed(map(error, missing_data(facts)))
+    if facts.load_from and (cfg.get('resume') or 'test' in splits):
+        _heed(preflight.fit_findings(runner.model, facts.load_from))
+    _heed([*findings, *model_findings(facts, runner.model)])
     split = splits[-1]
     if runner.rank == 0 and cfg.get(f'{split}_dataloader') is not None:
-        preflight.check_images(getattr(runner, f'{split}_loop').dataloader.dataset, split)
+        _heed(image_findings(getattr(runner, f'{split}_loop').dataloader.dataset, split))
     return runner
+
+
+def _heed(findings: Iterable[Finding]) -> None:
+    """Stop at the first error; log the warnings before it."""
+    for each in findings:
+        if each.level == 'error':
+            raise ValueError(each.text)
+        print_log(each.text, logger='current', level=logging.WARNING)
 
 
 def _use_amp(cfg: Config) -> None:

@@ -1,24 +1,24 @@
-"""What both kinds of data have in common."""
+"""What COCO files and folders of masks have in common."""
 
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-_HELD_OUT = 5  # every so many images, one is held out
+_HELD_OUT = 5  # every fifth image, beginning with the first, is held out
 T = TypeVar('T')
 
 
 class OwnData(NamedTuple):
-    """Data in the words of a config.
+    """Data as a config names them.
 
     Attributes:
         source: Where they were read.
-        classes: Their names, in the order of their labels.
-        palette: A colour each, RGB on 0-255.
-        datasets: For `'train'` and `'val'`, what the config's data sets shall say.
+        classes: Names in the order of the labels.
+        palette: RGB on 0-255, per class.
+        datasets: Keys of the config's datasets, by split: `'train'` and `'val'`.
         files: Contents of the files that `datasets` name and that are not there yet.
-        num_images: Those of each split.
+        num_images: By split.
         held_out: Whether `'val'` was taken out of `'train'`.
         same_size: Whether all images to validate on have one size.
     """
@@ -33,7 +33,7 @@ class OwnData(NamedTuple):
     same_size: bool
 
     def summary(self) -> str:
-        """One line that tells which data are used."""
+        """One line with the data, the number of images and the classes."""
         held = ' (every fifth, held out)' if self.held_out else ''
         named = ', '.join(self.classes[:5]) + (', ...' if len(self.classes) > 5 else '')
         return (
@@ -44,13 +44,7 @@ class OwnData(NamedTuple):
 
 
 def hold_out(items: Sequence[T]) -> tuple[list[T], list[T]]:
-    """Split what is sorted by name: every fifth, beginning with the first, is to validate on.
-
-    Args:
-        items: One an image.
-
-    Returns:
-        Those to train on, and those to validate on.
+    """Split items, one per image, into those to train on and every fifth to validate on.
 
     Raises:
         ValueError: If none is left to train on.
@@ -62,7 +56,7 @@ def hold_out(items: Sequence[T]) -> tuple[list[T], list[T]]:
 
 
 def colours(number: int) -> list[tuple[int, int, int]]:
-    """Colours that are easy to tell apart, RGB on 0-255; always the same."""
+    """Colours that are easy to distinguish, RGB on 0-255; always the same."""
     hues = (0.618 * i % 1 for i in range(number))  # the golden section spreads any number of them
     return [
         tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.8 - 0.3 * (i % 2), 0.9))

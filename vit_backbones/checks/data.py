@@ -1,0 +1,142 @@
+"""Checks of the data: folders and files of a config, images and labels of a built dataset."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_backbones.checks.findings import Finding, error
+from vit_backbones.config.datasets import leaf_datasets
+from vit_backbones.config.facts import Facts
+from vit_backbones.errors import first_line
+from vit_backbones.terminal import progress
+
+_LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones
+
+
+def drawn_findings(facts: Facts) -> Iterator[Finding]:
+    """Whether the built-in data are drawn in the folder that the datasets read."""
+    root = facts.builtin_data.get('root', 'data/shapes')
+    for split, datasets in facts.datasets.items():
+        for place, dataset in datasets:
+            read = dataset.get('data_root') or ''
+            if os.path.abspath(read) != os.path.abspath(root):
+                yield error(
+                    f'builtin_data.root is {root!r}, but {place}.data_root is {read!r}: give both, '
+                    f'and {split}_evaluator.ann_file where there is one, the same folder'
+                )
+                return
+
+
+def dataset_findings(dataset: Any, split: str) -> Iterator[Finding]:
+    """What the images and labels of a built dataset show, possibly one in wrappers."""
+    place = f'{split}_dataloader.dataset'
+    if not len(dataset):
+        yield error(f'{place} holds no image: its ann_file, data_prefix and filter_cfg leave none')
+    yield from image_findings(dataset, split)
+    for leaf in leaf_datasets(dataset):
+        yield from category_findings(leaf, place)
+        yield from label_findings(leaf, place)
+
+
+def image_findings(dataset: Any, split: str) -> Iterator[Finding]:
+    """Decode each image and annotation once, and run the whole pipeline on the first one.
+
+    Args:
+        dataset: A built dataset, possibly in wrappers; only MMEngine's datasets are decoded.
+        split: Name for the message, such as `'val'`.
+    """
+    broken: list[str] = []
+    for leaf in leaf_datasets(dataset):
+        loaders = _loaders_of(leaf)
+        if loaders and hasattr(leaf, 'get_data_info'):
+            broken += [reason for reason in _decode_all(leaf, loaders) if reason]
+    if broken:
+        yield error(
+            f'{len(broken)} {split} image{"s" * (len(broken) > 1)} cannot be decoded: '
+            f'{", ".join(broken[:5])}{" ..." if len(broken) > 5 else ""}; repair or remove them'
+        )
+        return
+    try:
+        dataset[0]
+    except Exception as raised:  # each transform has its own exceptions
+        yield error(
+            f'{split}_dataloader.dataset.pipeline fails on the first image ({first_line(raised)})'
+        )
+
+
+def _loaders_of(dataset: Any) -> list[Any]:
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    return [each for each in transforms if type(each).__name__.startswith('Load')]
+
+
+def _decode_all(dataset: Any, loaders: Sequence[Any]) -> Iterator[str | None]:
+    """For each image, the reason why it cannot be decoded, or `None`."""
+    paths = set()
+
+    def decode(index: int) -> str | None:
+        info = dataset.get_data_info(index)
+        path = info.get('img_path')
+        if path in paths:
+            return None
+        paths.add(path)
+        try:
+            _decoded(info, loaders)
+        except Exception as raised:  # each decoder has its own exceptions
+            return f'{path} ({first_line(raised)})'
+        return None
+
+    with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        reasons = pool.map(decode, range(len(dataset)))
+        yield from bar.track(reasons, len(dataset), description='decoding images')
+
+
+def _decoded(info: dict[str, Any], loaders: Sequence[Any]) -> dict[str, Any]:
+    for loader in loaders:
+        info = loader(info)
+    return info
+
+
+def category_findings(dataset: Any, place: str) -> Iterator[Finding]:
+    """Whether each class of a dataset is a category of its COCO file."""
+    classes = _classes_of(dataset)
+    if len(getattr(dataset, 'cat_ids', classes)) >= len(classes):
+        return
+    categories = json.loads(Path(dataset.ann_file).read_text(encoding='utf-8'))['categories']
+    names = [each['name'] for each in categories]
+    unknown = [name for name in classes if name not in names]
+    yield error(
+        f'{place}.metainfo.classes has {", ".join(unknown[:5])}, which {dataset.ann_file} has not '
+        f'among its categories ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""}): these '
+        f'are never learned; spell them alike'
+    )
+
+
+def label_findings(dataset: Any, place: str) -> Iterator[Finding]:
+    """Whether the label maps of an mmseg dataset hold labels that it has no class for."""
+    classes = _classes_of(dataset)
+    if not classes or not hasattr(dataset, 'seg_map_suffix'):
+        return
+    loaders = _loaders_of(dataset)
+    for index in range(min(len(dataset), _LABELLED)):
+        try:
+            info = _decoded(dataset.get_data_info(index), loaders)
+        except Exception:  # image_findings reports it
+            continue
+        ignored = {getattr(dataset, 'ignore_index', 255)}
+        highest = max(set(np.unique(info.get('gt_seg_map', ()))) - ignored, default=0)
+        if highest >= len(classes):
+            yield error(
+                f'{place}: {info["seg_map_path"]} holds label {highest:.0f}, but labels of '
+                f'{len(classes)} classes run from 0 to {len(classes) - 1}: name all classes, or '
+                f'draw the labels anew (reduce_zero_label=True takes 1 off each)'
+            )
+            return
+
+
+def _classes_of(dataset: Any) -> Sequence[str]:
+    return (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()

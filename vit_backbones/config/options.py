@@ -1,0 +1,155 @@
+"""Which keys MMEngine and its classes read at a place of a config."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    LogProcessor,
+    Runner,
+    TestLoop,
+    ValLoop,
+)
+from mmengine.utils.dl_utils import set_multi_processing
+from torch.utils.data import DataLoader
+
+from vit_backbones.config.facts import nodes
+from vit_backbones.config.registries import arguments_of, find_registered
+
+# What MMEngine's optimizer constructor and ours read
+_PARAMWISE = set(
+    'bias_lr_mult bias_decay_mult norm_decay_mult flat_decay_mult dwconv_decay_mult '
+    'dcn_offset_lr_mult bypass_duplicate custom_keys decay_rate layer_decay_rate num_layers '
+    'decay_type'.split()
+)
+# Dicts without a `type`: place, what MMEngine makes of them, further keys that it reads there
+_UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
+    ('train_cfg', (EpochBasedTrainLoop, IterBasedTrainLoop), {'by_epoch'}),
+    ('val_cfg', (ValLoop,), set()),
+    ('test_cfg', (TestLoop,), set()),
+    (r'\w+_dataloader', (DataLoader,), {'num_batch_per_epoch'}),
+    ('optim_wrapper', (OptimWrapper,), {'constructor', 'paramwise_cfg'}),
+    (r'optim_wrapper\.paramwise_cfg', (), _PARAMWISE),
+    (r'optim_wrapper\.paramwise_cfg\.custom_keys\.\w+', (), {'lr_mult', 'decay_mult'}),
+    (r'param_scheduler(\.\d+)?', (), {'convert_to_iter_based'}),
+    ('log_processor', (LogProcessor,), set()),
+    ('randomness', (Runner.set_randomness,), set()),
+    ('auto_scale_lr', (), {'enable', 'base_batch_size'}),
+    ('env_cfg', (), {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}),
+    (r'env_cfg\.mp_cfg', (set_multi_processing,), set()),
+    (r'.*norm_cfg', (), {'requires_grad'}),
+    ('default_hooks', (), {'curves', 'pictures', 'record', 'skip_unreadable', 'visualization'}),
+    (
+        '',
+        (Runner,),
+        {
+            'activation_checkpointing',
+            'builtin_data',
+            'compile',
+            'custom_imports',
+            'efficient_conv_bn_eval',
+            'find_unused_parameters',
+            'model_wrapper_cfg',
+            'runner_type',
+            'strategy',
+        },
+    ),
+)
+_ALWAYS = {'type', '_delete_', '_scope_'}
+
+
+def check_option(config: Config, key: str, changes: dict[str, Any] | None = None) -> None:
+    """Refuse an option that nothing would read.
+
+    Args:
+        config: The config before the change.
+        key: Dotted place, e.g. `'model.backbone.out_indices'`.
+        changes: All options by key: a `type` among them is the class at its place.
+
+    Raises:
+        ValueError: If `key` names neither an existing key nor an argument of the class there.
+    """
+    if reason := _reason(config, key, changes or {}):
+        raise ValueError(f'options={key}: {reason}')
+
+
+def _reason(config: Config, key: str, changes: dict[str, Any]) -> str | None:
+    """Why nothing would read an option."""
+    parts = key.split('.')
+    if parts[0] in config and parts[0] not in _arguments_at('', None, None)[0]:
+        found = [f'{place}.{parts[-1]}' for place, node, _ in nodes(config) if parts[-1] in node]
+        places = [each for each in found if each not in (key, f'.{parts[-1]}')]
+        return f'{parts[0]!r} is a variable of the config file, which nothing reads any more' + (
+            f'; set {" and ".join(places[:4])}' if places else ''
+        )
+    node: Any = config._cfg_dict
+    for i, part in enumerate(parts):
+        place = '.'.join(parts[:i])
+        if isinstance(node, dict) and part not in node:
+            kind = changes.get(f'{place}.type', node.get('type'))
+            return refusal(part, place, kind, config.get('default_scope'), others=node)[0]
+        if not isinstance(node, (dict, list)):
+            return f'{place!r} is {node!r}, which has no {part!r}; set it as a whole'
+        if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
+            return (
+                f'{place!r} is a list of {len(node)}, so an index from 0 to {len(node) - 1} must '
+                f'follow, got {part!r}'
+            )
+        node = node[int(part) if isinstance(node, list) else part]
+    return None
+
+
+def refusal(
+    part: str,
+    place: str,
+    kind: Any,
+    scope: str | None,
+    *,
+    others: Iterable[str] = (),
+    lenient: bool = False,
+) -> tuple[str | None, bool]:
+    """Why nothing would read a key at a place of the config.
+
+    Args:
+        part: The key.
+        place: Dotted place of the dict that has it.
+        kind: The `type` of that dict, if any.
+        scope: In which the type is looked up.
+        others: Keys that are read there, whatever the class says.
+        lenient: Allow unknown names there and refuse only likely typos.
+
+    Returns:
+        The reason, `None` if the key is fine; and whether that is certain.
+    """
+    names, takes_more = _arguments_at(place, kind, scope)
+    if part in names | _ALWAYS or not (names or takes_more or others):
+        return None, True
+    allowed = sorted(names.union(others))
+    # A class that takes any keyword gets the benefit of the doubt, unless this is a near miss.
+    cutoff = 0.9 if lenient else 0.8 if takes_more else 0.6
+    closest = difflib.get_close_matches(part, allowed, n=1, cutoff=cutoff)
+    takes_more |= lenient
+    if takes_more and not closest:
+        return None, False
+    owner = f' nor an argument of {getattr(kind, "__name__", kind)}' if kind else ''
+    reason = f'{part!r} is neither a key of {place or "the config"!r}{owner}' + (
+        f'; did you mean {closest[0]!r}?' if closest else f'; allowed: {", ".join(allowed)}'
+    )
+    return reason, not takes_more
+
+
+def _arguments_at(place: str, kind: Any, scope: str | None) -> tuple[set[str], bool]:
+    """Arguments that are read at a place of the config, and whether others are too."""
+    names: set[str] = set()
+    takers = [kind] if callable(kind) else find_registered(kind, scope) if kind else []
+    for pattern, defaults, extra in _UNTYPED:
+        if re.fullmatch(pattern, place):
+            names |= extra
+            takers = takers or list(defaults)
+    found = [arguments_of(taker) for taker in takers]
+    return names.union(*(each for each, _ in found)), any(more for _, more in found)
