@@ -241,19 +241,51 @@ class ViTFeatBackbone(KeptWeights):
         return self.source.num_prefix_tokens(self.vit)
 
     @property
+    def layer_channels(self) -> list[int]:
+        """Channels after each layer (block or stage), wanted or not."""
+        return self.source.embed_dims(self.vit)
+
+    @property
+    def layer_strides(self) -> list[Grid]:
+        """(vertical, horizontal) stride after each layer in pixels."""
+        return self.source.strides(self.vit)
+
+    @property
+    def fixed_size(self) -> Grid | None:
+        """(H, W) of the only images that the model takes, `None` if it takes any size."""
+        return self.source.fixed_size(self.vit)
+
+    @property
+    def native_size(self) -> Grid:
+        """(H, W) of the images for which the published weights are made."""
+        return self.source.native_size(self.vit)
+
+    @property
+    def built_size(self) -> Grid:
+        """(H, W) of the images whose positions the model holds without resampling."""
+        if self.fixed_size is not None or not hasattr(self, GRID_KEY):
+            return self.fixed_size or self.native_size
+        grid, steps = self.source.grid(self.vit), self.layer_strides[0]
+        return tuple(cells * step for cells, step in zip(grid, steps, strict=True))
+
+    def padded_size(self, size: Grid) -> Grid:
+        """(H, W) to which images of a size are padded: full patches, or the fixed size."""
+        return self.source.padded(self.vit, size)
+
+    @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each output."""
         if self.pool == 'model':
             return (self.source.embedding_dim,)
         widens = self.pool is None and (self.out_type, self.cls_readout) == ('featmap', 'concat')
         factor = 2 if widens or self.pool == 'cls+avg' else 1
-        dims = self.source.embed_dims(self.vit)
+        dims = self.layer_channels
         return tuple(factor * dims[index] for index in self.out_indices)
 
     @property
     def strides(self) -> tuple[int | Grid, ...]:
         """Stride of each output map in pixels."""
-        steps = self.source.strides(self.vit)
+        steps = self.layer_strides
         sides = ((1, 1) if self.out_stride else steps[index] for index in self.out_indices)
         return tuple(self.out_stride or (v if v == h else (v, h)) for v, h in sides)
 
@@ -279,8 +311,8 @@ class ViTFeatBackbone(KeptWeights):
                 f'images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}'
             )
         height, width = images.shape[-2:]
-        rows, columns = self.source.padded(self.vit, (height, width))
-        fixed = self.source.fixed_size(self.vit)
+        rows, columns = self.padded_size((height, width))
+        fixed = self.fixed_size
         if fixed not in (None, (rows, columns)):
             raise ValueError(
                 f'{self.model_name!r} is of fixed size, built for images of {fixed[0]}x{fixed[1]}, '
@@ -481,7 +513,7 @@ class ViTFeatBackbone(KeptWeights):
                 logger='current',
             )
         keep_norm = normed and self.source.norm(self.vit) is not None
-        dims = {self.source.embed_dims(self.vit)[index] for index in (*self.out_indices, last)}
+        dims = {self.layer_channels[index] for index in (*self.out_indices, last)}
         if keep_norm and self.norm == 'all' and len(dims) > 1:
             raise ValueError(
                 f"norm='all': the final norm of {self.model_name} fits its last stage only; use "
@@ -500,7 +532,7 @@ class ViTFeatBackbone(KeptWeights):
         mixes = self.pool or self.out_stride or self.out_type == 'avg_featmap'
         if not (mixes and self.masks_padding and self._image_sizes):
             return self._formed(tokens, index, size)
-        steps, outputs = self.source.strides(self.vit)[index], []
+        steps, outputs = self.layer_strides[index], []
         for at, own in enumerate(self._image_sizes):
             cells = tuple(math.ceil(side / step) for side, step in zip(own, steps, strict=True))
             one = Tokens(tokens.patches[at : at + 1], tokens.prefix[at : at + 1], tokens.grid)
@@ -521,7 +553,7 @@ class ViTFeatBackbone(KeptWeights):
         if self.out_stride is None:
             return maps
         target = tuple((side + self.out_stride - 1) // self.out_stride for side in size)
-        down, across = self.source.strides(self.vit)[index]
+        down, across = self.layer_strides[index]
         return resample_map(maps, target, (self.out_stride / down, self.out_stride / across))
 
     def _is_frozen(self, name: str) -> bool:
