@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vit_backbones.checkpoints import cutting, renames
+from vit_backbones.checkpoints import renames, reshaping
 from vit_backbones.checkpoints.fitting import GRID_KEY, PREFIXES
 from vit_backbones.checkpoints.renames import Renames
 
@@ -110,7 +110,7 @@ DIALECTS = (
         'Meta DINOv3',
         (('storage_tokens', 'blocks.0.norm1.weight'),),
         renames.META_DINOV3,
-        before=cutting.mask_biases,
+        before=reshaping.mask_biases,
     ),
     Dialect(
         'Meta DINOv2',
@@ -135,7 +135,7 @@ DIALECTS = (
         'transformers DINOv3',
         (('embeddings.register_tokens', 'embeddings.patch_embeddings.weight'),),
         renames.TRANSFORMERS,
-        after=cutting.ungated,
+        after=reshaping.ungated,
     ),
     Dialect(
         'transformers DINOv2',
@@ -146,7 +146,7 @@ DIALECTS = (
             ),
         ),
         renames.TRANSFORMERS,
-        after=cutting.pack_gates,
+        after=reshaping.pack_gates,
     ),
     Dialect(
         'transformers ViT',
@@ -189,7 +189,7 @@ DIALECTS = (
         'big_vision',
         (('embedding.kernel', 'Transformer.encoder_norm.scale'),),
         renames.FLAX,
-        before=cutting.from_flax,
+        before=reshaping.from_flax,
     ),
     _TIMM,
 )
@@ -228,7 +228,7 @@ def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[T
     own = dialect.before(own)
     own = {_renamed(name, dialect.table): tensor for name, tensor in own.items()}
     own.pop('', None)
-    own = _with_timms_shapes(cutting.join_qkv(dialect.after(own)))
+    own = _with_timms_shapes(reshaping.join_qkv(dialect.after(own)))
     if (grid := dotted.get(prefix.removesuffix('vit.') + GRID_KEY)) is not None:
         own[GRID_KEY] = grid  # of this package's own files
     return own, f'{dialect.name} keys' + (f' under {prefix!r}' if prefix else '')
