@@ -112,7 +112,7 @@ class ViTFeatBackbone(AdaptedModel):
             file as `checkpoint` does, in `init_weights()`.
 
     Raises:
-        ValueError: For a value out of range; the message says what is allowed.
+        ValueError: For a value out of range; the message names the allowed ones.
         FileNotFoundError: If `checkpoint` does not exist.
         RuntimeError: If `pretrained` weights cannot be had.
 
@@ -234,7 +234,7 @@ class ViTFeatBackbone(AdaptedModel):
 
     @property
     def load_report(self) -> str | None:
-        """What was loaded from a checkpoint, in one line; `None` without one."""
+        """Summary of the loaded checkpoint in one line; `None` without one."""
         return self.weights.report
 
     @property

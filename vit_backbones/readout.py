@@ -1,7 +1,7 @@
 """The tokens of a ViT, and the outputs that users want of them. Knows no model."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -89,15 +89,15 @@ def gem(tokens: Tokens, power: float = 3.0, floor: float = 1e-6) -> Tensor:
     return powers.mean(dim=1).pow(1 / power).to(tokens.patches.dtype)
 
 
-FORMATTERS: dict[str, Callable[..., Tensor]] = {
+Pooling = Callable[[Tokens], Tensor]
+FORMATTERS: dict[str, Pooling] = {
     'featmap': featmap,
     'cls': cls,
     'cls_token': cls,
     'raw': raw,
     'avg_featmap': avg_featmap,
 }
-
-POOLINGS: dict[str, Callable[..., Tensor]] = {
+POOLINGS: dict[str, Pooling] = {
     'cls': cls,
     'avg': avg_featmap,
     'max': max_patches,
@@ -145,11 +145,7 @@ class Readout:
             )
 
     def check_cls_token(self, model_name: str, has_cls_token: bool) -> None:
-        """Refuse outputs that need a CLS token, for a model that runs without one.
-
-        Raises:
-            ValueError: If `cls_readout`, `out_type` or `pool` (`PoolingError`) needs it.
-        """
+        """Refuse outputs that need a CLS token, for a model that runs without one."""
         for name, values, instead in (
             ('cls_readout', ('add', 'concat'), 'ignore'),
             ('out_type', ('cls', 'cls_token'), 'avg_featmap'),
@@ -163,11 +159,7 @@ class Readout:
                 )
 
     def check_embedding(self, out_indices: tuple[int, ...], depth: int, masked: bool) -> None:
-        """Refuse options with which `pool='model'` would not give the library's own embedding.
-
-        Raises:
-            PoolingError: For other layers than the last, without norm, and for masked padding.
-        """
+        """Refuse options with which `pool='model'` would not give the library's own embedding."""
         if out_indices != (depth - 1,) or self.norm == 'none' or masked:
             raise PoolingError(
                 f"pool='model' gives the library's embedding: of its last block, {depth - 1}, "
@@ -196,7 +188,7 @@ class Readout:
         steps: Grid,
         *,
         sizes: Sequence[Grid] | None = None,
-        attend: Callable[[Tokens], Tensor] | None = None,
+        attend: Pooling | None = None,
     ) -> Tensor:
         """The output of one layer.
 
@@ -208,26 +200,10 @@ class Readout:
                 is formed without its padding.
             attend: The model's attention pooling, for `pool='attn'`.
         """
-        mixes = self.pool or self.out_stride or self.out_type == 'avg_featmap'
-        if not (mixes and sizes):
-            return self._formed(tokens, size, steps, attend)
-        outputs = []
-        for at, own in enumerate(sizes):
-            cells = tuple(math.ceil(side / step) for side, step in zip(own, steps, strict=True))
-            one = Tokens(tokens.patches[at : at + 1], tokens.prefix[at : at + 1], tokens.grid)
-            outputs.append(self._formed(cropped(one, cells), own, steps, attend))
-        if outputs[0].ndim == 4:
-            rows, columns = (math.ceil(side / self.out_stride) for side in size)
-            outputs = [F.pad(m, (0, columns - m.shape[3], 0, rows - m.shape[2])) for m in outputs]
-        return torch.cat(outputs)
-
-    def _formed(
-        self,
-        tokens: Tokens,
-        size: Grid,
-        steps: Grid,
-        attend: Callable[[Tokens], Tensor] | None,
-    ) -> Tensor:
+        if sizes and (self.pool or self.out_stride or self.out_type == 'avg_featmap'):
+            each = zip(_without_padding(tokens, sizes, steps), sizes, strict=True)
+            outputs = [self.form(one, own, steps, attend=attend) for one, own in each]
+            return torch.cat(outputs if outputs[0].ndim < 4 else self._padded(outputs, size))
         if self.pool is not None:
             return (attend if self.pool == 'attn' else POOLINGS[self.pool])(tokens)
         if self.out_type != 'featmap':
@@ -237,3 +213,15 @@ class Readout:
             return maps
         target = tuple((side + self.out_stride - 1) // self.out_stride for side in size)
         return resample_map(maps, target, tuple(self.out_stride / step for step in steps))
+
+    def _padded(self, maps: Sequence[Tensor], size: Grid) -> list[Tensor]:
+        rows, columns = (math.ceil(side / self.out_stride) for side in size)
+        return [F.pad(m, (0, columns - m.shape[3], 0, rows - m.shape[2])) for m in maps]
+
+
+def _without_padding(tokens: Tokens, sizes: Sequence[Grid], steps: Grid) -> Iterator[Tokens]:
+    """The tokens of each image whose patches hold pixels of it."""
+    for at, own in enumerate(sizes):
+        cells = tuple(math.ceil(side / step) for side, step in zip(own, steps, strict=True))
+        one = Tokens(tokens.patches[at : at + 1], tokens.prefix[at : at + 1], tokens.grid)
+        yield cropped(one, cells)

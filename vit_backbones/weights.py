@@ -1,7 +1,6 @@
 """The weights of a backbone: from one place, loaded once, and kept."""
 
 import logging
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -20,21 +19,14 @@ POSITION_INTERPOLATIONS = ('timm', 'original')
 
 
 class Weights:
-    """Loads the weights of a library's model, and knows whether they were.
+    """Loads the weights of a library's model, and knows whether it has them.
 
-    Like an adapter it holds no tensors: methods take the library's module, so that wrappers (EMA
-    copies, FSDP) may replace it.
-
-    Args:
-        source: Adapter of the library.
-        model_name: Name for messages.
-        vit: The library's module before anything is removed from it.
-        pool: Pooling whose parameters a file must have.
-        allow_partial: Accept a file that matches in part.
+    Like an adapter it holds no tensors: methods take the library's module, which wrappers (EMA
+    copies, FSDP) may replace. It is made before anything is removed from the module.
 
     Attributes:
         came: Whether weights were loaded, or came with the module given.
-        report: What was loaded from a checkpoint, in one line; `None` without one.
+        report: Summary of the loaded checkpoint in one line; `None` without one.
     """
 
     def __init__(
@@ -75,12 +67,7 @@ class Weights:
     def load(
         self, vit: nn.Module, checkpoint: str | Path, pos_interp: str, prefix: str | None = None
     ) -> None:
-        """Load a checkpoint, or the part of it below `prefix`.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it cannot be read or does not fit; `PoolingError` if it lacks a pooling.
-        """
+        """Load a checkpoint, or its part below `prefix`; a `ValueError` if it does not fit."""
         tensors = read_checkpoint(checkpoint)
         if prefix is not None:
             prefix = prefix.removesuffix('.') + '.'
@@ -103,13 +90,7 @@ class Weights:
     def fit_state_dict(
         self, vit: nn.Module, state_dict: dict[str, Tensor], prefix: str, pos_interp: str
     ) -> None:
-        """Fit, in place, what depends on `img_size` in a model saved at another one.
-
-        Args:
-            vit: The library's module.
-            state_dict: A whole model's, the module's tensors below `prefix` + `'vit.'`.
-            prefix: Place of the backbone in it.
-            pos_interp: `'timm'` or `'original'`.
+        """Fit the tensors below `prefix` + `'vit.'`, saved at another `img_size`, in place.
 
         Raises:
             ValueError: If that cannot be done for a model of fixed size.
@@ -145,13 +126,8 @@ class Weights:
         )
 
     def _match(
-        self,
-        vit: nn.Module,
-        tensors: Mapping[str, Tensor],
-        pos_interp: str,
-        layout: str | None = None,
+        self, vit: nn.Module, tensors: dict[str, Tensor], pos_interp: str, layout: str | None = None
     ) -> Report:
-        """Fit a checkpoint's tensors to the model; nothing is loaded yet."""
         return match(
             tensors,
             vit.state_dict(),
@@ -176,7 +152,7 @@ class Weights:
             interpolation=self._source.interpolation(vit, pos_interp),
         )
 
-    def _check(self, report: Report, path: str, tensors: Mapping[str, Tensor]) -> None:
+    def _check(self, report: Report, path: str, tensors: dict[str, Tensor]) -> None:
         """Refuse a file that fits badly, or lacks the parameters of a pooling."""
         pools, remark = self._pool in ('attn', 'model'), ''
         if not report.matched and (layout := recognised(tensors)):

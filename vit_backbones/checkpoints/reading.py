@@ -125,16 +125,16 @@ def _load_npz(path: Path) -> dict[str, Tensor | None]:
 
 
 def _tensor(array: np.ndarray) -> Tensor | None:
-    """The array as a tensor, which has no text; NumPy knows bfloat16 as two bytes only."""
+    """The array as a tensor, `None` for text; NumPy reads bfloat16 as two bytes."""
     if array.dtype == np.dtype('V2'):
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return None if array.dtype.kind in 'SU' else torch.from_numpy(array)
 
 
 def _reason(error: Exception, path: Path) -> str:
-    # torch's message names what the file wanted to import
+    # torch's message names the import that the file wants
     if wanted := re.search(r'GLOBAL (\S+)', str(error)):
-        return f'it wants to run {wanted[1]}, which is refused; save its tensors alone'
+        return f'it wants to run {wanted[1]}, which is refused; save only its tensors'
     with path.open('rb') as file:
         start = file.read(64)
     if start.startswith(b'version https://git-lfs'):
@@ -146,6 +146,6 @@ def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, pickle.UnpicklingError):
         return 'it is no PyTorch file'
     if 'allow_pickle' in str(error):
-        return 'it holds pickled objects, which are refused; save its arrays alone'
+        return 'it holds pickled objects, which are refused; save only its arrays'
     line = str(error).strip().split('\n')[0] or type(error).__name__
     return f'{line}; is it complete? ({path.stat().st_size:,} bytes)'

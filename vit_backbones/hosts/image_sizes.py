@@ -17,10 +17,7 @@ _FOLLOWERS: 'WeakSet[ImageSizes]' = WeakSet()
 
 
 class ImageSizes:
-    """Where the images of the next batches end.
-
-    Args:
-        follows: Whether data preprocessors report it.
+    """Where the images of the next batches end; set by data preprocessors if it `follows` them.
 
     Attributes:
         sizes: (H, W) of each image, `None` for whole images.
@@ -45,11 +42,7 @@ class ImageSizes:
         self.batch_shape = batch_shape
 
     def of(self, images: Tensor) -> list[Grid] | None:
-        """The sizes of the images of a batch (B, C, H, W).
-
-        Raises:
-            ValueError: If they were set for another batch.
-        """
+        """The sizes of the images of a batch (B, C, H, W), if they were set for such a one."""
         sizes, shape = self.sizes, tuple(images.shape[-2:])
         if sizes is None:
             return None
