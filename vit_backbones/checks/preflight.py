@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from vit_backbones import environment
+from vit_backbones.checkpoints import outline
 from vit_backbones.checkpoints.fitting import MIN_MATCHED
-from vit_backbones.checkpoints.reading import read_content, tensors_of
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.config.facts import Facts
 
@@ -49,12 +49,9 @@ def look_into(path: str) -> Saved:
 
 @lru_cache(maxsize=4)
 def _look_into(path: str, version: tuple[int, int] | None) -> Saved:
-    content = read_content(path)
-    shapes = {
-        name.removeprefix('module.'): tensor.shape
-        for name, tensor in tensors_of(content, path).items()
-    }
-    return Saved(shapes, [key for key in _OF_A_RESUME if key not in content])
+    shapes, keys = outline(path)
+    shapes = {name.removeprefix('module.'): shape for name, shape in shapes.items()}
+    return Saved(shapes, [key for key in _OF_A_RESUME if key not in keys])
 
 
 def weight_file_findings(facts: Facts) -> Iterator[Finding]:
