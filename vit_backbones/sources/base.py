@@ -267,3 +267,8 @@ def needs_cls_token(vit: nn.Module) -> str:
         f'with_cls_token=False: {type(vit).__name__} cannot run without its CLS token; '
         f"out_type='featmap' leaves it out of the maps"
     )
+
+
+def refusal(error: Exception) -> str:
+    """Why a library refuses: the first line of its error."""
+    return str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__

@@ -15,7 +15,7 @@ from torch import nn
 
 from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.timm_build import build_timm, close_names, wrap_timm
-from vit_backbones.sources.timm_plain import TimmViT
+from vit_backbones.sources.timm_plain import TimmPlain
 from vit_backbones.sources.torchvision_vit import (
     TorchvisionViT,
     build_torchvision,
@@ -75,7 +75,7 @@ def _with_lightlys_positions(source: Source, *, antialias: bool) -> Source:
     """The adapter with Lightly's resampling of positions, where it resamples any."""
     if isinstance(source, TorchvisionViT):
         return _LightlyTorchvision(antialias)
-    return _LightlyTimm(antialias) if type(source) is TimmViT else source
+    return _LightlyTimm(antialias) if type(source) is TimmPlain else source
 
 
 class _Positions:
@@ -94,5 +94,5 @@ class _LightlyTorchvision(_Positions, TorchvisionViT):
     """A ViT of torchvision inside a model of Lightly."""
 
 
-class _LightlyTimm(_Positions, TimmViT):
+class _LightlyTimm(_Positions, TimmPlain):
     """A plain ViT of timm inside a model of Lightly."""

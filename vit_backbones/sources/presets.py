@@ -18,7 +18,7 @@ from torch import nn
 from vit_backbones.arguments import choice, integer
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import BuildOptions, Source
-from vit_backbones.sources.timm_plain import TimmViT
+from vit_backbones.sources.timm_plain import TimmPlain
 
 _SIZES = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 _ROWS = {
@@ -124,7 +124,7 @@ def build_preset(
         'first_conv': 'patch_embed.proj',
         'classifier': 'head',
     }
-    return TimmViT(), vit
+    return TimmPlain(), vit
 
 
 def _sizes(arch: str | Mapping[str, int]) -> tuple[str, Mapping[str, int]]:

@@ -12,21 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_backbones.checkpoints.layouts import OWN, to_timm
-from vit_backbones.checkpoints.spelling import spell
 from vit_backbones.position import Grid
 from vit_backbones.readout import Tokens, cropped
-from vit_backbones.sources.base import Source, needs_cls_token
-from vit_backbones.sources.timm_positions import (
-    TIMM,
-    Interpolation,
-    biases_of_grid,
-    fitted_axes,
-    fitted_biases,
-    num_prefix_rows,
-    original_interpolation,
-    with_positions,
-)
+from vit_backbones.sources.base import needs_cls_token, refusal
+from vit_backbones.sources.timm_base import TimmSource
+from vit_backbones.sources.timm_positions import biases_of_grid, fitted_axes, fitted_biases
 from vit_backbones.sources.timm_trial import Trial, layers, run, shape_of
 
 _TOLERANCE = 2  # cells by which a map may miss side / stride: patches that overlap or do not pad
@@ -34,7 +24,7 @@ _TOLERANCE = 2  # cells by which a map may miss side / stride: patches that over
 _SIZED = ('MultiScaleVit',)
 
 
-class TimmModel(Source):
+class TimmAny(TimmSource):
     """Adapter of timm's models with `forward_intermediates`, run through that method.
 
     What a model takes and which parameters each of its outputs needs is found by trying it on
@@ -50,8 +40,6 @@ class TimmModel(Source):
     Raises:
         ValueError: If timm cannot run it at that size.
     """
-
-    _has_relative_positions = True
 
     def __init__(
         self, vit: nn.Module, size: Grid, in_channels: int = 3, fixed: Grid | None = None
@@ -127,7 +115,7 @@ class TimmModel(Source):
 
     def keep_embedding(self, vit: nn.Module) -> None:
         """See `Source.keep_embedding`; what timm's `forward_head(..., pre_logits=True)` gives."""
-        size = self.canvas(vit, self._fixed or native_size(vit))
+        size = self.canvas(vit, self._fixed or self.native_size(vit))
         images = torch.zeros(2, self._in_channels, *size)
         try:
             shape = shape_of(_embeddings, vit, images)
@@ -145,26 +133,6 @@ class TimmModel(Source):
             down, across = self._strides[0]
             vit = self._positioned(vit, (rows // down, columns // across), pos_interp)
         return _embeddings(vit, F.pad(images, (0, width - columns, 0, height - rows)))
-
-    def native_size(self, vit: nn.Module) -> Grid:
-        """See `Source.native_size`."""
-        return native_size(vit)
-
-    def preprocess(self, vit: nn.Module) -> dict[str, object]:
-        """See `Source.preprocess`; from timm's `pretrained_cfg`."""
-        config = vit.pretrained_cfg
-        return {
-            'mean': [round(255 * value, 4) for value in config['mean']],
-            'std': [round(255 * value, 4) for value in config['std']],
-            'bgr_to_rgb': True,
-        }
-
-    def set_checkpointing(self, vit: nn.Module) -> None:
-        """See `Source.set_checkpointing`; timm's own, non-reentrant."""
-        try:
-            vit.set_grad_checkpointing(True)
-        except AssertionError as error:
-            raise ValueError(f'with_cp=True: {type(vit).__name__} cannot: {error}') from error
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
         """See `Source.set_input_size`."""
@@ -185,8 +153,8 @@ class TimmModel(Source):
         return self._fixed
 
     def canvas(self, vit: nn.Module, size: Grid) -> Grid:
-        """(H, W) of what the model itself is given for images of a size."""
-        return self._canvas or self.padded(vit, size)
+        """See `TimmSource.canvas`."""
+        return self._canvas or super().canvas(vit, size)
 
     def in_channels(self, vit: nn.Module) -> int:
         """See `Source.in_channels`."""
@@ -206,12 +174,6 @@ class TimmModel(Source):
         if getattr(vit, 'cls_token', None) is not None:
             raise ValueError(needs_cls_token(vit))
 
-    def norm(self, vit: nn.Module) -> nn.Module | None:
-        """See `Source.norm`; models that pool by average keep a `fc_norm` only, so `None`."""
-        # beside an `encoder` it is for pooled features
-        norm = None if hasattr(vit, 'encoder') else getattr(vit, 'norm', None)
-        return None if isinstance(norm, nn.Identity | nn.ModuleList) else norm
-
     def normed(self, vit: nn.Module, tokens: Tokens) -> Tokens:
         """See `Source.normed`."""
         norm = self.norm(vit)
@@ -220,37 +182,9 @@ class TimmModel(Source):
         maps = tokens.patches.transpose(1, 2).unflatten(2, tokens.grid)
         return _tokens(norm(maps))
 
-    def position_name(self, vit: nn.Module) -> str | None:
-        """See `Source.position_name`."""
-        return None if num_prefix_rows(vit) is None else 'pos_embed'
-
-    def grid(self, vit: nn.Module) -> Grid:
-        """See `Source.grid`."""
-        return vit.patch_embed.grid_size
-
     def keeps_grid(self, vit: nn.Module) -> bool:
         """See `Source.keeps_grid`."""
         return super().keeps_grid(vit) or any(biases_of_grid(vit))
-
-    def num_position_prefix(self, vit: nn.Module) -> int:
-        """See `Source.num_position_prefix`."""
-        return num_prefix_rows(vit) or 0
-
-    def interpolation(self, vit: nn.Module, pos_interp: str) -> Interpolation:
-        """See `Source.interpolation`; the authors are those of `timm_positions`."""
-        return TIMM if pos_interp == 'timm' else original_interpolation(vit)
-
-    def translate(
-        self, vit: nn.Module, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], str | None]:
-        """See `Source.translate`; the layouts are those of `checkpoints.dialects`."""
-        translated, dialect = to_timm(tensors, relative=self._has_relative_positions)
-        foreign = dialect is not None and not dialect.startswith(OWN)
-        vit.layout = dialect if foreign else ''
-        if foreign:
-            cls_row = self.has_cls_token(vit) and self.num_position_prefix(vit) > 0
-            translated = spell(translated, vit.state_dict().keys(), cls_row=cls_row)
-        return translated, dialect
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Source.convert`; timm's own filter of the model's module, less positions.
@@ -266,17 +200,10 @@ class TimmModel(Source):
         try:
             converted = convert(rest, vit) | kept
         except (RuntimeError, ValueError) as error:
-            reason = first_line(error)
-            raise ValueError(f'holds tables that timm cannot resize: {reason}') from error
+            raise ValueError(f'holds tables that timm cannot resize: {refusal(error)}') from error
         except (AttributeError, KeyError) as error:  # it looks up what foreign keys name
-            raise ValueError(f'has keys that timm cannot convert: {first_line(error)}') from error
+            raise ValueError(f'has keys that timm cannot convert: {refusal(error)}') from error
         return converted | fitted_axes(vit, converted)
-
-    def _positioned(self, vit: nn.Module, grid: Grid, pos_interp: str) -> nn.Module:
-        """The model with its positions resampled for a grid, where timm would do it otherwise."""
-        if pos_interp == 'timm' or self.position_name(vit) is None:
-            return vit
-        return with_positions(vit, self.table(vit, grid, pos_interp), grid)
 
     def _try(self, vit: nn.Module, size: Grid) -> Trial | str:
         """What the model gives for such images; a reason if it refuses or misses its strides."""
@@ -285,11 +212,11 @@ class TimmModel(Source):
             trial = run(forward, vit, images.to('meta'))
         except Exception as error:  # each architecture refuses in its own way
             if 'meta' not in str(error):
-                return first_line(error)
+                return refusal(error)
             try:
                 trial = run(forward, vit, images)  # a few look into their tensors
             except Exception as again:
-                return first_line(again)
+                return refusal(again)
         if len(trial.grids) != len(self._strides):
             return f'it has {len(trial.grids)} layers of {len(self._strides)}: was it pruned?'
         for (rows, columns), (down, across) in zip(trial.grids, self._strides, strict=True):
@@ -299,13 +226,8 @@ class TimmModel(Source):
         return trial
 
 
-def native_size(vit: nn.Module) -> Grid:
-    """(H, W) of the images for which timm's weights of a model are made."""
-    return tuple(vit.pretrained_cfg['input_size'][-2:])
-
-
 def _intermediates(
-    source: TimmModel, vit: nn.Module, images: Tensor, **options: object
+    source: TimmAny, vit: nn.Module, images: Tensor, **options: object
 ) -> list[Tokens]:
     if source.num_prefix_tokens(vit):  # Eva stumbles over the option where there are none
         options['return_prefix_tokens'] = True
@@ -325,8 +247,3 @@ def _tokens(maps: Tensor, prefix: Tensor | None = None) -> Tokens:
 
 def _two(reduction: int | Grid) -> Grid:
     return (reduction, reduction) if isinstance(reduction, int) else tuple(reduction)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__

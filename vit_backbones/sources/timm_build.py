@@ -16,10 +16,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import BuildOptions, Source
+from vit_backbones.sources.base import BuildOptions, Source, refusal
 from vit_backbones.sources.hub import offline_if_unreachable
-from vit_backbones.sources.timm_any import TimmModel, first_line, native_size
-from vit_backbones.sources.timm_plain import TimmViT
+from vit_backbones.sources.timm_any import TimmAny
+from vit_backbones.sources.timm_base import native_size
+from vit_backbones.sources.timm_plain import TimmPlain
 
 
 def build_timm(
@@ -49,15 +50,13 @@ def build_timm(
     create = functools.partial(_create, model_name, options.pretrained, arguments)
     try:
         vit = create(dynamic_img_size=True)
-        if not TimmViT.suits(vit):
+        if not TimmPlain.suits(vit):
             return _fit(vit, create, options.img_size, options.in_channels)
     except RuntimeError:  # of pretrained weights
         raise
     except Exception as error:  # each architecture refuses a size in its own way
-        raise ValueError(
-            f'timm model {model_name!r} cannot be used: {first_line(error)}'
-        ) from error
-    source = TimmViT()
+        raise ValueError(f'timm model {model_name!r} cannot be used: {refusal(error)}') from error
+    source = TimmPlain()
     if options.img_size is not None:
         source.set_input_size(vit, options.img_size, options.pos_interp)
     return source, vit
@@ -65,9 +64,9 @@ def build_timm(
 
 def _fit(
     vit: nn.Module, create: Callable[..., nn.Module], img_size: Grid | None, in_channels: int
-) -> tuple[TimmModel, nn.Module]:
+) -> tuple[TimmAny, nn.Module]:
     """The model if it takes images of `img_size`, else another one that was created for them."""
-    source = TimmModel(vit, native_size(vit), in_channels)
+    source = TimmAny(vit, native_size(vit), in_channels)
     if img_size is None or source.fixed_size(vit) in (None, source.padded(vit, img_size)):
         return source, vit
     size = source.padded(vit, img_size)
@@ -77,14 +76,14 @@ def _fit(
     for built, fixed in tries:
         try:
             vit = create(img_size=built)
-            return TimmModel(vit, built, in_channels, fixed), vit
+            return TimmAny(vit, built, in_channels, fixed), vit
         except (AssertionError, ValueError) as error:
-            reason = first_line(error)
+            reason = refusal(error)
     rows, columns = source.fixed_size(vit)
     raise ValueError(f'it is of fixed size {rows}x{columns}, got img_size={img_size} ({reason})')
 
 
-def wrap_timm(vit: nn.Module) -> tuple[TimmModel, nn.Module] | None:
+def wrap_timm(vit: nn.Module) -> tuple[TimmAny, nn.Module] | None:
     """The adapter of an existing timm model, and that, made to take any size if it can.
 
     Of other models `None`.
@@ -99,8 +98,8 @@ def wrap_timm(vit: nn.Module) -> tuple[TimmModel, nn.Module] | None:
         # what timm does itself for dynamic_img_size=True
         vit.dynamic_img_size, patch_embed.strict_img_size = True, False
         patch_embed.flatten, patch_embed.output_fmt = False, Format.NHWC
-    if TimmViT.suits(vit):
-        return TimmViT(), vit
+    if TimmPlain.suits(vit):
+        return TimmPlain(), vit
     if not hasattr(vit, 'pretrained_cfg'):
         raise ValueError(
             f'{type(vit).__name__} of timm does not tell its size: build it by timm.create_model'
@@ -108,7 +107,7 @@ def wrap_timm(vit: nn.Module) -> tuple[TimmModel, nn.Module] | None:
     built = getattr(vit, '_model_args', {})  # what create_model was told
     size = built.get('img_size') or getattr(patch_embed, 'img_size', None) or native_size(vit)
     size = (size, size) if isinstance(size, int) else tuple(size)
-    return TimmModel(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0])), vit
+    return TimmAny(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0])), vit
 
 
 def close_names(model_name: str) -> list[str]:
@@ -140,7 +139,7 @@ def _create(
         if not pretrained:
             raise
         raise RuntimeError(
-            f'no pretrained weights for {model_name!r}: {first_line(error)}. Give a local file '
+            f'no pretrained weights for {model_name!r}: {refusal(error)}. Give a local file '
             f'with checkpoint=..., or pretrained=False for random weights'
         ) from None
 
@@ -154,7 +153,7 @@ def _check_name(model_name: str) -> None:
             timm.models.get_pretrained_cfg(model_name)
         except RuntimeError as error:
             tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
-            raise ValueError(f'{first_line(error)} Those with weights: {tags}') from error
+            raise ValueError(f'{refusal(error)} Those with weights: {tags}') from error
         return
     raise ValueError(
         f'unknown model_name {model_name!r} for source timm; '

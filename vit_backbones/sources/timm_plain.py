@@ -18,22 +18,19 @@ from torch import Tensor, nn
 from vit_backbones.attention import REL_POS, Attention, Layout, inside
 from vit_backbones.position import Grid, resample_positions
 from vit_backbones.readout import Tokens, raw
-from vit_backbones.sources.base import Source
-from vit_backbones.sources.timm_any import TimmModel
 from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare, traced
+from vit_backbones.sources.timm_base import TimmSource
 from vit_backbones.sources.timm_positions import fitted_axes
 
 _AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head', 'head_dist')
 
 
-class TimmViT(TimmModel):
+class TimmPlain(TimmSource):
     """Adapter of the plain ViTs, whose learned positions are resampled to each image's grid."""
 
     _has_relative_positions = False
 
     def __init__(self) -> None:
-        """Nothing to find out: the layout of these models is known."""
-        self._canvas = None
         self._attention = Attention()
 
     @staticmethod
@@ -94,14 +91,6 @@ class TimmViT(TimmModel):
         """See `Source.strides`."""
         return [vit.patch_embed.patch_size] * len(vit.blocks)
 
-    def fixed_size(self, vit: nn.Module) -> Grid | None:
-        """See `Source.fixed_size`: none."""
-        return None
-
-    def in_channels(self, vit: nn.Module) -> int:
-        """See `Source.in_channels`."""
-        return vit.patch_embed.proj.in_channels
-
     def num_prefix_tokens(self, vit: nn.Module) -> int:
         """See `Source.num_prefix_tokens`."""
         return vit.num_prefix_tokens
@@ -148,12 +137,8 @@ class TimmViT(TimmModel):
     def keep_embedding(self, vit: nn.Module) -> None:
         """See `Source.keep_embedding`; what timm's `forward_head(..., pre_logits=True)` gives."""
         if not vit.global_pool or self._lacks_cls(vit):
-            Source.keep_embedding(self, vit)
+            super().keep_embedding(vit)
         self.embedding_dim = vit.embed_dim
-
-    def embedding(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
-        """See `Source.embedding`."""
-        return Source.embedding(self, vit, images, pos_interp)
 
     def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
         """See `Source.own_pooled`; timm's head without its classifier."""

@@ -22,9 +22,8 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import BuildOptions, Source
+from vit_backbones.sources.base import BuildOptions, Source, refusal
 from vit_backbones.sources.hub import offline_if_unreachable
-from vit_backbones.sources.timm_any import first_line
 from vit_backbones.sources.transformers_families import FAMILIES
 from vit_backbones.sources.transformers_vit import Family, TransformersViT, two
 
@@ -142,7 +141,7 @@ def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 
     except (OSError, TypeError, ValueError) as error:
         missing = isinstance(error, OSError)
         raise (RuntimeError if missing and pretrained else ValueError)(
-            f'no config for model_name {shown} of source transformers: {first_line(error)}. '
+            f'no config for model_name {shown} of source transformers: {refusal(error)}. '
             f'Give a folder with a config.json, a config or a model type: {", ".join(FAMILIES)}'
         ) from None
     config = getattr(config, 'vision_config', config)
@@ -224,7 +223,7 @@ def _pretrained(
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise RuntimeError(
-            f'no pretrained weights for {model_name!r}: {first_line(error)}. Give a local file '
+            f'no pretrained weights for {model_name!r}: {refusal(error)}. Give a local file '
             f'with checkpoint=..., or pretrained=False for random weights'
         ) from None
     missing = sorted(name for name in report['missing_keys'] if not UNUSED.search(name))
