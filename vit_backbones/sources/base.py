@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from vit_backbones.attention import Attention
-from vit_backbones.position import Grid, resample_positions
+from vit_backbones.position import Grid, cells, resample_positions
 from vit_backbones.readout import Tokens, cls
 
 
@@ -136,7 +136,7 @@ class Source(ABC):
         steps = [max(steps) for steps in zip(*self.strides(vit), strict=True)]
         if all(0 <= f - s < step for f, s, step in zip(fixed, size, steps, strict=True)):
             return fixed
-        return tuple((s + step - 1) // step * step for s, step in zip(size, steps, strict=True))
+        return tuple(n * step for n, step in zip(cells(size, steps), steps, strict=True))
 
     def fixed_size(self, vit: nn.Module) -> Grid | None:
         """(H, W) of the only images the model takes; `None` where any size is welcome."""
@@ -227,8 +227,9 @@ class Source(ABC):
 
     def table(self, vit: nn.Module, grid: Grid, pos_interp: str) -> Tensor:
         """That table at another grid, (1, prefix + h*w, C)."""
+        table = vit.get_parameter(self.position_name(vit))
         return resample_positions(
-            vit.get_parameter(self.position_name(vit)),
+            table if table.ndim > 2 else table[None],  # that of an nn.Embedding
             self.grid(vit),
             grid,
             num_prefix=self.num_position_prefix(vit),

@@ -7,7 +7,6 @@ with an epsilon of 1e-6, and a final norm. Where mmpretrain takes
 the mean over the patches (`out_type='avg_featmap'`) it normalises it once more, this package not.
 """
 
-import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -16,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vit_backbones.arguments import choice, integer
-from vit_backbones.position import Grid
+from vit_backbones.position import Grid, cells
 from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.timm_plain import TimmPlain
 
@@ -95,8 +94,8 @@ def build_preset(
     patch = options.patch_size or (16, 16)
     padding = _padding(patch_cfg or {}, patch)
     size = tuple(
-        math.ceil(side / step) * step
-        for side, step in zip(options.img_size or (224, 224), patch, strict=True)
+        n * step
+        for n, step in zip(cells(options.img_size or (224, 224), patch), patch, strict=True)
     )
     vit = VisionTransformer(
         img_size=size,

@@ -5,14 +5,13 @@ Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 
 import importlib
 import inspect
-import math
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_backbones.position import Grid
+from vit_backbones.position import Grid, cells
 from vit_backbones.readout import Tokens, cropped
 from vit_backbones.sources.base import needs_cls_token, refusal
 from vit_backbones.sources.timm_base import TimmSource
@@ -77,8 +76,8 @@ class TimmAny(TimmSource):
         outputs = _intermediates(self, vit, canvas, indices=indices)
         steps = (self._strides[index] for index in indices)
         return [
-            cropped(output, (math.ceil(rows / down), math.ceil(columns / across)))
-            for output, (down, across) in zip(outputs, steps, strict=True)
+            cropped(output, cells((rows, columns), step))
+            for output, step in zip(outputs, steps, strict=True)
         ]
 
     def depth(self, vit: nn.Module) -> int:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vit_backbones.attention import REL_POS, Around, Attention, Layout
-from vit_backbones.position import Grid
+from vit_backbones.position import Grid, widened
 from vit_backbones.sources.copies import view
 from vit_backbones.sources.timm_positions import with_positions
 
@@ -92,11 +92,11 @@ def positioned_apart(
         parts['rope'] = _RopeApart(vit.rope, cells, grid)
     if vit.pos_embed is None:
         return view(vit, **parts)
-    widened = [_widened(tables[own], own, grid) for own in cells]
-    added = torch.cat(widened)  # (B, prefix + h*w, C)
+    positions = [widened(tables[own], own, grid) for own in cells]
+    added = torch.cat(positions)  # (B, prefix + h*w, C)
     added = F.pad(added, (0, 0, vit.num_prefix_tokens + math.prod(grid) - added.shape[1], 0))
     parts['pos_drop'] = _AddFirst(vit.pos_drop, added)
-    return view(with_positions(vit, torch.zeros_like(widened[0]), grid), **parts)
+    return view(with_positions(vit, torch.zeros_like(positions[0]), grid), **parts)
 
 
 def traced(vit: nn.Module) -> nn.Module:
@@ -149,16 +149,8 @@ class _RopeApart(nn.Module):
 
     def get_embed(self, shape: object = None) -> Tensor:
         """(B, 1, N, D), or (depth, B, heads, N, D) where blocks and heads differ."""
-        of = {own: _widened(self.rope.get_embed(shape=own), own, self.grid) for own in self.cells}
+        of = {own: widened(self.rope.get_embed(shape=own), own, self.grid) for own in self.cells}
         embeds = torch.stack([of[own] for own in self.cells], dim=-3)  # (..., B, N, D)
         if embeds.ndim == 3:
             return embeds[:, None]
         return embeds.transpose(1, 2)  # (depth, heads, B, N, D) -> (depth, B, heads, N, D)
-
-
-def _widened(table: Tensor, old: Grid, new: Grid) -> Tensor:
-    """(..., prefix + h*w, C) of a grid with zeros below and right, for a larger one."""
-    num_prefix = table.shape[-2] - math.prod(old)
-    maps = table[..., num_prefix:, :].unflatten(-2, old)
-    maps = F.pad(maps, (0, 0, 0, new[1] - old[1], 0, new[0] - old[0]))
-    return torch.cat([table[..., :num_prefix, :], maps.flatten(-3, -2)], dim=-2)

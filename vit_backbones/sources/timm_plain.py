@@ -3,7 +3,6 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -16,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vit_backbones.attention import REL_POS, Attention, Layout, inside
-from vit_backbones.position import Grid, resample_positions
+from vit_backbones.position import Grid, cells, resample_positions
 from vit_backbones.readout import Tokens, raw
 from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare, traced
 from vit_backbones.sources.timm_base import TimmSource
@@ -52,13 +51,13 @@ class TimmPlain(TimmSource):
         ph, pw = vit.patch_embed.patch_size
         grid = (images.shape[-2] // ph, images.shape[-1] // pw)
         num_prefix = self.num_prefix_tokens(vit)
-        cells = None
+        grids = None
         if sizes is not None:
             images = images.where(inside(sizes, images.shape[-2:], images.device)[:, None], 0)
-            cells = tuple((math.ceil(h / ph), math.ceil(w / pw)) for h, w in sizes)
-            cells = None if set(cells) == {grid} else cells
-        vit = self._placed(traced(vit), pos_interp, cells, grid)
-        layout = Layout(grid, num_prefix, self._attention.masked, cells)
+            grids = tuple(cells(size, (ph, pw)) for size in sizes)
+            grids = None if set(grids) == {grid} else grids
+        vit = self._placed(traced(vit), pos_interp, grids, grid)
+        layout = Layout(grid, num_prefix, self._attention.masked, grids)
         vit = attending(vit, self._attention, layout)
         outputs = vit.forward_intermediates(
             images,
@@ -156,10 +155,9 @@ class TimmPlain(TimmSource):
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
         """See `Source.set_input_size`."""
-        ph, pw = vit.patch_embed.patch_size
-        grid = (math.ceil(size[0] / ph), math.ceil(size[1] / pw))
+        grid = cells(size, vit.patch_embed.patch_size)
         table = None if vit.pos_embed is None else self.table(vit, grid, pos_interp).detach()
-        vit.set_input_size(img_size=(grid[0] * ph, grid[1] * pw))
+        vit.set_input_size(img_size=self.padded(vit, size))
         if table is not None:
             vit.pos_embed.data = table  # timm's own is antialiased
 
@@ -181,15 +179,15 @@ class TimmPlain(TimmSource):
         return by_token and not self.has_cls_token(vit)
 
     def _placed(
-        self, vit: nn.Module, pos_interp: str, cells: Sequence[Grid] | None, grid: Grid
+        self, vit: nn.Module, pos_interp: str, grids: Sequence[Grid] | None, grid: Grid
     ) -> nn.Module:
         """The model with positions for images of these grids in a batch of that one."""
-        if cells is None:
+        if grids is None:
             return self._positioned(vit, grid, pos_interp)
-        tables = dict.fromkeys(cells)
+        tables = dict.fromkeys(grids)
         if vit.pos_embed is not None:
             tables = {own: self.table(vit, own, pos_interp) for own in tables}
-        return positioned_apart(vit, tables, cells, grid)
+        return positioned_apart(vit, tables, grids, grid)
 
 
 class _DistilledWithoutCls(VisionTransformerDistilled):

@@ -5,7 +5,6 @@ Source: https://github.com/pytorch/vision (BSD-3-Clause).
 
 import contextlib
 import difflib
-import math
 import re
 import socket
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import VisionTransformer
 
-from vit_backbones.position import Grid
+from vit_backbones.position import Grid, cells
 from vit_backbones.readout import Tokens
 from vit_backbones.sources.base import BuildOptions, Source
 
@@ -138,12 +137,8 @@ class TorchvisionViT(Source):
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
         """See `Source.set_input_size`."""
-        grid = tuple(
-            math.ceil(side / step) for side, step in zip(size, self.strides(vit)[0], strict=True)
-        )
-        table = self.table(vit, grid, pos_interp).detach()
-        learns = vit.encoder.pos_embedding.requires_grad
-        vit.encoder.pos_embedding = nn.Parameter(table, learns)
+        grid = cells(size, self.strides(vit)[0])
+        vit.encoder.pos_embedding.data = self.table(vit, grid, pos_interp).detach()
         vit.grid_size = grid
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:

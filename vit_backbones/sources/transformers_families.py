@@ -6,16 +6,8 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from vit_backbones.sources.transformers_siglip2 import Siglip2
-from vit_backbones.sources.transformers_swin import Swin
-from vit_backbones.sources.transformers_vit import (
-    Beit,
-    ClipVision,
-    Dinov3,
-    Family,
-    TransformersViT,
-)
-from vit_backbones.sources.transformers_vitdet import VitDet
+from vit_backbones.sources.transformers_kinds import Beit, ClipVision, Dinov3, Siglip2, Swin, VitDet
+from vit_backbones.sources.transformers_vit import Family, TransformersViT
 
 # What the published weights expect of images on 0-255, as their preprocessor_config.json says
 _HALF = {'mean': (127.5,) * 3, 'std': (127.5,) * 3}

@@ -4,7 +4,6 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 """
 
 import copy
-import math
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -15,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vit_backbones.position import Grid, resample_positions
-from vit_backbones.readout import Tokens, cls, raw
-from vit_backbones.sources.base import Source, needs_cls_token
+from vit_backbones.position import Grid, cells
+from vit_backbones.readout import Tokens, raw
+from vit_backbones.sources.base import Source
 
 _AFTER_THE_LAYERS = ('layernorm', 'norm', 'post_layernorm', 'pooler', 'head')
 
@@ -82,13 +81,12 @@ class TransformersViT(Source):
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
         """See `Source.tokens`; equal to the library's `hidden_states`, un-normed."""
-        grid = self._grid(vit, images)
+        grid, context = self._grid(vit, images), self._context(vit, images)
         x, outputs = self._embed(vit, images, pos_interp), []
-        num_prefix, context = self.num_prefix_tokens(vit), self._context(vit, images)
         for index, layer in enumerate(self._layers(vit)[: indices[-1] + 1]):
             x = self._run(layer, x, **context)
             if index in indices:
-                outputs.append(Tokens(x[:, num_prefix:], x[:, :num_prefix], grid))
+                outputs.append(self._tokens(vit, x, grid))
         return outputs
 
     def depth(self, vit: nn.Module) -> int:
@@ -155,7 +153,7 @@ class TransformersViT(Source):
         if self._positions is None:
             return
         patch = two(vit.config.patch_size)
-        grid = tuple(math.ceil(side / step) for side, step in zip(size, patch, strict=True))
+        grid = cells(size, patch)
         weight = vit.get_parameter(self._positions)
         # as (1, N, C), or (N, C) where the library keeps it as an nn.Embedding
         table = self.table(vit, grid, pos_interp).detach()
@@ -211,17 +209,6 @@ class TransformersViT(Source):
         original = self._family.original if pos_interp == 'original' else None
         return dict(original or self._family.resampling)
 
-    def table(self, vit: nn.Module, grid: Grid, pos_interp: str) -> Tensor:
-        """See `Source.table`."""
-        weight = vit.get_parameter(self._positions)
-        return resample_positions(
-            weight.reshape(1, -1, weight.shape[-1]),
-            self.grid(vit),
-            grid,
-            num_prefix=self.num_position_prefix(vit),
-            **self.interpolation(vit, pos_interp),
-        )
-
     def patch_embed_name(self) -> str | None:
         """See `Source.patch_embed_name`."""
         return f'{self._family.patches}.weight'
@@ -262,41 +249,15 @@ class TransformersViT(Source):
         """What the layers get beside the tokens."""
         return {'attention_mask': None}
 
+    def _tokens(self, vit: nn.Module, x: Tensor, grid: Grid) -> Tokens:
+        """The tokens in what a layer gives."""
+        num_prefix = self.num_prefix_tokens(vit)
+        return Tokens(x[:, num_prefix:], x[:, :num_prefix], grid)
+
     def _run(self, layer: nn.Module, *args: object, **context: object) -> Tensor:
         if self._recompute and torch.is_grad_enabled():
             return checkpoint(layer, *args, use_reentrant=False, **context)
         return layer(*args, **context)
-
-
-class ClipVision(TransformersViT):
-    """Adapter of CLIP's vision encoder, which has a norm in front of the blocks."""
-
-    def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
-        """See `Source.own_pooled`."""
-        return vit.post_layernorm(cls(tokens))
-
-    def _embed(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
-        return vit.pre_layrnorm(super()._embed(vit, images, pos_interp))
-
-
-class Dinov3(TransformersViT):
-    """Adapter of DINOv3; its rotary positions are jittered in training, as the library does."""
-
-    def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
-        return {'position_embeddings': vit.rope_embeddings(images)}
-
-
-class Beit(TransformersViT):
-    """Adapter of BEiT; the library resamples its relative positions to each image's grid."""
-
-    def drop_cls_token(self, vit: nn.Module) -> None:
-        """See `Source.drop_cls_token`: its relative positions count the token."""
-        raise ValueError(needs_cls_token(vit))
-
-    def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
-        shared = vit.shared_position_bias
-        bias = None if shared is None else shared(self._grid(vit, images))
-        return {'attention_mask': bias, 'resolution': images.shape[-2:]}
 
 
 def two(size: int | Grid) -> Grid:
