@@ -1,4 +1,4 @@
-"""Any timm architecture that gives intermediate features: stages, fixed sizes, prefix tokens.
+"""Any timm architecture with intermediate features: stages, fixed sizes, prefix tokens.
 
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
@@ -13,28 +13,28 @@ from torch import Tensor, nn
 
 from vit_backbones.position import Grid, cells
 from vit_backbones.readout import Tokens, cropped
-from vit_backbones.sources.base import needs_cls_token, refusal
+from vit_backbones.sources.base import needs_cls_token, refusal, two
 from vit_backbones.sources.timm_base import TimmSource
 from vit_backbones.sources.timm_positions import biases_of_grid, fitted_axes, fitted_biases
 from vit_backbones.sources.timm_trial import Trial, layers, run, shape_of
 
 _TOLERANCE = 2  # cells by which a map may miss side / stride: patches that overlap or do not pad
-# Look up tables by position; the meta device does not see that they are too short
+# These look up tables by position; the meta device does not notice tables that are too short
 _SIZED = ('MultiScaleVit',)
 
 
 class TimmAny(TimmSource):
     """Adapter of timm's models with `forward_intermediates`, run through that method.
 
-    What a model takes and which parameters each of its outputs needs is found by trying it on
-    PyTorch's meta device, which costs no arithmetic.
+    A trial on PyTorch's meta device, without arithmetic, finds the sizes that a model takes and the
+    parameters that each of its outputs needs.
 
     Args:
-        vit: The unpruned model; only names and sizes are kept of it.
+        vit: The unpruned model; the adapter keeps only names and sizes.
         size: (H, W) for which it was built.
         in_channels: Channels of its images.
-        fixed: (H, W) of the only images it shall take, if smaller than `size`: they are padded to
-            that, and maps cropped back, for models that take squares only.
+        fixed: For models that take only squares: the (H, W) of the only images, smaller than
+            `size`. They are padded to `size`, and maps are cropped.
 
     Raises:
         ValueError: If timm cannot run it at that size.
@@ -44,9 +44,9 @@ class TimmAny(TimmSource):
         self, vit: nn.Module, size: Grid, in_channels: int = 3, fixed: Grid | None = None
     ) -> None:
         if getattr(vit, 'global_pool', None) == 'soft':
-            vit.global_pool = ''  # Gemma's pools take whole pools only, and no map needs them
+            vit.global_pool = ''  # Gemma's pooling refuses incomplete pools, and no map needs it
         self._in_channels = in_channels
-        self._strides = [_two(info['reduction']) for info in vit.feature_info]
+        self._strides = [two(info['reduction']) for info in vit.feature_info]
         self._fixed: Grid | None = None
         trial: Trial | str = 'its tables are for one size'
         if type(vit).__name__ not in _SIZED:
@@ -99,7 +99,7 @@ class TimmAny(TimmSource):
         return self._layers.get(name, depth + 1)
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
-        """See `Source.prune`; what timm leaves standing beyond is frozen."""
+        """See `Source.prune`; freezes the unused parts that timm does not prune."""
         if self.embedding_dim is not None:
             vit.reset_classifier(0)
             return
@@ -113,7 +113,7 @@ class TimmAny(TimmSource):
                 parameter.requires_grad_(False)
 
     def keep_embedding(self, vit: nn.Module) -> None:
-        """See `Source.keep_embedding`; what timm's `forward_head(..., pre_logits=True)` gives."""
+        """See `Source.keep_embedding`; timm's `forward_head(..., pre_logits=True)`."""
         size = self.canvas(vit, self._fixed or self.native_size(vit))
         images = torch.zeros(2, self._in_channels, *size)
         try:
@@ -138,7 +138,7 @@ class TimmAny(TimmSource):
         padded = self.padded(vit, size)
         if self._fixed in (None, padded):
             return
-        # squares only, as on a canvas, are what timm cannot rebuild either
+        # timm cannot rebuild models of squares either, which run on a canvas
         if self._canvas is not None or not hasattr(vit, 'set_input_size'):
             raise ValueError(
                 f'{type(vit).__name__} is built for {self._fixed[0]}x{self._fixed[1]} for good: '
@@ -160,7 +160,7 @@ class TimmAny(TimmSource):
         return self._in_channels
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
-        """See `Source.num_prefix_tokens`; those that timm gives beside the maps."""
+        """See `Source.num_prefix_tokens`; only those that timm returns beside the maps."""
         given = 'return_prefix_tokens' in inspect.signature(vit.forward_intermediates).parameters
         return getattr(vit, 'num_prefix_tokens', 0) if given else 0
 
@@ -186,11 +186,7 @@ class TimmAny(TimmSource):
         return super().keeps_grid(vit) or any(biases_of_grid(vit))
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`; timm's own filter of the model's module, less positions.
-
-        Raises:
-            ValueError: If timm cannot resize a table, or stumbles over foreign keys.
-        """
+        """See `Source.convert`; by the filter in timm's module of the model, but for positions."""
         kept = {name: t for name, t in tensors.items() if name == self.position_name(vit)}
         kept |= fitted_biases(vit, tensors)
         module = importlib.import_module(type(vit).__module__)
@@ -200,12 +196,12 @@ class TimmAny(TimmSource):
             converted = convert(rest, vit) | kept
         except (RuntimeError, ValueError) as error:
             raise ValueError(f'holds tables that timm cannot resize: {refusal(error)}') from error
-        except (AttributeError, KeyError) as error:  # it looks up what foreign keys name
+        except (AttributeError, KeyError) as error:  # foreign keys
             raise ValueError(f'has keys that timm cannot convert: {refusal(error)}') from error
         return converted | fitted_axes(vit, converted)
 
     def _try(self, vit: nn.Module, size: Grid) -> Trial | str:
-        """What the model gives for such images; a reason if it refuses or misses its strides."""
+        """A trial on images of a size, or the reason why the model refuses them."""
         images, forward = torch.zeros(1, self._in_channels, *size), partial(_intermediates, self)
         try:
             trial = run(forward, vit, images.to('meta'))
@@ -242,7 +238,3 @@ def _tokens(maps: Tensor, prefix: Tensor | None = None) -> Tokens:
     """Tokens of maps (B, C, h, w) and prefix tokens (B, P, C)."""
     patches = maps.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h*w, C)
     return Tokens(patches, patches[:, :0] if prefix is None else prefix, tuple(maps.shape[-2:]))
-
-
-def _two(reduction: int | Grid) -> Grid:
-    return (reduction, reduction) if isinstance(reduction, int) else tuple(reduction)

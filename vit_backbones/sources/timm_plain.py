@@ -3,7 +3,6 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from vit_backbones.attention import REL_POS, Attention, Layout, inside
 from vit_backbones.position import Grid, cells, resample_positions
 from vit_backbones.readout import Tokens, raw
+from vit_backbones.sources.base import layer_in
 from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare, traced
 from vit_backbones.sources.timm_base import TimmSource
 from vit_backbones.sources.timm_positions import fitted_axes
@@ -25,7 +25,7 @@ _AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head', 'head_dist')
 
 
 class TimmPlain(TimmSource):
-    """Adapter of the plain ViTs, whose learned positions are resampled to each image's grid."""
+    """Adapter of plain ViTs; resamples their learned positions to each image's grid."""
 
     _has_relative_positions = False
 
@@ -34,7 +34,7 @@ class TimmPlain(TimmSource):
 
     @staticmethod
     def suits(vit: nn.Module) -> bool:
-        """Whether a model is one of them: patches made by one convolution, any size welcome."""
+        """Whether a model is one: a single convolution makes its patches, and it takes any size."""
         kinds = VisionTransformer, VisionTransformerDistilled, Eva
         plain = type(vit) in kinds and type(vit.patch_embed) is PatchEmbed
         return plain and vit.dynamic_img_size
@@ -62,7 +62,7 @@ class TimmPlain(TimmSource):
         outputs = vit.forward_intermediates(
             images,
             indices=indices,
-            # Eva zips with an undefined name when there are no prefix tokens (timm 1.0.31)
+            # without prefix tokens Eva fails on an undefined name (timm 1.0.31)
             return_prefix_tokens=num_prefix > 0,
             stop_early=True,
             output_fmt='NLC',
@@ -109,7 +109,7 @@ class TimmPlain(TimmSource):
         vit.cls_token = None
         vit.num_prefix_tokens -= 1
         for module in vit.modules():
-            # rotary attention skips the prefix by a count of its own
+            # rotary attention keeps its own count of the prefix
             if module is not vit and hasattr(module, 'num_prefix_tokens'):
                 module.num_prefix_tokens -= 1
 
@@ -134,7 +134,7 @@ class TimmPlain(TimmSource):
         return vit.forward_head(raw(tokens), pre_logits=True)
 
     def keep_embedding(self, vit: nn.Module) -> None:
-        """See `Source.keep_embedding`; what timm's `forward_head(..., pre_logits=True)` gives."""
+        """See `Source.keep_embedding`; timm's `forward_head(..., pre_logits=True)`."""
         if not vit.global_pool or self._lacks_cls(vit):
             super().keep_embedding(vit)
         self.embedding_dim = vit.embed_dim
@@ -145,9 +145,7 @@ class TimmPlain(TimmSource):
 
     def layer_of(self, name: str, depth: int) -> int:
         """See `Source.layer_of`."""
-        if block := re.match(r'blocks\.(\d+)', name):
-            return int(block[1]) + 1
-        return depth + 1 if name in ('', 'blocks') or name.split('.')[0] in _AFTER_THE_BLOCKS else 0
+        return layer_in('blocks', name, depth, _AFTER_THE_BLOCKS)
 
     def patch_embed_name(self) -> str:
         """See `Source.patch_embed_name`."""
@@ -162,7 +160,7 @@ class TimmPlain(TimmSource):
             vit.pos_embed.data = table  # timm's own is antialiased
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`: `translate` did it, but for the sizes of relative positions."""
+        """See `Source.convert`; after `translate` only relative positions remain to be resized."""
         tables = {n: torch.zeros_like(p) for n, p in vit.named_parameters() if n.endswith(REL_POS)}
         if tables and not tables.keys() & tensors.keys():
             print_log('the file has no relative positions: they start at zero', logger='current')
@@ -191,7 +189,7 @@ class TimmPlain(TimmSource):
 
 
 class _DistilledWithoutCls(VisionTransformerDistilled):
-    """DeiT with its distillation token alone in front of the patches."""
+    """DeiT with only its distillation token in front of the patches."""
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         """(B, h, w, C) to (B, 1 + h*w, C) with positions."""

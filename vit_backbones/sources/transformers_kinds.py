@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vit_backbones.position import Grid
 from vit_backbones.readout import Tokens, avg_featmap, cls
-from vit_backbones.sources.base import needs_cls_token
-from vit_backbones.sources.transformers_vit import Family, TransformersViT, two
+from vit_backbones.sources.base import needs_cls_token, two
+from vit_backbones.sources.transformers_vit import Family, TransformersViT
 
 
 class ClipVision(TransformersViT):
@@ -33,7 +33,7 @@ class Dinov3(TransformersViT):
 
 
 class Beit(TransformersViT):
-    """Adapter of BEiT; the library resamples its relative positions to each image's grid."""
+    """Adapter of BEiT, whose relative positions the library resamples to each image's grid."""
 
     def drop_cls_token(self, vit: nn.Module) -> None:
         """See `Source.drop_cls_token`: its relative positions count the token."""
@@ -48,16 +48,12 @@ class Beit(TransformersViT):
 class Siglip2(TransformersViT):
     """Adapter of `Siglip2VisionModel`, here for whole images of any size.
 
-    The library's processor cuts images into patches and pads them to one count; here a batch has
-    one size and is cut on the way in, so that nothing is padded or masked.
-
-    Args:
-        family: How the model is made up.
-        vit: The unpruned model. Its config gets the size of image that its square table of
-            positions stands for, which other families have there.
+    The library's processor cuts images into patches and pads them to one count; here all images of
+    a batch have one size and are cut in `tokens`, so nothing is padded or masked.
     """
 
     def __init__(self, family: Family, vit: nn.Module) -> None:
+        # that of its square table of positions, as other families have it
         if not hasattr(vit.config, 'image_size'):
             side = math.isqrt(vit.config.num_patches)
             vit.config.image_size = tuple(side * step for step in two(vit.config.patch_size))
@@ -83,9 +79,9 @@ class Swin(TransformersViT):
     """Adapter of Swin; its layers are the stages, before each halves the resolution.
 
     The tokens are the library's `reshaped_hidden_states` before downsampling, with strides of 4, 8,
-    16 and 32 for a patch of 4. Windows are shifted where a map is larger than one of them, and
-    smaller maps are padded to one. The library fails on smaller maps, and once it has seen one of
-    the window's size it never shifts again.
+    16 and 32 for a patch of 4. Windows are shifted where a map is larger than a window, and smaller
+    maps are padded to a window. The library fails on smaller maps, and after one map of the
+    window's size it never shifts again.
     """
 
     def tokens(
@@ -132,7 +128,7 @@ class VitDet(TransformersViT):
     """Adapter of ViTDet, whose relative positions the library resamples to each image's grid.
 
     Its tokens are the library's `hidden_states`, which are maps; it has no final norm. The table of
-    positions keeps the row of a CLS token that there is not.
+    positions begins with a row for a CLS token, which the model does not have.
     """
 
     def num_position_prefix(self, vit: nn.Module) -> int:
@@ -144,7 +140,7 @@ class VitDet(TransformersViT):
         if self._positions is not None:
             grid = self._grid(vit, images)
             table = self.table(vit, grid, pos_interp)[:, 1:].unflatten(1, grid)
-            # of a shallow copy; the library takes every table for a square
+            # in a shallow copy, since the library takes every table for a square
             embeddings = copy.copy(embeddings)
             embeddings.get_absolute_positions = lambda *_: table
         return embeddings(images)  # (B, C, h, w)

@@ -4,7 +4,6 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 """
 
 import copy
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vit_backbones.position import Grid, cells
 from vit_backbones.readout import Tokens, raw
-from vit_backbones.sources.base import Source
+from vit_backbones.sources.base import Source, layer_in, two
 
 _AFTER_THE_LAYERS = ('layernorm', 'norm', 'post_layernorm', 'pooler', 'head')
 
@@ -27,19 +26,18 @@ class Family(NamedTuple):
     Attributes:
         model: Class of the encoder in transformers.
         layers: Path of its blocks or stages.
-        norm: Name of the norm that makes its `last_hidden_state`; `None` where that is not normed.
-        mean: Of the images, 0-255, RGB.
-        std: Likewise.
+        norm: Name of the norm of its `last_hidden_state`; `None` if that is not normed.
+        mean: Mean of the images, 0-255, RGB.
+        std: Their standard deviation.
         patches: Path of the patch embedding's convolution.
         positions: State-dict key of the learned position table.
-        class_tokens: CLS and distillation tokens; each has a row of that table.
+        class_tokens: CLS and distillation tokens; the table has a row for each.
         cls_token: Name of the CLS token in the embeddings.
-        pooling: Name of the module that makes its `pooler_output` of the tokens; `None` where that
-            is the CLS token.
-        image_size: Name in the config of the images' size for which that table is made.
-        sized: Whether the embeddings must be told that images are of another size than built for.
-        resampling: Keyword arguments of `resample_positions` with which the library resamples it.
-        original: Those of the weights' authors, where they differ.
+        pooling: Name of the module that makes its `pooler_output`; `None` if that is the CLS token.
+        image_size: Name of the size in the config for which the table is made.
+        sized: Whether the embeddings have an option for other sizes, which they need.
+        resampling: Keyword arguments of `resample_positions` with which the library resamples.
+        original: Those of the weights' authors, if they differ.
         alike: Other classes of the library with the same parts under the same names.
     """
 
@@ -65,11 +63,11 @@ class TransformersViT(Source):
 
     The tokens of layer i are the library's `hidden_states[i + 1]`; after the final norm, where
     there is one, those of the last layer are its `last_hidden_state`. CLIP has none: its
-    `post_layernorm` is made for the pooled CLS token alone and is left out, as it is there.
+    `post_layernorm` is only for the pooled CLS token.
 
     Args:
-        family: How the model is made up.
-        vit: The unpruned model; only names and sizes are kept of it.
+        family: Where the model keeps its parts.
+        vit: The unpruned model; the adapter keeps only names and sizes.
     """
 
     def __init__(self, family: Family, vit: nn.Module) -> None:
@@ -103,10 +101,7 @@ class TransformersViT(Source):
 
     def layer_of(self, name: str, depth: int) -> int:
         """See `Source.layer_of`."""
-        if layer := re.match(rf'{self._family.layers}\.(\d+)', name):
-            return int(layer[1]) + 1
-        contains_layers = not name or f'{self._family.layers}.'.startswith(f'{name}.')
-        return depth + 1 if contains_layers or name.split('.')[0] in _AFTER_THE_LAYERS else 0
+        return layer_in(self._family.layers, name, depth, _AFTER_THE_LAYERS)
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """See `Source.prune`; the token of masked pre-training goes too."""
@@ -140,7 +135,7 @@ class TransformersViT(Source):
         return self._native
 
     def preprocess(self, vit: nn.Module) -> dict[str, object]:
-        """See `Source.preprocess`; of the folder's preprocessor_config.json, else the family's."""
+        """See `Source.preprocess`; from a preprocessor_config.json, else the family's."""
         mean, std = list(self._family.mean), list(self._family.std)
         return {'mean': mean, 'std': std, 'bgr_to_rgb': True}
 
@@ -172,8 +167,8 @@ class TransformersViT(Source):
     def drop_cls_token(self, vit: nn.Module) -> None:
         """See `Source.drop_cls_token`.
 
-        The library's embeddings always begin with the token: zeros take its place, in a buffer that
-        no state dict holds, and what they give is cut off in front of the layers.
+        The library's embeddings always begin with the token: zeros in a buffer outside the state
+        dict take its place, and are cut off in front of the layers.
         """
         if not self.has_cls_token(vit):
             return
@@ -238,7 +233,7 @@ class TransformersViT(Source):
         if self._positions is not None:
             table = self.table(vit, self._grid(vit, images), pos_interp)
             table = F.pad(table, (0, 0, dropped, 0))
-            # of a shallow copy; the library takes every table for a square
+            # in a shallow copy, since the library takes every table for a square
             embeddings = copy.copy(embeddings)
             embeddings.interpolate_pos_encoding = lambda *_: table
         sized = {'interpolate_pos_encoding': True} if self._family.sized else {}
@@ -246,11 +241,11 @@ class TransformersViT(Source):
         return x[:, dropped:] if dropped else x  # Swin's is a pair
 
     def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
-        """What the layers get beside the tokens."""
+        """Further arguments of the layers."""
         return {'attention_mask': None}
 
     def _tokens(self, vit: nn.Module, x: Tensor, grid: Grid) -> Tokens:
-        """The tokens in what a layer gives."""
+        """The tokens in a layer's output."""
         num_prefix = self.num_prefix_tokens(vit)
         return Tokens(x[:, num_prefix:], x[:, :num_prefix], grid)
 
@@ -258,8 +253,3 @@ class TransformersViT(Source):
         if self._recompute and torch.is_grad_enabled():
             return checkpoint(layer, *args, use_reentrant=False, **context)
         return layer(*args, **context)
-
-
-def two(size: int | Grid) -> Grid:
-    """(vertical, horizontal) of a size that may be one number for both."""
-    return (size, size) if isinstance(size, int) else tuple(size)
