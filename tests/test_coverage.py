@@ -8,7 +8,7 @@ from conftest import load_tool
 from redraw import TINY
 
 from vit_backbones import coverage
-from vit_backbones.sources.timm_any import TimmModel
+from vit_backbones.sources.timm_any import TimmAny
 
 
 @pytest.fixture
@@ -44,14 +44,14 @@ def test_walk_covers_timms_transformers_and_no_convolutions():
 def test_comparison_sees_damage(damage, monkeypatch):
     """A norm left out, maps transposed."""
     if damage == 'normed':
-        monkeypatch.setattr(TimmModel, 'normed', lambda self, vit, tokens: tokens)
+        monkeypatch.setattr(TimmAny, 'normed', lambda self, vit, tokens: tokens)
     else:
-        true = TimmModel.tokens
+        true = TimmAny.tokens
 
         def flipped(self, *args):
             return [t._replace(patches=t.patches.flip(1)) for t in true(self, *args)]
 
-        monkeypatch.setattr(TimmModel, 'tokens', flipped)
+        monkeypatch.setattr(TimmAny, 'tokens', flipped)
     result = coverage.check('xcit', 'xcit_nano_12_p16_224')
     assert (result.status, result.how) == ('fails', 'differs')
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vit_backbones.position import Grid, resample_relative
+from vit_backbones.position import Grid, cells, resample_relative, widened
 
 REL_POS = ('rel_pos_h', 'rel_pos_w')  # detectron2's names, tables (2 * side - 1, head_dim)
 
@@ -74,29 +74,27 @@ class Layout:
     @property
     def _fills(self) -> bool:
         """Whether the grid is made of whole windows."""
-        return all(c * s == g for c, s, g in zip(self._counts, self.sides, self.grid, strict=True))
+        return self._full == self.grid
 
     @property
     def _counts(self) -> Grid:
         """Windows (down, across)."""
-        return tuple((g + s - 1) // s for g, s in zip(self.grid, self.sides, strict=True))
+        return cells(self.grid, self.sides)
+
+    @property
+    def _full(self) -> Grid:
+        """The smallest grid of whole windows that holds the grid."""
+        return tuple(c * s for c, s in zip(self._counts, self.sides, strict=True))
 
     def padded(self, x: Tensor) -> Tensor:
         """(..., P + h*w, C) to whole windows with zeros below and right, (..., P + H*W, C)."""
-        if self._fills:
-            return x
-        num_prefix = x.shape[-2] - self.grid[0] * self.grid[1]
-        maps = x[..., num_prefix:, :].unflatten(-2, self.grid)
-        (down, across), (rows, columns) = self._counts, self.sides
-        below, right = down * rows - self.grid[0], across * columns - self.grid[1]
-        maps = F.pad(maps, (0, 0, 0, right, 0, below))
-        return torch.cat([x[..., :num_prefix, :], maps.flatten(-3, -2)], dim=-2)
+        return x if self._fills else widened(x, self.grid, self._full)
 
     def cropped(self, x: Tensor) -> Tensor:
         """Undo `padded`; also for (..., H*W, C)."""
         if self._fills:
             return x
-        full = tuple(c * s for c, s in zip(self._counts, self.sides, strict=True))
+        full = self._full
         num_prefix = x.shape[-2] - full[0] * full[1]
         maps = x[..., num_prefix:, :].unflatten(-2, full)[..., : self.grid[0], : self.grid[1], :]
         return torch.cat([x[..., :num_prefix, :], maps.flatten(-3, -2)], dim=-2)

@@ -9,6 +9,19 @@ from torch import Tensor
 Grid = tuple[int, int]
 
 
+def cells(size: Grid, steps: Grid) -> Grid:
+    """(h, w) of the cells that cover an image, each as large as `steps`; traced sizes as well."""
+    return tuple((side + step - 1) // step for side, step in zip(size, steps, strict=True))
+
+
+def widened(table: Tensor, old: Grid, new: Grid) -> Tensor:
+    """(..., prefix + h*w, C) of a grid with zeros below and right, for a larger one."""
+    num_prefix = table.shape[-2] - old[0] * old[1]
+    maps = table[..., num_prefix:, :].unflatten(-2, old)
+    maps = F.pad(maps, (0, 0, 0, new[1] - old[1], 0, new[0] - old[0]))
+    return torch.cat([table[..., :num_prefix, :], maps.flatten(-3, -2)], dim=-2)
+
+
 def resample_positions(
     table: Tensor,
     old: Grid,

@@ -26,7 +26,7 @@ from vit_backbones.features.extractor import Extractor
 from vit_backbones.files import write_whole
 from vit_backbones.images import UnreadableImageError, read_image
 from vit_backbones.models.chosen import Choice, load_backbone
-from vit_backbones.sources.timm_plain import TimmViT
+from vit_backbones.sources.timm_plain import TimmPlain
 
 pq = pytest.importorskip('pyarrow.parquet')
 MODEL = ['--model', 'test_vit', '--random-weights', '0', '--device', 'cpu']
@@ -196,7 +196,7 @@ def test_tokens_of_one_layer_and_their_metadata(main, few):
 
 
 def test_models_of_one_size_get_images_of_it(main, few, monkeypatch, capsys):
-    monkeypatch.setattr(TimmViT, 'fixed_size', lambda self, vit: (48, 32))
+    monkeypatch.setattr(TimmPlain, 'fixed_size', lambda self, vit: (48, 32))
     assert main(['images/a.png', *MODEL, '--out', 'a.npz']) == 0
     assert np.load('a.npz')['images/a.png'].shape == (64, 3, 2)
     told = 'test_vit takes images of 48x32 alone: 1 of 1 are resized'

@@ -3,37 +3,17 @@
 import difflib
 import fnmatch
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
-import timm
 import torch
-import torchvision
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.sources.presets import SAPIENS
-from vit_backbones.sources.transformers_families import FAMILIES
+from vit_backbones.sources import LISTS, Model
 from vit_backbones.terminal import quiet_log
 
 MAX_BUILT = 30  # models whose sizes are shown: for that they are built, without memory
 _HEADER = ('model', 'params', 'input', 'stride', 'width', 'source', 'licence of the weights')
 _UNKNOWN = '-'
-
-
-class Model(NamedTuple):
-    """A model as its library lists it.
-
-    Attributes:
-        name: For `model_name`; a model type for transformers.
-        source: Its library.
-        size: (H, W) of the images that its weights are made for, if known.
-        licence: The licence of its weights, if known.
-    """
-
-    name: str
-    source: str
-    size: tuple[int, int] | None = None
-    licence: str | None = None
 
 
 def list_models(pattern: str = '*', source: str | None = None) -> Iterator[str]:
@@ -66,9 +46,9 @@ def find_models(pattern: str = '*', source: str | None = None) -> list[Model]:
     """
     if source == 'lightly':
         raise ValueError('lightly takes the names of timm and torchvision: list those')
-    if source is not None and source not in _LISTS:
-        raise ValueError(f'source=... must be one of {", ".join(_LISTS)}, got {source!r}')
-    models = [model for name in _LISTS if source in (None, name) for model in _LISTS[name]()]
+    if source is not None and source not in LISTS:
+        raise ValueError(f'source=... must be one of {", ".join(LISTS)}, got {source!r}')
+    models = [model for name in LISTS if source in (None, name) for model in LISTS[name]()]
     wanted = pattern.lower()
     wanted = wanted if re.search(r'[*?\[]', wanted) else f'*{wanted}*'
     found = [model for model in models if fnmatch.fnmatchcase(model.name.lower(), wanted)]
@@ -89,41 +69,9 @@ def _advice(pattern: str, models: Sequence[Model]) -> str:
     return f'; did you mean {" or ".join(close)}?' if close else ''
 
 
-def _timm() -> Iterator[Model]:
-    """Each set of published weights, and each architecture that has none."""
-    tagged = timm.list_pretrained()
-    bare = set(timm.list_models()) - {name.split('.')[0] for name in tagged}
-    for name in sorted([*tagged, *bare]):
-        config = timm.get_pretrained_cfg(name)
-        licence = config.license if name in tagged else None
-        yield Model(name, 'timm', tuple(config.input_size[1:]), licence)
-
-
-def _torchvision() -> Iterator[Model]:
-    for name in torchvision.models.list_models(include='vit_*'):
-        meta = torchvision.models.get_model_weights(name).DEFAULT.meta
-        yield Model(name, 'torchvision', tuple(meta['min_size']), meta.get('license'))
-
-
-def _sapiens() -> Iterator[Model]:
-    return (Model(name, 'sapiens', (1024, 1024)) for name in SAPIENS)
-
-
-def _transformers() -> Iterator[Model]:
-    return (Model(name, 'transformers') for name in FAMILIES)
-
-
-_LISTS: dict[str, Callable[[], Iterator[Model]]] = {
-    'timm': _timm,
-    'torchvision': _torchvision,
-    'sapiens': _sapiens,
-    'transformers': _transformers,
-}
-
-
 def _sizes(model: Model) -> Sequence[str]:
     """Parameters in millions, strides and widths from the first to the last layer."""
-    if model.source == 'transformers':  # a type has models of many sizes
+    if model.size is None:  # the name is for models of many sizes
         return [_UNKNOWN] * 3
     try:
         with quiet_log(), torch.device('meta'):

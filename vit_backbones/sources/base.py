@@ -1,6 +1,7 @@
-"""What an adapter of a model library has to know."""
+"""The interface between the backbone and a model library."""
 
 import copy
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,18 +9,18 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from vit_backbones.attention import Attention
-from vit_backbones.position import Grid, resample_positions
+from vit_backbones.position import Grid, cells, resample_positions
 from vit_backbones.readout import PoolingError, Tokens, cls
 
 
 class BuildOptions(NamedTuple):
-    """What every source is told about the model that it shall build.
+    """Options with which every source builds a model.
 
     Attributes:
         pretrained: Load the source's own published weights.
         img_size: (H, W) to build for, `None` for the model's own.
         patch_size: (vertical, horizontal), `None` for the model's own.
-        in_channels: Channels of the images; `None` for those of a model that exists already.
+        in_channels: Channels of the images; `None` for those of an existing model.
         drop_path_rate: Stochastic depth of the last block.
         pos_interp: `'timm'` or `'original'`.
     """
@@ -32,11 +33,27 @@ class BuildOptions(NamedTuple):
     pos_interp: str = 'timm'
 
 
+class Model(NamedTuple):
+    """A model as its library lists it.
+
+    Attributes:
+        name: For `model_name`; a model type of transformers.
+        source: Its library.
+        size: (H, W) of the images that its weights are made for, if known.
+        licence: Licence of its weights, if known.
+    """
+
+    name: str
+    source: str
+    size: Grid | None = None
+    licence: str | None = None
+
+
 class Source(ABC):
-    """Knows how one kind of model is made up and how it is run.
+    """Knows the parts of one kind of model, and how to run it.
 
     An adapter holds no weights: every method takes the library's module, so that wrappers (EMA
-    copies, FSDP) may replace it and parameter names stay those of the library.
+    copies, FSDP) may replace it and parameters keep the library's names.
 
     A *layer* is what `out_indices` counts: a block, or a stage of a hierarchical model.
 
@@ -47,7 +64,7 @@ class Source(ABC):
     embedding_dim: int | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> 'Source':
-        """Another one in the same state; the constants in it cannot be copied deeply."""
+        """A shallow copy; the constants in an adapter cannot be copied deeply."""
         return copy.copy(self)
 
     @abstractmethod
@@ -56,20 +73,13 @@ class Source(ABC):
     ) -> list[Tokens]:
         """Un-normed tokens after the layers `indices` (ascending, 0-based).
 
-        Args:
-            vit: The library's module.
-            images: (B, C, H, W), H and W multiples of the largest stride.
-            indices: Layers wanted.
-            pos_interp: `'timm'` or `'original'`.
+        Images are (B, C, H, W), H and W as `padded` gives them.
         """
 
     def set_attention(self, vit: nn.Module, attention: Attention) -> None:
-        """Run blocks in windows, over real pixels alone, with relative positions.
+        """Let blocks attend in windows, to real pixels only, or with relative positions.
 
-        A source that does takes `sizes`, (H, W) of each image, in `tokens`.
-
-        Raises:
-            ValueError: If the model cannot.
+        Such a source takes `sizes`, (H, W) of each image, in `tokens`; others raise `ValueError`.
         """
         raise ValueError(
             f'{type(vit).__name__} runs with its own attention here: window_size, use_rel_pos and '
@@ -97,10 +107,7 @@ class Source(ABC):
 
     @abstractmethod
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
-        """Remove or freeze what the layers `indices` do not need: classifier, later layers.
-
-        The final norm is one of these unless it is kept.
-        """
+        """Remove or freeze the classifier, later layers and, unless kept, the final norm."""
 
     @abstractmethod
     def native_size(self, vit: nn.Module) -> Grid:
@@ -112,34 +119,29 @@ class Source(ABC):
 
     @abstractmethod
     def set_checkpointing(self, vit: nn.Module) -> None:
-        """Recompute each block in the backward pass.
-
-        Raises:
-            ValueError: If the model cannot.
-        """
+        """Recompute each block in the backward pass; `ValueError` if the model cannot."""
 
     @abstractmethod
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
-        """Rebuild for good what depends on the size of images, for padded (H, W) ones.
+        """Rebuild for good all that depends on the size of images, for (H, W) padded.
 
-        Raises:
-            ValueError: If the model has one size only.
+        `ValueError` if the model has only one size.
         """
 
     def padded(self, vit: nn.Module, size: Grid) -> Grid:
-        """(H, W) to which images are padded: what the largest stride divides, or the fixed size."""
+        """(H, W) of padded images: multiples of the largest stride, or the fixed size."""
         fixed = self.fixed_size(vit) or (0, 0)
         steps = [max(steps) for steps in zip(*self.strides(vit), strict=True)]
         if all(0 <= f - s < step for f, s, step in zip(fixed, size, steps, strict=True)):
             return fixed
-        return tuple((s + step - 1) // step * step for s, step in zip(size, steps, strict=True))
+        return tuple(n * step for n, step in zip(cells(size, steps), steps, strict=True))
 
     def fixed_size(self, vit: nn.Module) -> Grid | None:
-        """(H, W) of the only images the model takes; `None` where any size is welcome."""
+        """(H, W) of the only images that the model takes; `None` for any size."""
         return None
 
     def in_channels(self, vit: nn.Module) -> int:
-        """Channels of the images; here those of the first convolution, which makes the patches."""
+        """Channels of the images; by default those of the first convolution."""
         return next(m.in_channels for m in vit.modules() if isinstance(m, nn.Conv2d))
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
@@ -160,61 +162,55 @@ class Source(ABC):
         return tokens._replace(patches=norm(tokens.patches), prefix=norm(tokens.prefix))
 
     def keep_attention_pooling(self, vit: nn.Module) -> None:
-        """Let `prune` leave the model's own attention pooling.
-
-        Raises:
-            PoolingError: If the model has none.
-        """
+        """Let `prune` keep the model's own attention pooling; `PoolingError` if it has none."""
         raise PoolingError(
             f"pool='attn': {type(vit).__name__} has no attention pooling here; use pool='avg'"
         )
 
     def attention_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
-        """Embeddings (B, C) of the tokens by that pooling."""
+        """Embeddings (B, C) of the tokens by the model's own attention pooling."""
         raise NotImplementedError
 
     def keep_embedding(self, vit: nn.Module) -> None:
-        """Let `prune` leave what the model's own embedding needs, and set `embedding_dim`.
+        """Let `prune` keep the parts that the model's own embedding needs; set `embedding_dim`.
 
-        Raises:
-            PoolingError: If the model has none.
+        `PoolingError` if the model has no such embedding.
         """
         raise PoolingError(
             f"pool='model': {type(vit).__name__} has no embedding of its own here; use pool='avg'"
         )
 
     def embedding(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
-        """The model's own embeddings (B, C) of images as `tokens` takes them."""
+        """The model's own embeddings (B, C) of images, padded as for `tokens`."""
         (tokens,) = self.tokens(vit, images, [self.depth(vit) - 1], pos_interp)
         return self.own_pooled(vit, tokens if self.norm(vit) is None else self.normed(vit, tokens))
 
     def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
-        """That embedding of the tokens after the final norm; by default the CLS token."""
+        """The model's own embedding of normed tokens; by default the CLS token."""
         return cls(tokens)
 
     def drop_cls_token(self, vit: nn.Module) -> None:
         """Remove the CLS token, if any, and its position; other prefix tokens stay.
 
-        Raises:
-            ValueError: If the model cannot run without.
+        `ValueError` if the model cannot run without it.
         """
         if self.has_cls_token(vit):
             raise ValueError(needs_cls_token(vit))
 
     def position_name(self, vit: nn.Module) -> str | None:
-        """State-dict key of a learned position table for any grid, `None` where there is none."""
+        """State-dict key of the learned position table, `None` if there is none."""
         return None
 
     def keeps_grid(self, vit: nn.Module) -> bool:
-        """Whether tables of the model are for one `grid`, which files have to record."""
+        """Whether a file has to record the `grid` of the model's tables."""
         return self.position_name(vit) is not None
 
     def grid(self, vit: nn.Module) -> Grid:
-        """(h, w) of such tables."""
+        """(h, w) of the model's tables."""
         raise NotImplementedError
 
     def num_position_prefix(self, vit: nn.Module) -> int:
-        """Rows of that table that belong to prefix tokens."""
+        """Rows of the position table that belong to prefix tokens."""
         return 0
 
     def interpolation(self, vit: nn.Module, pos_interp: str) -> Mapping[str, object]:
@@ -222,9 +218,10 @@ class Source(ABC):
         return {}
 
     def table(self, vit: nn.Module, grid: Grid, pos_interp: str) -> Tensor:
-        """That table at another grid, (1, prefix + h*w, C)."""
+        """The position table at another grid, (1, prefix + h*w, C)."""
+        table = vit.get_parameter(self.position_name(vit))
         return resample_positions(
-            vit.get_parameter(self.position_name(vit)),
+            table if table.ndim > 2 else table[None],  # (N, C) of an nn.Embedding
             self.grid(vit),
             grid,
             num_prefix=self.num_position_prefix(vit),
@@ -238,28 +235,57 @@ class Source(ABC):
     def translate(
         self, vit: nn.Module, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], str | None]:
-        """A checkpoint in the keys of another project under those of the model, where known.
+        """Another project's checkpoint under the model's keys, and the name of its layout.
 
-        Returns:
-            The tensors without their prefix and the name of their layout; all tensors as they are
-            and `None` where nothing had to be done.
-
-        Raises:
-            ValueError: If the file holds what the model cannot do.
+        The tensors as they are and `None` where the layout is not known; `ValueError` where the
+        model cannot compute the same.
         """
         return tensors, None
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint's tensors under the keys and in the shapes of the model, where known.
+        """Tensors of the library's own checkpoints under the keys and in the shapes of the model.
 
-        The (h, w) that a file records is among them under `GRID_KEY`.
+        Under `GRID_KEY` they hold the (h, w) that the file records, if it does.
         """
         return tensors
 
 
 def needs_cls_token(vit: nn.Module) -> str:
-    """Why `with_cls_token=False` is refused."""
+    """The message that refuses `with_cls_token=False`."""
     return (
         f'with_cls_token=False: {type(vit).__name__} cannot run without its CLS token; '
         f"out_type='featmap' leaves it out of the maps"
     )
+
+
+def refusal(error: Exception) -> str:
+    """The first line of a library's error."""
+    return str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__
+
+
+def no_weights(model_name: object, why: object) -> RuntimeError:
+    """The error for pretrained weights that cannot be had."""
+    return RuntimeError(
+        f'no pretrained weights for {model_name!r}: {why}. Give a local file with checkpoint=..., '
+        f'or pretrained=False for random weights'
+    )
+
+
+def layer_in(blocks: str, name: str, depth: int, behind: tuple[str, ...]) -> int:
+    """`Source.layer_of` for a plain ViT.
+
+    Args:
+        blocks: Path of the list of blocks.
+        name: Name of a parameter or module.
+        depth: Number of blocks.
+        behind: Names of the parts behind the blocks.
+    """
+    if block := re.match(rf'{re.escape(blocks)}\.\D*(\d+)', name):
+        return int(block[1]) + 1
+    contains = not name or f'{blocks}.'.startswith(f'{name}.')
+    return depth + 1 if contains or f'{name}.'.startswith(tuple(f'{b}.' for b in behind)) else 0
+
+
+def two(size: int | Grid) -> Grid:
+    """(vertical, horizontal) of a size that may be one number for both."""
+    return (size, size) if isinstance(size, int) else tuple(size)

@@ -1,4 +1,4 @@
-"""Weights from the Hugging Face hub: at once from the cache when the network is away."""
+"""Weights from the Hugging Face hub; without a network at once from the cache."""
 
 import contextlib
 import socket
@@ -13,9 +13,9 @@ _SECONDS = 3.0
 
 @contextlib.contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Keep the hub's client to its cache while the hub cannot be reached.
+    """Let the hub's client use only its cache while the hub cannot be reached.
 
-    Left alone it retries every file for most of a minute before it gives up.
+    Otherwise it retries each file for most of a minute.
     """
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not _reachable()

@@ -1,7 +1,7 @@
 """Lightly's ViTs: `MAEBackbone`, and the masked ViTs that hold one of timm or torchvision.
 
-All of them run as the ViT inside does; positions off their grid are resampled in a way of their
-own, which `pos_interp='original'` follows. Lightly itself is needed for none of this.
+They run as the ViT inside does, but resample positions in another way, which
+`pos_interp='original'` follows. Nothing here needs Lightly itself.
 
 Source: https://github.com/lightly-ai/lightly (MIT).
 """
@@ -15,7 +15,7 @@ from torch import nn
 
 from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.timm_build import build_timm, close_names, wrap_timm
-from vit_backbones.sources.timm_plain import TimmViT
+from vit_backbones.sources.timm_plain import TimmPlain
 from vit_backbones.sources.torchvision_vit import (
     TorchvisionViT,
     build_torchvision,
@@ -26,14 +26,9 @@ from vit_backbones.sources.torchvision_vit import (
 def build_lightly(
     model_name: str, options: BuildOptions, **more: object
 ) -> tuple[Source, nn.Module]:
-    """Build the ViT inside Lightly's models by the name that torchvision or timm gives it.
+    """Build the ViT inside Lightly's models by its name in torchvision or timm.
 
-    Files that Lightly's masked ViTs were saved to load into it.
-
-    Args:
-        model_name: `'vit_b_32'` as in torchvision, or `'vit_small_patch16_224'` as in timm.
-        options: Those that all sources take.
-        **more: Those of `build_timm` alone.
+    It loads the files of Lightly's masked ViTs. `more` are further options of `build_timm`.
 
     Raises:
         ValueError: For a name that neither knows; else as their sources do.
@@ -54,9 +49,9 @@ def build_lightly(
 
 
 def wrap_lightly(model: nn.Module) -> tuple[Source, nn.Module] | None:
-    """The adapter of an existing model of Lightly and the ViT inside it; of other models `None`."""
+    """The adapter of an existing model of Lightly and the ViT in it; `None` for other models."""
     modules = sys.modules.get('lightly.models.modules')
-    if modules is None:  # who has made such a model has imported it
+    if modules is None:  # whoever made such a model imported it
         return None
     if isinstance(model, modules.MAEBackbone):
         source, vit = wrap_torchvision(model)
@@ -72,14 +67,14 @@ def wrap_lightly(model: nn.Module) -> tuple[Source, nn.Module] | None:
 
 
 def _with_lightlys_positions(source: Source, *, antialias: bool) -> Source:
-    """The adapter with Lightly's resampling of positions, where it resamples any."""
+    """The adapter with Lightly's resampling of positions, if the ViT is a plain one."""
     if isinstance(source, TorchvisionViT):
         return _LightlyTorchvision(antialias)
-    return _LightlyTimm(antialias) if type(source) is TimmViT else source
+    return _LightlyTimm(antialias) if type(source) is TimmPlain else source
 
 
 class _Positions:
-    """Bicubic by the size alone, without aligned corners."""
+    """Resample positions bicubically by the size, without aligned corners."""
 
     def __init__(self, antialias: bool) -> None:
         super().__init__()
@@ -94,5 +89,5 @@ class _LightlyTorchvision(_Positions, TorchvisionViT):
     """A ViT of torchvision inside a model of Lightly."""
 
 
-class _LightlyTimm(_Positions, TimmViT):
+class _LightlyTimm(_Positions, TimmPlain):
     """A plain ViT of timm inside a model of Lightly."""

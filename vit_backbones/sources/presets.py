@@ -3,12 +3,11 @@
 Sizes: https://github.com/open-mmlab/mmpretrain (Apache-2.0), `VisionTransformer`, and
 https://github.com/facebookresearch/sapiens (Sapiens licence), a copy of that class.
 timm's `VisionTransformer` computes the same: pre-norm blocks, one `qkv` matrix, GELU, LayerNorm
-with an epsilon of 1e-6, and a final norm. Where mmpretrain takes
-the mean over the patches (`out_type='avg_featmap'`) it normalises it once more, this package not.
+with an epsilon of 1e-6, and a final norm. mmpretrain
+normalises the mean over the patches (`out_type='avg_featmap'`) once more; this package does not.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -16,9 +15,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vit_backbones.arguments import choice, integer
-from vit_backbones.position import Grid
-from vit_backbones.sources.base import BuildOptions, Source
-from vit_backbones.sources.timm_plain import TimmViT
+from vit_backbones.position import Grid, cells
+from vit_backbones.sources.base import BuildOptions, Model, Source, no_weights
+from vit_backbones.sources.timm_plain import TimmPlain
 
 _SIZES = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 _ROWS = {
@@ -38,21 +37,23 @@ _ROWS = {
 ARCHITECTURES: dict[str, dict[str, int]] = {
     name: dict(zip(_SIZES, row, strict=True)) for names, row in _ROWS.items() for name in names
 }
+_CONFIG = {
+    'tag': '',
+    'mean': IMAGENET_DEFAULT_MEAN,
+    'std': IMAGENET_DEFAULT_STD,
+    'first_conv': 'patch_embed.proj',
+    'classifier': 'head',
+}
 SAPIENS = tuple(name for name in ARCHITECTURES if name.startswith('sapiens'))
 
 
 def build_sapiens(
     model_name: str, options: BuildOptions, **spelling: object
 ) -> tuple[Source, nn.Module]:
-    """Build `'sapiens_0.3b'`, `'_0.6b'`, `'_1b'` or `'_2b'`, at 1024x1024 as they were pre-trained.
+    """Build `'sapiens_0.3b'`, `'_0.6b'`, `'_1b'` or `'_2b'`, for 1024x1024 as in pre-training.
 
     Their heads for pose, parts, depth and normals were trained on 1024x768 without a CLS token and
     with padded patches: `img_size=(1024, 768), with_cls_token=False, patch_cfg=dict(padding=2)`.
-
-    Args:
-        model_name: One of `SAPIENS`.
-        options: Those of every source.
-        **spelling: mmpretrain's options, as `build_preset` takes them.
 
     Raises:
         ValueError: For another name, and as `build_preset` does.
@@ -60,6 +61,11 @@ def build_sapiens(
     """
     options = options._replace(img_size=options.img_size or (1024, 1024))
     return build_preset(choice('model_name', model_name, SAPIENS), options, **spelling)
+
+
+def list_sapiens() -> Iterator[Model]:
+    """Sapiens' four sizes."""
+    return (Model(name, 'sapiens', (1024, 1024)) for name in SAPIENS)
 
 
 def build_preset(
@@ -75,29 +81,22 @@ def build_preset(
     Args:
         arch: A name of `ARCHITECTURES`, or a dict with `embed_dims`, `num_layers`, `num_heads` and
             `feedforward_channels`.
-        options: Those of every source; `pretrained` is refused, as the weights come from a file,
-            and nothing is resampled.
+        options: Those of every source; `pretrained` is refused, since the weights come as files.
         qkv_bias: Whether queries, keys and values have a bias.
-        patch_cfg: mmpretrain's; its `padding` is honoured.
-        layer_scale_init_value: Start of the factors behind attention and MLP, 0 for none.
+        patch_cfg: mmpretrain's; only its `padding` is used.
+        layer_scale_init_value: Initial LayerScale behind attention and MLP, 0 for none.
 
     Raises:
-        ValueError: For an unknown architecture, and for anything in `patch_cfg` that cannot be
-            honoured.
+        ValueError: For an unknown architecture, and for anything else in `patch_cfg`.
         RuntimeError: For `pretrained=True`.
     """
     name, sizes = _sizes(arch)
     if options.pretrained:
-        raise RuntimeError(
-            f'no pretrained weights for {name!r}: they are published as files. Give a local one '
-            f'with checkpoint=..., or pretrained=False for random weights'
-        )
+        raise no_weights(name, 'they are published as files')
     patch = options.patch_size or (16, 16)
     padding = _padding(patch_cfg or {}, patch)
-    size = tuple(
-        math.ceil(side / step) * step
-        for side, step in zip(options.img_size or (224, 224), patch, strict=True)
-    )
+    rows, columns = cells(options.img_size or (224, 224), patch)
+    size = (rows * patch[0], columns * patch[1])
     vit = VisionTransformer(
         img_size=size,
         patch_size=patch,
@@ -115,16 +114,9 @@ def build_preset(
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
     )
     vit.patch_embed.proj.padding = padding
-    vit.pretrained_cfg = vit.default_cfg = {
-        'architecture': name,
-        'tag': '',
-        'input_size': (options.in_channels, *size),
-        'mean': IMAGENET_DEFAULT_MEAN,
-        'std': IMAGENET_DEFAULT_STD,
-        'first_conv': 'patch_embed.proj',
-        'classifier': 'head',
-    }
-    return TimmViT(), vit
+    own = {'architecture': name, 'input_size': (options.in_channels, *size)}
+    vit.pretrained_cfg = vit.default_cfg = _CONFIG | own
+    return TimmPlain(), vit
 
 
 def _sizes(arch: str | Mapping[str, int]) -> tuple[str, Mapping[str, int]]:
@@ -139,14 +131,14 @@ def _sizes(arch: str | Mapping[str, int]) -> tuple[str, Mapping[str, int]]:
 
 
 def _padding(patch_cfg: Mapping[str, object], patch: Grid) -> Grid:
-    """(vertical, horizontal) padding of the patch embedding's convolution, on either side."""
+    """(vertical, horizontal) padding of the patch embedding, on either side."""
     if unknown := sorted(set(patch_cfg) - {'padding'}):
         raise ValueError(
-            f'patch_cfg: {", ".join(unknown)} cannot be honoured, padding alone can; patches of '
-            f'another size are patch_size=...'
+            f'patch_cfg: {", ".join(unknown)} cannot be honoured, only padding can; for '
+            f'patches of another size give patch_size=...'
         )
     padding = patch_cfg.get('padding', 0)
-    if padding == 'corner':  # right and bottom, up to the patch, as images are padded anyway
+    if padding == 'corner':  # right and bottom up to the patch: images are padded so anyway
         return (0, 0)
     sides = tuple(padding) if isinstance(padding, list | tuple) else (padding, padding)
     if isinstance(padding, str) or len(sides) != 2:

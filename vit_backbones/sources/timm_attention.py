@@ -1,6 +1,6 @@
-"""How timm's plain ViTs come to attend otherwise: what a forward pass puts in place of their parts.
+"""Replacement modules that give timm's plain ViTs windowed, masked or relative attention.
 
-All of it is put into shallow copies (`view`), never into the model.
+They last for one forward pass, in shallow copies of the model (`view`); the model is not changed.
 """
 
 import math
@@ -12,18 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vit_backbones.attention import REL_POS, Around, Attention, Layout
-from vit_backbones.position import Grid
+from vit_backbones.position import Grid, widened
 from vit_backbones.sources.copies import view
 from vit_backbones.sources.timm_positions import with_positions
 
 
 def prepare(vit: nn.Module, attention: Attention) -> None:
-    """Check that the blocks can attend so, and give them tables of relative positions, all zero.
+    """Check that the blocks can attend so, and add tables of relative positions, all zero.
 
-    A table is for the window of its block, or for the grid that the model is built for.
+    A table has the size of its block's window, or of the grid for which the model is built.
 
     Raises:
-        ValueError: If the blocks hold no single attention layer, or a block does not exist.
+        ValueError: For a block without an attention layer, or one that does not exist.
     """
     wrong = [index for index in attention.blocks if not 0 <= index < len(vit.blocks)]
     if wrong:
@@ -38,7 +38,7 @@ def prepare(vit: nn.Module, attention: Attention) -> None:
                 f'{type(block).__name__} has no attention layer that can run in windows, with '
                 f'use_rel_pos or with mask_padding: use another model'
             )
-        attn.fused_attn = True  # the call that is carried out otherwise
+        attn.fused_attn = True  # `Around` replaces that call
         if attention.rel_pos:
             window = attention.window if index in attention.blocks else 0
             sides = (window, window) if window else vit.patch_embed.grid_size
@@ -48,11 +48,7 @@ def prepare(vit: nn.Module, attention: Attention) -> None:
 
 
 def attending(vit: nn.Module, attention: Attention, layout: Layout) -> nn.Module:
-    """A view of the model whose blocks attend as they shall, over everything or in windows.
-
-    Raises:
-        ValueError: If a block hides its attention layer.
-    """
+    """A view of the model whose blocks attend to everything or in windows."""
     windows = replace(layout, window=attention.window)
     blocks = {}
     for index, block in enumerate(vit.blocks):
@@ -63,7 +59,7 @@ def attending(vit: nn.Module, attention: Attention, layout: Layout) -> nn.Module
 
 
 def _around(block: nn.Module, layout: Layout) -> nn.Module:
-    """A view of a block, and of what wraps it, whose attention layer is run by a layout."""
+    """A view of a block, and of its wrappers, whose attention layer follows a layout."""
     children = block._modules
     if 'attn' in children:
         return view(block, attn=Around(children['attn'], layout))
@@ -79,11 +75,11 @@ def _around(block: nn.Module, layout: Layout) -> nn.Module:
 def positioned_apart(
     vit: nn.Module, tables: Mapping[Grid, Tensor | None], cells: Sequence[Grid], grid: Grid
 ) -> nn.Module:
-    """A view of the model whose images each have positions of their own.
+    """A view of the model with positions for each image of a batch.
 
     Args:
         vit: The model.
-        tables: Position table (1, prefix + h*w, C) at the grid of each image, or `None`s.
+        tables: Position table (1, prefix + h*w, C) for the grid of each image, or `None`s.
         cells: Grid of each image.
         grid: Grid of the batch; smaller ones lie in its top left corner.
     """
@@ -92,17 +88,17 @@ def positioned_apart(
         parts['rope'] = _RopeApart(vit.rope, cells, grid)
     if vit.pos_embed is None:
         return view(vit, **parts)
-    widened = [_widened(tables[own], own, grid) for own in cells]
-    added = torch.cat(widened)  # (B, prefix + h*w, C)
+    positions = [widened(tables[own], own, grid) for own in cells]
+    added = torch.cat(positions)  # (B, prefix + h*w, C)
     added = F.pad(added, (0, 0, vit.num_prefix_tokens + math.prod(grid) - added.shape[1], 0))
     parts['pos_drop'] = _AddFirst(vit.pos_drop, added)
-    return view(with_positions(vit, torch.zeros_like(widened[0]), grid), **parts)
+    return view(with_positions(vit, torch.zeros_like(positions[0]), grid), **parts)
 
 
 def traced(vit: nn.Module) -> nn.Module:
-    """A view of the model whose rotary positions fit any grid when it is traced for an export.
+    """A view of the model whose rotary positions fit any grid after an export.
 
-    Those of DINOv3 turn the sides of the grid into plain numbers, constants of the trace.
+    DINOv3's turn the sides of the grid into plain numbers, which a trace keeps as constants.
     """
     rope = getattr(vit, 'rope', None)
     exporting = torch.jit.is_tracing() or torch.compiler.is_exporting()
@@ -113,7 +109,7 @@ def traced(vit: nn.Module) -> nn.Module:
 
 
 class _RopeTraced(nn.Module):
-    """DINOv3's rotary positions by the sides of the grid as they are."""
+    """DINOv3's rotary positions, computed from the traced sides of the grid."""
 
     def __init__(self, rope: nn.Module) -> None:
         super().__init__()
@@ -130,7 +126,7 @@ class _RopeTraced(nn.Module):
 
 
 class _AddFirst(nn.Module):
-    """A layer behind an addition."""
+    """A layer that first adds a constant to its input."""
 
     def __init__(self, layer: nn.Module, added: Tensor) -> None:
         super().__init__()
@@ -149,16 +145,8 @@ class _RopeApart(nn.Module):
 
     def get_embed(self, shape: object = None) -> Tensor:
         """(B, 1, N, D), or (depth, B, heads, N, D) where blocks and heads differ."""
-        of = {own: _widened(self.rope.get_embed(shape=own), own, self.grid) for own in self.cells}
+        of = {own: widened(self.rope.get_embed(shape=own), own, self.grid) for own in self.cells}
         embeds = torch.stack([of[own] for own in self.cells], dim=-3)  # (..., B, N, D)
         if embeds.ndim == 3:
             return embeds[:, None]
         return embeds.transpose(1, 2)  # (depth, heads, B, N, D) -> (depth, B, heads, N, D)
-
-
-def _widened(table: Tensor, old: Grid, new: Grid) -> Tensor:
-    """(..., prefix + h*w, C) of a grid with zeros below and right, for a larger one."""
-    num_prefix = table.shape[-2] - math.prod(old)
-    maps = table[..., num_prefix:, :].unflatten(-2, old)
-    maps = F.pad(maps, (0, 0, 0, new[1] - old[1], 0, new[0] - old[0]))
-    return torch.cat([table[..., :num_prefix, :], maps.flatten(-3, -2)], dim=-2)

@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 import timm
@@ -16,10 +16,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import BuildOptions, Source
+from vit_backbones.sources.base import BuildOptions, Model, Source, no_weights, refusal, two
 from vit_backbones.sources.hub import offline_if_unreachable
-from vit_backbones.sources.timm_any import TimmModel, first_line, native_size
-from vit_backbones.sources.timm_plain import TimmViT
+from vit_backbones.sources.timm_any import TimmAny
+from vit_backbones.sources.timm_base import native_size
+from vit_backbones.sources.timm_plain import TimmPlain
 
 
 def build_timm(
@@ -28,19 +29,19 @@ def build_timm(
     *,
     more: Mapping[str, object] = MappingProxyType({}),
 ) -> tuple[Source, nn.Module]:
-    """Build by timm name, e.g. `'vit_base_patch16_224.mae'`, without the classifier.
+    """Build by timm's name, e.g. `'vit_base_patch16_224.mae'`, without the classifier.
 
-    A model that takes images of any size is built so; any other is built for `img_size`. `more` are
-    options of the architecture, such as its depth.
+    A model that can take images of any size is built so; others are built for `img_size`. `more`
+    are options of the architecture, such as its depth.
 
     Raises:
-        ValueError: For a name timm does not know (the closest ones are named), an argument that
-            the architecture lacks, and one that gives no intermediate features.
+        ValueError: For an unknown name (the message lists the closest ones), an argument that the
+            architecture lacks, and an architecture without intermediate features.
         RuntimeError: If the pretrained weights cannot be had (no network, no such weights).
     """
     _check_name(model_name)
-    # num_classes=0 drops the classifier; global_pool stays as it is, since '' would invent a final
-    # norm that models pooling by average do not have
+    # num_classes=0 drops the classifier; global_pool='' would add a final norm that models which
+    # pool by average do not have
     arguments = {'num_classes': 0, 'drop_path_rate': options.drop_path_rate, **more}
     if options.in_channels != 3:
         arguments['in_chans'] = options.in_channels
@@ -49,15 +50,13 @@ def build_timm(
     create = functools.partial(_create, model_name, options.pretrained, arguments)
     try:
         vit = create(dynamic_img_size=True)
-        if not TimmViT.suits(vit):
+        if not TimmPlain.suits(vit):
             return _fit(vit, create, options.img_size, options.in_channels)
     except RuntimeError:  # of pretrained weights
         raise
     except Exception as error:  # each architecture refuses a size in its own way
-        raise ValueError(
-            f'timm model {model_name!r} cannot be used: {first_line(error)}'
-        ) from error
-    source = TimmViT()
+        raise ValueError(f'timm model {model_name!r} cannot be used: {refusal(error)}') from error
+    source = TimmPlain()
     if options.img_size is not None:
         source.set_input_size(vit, options.img_size, options.pos_interp)
     return source, vit
@@ -65,9 +64,9 @@ def build_timm(
 
 def _fit(
     vit: nn.Module, create: Callable[..., nn.Module], img_size: Grid | None, in_channels: int
-) -> tuple[TimmModel, nn.Module]:
-    """The model if it takes images of `img_size`, else another one that was created for them."""
-    source = TimmModel(vit, native_size(vit), in_channels)
+) -> tuple[TimmAny, nn.Module]:
+    """The model if it takes images of `img_size`, else a new one that is built for them."""
+    source = TimmAny(vit, native_size(vit), in_channels)
     if img_size is None or source.fixed_size(vit) in (None, source.padded(vit, img_size)):
         return source, vit
     size = source.padded(vit, img_size)
@@ -77,42 +76,52 @@ def _fit(
     for built, fixed in tries:
         try:
             vit = create(img_size=built)
-            return TimmModel(vit, built, in_channels, fixed), vit
+            return TimmAny(vit, built, in_channels, fixed), vit
         except (AssertionError, ValueError) as error:
-            reason = first_line(error)
+            reason = refusal(error)
     rows, columns = source.fixed_size(vit)
     raise ValueError(f'it is of fixed size {rows}x{columns}, got img_size={img_size} ({reason})')
 
 
-def wrap_timm(vit: nn.Module) -> tuple[TimmModel, nn.Module] | None:
-    """The adapter of an existing timm model, and that, made to take any size if it can.
+def wrap_timm(vit: nn.Module) -> tuple[TimmAny, nn.Module] | None:
+    """The adapter of an existing timm model and that model, made to take any size if it can.
 
-    Of other models `None`.
+    `None` for other models.
 
     Raises:
-        ValueError: If it tells neither its size nor its channels, not being built by name.
+        ValueError: For a model that was not built by name and so does not know its size.
     """
     if not type(vit).__module__.startswith('timm.models.') or not hasattr(vit, 'feature_info'):
         return None
     patch_embed = getattr(vit, 'patch_embed', None)
     if type(vit) is VisionTransformer and type(patch_embed) is PatchEmbed:
-        # what timm does itself for dynamic_img_size=True
+        # as timm itself does for dynamic_img_size=True
         vit.dynamic_img_size, patch_embed.strict_img_size = True, False
         patch_embed.flatten, patch_embed.output_fmt = False, Format.NHWC
-    if TimmViT.suits(vit):
-        return TimmViT(), vit
+    if TimmPlain.suits(vit):
+        return TimmPlain(), vit
     if not hasattr(vit, 'pretrained_cfg'):
         raise ValueError(
-            f'{type(vit).__name__} of timm does not tell its size: build it by timm.create_model'
+            f'{type(vit).__name__} of timm does not know its size: build it by timm.create_model'
         )
-    built = getattr(vit, '_model_args', {})  # what create_model was told
+    built = getattr(vit, '_model_args', {})  # the arguments of create_model
     size = built.get('img_size') or getattr(patch_embed, 'img_size', None) or native_size(vit)
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    return TimmModel(vit, size, built.get('in_chans', vit.pretrained_cfg['input_size'][0])), vit
+    in_channels = built.get('in_chans', vit.pretrained_cfg['input_size'][0])
+    return TimmAny(vit, two(size), in_channels), vit
+
+
+def list_timm() -> Iterator[Model]:
+    """Each architecture once with each of its published weights, or once where it has none."""
+    tagged = timm.list_pretrained()
+    bare = set(timm.list_models()) - {name.split('.')[0] for name in tagged}
+    for name in sorted([*tagged, *bare]):
+        config = timm.get_pretrained_cfg(name)
+        licence = config.license if name in tagged else None
+        yield Model(name, 'timm', tuple(config.input_size[1:]), licence)
 
 
 def close_names(model_name: str) -> list[str]:
-    """Up to three of timm's architectures that are spelled alike, of the same family if any is."""
+    """Up to three of timm's architectures with similar names, of the same family if any is."""
     architecture, names = str(model_name).split('.')[0], timm.list_models()
     family = [name for name in names if name.split('_')[0] == architecture.split('_')[0]]
     return difflib.get_close_matches(architecture, family or names, n=3, cutoff=0.4)
@@ -121,7 +130,7 @@ def close_names(model_name: str) -> list[str]:
 def _create(
     model_name: str, pretrained: bool, options: Mapping[str, object], **more: object
 ) -> nn.Module:
-    """timm's model; options that leave it as it is are dropped where it does not know them."""
+    """timm's model; unknown options are dropped if their value would change nothing."""
     options = {**options, **more}
     try:
         # the hub's client would retry for most of a minute
@@ -139,10 +148,7 @@ def _create(
     except Exception as error:
         if not pretrained:
             raise
-        raise RuntimeError(
-            f'no pretrained weights for {model_name!r}: {first_line(error)}. Give a local file '
-            f'with checkpoint=..., or pretrained=False for random weights'
-        ) from None
+        raise no_weights(model_name, refusal(error)) from None
 
 
 def _check_name(model_name: str) -> None:
@@ -154,7 +160,7 @@ def _check_name(model_name: str) -> None:
             timm.models.get_pretrained_cfg(model_name)
         except RuntimeError as error:
             tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
-            raise ValueError(f'{first_line(error)} Those with weights: {tags}') from error
+            raise ValueError(f'{refusal(error)} Those with weights: {tags}') from error
         return
     raise ValueError(
         f'unknown model_name {model_name!r} for source timm; '

@@ -3,8 +3,6 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
-import math
-import re
 from collections.abc import Sequence
 
 import torch
@@ -16,29 +14,27 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vit_backbones.attention import REL_POS, Attention, Layout, inside
-from vit_backbones.position import Grid, resample_positions
+from vit_backbones.position import Grid, cells, resample_positions
 from vit_backbones.readout import Tokens, raw
-from vit_backbones.sources.base import Source
-from vit_backbones.sources.timm_any import TimmModel
+from vit_backbones.sources.base import layer_in
 from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare, traced
+from vit_backbones.sources.timm_base import TimmSource
 from vit_backbones.sources.timm_positions import fitted_axes
 
 _AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head', 'head_dist')
 
 
-class TimmViT(TimmModel):
-    """Adapter of the plain ViTs, whose learned positions are resampled to each image's grid."""
+class TimmPlain(TimmSource):
+    """Adapter of plain ViTs; resamples their learned positions to each image's grid."""
 
     _has_relative_positions = False
 
     def __init__(self) -> None:
-        """Nothing to find out: the layout of these models is known."""
-        self._canvas = None
         self._attention = Attention()
 
     @staticmethod
     def suits(vit: nn.Module) -> bool:
-        """Whether a model is one of them: patches made by one convolution, any size welcome."""
+        """Whether a model is one: a single convolution makes its patches, and it takes any size."""
         kinds = VisionTransformer, VisionTransformerDistilled, Eva
         plain = type(vit) in kinds and type(vit.patch_embed) is PatchEmbed
         return plain and vit.dynamic_img_size
@@ -55,18 +51,18 @@ class TimmViT(TimmModel):
         ph, pw = vit.patch_embed.patch_size
         grid = (images.shape[-2] // ph, images.shape[-1] // pw)
         num_prefix = self.num_prefix_tokens(vit)
-        cells = None
+        grids = None
         if sizes is not None:
             images = images.where(inside(sizes, images.shape[-2:], images.device)[:, None], 0)
-            cells = tuple((math.ceil(h / ph), math.ceil(w / pw)) for h, w in sizes)
-            cells = None if set(cells) == {grid} else cells
-        vit = self._placed(traced(vit), pos_interp, cells, grid)
-        layout = Layout(grid, num_prefix, self._attention.masked, cells)
+            grids = tuple(cells(size, (ph, pw)) for size in sizes)
+            grids = None if set(grids) == {grid} else grids
+        vit = self._placed(traced(vit), pos_interp, grids, grid)
+        layout = Layout(grid, num_prefix, self._attention.masked, grids)
         vit = attending(vit, self._attention, layout)
         outputs = vit.forward_intermediates(
             images,
             indices=indices,
-            # Eva zips with an undefined name when there are no prefix tokens (timm 1.0.31)
+            # without prefix tokens Eva fails on an undefined name (timm 1.0.31)
             return_prefix_tokens=num_prefix > 0,
             stop_early=True,
             output_fmt='NLC',
@@ -94,14 +90,6 @@ class TimmViT(TimmModel):
         """See `Source.strides`."""
         return [vit.patch_embed.patch_size] * len(vit.blocks)
 
-    def fixed_size(self, vit: nn.Module) -> Grid | None:
-        """See `Source.fixed_size`: none."""
-        return None
-
-    def in_channels(self, vit: nn.Module) -> int:
-        """See `Source.in_channels`."""
-        return vit.patch_embed.proj.in_channels
-
     def num_prefix_tokens(self, vit: nn.Module) -> int:
         """See `Source.num_prefix_tokens`."""
         return vit.num_prefix_tokens
@@ -121,7 +109,7 @@ class TimmViT(TimmModel):
         vit.cls_token = None
         vit.num_prefix_tokens -= 1
         for module in vit.modules():
-            # rotary attention skips the prefix by a count of its own
+            # rotary attention keeps its own count of the prefix
             if module is not vit and hasattr(module, 'num_prefix_tokens'):
                 module.num_prefix_tokens -= 1
 
@@ -146,14 +134,10 @@ class TimmViT(TimmModel):
         return vit.forward_head(raw(tokens), pre_logits=True)
 
     def keep_embedding(self, vit: nn.Module) -> None:
-        """See `Source.keep_embedding`; what timm's `forward_head(..., pre_logits=True)` gives."""
+        """See `Source.keep_embedding`; timm's `forward_head(..., pre_logits=True)`."""
         if not vit.global_pool or self._lacks_cls(vit):
-            Source.keep_embedding(self, vit)
+            super().keep_embedding(vit)
         self.embedding_dim = vit.embed_dim
-
-    def embedding(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
-        """See `Source.embedding`."""
-        return Source.embedding(self, vit, images, pos_interp)
 
     def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
         """See `Source.own_pooled`; timm's head without its classifier."""
@@ -161,9 +145,7 @@ class TimmViT(TimmModel):
 
     def layer_of(self, name: str, depth: int) -> int:
         """See `Source.layer_of`."""
-        if block := re.match(r'blocks\.(\d+)', name):
-            return int(block[1]) + 1
-        return depth + 1 if name in ('', 'blocks') or name.split('.')[0] in _AFTER_THE_BLOCKS else 0
+        return layer_in('blocks', name, depth, _AFTER_THE_BLOCKS)
 
     def patch_embed_name(self) -> str:
         """See `Source.patch_embed_name`."""
@@ -171,15 +153,14 @@ class TimmViT(TimmModel):
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
         """See `Source.set_input_size`."""
-        ph, pw = vit.patch_embed.patch_size
-        grid = (math.ceil(size[0] / ph), math.ceil(size[1] / pw))
+        grid = cells(size, vit.patch_embed.patch_size)
         table = None if vit.pos_embed is None else self.table(vit, grid, pos_interp).detach()
-        vit.set_input_size(img_size=(grid[0] * ph, grid[1] * pw))
+        vit.set_input_size(img_size=self.padded(vit, size))
         if table is not None:
             vit.pos_embed.data = table  # timm's own is antialiased
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`: `translate` did it, but for the sizes of relative positions."""
+        """See `Source.convert`; after `translate` only relative positions remain to be resized."""
         tables = {n: torch.zeros_like(p) for n, p in vit.named_parameters() if n.endswith(REL_POS)}
         if tables and not tables.keys() & tensors.keys():
             print_log('the file has no relative positions: they start at zero', logger='current')
@@ -196,19 +177,19 @@ class TimmViT(TimmModel):
         return by_token and not self.has_cls_token(vit)
 
     def _placed(
-        self, vit: nn.Module, pos_interp: str, cells: Sequence[Grid] | None, grid: Grid
+        self, vit: nn.Module, pos_interp: str, grids: Sequence[Grid] | None, grid: Grid
     ) -> nn.Module:
         """The model with positions for images of these grids in a batch of that one."""
-        if cells is None:
+        if grids is None:
             return self._positioned(vit, grid, pos_interp)
-        tables = dict.fromkeys(cells)
+        tables = dict.fromkeys(grids)
         if vit.pos_embed is not None:
             tables = {own: self.table(vit, own, pos_interp) for own in tables}
-        return positioned_apart(vit, tables, cells, grid)
+        return positioned_apart(vit, tables, grids, grid)
 
 
 class _DistilledWithoutCls(VisionTransformerDistilled):
-    """DeiT with its distillation token alone in front of the patches."""
+    """DeiT with only its distillation token in front of the patches."""
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         """(B, h, w, C) to (B, 1 + h*w, C) with positions."""

@@ -1,4 +1,4 @@
-"""Positions of timm's models: who resamples them how, and which grid a table is for.
+"""Positions of timm's models: how their authors resample them, and the grid of each table.
 
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
@@ -21,14 +21,14 @@ _BICUBIC_BY_CORNERS: Interpolation = MappingProxyType({'antialias': False, 'alig
 _BILINEAR: Interpolation = MappingProxyType({'antialias': False, 'mode': 'bilinear'})
 _BILINEAR_BY_CORNERS: Interpolation = MappingProxyType({**_BILINEAR, 'align_corners': True})
 _SCALED: Interpolation = MappingProxyType({'antialias': False, 'offset': 0.1})
-# Who resamples how. Patterns are sought in '<layout of the file> <architecture>.<tag>'; the first
-# that is found counts, and `_BICUBIC` where none is
+# How authors resample. The first pattern found in '<layout of the file> <architecture>.<tag>'
+# counts, and `_BICUBIC` without any
 ORIGINAL: tuple[tuple[str, Interpolation], ...] = (
     # facebookresearch/perception_models (Apache-2.0), whatever the layout
     (r'\bvit_pe_', _BILINEAR),
     # pytorch/vision (BSD-3-Clause), `interpolate_embeddings`
     (r'^torchvision ', _BICUBIC_BY_CORNERS),
-    # huggingface/transformers (Apache-2.0) filters DINOv2 with registers, nothing else
+    # huggingface/transformers (Apache-2.0) filters only DINOv2 with registers
     (r'^transformers .*_reg\d', TIMM),
     # transformers; mmpretrain and mmseg (Apache-2.0), `resize_pos_embed`; facebookresearch/mae
     # (CC-BY-NC-4.0) and baaivision/EVA (MIT), `interpolate_pos_embed`; facebookresearch/detectron2
@@ -39,8 +39,8 @@ ORIGINAL: tuple[tuple[str, Interpolation], ...] = (
     (r'^big_vision |\.(augreg|orig|sam)_|\.(v2_)?webli|\.pali', _BILINEAR_BY_CORNERS),
     # mlfoundations/open_clip (MIT), `resize_pos_embed`
     (r'^OpenCLIP |_clip_', TIMM),
-    # facebookresearch/dinov2 (Apache-2.0), `interpolate_pos_encoding`: filters with registers only;
-    # other ViTs with registers were trained in timm, as some without
+    # facebookresearch/dinov2 (Apache-2.0), `interpolate_pos_encoding`: filters only with registers;
+    # other ViTs with registers were trained in timm, and so were some without
     (r'_reg\d|\.(augreg2|sbb\d?|sw)_', TIMM),
     # dinov2 and facebookresearch/dino (Apache-2.0) add to the grid before they take the scale
     (r'dinov2|\.dino$', _SCALED),
@@ -48,10 +48,10 @@ ORIGINAL: tuple[tuple[str, Interpolation], ...] = (
 
 
 def original_interpolation(vit: nn.Module) -> Interpolation:
-    """Keyword arguments of `resample_positions` as the authors of a model's weights resample.
+    """Keyword arguments with which `resample_positions` does as the authors of the weights do.
 
-    The authors are told by the layout of the file that was loaded, if it is not timm's own
-    (`vit.layout`), else by the model's architecture and tag.
+    The layout of the loaded file names the authors, if it is not timm's own (`vit.layout`);
+    otherwise the model's architecture and tag do.
     """
     config = {'architecture': '', 'tag': '', **getattr(vit, 'pretrained_cfg', {})}
     authors = f'{getattr(vit, "layout", "")} {config["architecture"]}.{config["tag"]}'
@@ -59,7 +59,7 @@ def original_interpolation(vit: nn.Module) -> Interpolation:
 
 
 def num_prefix_rows(vit: nn.Module) -> int | None:
-    """Rows of `vit.pos_embed` in front of the patches' grid; `None` where there is no such table.
+    """Rows of `vit.pos_embed` in front of the patches' grid; `None` without such a table.
 
     The table is (1, rows + h*w, C), or (1, h, w, C) in SAM.
     """
@@ -74,7 +74,7 @@ def num_prefix_rows(vit: nn.Module) -> int | None:
 
 
 def biases_of_grid(vit: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Tables of relative biases between all patches, as BEiT has: names and their modules."""
+    """Names and modules of tables of relative biases between all patches, as in BEiT."""
     grid = getattr(getattr(vit, 'patch_embed', None), 'grid_size', None)
     for name, module in vit.named_modules():
         table = getattr(module, 'relative_position_bias_table', None)
@@ -83,7 +83,10 @@ def biases_of_grid(vit: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def fitted_biases(vit: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those tables of a file that records their grid, resized as timm does; it guesses the grid."""
+    """A file's tables of such biases, resized as timm does, but from the grid that it records.
+
+    Timm guesses the grid; tables of files that record none are left to it.
+    """
     if GRID_KEY not in tensors:
         return {}
     old = tuple(tensors[GRID_KEY].tolist())
@@ -100,7 +103,7 @@ def fitted_biases(vit: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def fitted_axes(vit: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Relative positions of SAM and ViTDet, one table an axis, in the lengths of the model's."""
+    """A file's relative positions, a table for each axis (SAM, ViTDet), resized to the model's."""
     return {
         name: resample_relative(tensors[name], len(target))
         for name, target in vit.named_parameters()
@@ -109,7 +112,7 @@ def fitted_axes(vit: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def with_positions(vit: nn.Module, table: Tensor, grid: Grid) -> nn.Module:
-    """A shallow copy of the model that holds another position table; the model is left as it is."""
+    """A shallow copy of the model with another position table; the model stays as it is."""
     patch_embed = view(vit.patch_embed)
     patch_embed.grid_size = grid
     return view(vit, {'pos_embed': table}, patch_embed=patch_embed)

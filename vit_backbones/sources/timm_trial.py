@@ -1,4 +1,4 @@
-"""What a timm model gives and which of its parameters each output needs, found by trying it."""
+"""A trial run of a timm model: the grids of its outputs, and the parameters that each needs."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,13 +22,7 @@ class Trial(NamedTuple):
 def run(
     forward: Callable[[nn.Module, Tensor], list[Tokens]], vit: nn.Module, images: Tensor
 ) -> Trial:
-    """Run a copy of the model on images and back from each output to the parameters.
-
-    Args:
-        forward: Gives the outputs of a model for images.
-        vit: The model, left unchanged.
-        images: (B, C, H, W), on the device on which to try it.
-    """
+    """Run a copy of the model on images, on their device, and back from each output."""
 
     def to_device(tensor: Tensor) -> Tensor:
         return tensor.to(images.device)
@@ -52,7 +46,7 @@ def run(
 def shape_of(
     forward: Callable[[nn.Module, Tensor], Tensor], vit: nn.Module, images: Tensor
 ) -> tuple[int, ...]:
-    """Shape of what a model gives for images, tried on the meta device where that is possible."""
+    """Shape of a model's output for images, found on the meta device where that is possible."""
 
     def to_meta(tensor: Tensor) -> Tensor:
         return tensor.to('meta')
@@ -66,7 +60,7 @@ def shape_of(
 
 
 def layers(vit: nn.Module, trial: Trial) -> dict[str, int]:
-    """Layer of each parameter and, being that of its last parameter, of each module."""
+    """Layer of each parameter, and of each module, which is that of its last parameter."""
     depth = len(trial.grids)
     stages = vit.feature_info[0]['module'].split('.')[0] + '.'  # beside them: embeddings
     found: dict[str, int] = {}

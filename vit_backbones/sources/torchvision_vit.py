@@ -5,7 +5,6 @@ Source: https://github.com/pytorch/vision (BSD-3-Clause).
 
 import contextlib
 import difflib
-import math
 import re
 import socket
 from collections.abc import Iterator
@@ -18,25 +17,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import VisionTransformer
 
-from vit_backbones.position import Grid
+from vit_backbones.position import Grid, cells
 from vit_backbones.readout import Tokens
-from vit_backbones.sources.base import BuildOptions, Source
+from vit_backbones.sources.base import BuildOptions, Model, Source, layer_in, no_weights, two
 
 # All published weights expect these
 _MEAN, _STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-_CONTAINERS = ('', 'encoder', 'encoder.layers')
-_AFTER_THE_BLOCKS = ('encoder.ln', 'heads')
 _OLD_MLP = re.compile(r'(?<=\.mlp\.)linear_[12](?=\.)')
 _MLP = {'linear_1': '0', 'linear_2': '3'}
-_SECONDS = 10.0  # of silence after which a download is given up
+_SECONDS = 10.0  # a download gives up after so much silence
 
 
 def build_torchvision(model_name: str, options: BuildOptions) -> tuple[Source, nn.Module]:
     """Build by torchvision's name, e.g. `'vit_b_16'`, for images of any size.
 
     Raises:
-        ValueError: For a name that is no ViT of torchvision, and for `drop_path_rate`, which these
-            models lack.
+        ValueError: For an unknown name, and for `drop_path_rate`, which these models lack.
         RuntimeError: If the pretrained weights cannot be had.
     """
     names = torchvision.models.list_models(include='vit_*')
@@ -55,10 +51,7 @@ def build_torchvision(model_name: str, options: BuildOptions) -> tuple[Source, n
             weights = 'DEFAULT' if options.pretrained else None
             vit = torchvision.models.get_model(model_name, weights=weights)
     except OSError as error:  # urllib's errors among them
-        raise RuntimeError(
-            f'no pretrained weights for {model_name!r}: {error}. Give a local file with '
-            f'checkpoint=..., or pretrained=False for random weights'
-        ) from None
+        raise no_weights(model_name, error) from None
     source, _ = wrap_torchvision(vit)
     patch = options.patch_size or (vit.patch_size, vit.patch_size)
     _rebuild_patches(vit, patch, options.in_channels)
@@ -68,13 +61,20 @@ def build_torchvision(model_name: str, options: BuildOptions) -> tuple[Source, n
 
 
 def wrap_torchvision(vit: nn.Module) -> 'tuple[TorchvisionViT, nn.Module] | None':
-    """The adapter of an existing ViT of torchvision, and that; of other models `None`."""
+    """The adapter of an existing ViT of torchvision and that model; `None` for other models."""
     if not isinstance(vit, VisionTransformer):
         return None
-    if not hasattr(vit, 'grid_size'):  # else it comes from a backbone
+    if not hasattr(vit, 'grid_size'):  # it has one if it comes from a backbone
         side = vit.image_size // vit.patch_size
         vit.grid_size, vit.grad_checkpointing = (side, side), False
     return TorchvisionViT(), vit
+
+
+def list_torchvision() -> Iterator[Model]:
+    """torchvision's ViTs."""
+    for name in torchvision.models.list_models(include='vit_*'):
+        meta = torchvision.models.get_model_weights(name).DEFAULT.meta
+        yield Model(name, 'torchvision', tuple(meta['min_size']), meta.get('license'))
 
 
 class TorchvisionViT(Source):
@@ -108,14 +108,11 @@ class TorchvisionViT(Source):
 
     def strides(self, vit: nn.Module) -> list[Grid]:
         """See `Source.strides`."""
-        side = vit.patch_size
-        return [(side, side) if isinstance(side, int) else side] * self.depth(vit)
+        return [two(vit.patch_size)] * self.depth(vit)
 
     def layer_of(self, name: str, depth: int) -> int:
         """See `Source.layer_of`."""
-        if block := re.match(r'encoder\.layers\.encoder_layer_(\d+)', name):
-            return int(block[1]) + 1
-        return depth + 1 if name in _CONTAINERS or name.startswith(_AFTER_THE_BLOCKS) else 0
+        return layer_in('encoder.layers', name, depth, behind=('encoder.ln', 'heads'))
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """See `Source.prune`."""
@@ -138,12 +135,8 @@ class TorchvisionViT(Source):
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
         """See `Source.set_input_size`."""
-        grid = tuple(
-            math.ceil(side / step) for side, step in zip(size, self.strides(vit)[0], strict=True)
-        )
-        table = self.table(vit, grid, pos_interp).detach()
-        learns = vit.encoder.pos_embedding.requires_grad
-        vit.encoder.pos_embedding = nn.Parameter(table, learns)
+        grid = cells(size, self.strides(vit)[0])
+        vit.encoder.pos_embedding.data = self.table(vit, grid, pos_interp).detach()
         vit.grid_size = grid
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
@@ -193,9 +186,9 @@ class TorchvisionViT(Source):
         return 'conv_proj.weight'
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`: classifiers left out, MLPs named as since torchvision 0.13.
+        """See `Source.convert`; leaves out classifiers and renames the MLPs of published files.
 
-        The published files are older than that.
+        These files are older than torchvision 0.13, which renamed them.
         """
         return {
             _OLD_MLP.sub(lambda found: _MLP[found[0]], name): tensor
@@ -206,7 +199,7 @@ class TorchvisionViT(Source):
 
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
-    """Give up where a network swallows what it is sent; torch.hub would wait for good."""
+    """Give up where a network never answers; torch.hub would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SECONDS)
     try:
@@ -216,7 +209,7 @@ def _patience() -> Iterator[None]:
 
 
 def _rebuild_patches(vit: VisionTransformer, patch_size: Grid, in_channels: int) -> None:
-    """Resample the patch embedding, and the grid with it, where they differ from the model's."""
+    """Resample the patch embedding where its patch or channels differ from the model's."""
     old = vit.conv_proj
     if (tuple(old.kernel_size), old.in_channels) == (tuple(patch_size), in_channels):
         return

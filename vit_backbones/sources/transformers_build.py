@@ -1,14 +1,14 @@
 """Building transformers' vision encoders by name, folder or config, and choosing their adapter.
 
-Source: https://github.com/huggingface/transformers (Apache-2.0). The library is an optional extra
-and is imported only where one of its models is asked for.
+Source: https://github.com/huggingface/transformers (Apache-2.0). The library is an optional extra,
+imported only for its own models.
 """
 
 import contextlib
 import copy
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -22,18 +22,17 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import BuildOptions, Source
+from vit_backbones.sources.base import BuildOptions, Model, Source, no_weights, refusal, two
 from vit_backbones.sources.hub import offline_if_unreachable
-from vit_backbones.sources.timm_any import first_line
 from vit_backbones.sources.transformers_families import FAMILIES
-from vit_backbones.sources.transformers_vit import Family, TransformersViT, two
+from vit_backbones.sources.transformers_vit import Family, TransformersViT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     Named = str | Path | Mapping[str, object] | PreTrainedConfig
 
-_PARENTS = ('clip', 'siglip', 'siglip2')  # whose config holds that of a vision encoder
+_PARENTS = ('clip', 'siglip', 'siglip2')  # their config holds that of a vision encoder
 
 
 def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Source, nn.Module]:
@@ -41,12 +40,12 @@ def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Sour
 
     `model_name` is a name on the hub such as `'facebook/dinov2-small'`, a local folder with a
     config.json, a config, its dict, or a model type such as `'dinov2'` for that type's defaults.
-    Without `pretrained` the network is never asked: a name has to be in the local cache.
+    Without `pretrained` it never uses the network: a name must be in the local cache.
 
     Raises:
         ImportError: If transformers is not installed.
-        ValueError: For a name without a config at hand, a model type that is not in `FAMILIES`, and
-            an argument that the family lacks.
+        ValueError: For a name without a config, a model type that is not in `FAMILIES`, and an
+            argument that the family lacks.
         RuntimeError: If the pretrained weights cannot be had or lack a part of the model.
     """
     transformers = _library()
@@ -58,7 +57,7 @@ def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Sour
     kind = getattr(transformers, family.model)
     wanted = _changed(config, options.patch_size, options.in_channels)
     if not pretrained and isinstance(model_name, str | Path):
-        _tell_of_weights(Path(model_name))
+        _warn_of_weights(Path(model_name))
     if wanted is config and pretrained:
         vit = _pretrained(kind, model_name, config)
     else:
@@ -75,8 +74,8 @@ def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Sour
 def wrap_transformers(model: nn.Module) -> tuple[TransformersViT, nn.Module] | None:
     """The adapter of the encoder in an existing model of transformers, and that encoder.
 
-    The model may be the encoder itself, one of the library's backbones (whose own norms of stages
-    are left out), or a whole model with heads and a text encoder. Of other models `None`.
+    The model may be the encoder itself, one of the library's backbones (without their norms of
+    stages), or a whole model with heads and a text encoder. `None` for models of other libraries.
 
     Raises:
         ValueError: For a model of transformers that does not hold exactly one known encoder.
@@ -100,8 +99,13 @@ def wrap_transformers(model: nn.Module) -> tuple[TransformersViT, nn.Module] | N
     )
 
 
+def list_transformers() -> Iterator[Model]:
+    """The model types, each with models of many sizes."""
+    return (Model(name, 'transformers') for name in FAMILIES)
+
+
 def _family_of(vit: nn.Module) -> tuple[type[TransformersViT], Family] | None:
-    """What an encoder of transformers is of; of other modules `None`."""
+    """Adapter and family of an encoder of transformers; `None` for other modules."""
     transformers = _library()
     for adapter, family in FAMILIES.values():
         kinds = tuple(getattr(transformers, name) for name in (family.model, *family.alike))
@@ -122,7 +126,7 @@ def _library() -> ModuleType:
 
 
 def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 'PreTrainedConfig':
-    """The encoder's config, one of its own."""
+    """The encoder's config, a copy of any that was given."""
     given = isinstance(model_name, Mapping | transformers.PreTrainedConfig)
     shown = type(model_name).__name__ if given else repr(str(model_name))  # in one line
     model_type = model_name in (*FAMILIES, *_PARENTS) and not Path(model_name).is_dir()
@@ -142,7 +146,7 @@ def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 
     except (OSError, TypeError, ValueError) as error:
         missing = isinstance(error, OSError)
         raise (RuntimeError if missing and pretrained else ValueError)(
-            f'no config for model_name {shown} of source transformers: {first_line(error)}. '
+            f'no config for model_name {shown} of source transformers: {refusal(error)}. '
             f'Give a folder with a config.json, a config or a model type: {", ".join(FAMILIES)}'
         ) from None
     config = getattr(config, 'vision_config', config)
@@ -170,7 +174,7 @@ def _set_drop_path(config: 'PreTrainedConfig', rate: float) -> None:
 
 
 def _grow_drop_path(layers: nn.ModuleList, rate: float) -> None:
-    """Let stochastic depth grow linearly from 0, where the library gives all blocks the same."""
+    """Let stochastic depth grow linearly from 0; the library gives all blocks the same."""
     for index, layer in enumerate(layers):
         drop_path = getattr(layer, 'drop_path', None)
         if hasattr(drop_path, 'drop_prob'):
@@ -180,7 +184,7 @@ def _grow_drop_path(layers: nn.ModuleList, rate: float) -> None:
 def _changed(
     config: 'PreTrainedConfig', patch_size: Grid | None, in_channels: int
 ) -> 'PreTrainedConfig':
-    """The config with another patch and number of channels; itself where they are the same."""
+    """The config with another patch size and number of channels, or itself if they are its own."""
     patch = patch_size or two(config.patch_size)
     if (patch, in_channels) == (two(config.patch_size), config.num_channels):
         return config
@@ -195,12 +199,12 @@ def _build(kind: type[nn.Module], config: 'PreTrainedConfig') -> nn.Module:
         return kind(config)
     except TypeError as error:  # the library divides by the patch size
         raise ValueError(
-            f'{kind.__name__} of transformers takes square patches and images only, got patch_size='
+            f'{kind.__name__} of transformers takes only square patches and images, got patch_size='
             f'{config.patch_size} and image_size={config.image_size}'
         ) from error
 
 
-def _tell_of_weights(folder: Path) -> None:
+def _warn_of_weights(folder: Path) -> None:
     if any(folder.glob('*.safetensors')) or any(folder.glob('*.bin')):
         print_log(
             f'{folder} holds weights, which are not loaded: pretrained=True loads them',
@@ -223,10 +227,7 @@ def _pretrained(
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise RuntimeError(
-            f'no pretrained weights for {model_name!r}: {first_line(error)}. Give a local file '
-            f'with checkpoint=..., or pretrained=False for random weights'
-        ) from None
+        raise no_weights(model_name, refusal(error)) from None
     missing = sorted(name for name in report['missing_keys'] if not UNUSED.search(name))
     if missing:
         raise RuntimeError(
@@ -243,7 +244,7 @@ def _transfer(
     vit: nn.Module,
     pos_interp: str,
 ) -> None:
-    """Weights of a model for one with another patch or number of channels."""
+    """Copy weights to a model with another patch size or number of channels."""
     vit.not_loaded = weights.not_loaded
     old, new = adapt(weights), adapt(vit)
     tensors, target, name = weights.state_dict(), vit.state_dict(), old.patch_embed_name()
@@ -282,5 +283,5 @@ def _statistics(model_name: 'Named', download: bool) -> dict[str, tuple[float, .
             ours: tuple(round(255 * value, 4) for value in content[theirs])
             for ours, theirs in (('mean', 'image_mean'), ('std', 'image_std'))
         }
-    except (OSError, KeyError, ValueError):  # none, or not of images
+    except (OSError, KeyError, ValueError):  # there is none, or none for images
         return {}

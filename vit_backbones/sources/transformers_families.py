@@ -1,4 +1,4 @@
-"""The families of transformers' vision encoders that are known here, by their model type.
+"""The known families of transformers' vision encoders, by their model type.
 
 Source: https://github.com/huggingface/transformers (Apache-2.0).
 """
@@ -6,18 +6,10 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from vit_backbones.sources.transformers_siglip2 import Siglip2
-from vit_backbones.sources.transformers_swin import Swin
-from vit_backbones.sources.transformers_vit import (
-    Beit,
-    ClipVision,
-    Dinov3,
-    Family,
-    TransformersViT,
-)
-from vit_backbones.sources.transformers_vitdet import VitDet
+from vit_backbones.sources.transformers_kinds import Beit, ClipVision, Dinov3, Siglip2, Swin, VitDet
+from vit_backbones.sources.transformers_vit import Family, TransformersViT
 
-# What the published weights expect of images on 0-255, as their preprocessor_config.json says
+# Statistics of images (0-255) in the preprocessor_config.json of the published weights
 _HALF = {'mean': (127.5,) * 3, 'std': (127.5,) * 3}
 _IMAGENET = {'mean': (123.675, 116.28, 103.53), 'std': (58.395, 57.12, 57.375)}
 _CLIP = {
@@ -33,13 +25,13 @@ _CLIP_LIKE = {
     'cls_token': 'class_embedding',
     'sized': True,
 }
-# By the `model_type` of the config. Where weights are resampled in another way by those who made
-# them than by the library, that is told as `original`:
+# By the `model_type` of the config. `original` is for weights whose authors do not resample as the
+# library does:
 # - DINOv2 adds 0.1 to the grid before taking the scale (github.com/facebookresearch/dinov2);
 # - SigLIP draws straight lines between the positions, corners on corners
 #   (github.com/google-research/big_vision, models/vit.py, resample_posemb).
-# DeiT, ViTDet, DINOv2 with registers and SigLIP 2 agree with the library. CLIP's authors have one
-# size only. `vit` holds weights of several authors, and its config does not tell whose.
+# DeiT, ViTDet, DINOv2 with registers and SigLIP 2 agree with the library. CLIP's authors have only
+# one size. `vit` has weights of several authors, and its config does not name them.
 FAMILIES: Mapping[str, tuple[type[TransformersViT], Family]] = MappingProxyType(
     {
         'vit': (TransformersViT, Family('ViTModel', **_PLAIN, **_HALF)),

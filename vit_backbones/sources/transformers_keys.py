@@ -12,16 +12,14 @@ from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
-# What files hold that an encoder has no use for: pooling, masked pre-training, constants
+# Tensors of files that an encoder does not use: pooling, masked pre-training, constants
 UNUSED = re.compile(r'^(pooler|head)\.|\.(mask_token|position_ids|relative_position_index)$')
 
 
 def convert_keys(vit: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under the keys of a model, by the table with which transformers itself loads files.
+    """Tensors under the keys of an encoder, by the table with which transformers loads files.
 
-    Args:
-        vit: The encoder.
-        tensors: Those of its own file or of one of a whole model; other parts are passed over.
+    They may be those of a whole model; its other parts are left out.
     """
     rules = get_model_conversion_mapping(vit)
     splits = [rule for rule in rules if isinstance(rule, WeightConverter)]
@@ -29,7 +27,7 @@ def convert_keys(vit: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[st
     own, converted = vit.state_dict().keys(), {}
     for name, tensor in _of_the_encoder(tensors, vit.base_model_prefix, own).items():
         key, pattern = (name, None) if name in own else rename_source_key(name, renames, splits)
-        if pattern is not None:  # one tensor that has become several
+        if pattern is not None:  # one tensor that became several
             split = copy.deepcopy(next(rule for rule in splits if pattern in rule.source_patterns))
             split.add_tensor(key, name, pattern, tensor)
             converted |= split.convert(key, model=vit, config=vit.config)

@@ -4,8 +4,6 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 """
 
 import copy
-import math
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vit_backbones.position import Grid, resample_positions
-from vit_backbones.readout import Tokens, cls, raw
-from vit_backbones.sources.base import Source, needs_cls_token
+from vit_backbones.position import Grid, cells
+from vit_backbones.readout import Tokens, raw
+from vit_backbones.sources.base import Source, layer_in, two
 
 _AFTER_THE_LAYERS = ('layernorm', 'norm', 'post_layernorm', 'pooler', 'head')
 
@@ -28,19 +26,18 @@ class Family(NamedTuple):
     Attributes:
         model: Class of the encoder in transformers.
         layers: Path of its blocks or stages.
-        norm: Name of the norm that makes its `last_hidden_state`; `None` where that is not normed.
-        mean: Of the images, 0-255, RGB.
-        std: Likewise.
+        norm: Name of the norm of its `last_hidden_state`; `None` if that is not normed.
+        mean: Mean of the images, 0-255, RGB.
+        std: Their standard deviation.
         patches: Path of the patch embedding's convolution.
         positions: State-dict key of the learned position table.
-        class_tokens: CLS and distillation tokens; each has a row of that table.
+        class_tokens: CLS and distillation tokens; the table has a row for each.
         cls_token: Name of the CLS token in the embeddings.
-        pooling: Name of the module that makes its `pooler_output` of the tokens; `None` where that
-            is the CLS token.
-        image_size: Name in the config of the images' size for which that table is made.
-        sized: Whether the embeddings must be told that images are of another size than built for.
-        resampling: Keyword arguments of `resample_positions` with which the library resamples it.
-        original: Those of the weights' authors, where they differ.
+        pooling: Name of the module that makes its `pooler_output`; `None` if that is the CLS token.
+        image_size: Name of the size in the config for which the table is made.
+        sized: Whether the embeddings have an option for other sizes, which they need.
+        resampling: Keyword arguments of `resample_positions` with which the library resamples.
+        original: Those of the weights' authors, if they differ.
         alike: Other classes of the library with the same parts under the same names.
     """
 
@@ -66,11 +63,11 @@ class TransformersViT(Source):
 
     The tokens of layer i are the library's `hidden_states[i + 1]`; after the final norm, where
     there is one, those of the last layer are its `last_hidden_state`. CLIP has none: its
-    `post_layernorm` is made for the pooled CLS token alone and is left out, as it is there.
+    `post_layernorm` is only for the pooled CLS token.
 
     Args:
-        family: How the model is made up.
-        vit: The unpruned model; only names and sizes are kept of it.
+        family: Where the model keeps its parts.
+        vit: The unpruned model; the adapter keeps only names and sizes.
     """
 
     def __init__(self, family: Family, vit: nn.Module) -> None:
@@ -82,13 +79,12 @@ class TransformersViT(Source):
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
         """See `Source.tokens`; equal to the library's `hidden_states`, un-normed."""
-        grid = self._grid(vit, images)
+        grid, context = self._grid(vit, images), self._context(vit, images)
         x, outputs = self._embed(vit, images, pos_interp), []
-        num_prefix, context = self.num_prefix_tokens(vit), self._context(vit, images)
         for index, layer in enumerate(self._layers(vit)[: indices[-1] + 1]):
             x = self._run(layer, x, **context)
             if index in indices:
-                outputs.append(Tokens(x[:, num_prefix:], x[:, :num_prefix], grid))
+                outputs.append(self._tokens(vit, x, grid))
         return outputs
 
     def depth(self, vit: nn.Module) -> int:
@@ -105,10 +101,7 @@ class TransformersViT(Source):
 
     def layer_of(self, name: str, depth: int) -> int:
         """See `Source.layer_of`."""
-        if layer := re.match(rf'{self._family.layers}\.(\d+)', name):
-            return int(layer[1]) + 1
-        contains_layers = not name or f'{self._family.layers}.'.startswith(f'{name}.')
-        return depth + 1 if contains_layers or name.split('.')[0] in _AFTER_THE_LAYERS else 0
+        return layer_in(self._family.layers, name, depth, _AFTER_THE_LAYERS)
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """See `Source.prune`; the token of masked pre-training goes too."""
@@ -142,7 +135,7 @@ class TransformersViT(Source):
         return self._native
 
     def preprocess(self, vit: nn.Module) -> dict[str, object]:
-        """See `Source.preprocess`; of the folder's preprocessor_config.json, else the family's."""
+        """See `Source.preprocess`; from a preprocessor_config.json, else the family's."""
         mean, std = list(self._family.mean), list(self._family.std)
         return {'mean': mean, 'std': std, 'bgr_to_rgb': True}
 
@@ -155,7 +148,7 @@ class TransformersViT(Source):
         if self._positions is None:
             return
         patch = two(vit.config.patch_size)
-        grid = tuple(math.ceil(side / step) for side, step in zip(size, patch, strict=True))
+        grid = cells(size, patch)
         weight = vit.get_parameter(self._positions)
         # as (1, N, C), or (N, C) where the library keeps it as an nn.Embedding
         table = self.table(vit, grid, pos_interp).detach()
@@ -174,8 +167,8 @@ class TransformersViT(Source):
     def drop_cls_token(self, vit: nn.Module) -> None:
         """See `Source.drop_cls_token`.
 
-        The library's embeddings always begin with the token: zeros take its place, in a buffer that
-        no state dict holds, and what they give is cut off in front of the layers.
+        The library's embeddings always begin with the token: zeros in a buffer outside the state
+        dict take its place, and are cut off in front of the layers.
         """
         if not self.has_cls_token(vit):
             return
@@ -211,17 +204,6 @@ class TransformersViT(Source):
         original = self._family.original if pos_interp == 'original' else None
         return dict(original or self._family.resampling)
 
-    def table(self, vit: nn.Module, grid: Grid, pos_interp: str) -> Tensor:
-        """See `Source.table`."""
-        weight = vit.get_parameter(self._positions)
-        return resample_positions(
-            weight.reshape(1, -1, weight.shape[-1]),
-            self.grid(vit),
-            grid,
-            num_prefix=self.num_position_prefix(vit),
-            **self.interpolation(vit, pos_interp),
-        )
-
     def patch_embed_name(self) -> str | None:
         """See `Source.patch_embed_name`."""
         return f'{self._family.patches}.weight'
@@ -251,7 +233,7 @@ class TransformersViT(Source):
         if self._positions is not None:
             table = self.table(vit, self._grid(vit, images), pos_interp)
             table = F.pad(table, (0, 0, dropped, 0))
-            # of a shallow copy; the library takes every table for a square
+            # in a shallow copy, since the library takes every table for a square
             embeddings = copy.copy(embeddings)
             embeddings.interpolate_pos_encoding = lambda *_: table
         sized = {'interpolate_pos_encoding': True} if self._family.sized else {}
@@ -259,46 +241,15 @@ class TransformersViT(Source):
         return x[:, dropped:] if dropped else x  # Swin's is a pair
 
     def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
-        """What the layers get beside the tokens."""
+        """Further arguments of the layers."""
         return {'attention_mask': None}
+
+    def _tokens(self, vit: nn.Module, x: Tensor, grid: Grid) -> Tokens:
+        """The tokens in a layer's output."""
+        num_prefix = self.num_prefix_tokens(vit)
+        return Tokens(x[:, num_prefix:], x[:, :num_prefix], grid)
 
     def _run(self, layer: nn.Module, *args: object, **context: object) -> Tensor:
         if self._recompute and torch.is_grad_enabled():
             return checkpoint(layer, *args, use_reentrant=False, **context)
         return layer(*args, **context)
-
-
-class ClipVision(TransformersViT):
-    """Adapter of CLIP's vision encoder, which has a norm in front of the blocks."""
-
-    def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
-        """See `Source.own_pooled`."""
-        return vit.post_layernorm(cls(tokens))
-
-    def _embed(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
-        return vit.pre_layrnorm(super()._embed(vit, images, pos_interp))
-
-
-class Dinov3(TransformersViT):
-    """Adapter of DINOv3; its rotary positions are jittered in training, as the library does."""
-
-    def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
-        return {'position_embeddings': vit.rope_embeddings(images)}
-
-
-class Beit(TransformersViT):
-    """Adapter of BEiT; the library resamples its relative positions to each image's grid."""
-
-    def drop_cls_token(self, vit: nn.Module) -> None:
-        """See `Source.drop_cls_token`: its relative positions count the token."""
-        raise ValueError(needs_cls_token(vit))
-
-    def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
-        shared = vit.shared_position_bias
-        bias = None if shared is None else shared(self._grid(vit, images))
-        return {'attention_mask': bias, 'resolution': images.shape[-2:]}
-
-
-def two(size: int | Grid) -> Grid:
-    """(vertical, horizontal) of a size that may be one number for both."""
-    return (size, size) if isinstance(size, int) else tuple(size)

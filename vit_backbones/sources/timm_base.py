@@ -1,0 +1,93 @@
+"""What the adapters of timm's models share: how timm describes a model, its norm and its positions.
+
+Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
+"""
+
+from torch import Tensor, nn
+
+from vit_backbones.checkpoints.layouts import OWN, to_timm
+from vit_backbones.checkpoints.reshaping import spell
+from vit_backbones.position import Grid
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.timm_positions import (
+    TIMM,
+    Interpolation,
+    num_prefix_rows,
+    original_interpolation,
+    with_positions,
+)
+
+
+class TimmSource(Source):
+    """Base of the adapters of timm's models."""
+
+    _has_relative_positions = True
+
+    def native_size(self, vit: nn.Module) -> Grid:
+        """See `Source.native_size`."""
+        return native_size(vit)
+
+    def canvas(self, vit: nn.Module, size: Grid) -> Grid:
+        """(H, W) of the images that the model itself gets for images of a size."""
+        return self.padded(vit, size)
+
+    def preprocess(self, vit: nn.Module) -> dict[str, object]:
+        """See `Source.preprocess`; from timm's `pretrained_cfg`."""
+        config = vit.pretrained_cfg
+        return {
+            'mean': [round(255 * value, 4) for value in config['mean']],
+            'std': [round(255 * value, 4) for value in config['std']],
+            'bgr_to_rgb': True,
+        }
+
+    def set_checkpointing(self, vit: nn.Module) -> None:
+        """See `Source.set_checkpointing`; timm's own, non-reentrant."""
+        try:
+            vit.set_grad_checkpointing(True)
+        except AssertionError as error:
+            raise ValueError(f'with_cp=True: {type(vit).__name__} cannot: {error}') from error
+
+    def norm(self, vit: nn.Module) -> nn.Module | None:
+        """See `Source.norm`; models that pool by average keep only a `fc_norm`, so `None`."""
+        # beside an `encoder` it is for pooled features
+        norm = None if hasattr(vit, 'encoder') else getattr(vit, 'norm', None)
+        return None if isinstance(norm, nn.Identity | nn.ModuleList) else norm
+
+    def position_name(self, vit: nn.Module) -> str | None:
+        """See `Source.position_name`."""
+        return None if num_prefix_rows(vit) is None else 'pos_embed'
+
+    def grid(self, vit: nn.Module) -> Grid:
+        """See `Source.grid`."""
+        return vit.patch_embed.grid_size
+
+    def num_position_prefix(self, vit: nn.Module) -> int:
+        """See `Source.num_position_prefix`."""
+        return num_prefix_rows(vit) or 0
+
+    def interpolation(self, vit: nn.Module, pos_interp: str) -> Interpolation:
+        """See `Source.interpolation`; `timm_positions` lists the authors."""
+        return TIMM if pos_interp == 'timm' else original_interpolation(vit)
+
+    def translate(
+        self, vit: nn.Module, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], str | None]:
+        """See `Source.translate`; `checkpoints.layouts` lists the layouts."""
+        translated, layout = to_timm(tensors, relative=self._has_relative_positions)
+        foreign = layout is not None and not layout.startswith(OWN)
+        vit.layout = layout if foreign else ''
+        if foreign:
+            cls_row = self.has_cls_token(vit) and self.num_position_prefix(vit) > 0
+            translated = spell(translated, vit.state_dict().keys(), cls_row=cls_row)
+        return translated, layout
+
+    def _positioned(self, vit: nn.Module, grid: Grid, pos_interp: str) -> nn.Module:
+        """The model with its positions resampled for a grid, where timm would do it otherwise."""
+        if pos_interp == 'timm' or self.position_name(vit) is None:
+            return vit
+        return with_positions(vit, self.table(vit, grid, pos_interp), grid)
+
+
+def native_size(vit: nn.Module) -> Grid:
+    """(H, W) of the images for which timm's weights of a model are made."""
+    return tuple(vit.pretrained_cfg['input_size'][-2:])
