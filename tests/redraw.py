@@ -5,10 +5,10 @@ from functools import partial
 import timm
 import torch
 import torch.nn.functional as F
+from _comparison import difference as error
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.coverage import difference as error
-from vit_backbones.coverage import redraw
+from vit_backbones.models.random_weights import redraw
 from vit_backbones.sources import SOURCES
 
 __all__ = ['TINY', 'backbone', 'copy_weights', 'error', 'images', 'pad', 'redraw', 'timm_layers']

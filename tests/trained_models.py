@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
-from vit_backbones.coverage import redraw
+from vit_backbones.models.random_weights import redraw
 
 _TESTED = """
 test_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(

@@ -10,9 +10,9 @@ import torch
 from redraw import backbone, images
 
 from vit_backbones import SimpleFeaturePyramid
-from vit_backbones.coverage import redraw
 from vit_backbones.export import Graph, export, formats, writing
 from vit_backbones.models.chosen import Loaded
+from vit_backbones.models.random_weights import redraw
 
 NAME, SIZE = 'test_vit', (60, 44)  # patches of 16
 MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)

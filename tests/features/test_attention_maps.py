@@ -8,8 +8,8 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models import VisionTransformer
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.coverage import redraw
 from vit_backbones.features.attention_maps import attention_maps, attention_weights
+from vit_backbones.models.random_weights import redraw
 
 SMALL = dict(depth=2, embed_dim=32, num_heads=4)
 TIMM = {

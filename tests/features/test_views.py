@@ -6,11 +6,11 @@ import timm
 from PIL import Image
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.coverage import redraw
 from vit_backbones.features.attention_maps import attention_maps
 from vit_backbones.features.views import _as_input, _resize, draw_attention, draw_pca
 from vit_backbones.images import ImageWalk
 from vit_backbones.models.chosen import Loaded
+from vit_backbones.models.random_weights import redraw
 
 
 @pytest.fixture(scope='module')

@@ -12,8 +12,8 @@ from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS, init_default_scope
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.coverage import redraw
 from vit_backbones.models.chosen import Choice, load_backbone
+from vit_backbones.models.random_weights import redraw
 
 MODEL = Choice(model='test_vit', random_weights=0)
 ADAPTER = """

@@ -16,7 +16,7 @@ from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.config.explain import describe
 from vit_backbones.config.loading import load_config
-from vit_backbones.coverage import redraw
+from vit_backbones.models.random_weights import redraw
 from vit_backbones.terminal import quiet_log
 
 _OF_WEIGHTS = ('checkpoint', 'checkpoint_path', 'init_cfg', 'pretrained')

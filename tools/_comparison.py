@@ -1,4 +1,7 @@
-"""Which of timm's transformers work: each one compared with timm itself, on weights that show."""
+"""Compare every timm transformer with timm's own features.
+
+Random weights are large enough to reveal differences.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -7,12 +10,13 @@ from typing import NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vit_backbones.backbone import ViTFeatBackbone
+from vit_backbones.errors import first_line
+from vit_backbones.models.random_weights import redraw
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import BuildOptions
-from vit_backbones.sources.timm_any import first_line
 from vit_backbones.sources.timm_build import build_timm
 
 SIZES: tuple[Grid, ...] = ((256, 320), (250, 333))
@@ -36,13 +40,13 @@ _OTHERS = frozenset(
 
 
 class Check(NamedTuple):
-    """What became of one architecture.
+    """The result for one architecture.
 
     Attributes:
         module: timm's module.
         name: Architecture.
-        status: `'works'`, `'refuses'` (other sizes than its own, with a reason) or `'fails'`.
-        how: `'any size'` or `'built at img_size'`; why, if it does not work.
+        status: `'works'`, `'refuses'` (sizes other than its own, with a reason) or `'fails'`.
+        how: `'any size'` or `'built at img_size'`; the reason, if it does not work.
         error: Largest difference from timm in units of the tolerance; `None` without a comparison.
     """
 
@@ -65,7 +69,7 @@ def check(module: str, name: str) -> Check:
     for size in SIZES:
         try:
             how, error = _compare(name, size)
-        except Exception as error:  # whatever a model raises is its result
+        except Exception as error:  # anything a model raises is its result
             refuses = isinstance(error, ValueError) and 'cannot be used' in str(error)
             reason = str(error) if refuses else f'{type(error).__name__}: {first_line(error)}'
             return Check(module, name, 'refuses' if refuses else 'fails', reason)
@@ -74,40 +78,8 @@ def check(module: str, name: str) -> Check:
     return Check(module, name, status, how if status == 'works' else 'differs', round(worst, 4))
 
 
-def redraw(module: nn.Module, seed: int = 0, gain: float = 1.0) -> nn.Module:
-    """Draw weights under which each part of a model matters, in place.
-
-    At their default initialisation LayerScale is 1e-5, biases and tokens are zero: such a model
-    gives almost the same output with all of its blocks deleted.
-
-    Args:
-        module: A model, changed.
-        seed: Of the draw.
-        gain: Of the matrices; below 1 for models that grow beyond all bounds without it.
-
-    Returns:
-        The module: matrices of standard deviation gain/sqrt(inputs), LayerScale 1, tokens and
-        positions 0.5, biases and norms 0.3 about their usual value.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for name, param in module.named_parameters():
-        noise = torch.randn(param.shape, generator=generator)
-        if 'gamma' in name:  # LayerScale
-            drawn = torch.ones_like(param)
-        elif name.endswith(('token', 'pos_embed', 'pos_embedding')):
-            drawn = 0.5 * noise
-        elif 'rope' in name:
-            drawn = param * (1 + 0.1 * noise)
-        elif param.ndim > 1:
-            drawn = gain * noise / param[0].numel() ** 0.5
-        else:
-            drawn = 0.3 * noise + name.endswith('weight')
-        param.data.copy_(drawn)
-    return module
-
-
 def difference(out: Tensor, reference: Tensor) -> float:
-    """Largest difference in units of what is tolerated; at most 1 is equal.
+    """Largest difference in units of the tolerance; at most 1 is equal.
 
     Raises:
         ValueError: If the shapes differ or a value is not finite.
@@ -121,7 +93,7 @@ def difference(out: Tensor, reference: Tensor) -> float:
 
 
 def table(checks: list[Check]) -> str:
-    """Markdown: totals, then one row a module, then what does not work and why."""
+    """Markdown: totals, one row per module, then the architectures that do not work and why."""
     works = sum(c.status == 'works' for c in checks)
     lines = [
         f'{works} of {len(checks)} architectures work ({100 * works / max(1, len(checks)):.1f} %), '
@@ -147,7 +119,7 @@ def _reduction(name: str) -> Mapping[str, object]:
             with torch.device('meta'):
                 timm.create_model(name, **reduction)
         except Exception as error:
-            if 'meta' not in str(error):  # it counts its blocks otherwise
+            if 'meta' not in str(error):  # it counts its blocks in another way
                 continue
         return reduction
     return {}
@@ -187,9 +159,12 @@ def _compare(name: str, size: Grid) -> tuple[str, float]:
 
 
 def _check_shapes(backbone: ViTFeatBackbone, outputs: tuple[Tensor, ...], size: Grid) -> None:
-    """Channels are those told, and strides to two cells, where patches overlap or do not pad."""
-    told = zip(outputs, backbone.out_channels, backbone.strides, strict=True)
-    for output, channels, stride in told:
+    """Refuse other channels than announced, and strides off by more than two cells.
+
+    Patches that overlap or do not pad give other sizes.
+    """
+    announced = zip(outputs, backbone.out_channels, backbone.strides, strict=True)
+    for output, channels, stride in announced:
         cells = [side / stride for side in size]
         off = max(abs(a - b) for a, b in zip(output.shape[-2:], cells, strict=True))
         if output.shape[1] != channels or off > 2:
