@@ -14,14 +14,16 @@ training, wall), `peak_memory_mib`, `images_per_second` (of inference), `hardwar
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.benchmark.results import of_work_dir
-from vit_backbones.benchmark.table import markdown, ordered
-from vit_backbones.benchmark.targets import HEADING, goal_row
+from vit_backbones.benchmark.results import markdown, of_work_dir, ordered
 
 DOCS = Path(__file__).resolve().parent
+sys.path.append(str(DOCS.parent / 'tools'))
+from _targets import HEADING, goal_row  # noqa: E402
+
 README = DOCS.parent / 'README.md'
 RESULTS = (
     '<!-- results: written by docs/tables.py from docs/results/*.json -->',

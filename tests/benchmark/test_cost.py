@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.benchmark.cost import flops_and_floor, peak_memory
+from vit_backbones.benchmark.measuring import flops_and_floor, peak_memory
 from vit_backbones.benchmark.subjects import Setting, of_backbone
 
 CPU = torch.device('cpu')

@@ -11,8 +11,8 @@ from matplotlib.text import Annotation
 from PIL import Image
 
 from vit_backbones.benchmark import scatter as scatters
+from vit_backbones.benchmark.results import markdown
 from vit_backbones.benchmark.scatter import scatter
-from vit_backbones.benchmark.table import markdown
 
 RECORD = dict(
     config='/elsewhere/linear.py',

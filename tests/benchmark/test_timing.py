@@ -1,7 +1,7 @@
 import torch
 
-from vit_backbones.benchmark import timing
-from vit_backbones.benchmark.timing import interleaved
+from vit_backbones.benchmark import measuring
+from vit_backbones.benchmark.measuring import interleaved
 
 CPU = torch.device('cpu')
 
@@ -15,6 +15,6 @@ def test_steps_are_run_in_turns():
 
 def test_medians_are_of_the_rounds_behind_the_warm_up(monkeypatch):
     clock = iter([900.0, 900.0, 900.0, 900.0, 3.0, 30.0, 1.0, 10.0, 2.0, 800.0])
-    monkeypatch.setattr(timing, '_wall', lambda step: next(clock))
+    monkeypatch.setattr(measuring, '_wall', lambda step: next(clock))
     medians = interleaved({'a': None, 'b': None}, 3, CPU, warm_ups=2)
     assert medians == {'a': 2.0, 'b': 30.0}

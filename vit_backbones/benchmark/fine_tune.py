@@ -1,4 +1,4 @@
-"""What backbones are worth when they are trained along: by the recipe of one config for all."""
+"""Fine-tune every backbone with the recipe of one config and report its mIoU."""
 
 import shlex
 import sys
@@ -16,18 +16,18 @@ from vit_backbones.own_data.rewriting import shorten_first_part
 from vit_backbones.terminal import aloud
 from vit_backbones.training.run import find_last_checkpoint, train
 
-# What the config says of its backbone that its head or its recipe relies on
+# Arguments of the config's backbone on which its head or its recipe relies
 _OUTPUT = dict(out_indices=-1, norm='last', final_norm=None)
 _KEPT = ('out_stride', 'cls_readout', 'img_size', 'drop_path_rate', 'with_cp', 'mask_padding')
 _IN_STEPS = ('milestones', 'step_size', 'periods', 'total_steps')  # of schedules that do not scale
 
 
 class Training(NamedTuple):
-    """A backbone in a config, to be trained.
+    """A backbone in a config, ready to train.
 
     Attributes:
         config: Text of the whole config.
-        folder: Its work dir, named by the backbone and all that the result depends on.
+        folder: Its work dir, named after the backbone and everything that decides the result.
     """
 
     config: str
@@ -40,9 +40,8 @@ class Training(NamedTuple):
             `fine_tuned`, the mIoU of the last validation (0 to 1), and `fine_tune_minutes`.
 
         Raises:
-            SystemExit: With the code of a training that failed or was interrupted, which has told
-                why.
-            ValueError: If the config lets no mIoU be recorded.
+            SystemExit: With the code of a training that failed or was interrupted.
+            ValueError: If the training records no mIoU.
         """
         if not (self.folder / 'record.json').exists():
             self._train()
@@ -64,30 +63,22 @@ class Training(NamedTuple):
 
 
 def plan_training(
-    data: str | Path,
-    options: Sequence[str],
-    choice: Choice,
-    epochs: int,
-    num_images: int,
-    *,
-    folder: Path = Path('work_dirs/fine_tune'),
+    data: str | Path, options: Sequence[str], choice: Choice, epochs: int, num_images: int
 ) -> Training:
     """Put a backbone in the place of a config's own.
 
-    Which layers the head gets, at which stride, how images are made and how fast all learns stays
-    as the config says. Normalisation and channels follow the backbone, and schedules the number of
-    epochs.
+    The config still decides the head's layers and stride, the images and the learning rates.
+    Normalisation and channels follow the backbone; schedules follow the number of epochs.
 
     Args:
         data: An mmseg config with a `ViTFeatBackbone` and epochs.
         options: `key=value` changes of it.
         choice: The backbone; its `layers` and `img_size` do not count.
-        epochs: Of the training.
-        num_images: To train on.
-        folder: Where the work dir shall lie.
+        epochs: Length of the training.
+        num_images: Images to train on.
 
     Raises:
-        ValueError: For what is no such config, or a backbone that does not fit into it.
+        ValueError: For another config, or a backbone that does not fit into it.
         OSError: For files that are not there.
     """
     if Path(data).is_dir():
@@ -114,11 +105,12 @@ def plan_training(
     _connect(config.model, loaded.backbone.out_channels, loaded.backbone.strides)
     _shorten(config, epochs, num_images)
     text = config.pretty_text
-    return Training(text, folder / f'{Path(loaded.name).name}-{loaded.fingerprint(text)[:16]}')
+    name = f'{Path(loaded.name).name}-{loaded.fingerprint(text)[:16]}'
+    return Training(text, Path('work_dirs/fine_tune', name))
 
 
 def _normalise(config: Config, loaded: Loaded) -> None:
-    """Let images be normalised as the backbone expects it."""
+    """Normalise images as the backbone expects them."""
     place = config.model.get('data_preprocessor') or config.get('data_preprocessor')
     if not place:
         raise ValueError('--fine-tune needs a data_preprocessor in the config')
@@ -127,7 +119,7 @@ def _normalise(config: Config, loaded: Loaded) -> None:
 
 
 def _connect(model: Any, channels: Sequence[int], strides: Sequence[Any]) -> None:
-    """Let the neck, or else the heads, take maps of these channels and strides."""
+    """Give the neck, or else the heads, the channels and strides of the maps."""
     neck = model.get('neck')
     if neck:
         neck.in_channels = list(channels)
@@ -142,12 +134,12 @@ def _connect(model: Any, channels: Sequence[int], strides: Sequence[Any]) -> Non
             else:
                 picked = head.get('in_index', range(len(channels)))
                 head.in_channels = [channels[index] for index in picked]
-            if head.get('num_convs') == 0:  # its classifier takes what comes in
+            if head.get('num_convs') == 0:  # its classifier reads the maps directly
                 head.channels = head.in_channels
 
 
 def _shorten(config: Config, epochs: int, num_images: int) -> None:
-    """Train for so many epochs, on the config's schedules squeezed or stretched to that."""
+    """Train for so many epochs; the config's schedules shrink or stretch to that."""
     before = config.train_cfg.get('max_epochs')
     if before is None:
         raise ValueError('--fine-tune counts epochs, and train_cfg of the config counts iterations')
@@ -164,18 +156,18 @@ def _shorten(config: Config, epochs: int, num_images: int) -> None:
 
 
 def _scale(schedule: Any, ratio: float, iteration: float) -> None:
-    """Let a schedule begin and end earlier or later; one of epochs may do so within an epoch."""
+    """Begin and end a schedule earlier or later; one of epochs may do so within an epoch."""
     found = [key for key in _IN_STEPS if key in schedule]
     if found:
         raise ValueError(
-            f'--fine-tune cannot scale {found[0]} of {schedule.type}: give --fine-tune the '
+            f'--fine-tune cannot scale {found[0]} of {schedule.type}: give fine_tune= the '
             f"config's own max_epochs, or set train_cfg.max_epochs and the schedule to fit"
         )
     in_epochs = schedule.get('by_epoch', True)
     if in_epochs:
         schedule.update(by_epoch=True, convert_to_iter_based=True)
     time = float if in_epochs else int
-    least = 1.5 * iteration if in_epochs else 1.5  # whatever is rounded, an iteration is left
+    least = 1.5 * iteration if in_epochs else 1.5  # rounding leaves at least one iteration
     begin = schedule.get('begin', 0) * ratio
     schedule.begin = time(begin)
     if 'end' in schedule:

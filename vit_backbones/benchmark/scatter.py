@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
-from vit_backbones.benchmark.table import Row, ordered
+from vit_backbones.benchmark.results import Row, ordered
 
 _AXES = {
     'images_per_second': ('images a second', 1),
