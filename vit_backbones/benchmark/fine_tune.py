@@ -82,12 +82,12 @@ def plan_training(
         OSError: For files that are not there.
     """
     if Path(data).is_dir():
-        raise ValueError(f'--fine-tune trains by the recipe of a config, and {data} is a folder')
+        raise ValueError(f'fine_tune= trains by the recipe of a config, and {data} is a folder')
     config = load_config(data, options)
     given = (config.get('model') or {}).get('backbone') or {}
     if given.get('type') != 'ViTFeatBackbone':
         raise ValueError(
-            f'--fine-tune puts each backbone in the place of a ViTFeatBackbone, and '
+            f'fine_tune= puts each backbone in the place of a ViTFeatBackbone, and '
             f'model.backbone of {data} is {given.get("type")!r}'
         )
     kept = {key: given[key] for key in _KEPT if key in given}
@@ -113,7 +113,7 @@ def _normalise(config: Config, loaded: Loaded) -> None:
     """Normalise images as the backbone expects them."""
     place = config.model.get('data_preprocessor') or config.get('data_preprocessor')
     if not place:
-        raise ValueError('--fine-tune needs a data_preprocessor in the config')
+        raise ValueError('fine_tune= needs a data_preprocessor in the config')
     place.pop('rgb_to_bgr', None)
     place.update(mean=list(loaded.mean), std=list(loaded.std), bgr_to_rgb=not loaded.is_bgr)
 
@@ -142,7 +142,7 @@ def _shorten(config: Config, epochs: int, num_images: int) -> None:
     """Train for so many epochs; the config's schedules shrink or stretch to that."""
     before = config.train_cfg.get('max_epochs')
     if before is None:
-        raise ValueError('--fine-tune counts epochs, and train_cfg of the config counts iterations')
+        raise ValueError('fine_tune= counts epochs, and train_cfg of the config counts iterations')
     config.train_cfg.max_epochs = epochs
     if config.train_cfg.get('val_begin', 1) > epochs:
         config.train_cfg.val_begin = epochs
@@ -160,7 +160,7 @@ def _scale(schedule: Any, ratio: float, iteration: float) -> None:
     found = [key for key in _IN_STEPS if key in schedule]
     if found:
         raise ValueError(
-            f'--fine-tune cannot scale {found[0]} of {schedule.type}: give fine_tune= the '
+            f'fine_tune= cannot scale {found[0]} of {schedule.type}: give fine_tune= the '
             f"config's own max_epochs, or set train_cfg.max_epochs and the schedule to fit"
         )
     in_epochs = schedule.get('by_epoch', True)

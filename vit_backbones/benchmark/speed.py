@@ -62,7 +62,7 @@ def settings(
     """
     chosen = choose_device(device)
     if chosen.type == 'cpu' and 'fp16' in dtypes:
-        raise ValueError('--dtype fp16 is for GPUs; on a CPU choose fp32 or bf16')
+        raise ValueError('dtype=fp16 is for GPUs; on a CPU choose fp32 or bf16')
     return [
         Setting(size, batch_size, dtype, mode, chosen, compiled)
         for size, dtype, mode in product(sizes, dtypes, modes)
@@ -77,7 +77,7 @@ def check(wanted: Wanted, setting: Setting) -> None:
         FileNotFoundError: If a config is not there.
     """
     if wanted.options and not any(model.endswith(CONFIGS) for model in wanted.models):
-        raise ValueError('--cfg-options change configs, and none is among the models')
+        raise ValueError('options= change configs, and none is among the models')
     for model in wanted.models:
         _subject(model, wanted, setting)
 
