@@ -10,7 +10,7 @@ from typing import NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.errors import first_line
@@ -135,12 +135,7 @@ def _compare(name: str, size: Grid) -> tuple[str, float]:
     indices = sorted({0, stock.depth(vit) - 1})
     ours = ViTFeatBackbone(name, source=build, img_size=size, out_indices=indices)
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    for gain in (1.0, 0.5, 0.2, 0.05):  # some grow beyond all bounds
-        weights = redraw(vit.eval(), gain=gain).state_dict()
-        ours.vit.load_state_dict({key: weights[key] for key in ours.vit.state_dict()})
-        outputs = ours.train().eval()(images)  # training mode drops what was cached
-        if all(output.abs().max() < 1e6 for output in outputs):
-            break
+    outputs = _outputs(ours, vit, images)
     _check_shapes(ours, outputs, stock.padded(vit, size))
     rows, columns = stock.canvas(vit, size)
     padded = F.pad(images, (0, columns - size[1], 0, rows - size[0]))
@@ -156,6 +151,17 @@ def _compare(name: str, size: Grid) -> tuple[str, float]:
     if worst <= 1:
         _check_gradients(ours, outputs)
     return 'any size' if stock.fixed_size(vit) is None else 'built at img_size', worst
+
+
+def _outputs(ours: ViTFeatBackbone, vit: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """Features under random weights, which both models share."""
+    for gain in (1.0, 0.5, 0.2, 0.05):  # some grow beyond all bounds
+        weights = redraw(vit.eval(), gain=gain).state_dict()
+        ours.vit.load_state_dict({key: weights[key] for key in ours.vit.state_dict()})
+        outputs = ours.train().eval()(images)  # training mode drops caches
+        if all(output.abs().max() < 1e6 for output in outputs):
+            break
+    return outputs
 
 
 def _check_shapes(backbone: ViTFeatBackbone, outputs: tuple[Tensor, ...], size: Grid) -> None:

@@ -67,7 +67,7 @@ def add_speed(commands: Any) -> None:
 
 def run_speed(args: argparse.Namespace) -> int:
     from vit_backbones.benchmark import speed
-    from vit_backbones.benchmark.results import table_row
+    from vit_backbones.benchmark.results import table_row, write_json
 
     under = speed.settings(
         args.sizes, args.dtype, args.mode, args.device, args.batch_size, args.compile
@@ -84,7 +84,9 @@ def run_speed(args: argparse.Namespace) -> int:
         print(table_row(speed.cells(rows[-1], args.peers)), flush=True)
     for line in speed.absent_lines(rows):
         print(line)
-    write(args.out, environment=environment, rows=rows)
+    if args.out is not None:
+        write_json(args.out, environment=environment, rows=rows)
+        print(f'wrote {args.out}')
     return 0
 
 
@@ -139,6 +141,33 @@ def add_quality(commands: Any) -> None:
         metavar='DATA',
         help='an mmseg config (only its datasets are used), or a folder with images/ and masks/',
     )
+    add_models(parser)
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=positive,
+        metavar=('H', 'W'),
+        help='resize images; models of a fixed size are built for it (default: their own size)',
+    )
+    parser.add_argument(
+        '--fine-tune',
+        type=positive,
+        metavar='EPOCHS',
+        help="then train each backbone with the config's recipe, in work_dirs/fine_tune/",
+    )
+    parser.add_argument(
+        '--cache',
+        type=Path,
+        default=Path('work_dirs/features'),
+        metavar='DIR',
+        help='folder of the kept features (default: work_dirs/features)',
+    )
+    add_device_option(parser)
+    add_run_options(parser)
+    add_config_options(parser, 'val_dataloader.dataset.data_root=data/mine')
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--models',
         nargs='+',
@@ -165,29 +194,6 @@ def add_quality(commands: Any) -> None:
         metavar='I',
         help="blocks to concatenate, 0-based, or 'last4', 'even4' (default: even4)",
     )
-    parser.add_argument(
-        '--size',
-        nargs=2,
-        type=positive,
-        metavar=('H', 'W'),
-        help='resize images; models of a fixed size are built for it (default: their own size)',
-    )
-    parser.add_argument(
-        '--fine-tune',
-        type=positive,
-        metavar='EPOCHS',
-        help="then train each backbone with the config's recipe, in work_dirs/fine_tune/",
-    )
-    parser.add_argument(
-        '--cache',
-        type=Path,
-        default=Path('work_dirs/features'),
-        metavar='DIR',
-        help='folder of the kept features (default: work_dirs/features)',
-    )
-    add_device_option(parser)
-    add_run_options(parser)
-    add_config_options(parser, 'val_dataloader.dataset.data_root=data/mine')
 
 
 def run_quality(args: argparse.Namespace) -> int:
@@ -258,15 +264,6 @@ def run_table(args: argparse.Namespace) -> int:
             write_whole(path, content())
             print(f'wrote {path}')
     return 0
-
-
-def write(out: Path | None, **content: Any) -> None:
-    """Write a record, and name its file."""
-    from vit_backbones.benchmark.results import write_json
-
-    if out is not None:
-        write_json(out, **content)
-        print(f'wrote {out}')
 
 
 @contextlib.contextmanager

@@ -81,24 +81,9 @@ def plan_training(
         ValueError: For another config, or a backbone that does not fit into it.
         OSError: For files that are not there.
     """
-    if Path(data).is_dir():
-        raise ValueError(f'fine_tune= trains by the recipe of a config, and {data} is a folder')
-    config = load_config(data, options)
-    given = (config.get('model') or {}).get('backbone') or {}
-    if given.get('type') != 'ViTFeatBackbone':
-        raise ValueError(
-            f'fine_tune= puts each backbone in the place of a ViTFeatBackbone, and '
-            f'model.backbone of {data} is {given.get("type")!r}'
-        )
-    kept = {key: given[key] for key in _KEPT if key in given}
-    output = {key: given.get(key, usual) for key, usual in _OUTPUT.items()}
-    loaded = load_backbone(
-        choice._replace(layers=None, img_size=None), out_type='featmap', **output, **kept
-    )
-    config.model.backbone = {'type': 'ViTFeatBackbone'} | loaded.options | dict(frozen_stages=-1)
+    config = _recipe(data, options)
+    loaded = _put_in(config.model, choice)
     config.load_from, config.resume = None, False
-    for key in ('pretrained', 'init_cfg'):  # weights of the whole model, with its own backbone
-        config.model.pop(key, None)
     if choice.random_weights is not None:
         config.randomness = dict(config.get('randomness') or {}, seed=choice.random_weights)
     _normalise(config, loaded)
@@ -107,6 +92,34 @@ def plan_training(
     text = config.pretty_text
     name = f'{Path(loaded.name).name}-{loaded.fingerprint(text)[:16]}'
     return Training(text, Path('work_dirs/fine_tune', name))
+
+
+def _recipe(data: str | Path, options: Sequence[str]) -> Config:
+    """A config whose backbone another one can replace."""
+    if Path(data).is_dir():
+        raise ValueError(f'fine_tune= trains by the recipe of a config, and {data} is a folder')
+    config = load_config(data, options)
+    given = ((config.get('model') or {}).get('backbone') or {}).get('type')
+    if given != 'ViTFeatBackbone':
+        raise ValueError(
+            f'fine_tune= puts each backbone in the place of a ViTFeatBackbone, and '
+            f'model.backbone of {data} is {given!r}'
+        )
+    return config
+
+
+def _put_in(model: Any, choice: Choice) -> Loaded:
+    """Load a backbone with the outputs that a model takes, and make it the model's own."""
+    given = model.backbone
+    kept = {key: given[key] for key in _KEPT if key in given}
+    output = {key: given.get(key, usual) for key, usual in _OUTPUT.items()}
+    loaded = load_backbone(
+        choice._replace(layers=None, img_size=None), out_type='featmap', **output, **kept
+    )
+    model.backbone = {'type': 'ViTFeatBackbone'} | loaded.options | dict(frozen_stages=-1)
+    for key in ('pretrained', 'init_cfg'):  # weights of the whole model, with its own backbone
+        model.pop(key, None)
+    return loaded
 
 
 def _normalise(config: Config, loaded: Loaded) -> None:

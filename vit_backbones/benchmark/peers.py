@@ -55,18 +55,9 @@ def plain_sizes(backbone: ViTFeatBackbone, *, scaled: bool = True) -> Plain:
     Raises:
         ValueError: If the architecture is not that of ViT, DeiT, MAE or DINOv2.
     """
-    vit = backbone.vit
-    block = vit.blocks[0] if isinstance(vit, VisionTransformer) else None
-    if (
-        type(block) is not Block
-        or type(block.mlp) is not Mlp
-        or not backbone.has_cls_token
-        or backbone.num_prefix_tokens > 1
-        or not isinstance(block.attn.q_norm, nn.Identity)
-        or not isinstance(vit.norm_pre, nn.Identity)  # of CLIP
-        or vit.pos_embed is None
-    ):
+    if not _is_plain(backbone):
         raise ValueError(_OTHER)
+    vit, block = backbone.vit, backbone.vit.blocks[0]
     if not scaled and not isinstance(block.ls1, nn.Identity):
         raise ValueError('has no LayerScale')
     patch = vit.patch_embed.patch_size
@@ -80,6 +71,20 @@ def plain_sizes(backbone: ViTFeatBackbone, *, scaled: bool = True) -> Plain:
         patch=patch[0],
         scaled=not isinstance(block.ls1, nn.Identity),
         out_indices=backbone.out_indices,
+    )
+
+
+def _is_plain(backbone: ViTFeatBackbone) -> bool:
+    vit = backbone.vit
+    block = vit.blocks[0] if isinstance(vit, VisionTransformer) else None
+    return (
+        type(block) is Block
+        and type(block.mlp) is Mlp
+        and backbone.has_cls_token
+        and backbone.num_prefix_tokens == 1
+        and isinstance(block.attn.q_norm, nn.Identity)
+        and isinstance(vit.norm_pre, nn.Identity)  # of CLIP
+        and vit.pos_embed is not None
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -135,15 +136,7 @@ def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Sub
         ValueError: If the config is wrong, or its model neither a detector nor a segmenter.
     """
     config = load_config(path, options)
-    use_scope(config)
-    if not isinstance(config.get('model'), dict):
-        raise ValueError(f'{path}: the config has no model: is it only the _base_ of others?')
-    with quiet_log(), quiet_prints():
-        try:
-            model = MODELS.build(without_weights(config.model))
-        except Exception as error:  # each class has its own
-            raise ValueError(f'{path}: model: {describe(error)}') from error
-    model = _placed(model, setting)
+    model = _placed(_built(config, path), setting)
     samples = data_samples(config, model, setting.size, setting.batch_size)
     if samples is None:
         raise ValueError(
@@ -160,6 +153,17 @@ def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Sub
         return model.parse_losses(called(images, samples, mode='loss'))[0]
 
     return Subject(model, run, setting)
+
+
+def _built(config: Config, path: str | Path) -> nn.Module:
+    use_scope(config)
+    if not isinstance(config.get('model'), dict):
+        raise ValueError(f'{path}: the config has no model: is it only the _base_ of others?')
+    with quiet_log(), quiet_prints():
+        try:
+            return MODELS.build(without_weights(config.model))
+        except Exception as error:  # each class has its own
+            raise ValueError(f'{path}: model: {describe(error)}') from error
 
 
 def _placed(model: nn.Module, setting: Setting) -> nn.Module:

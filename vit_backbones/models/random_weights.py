@@ -1,4 +1,4 @@
-"""Random weights under which each part of a model matters."""
+"""Random weights for trials and comparisons."""
 
 import torch
 from torch import nn
@@ -8,16 +8,9 @@ def redraw(module: nn.Module, seed: int = 0, gain: float = 1.0) -> nn.Module:
     """Draw weights under which each part of a model matters, in place.
 
     At their default initialisation LayerScale is 1e-5, biases and tokens are zero: such a model
-    gives almost the same output with all of its blocks deleted.
-
-    Args:
-        module: A model, changed.
-        seed: Of the draw.
-        gain: Of the matrices; below 1 for models that grow beyond all bounds without it.
-
-    Returns:
-        The module: matrices of standard deviation gain/sqrt(inputs), LayerScale 1, tokens and
-        positions 0.5, biases and norms 0.3 about their usual value.
+    gives almost the same output with all of its blocks deleted. Here matrices have the standard
+    deviation gain/sqrt(inputs), LayerScale is 1, tokens and positions have 0.5, biases and norms
+    0.3 about their usual value. A `gain` below 1 keeps some models from growing beyond all bounds.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, param in module.named_parameters():
