@@ -10,7 +10,7 @@ from typing import NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.errors import first_line
@@ -153,7 +153,7 @@ def _compare(name: str, size: Grid) -> tuple[str, float]:
     return 'any size' if stock.fixed_size(vit) is None else 'built at img_size', worst
 
 
-def _outputs(ours: ViTFeatBackbone, vit: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+def _outputs(ours: ViTFeatBackbone, vit: torch.nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     """Features under random weights, which both models share."""
     for gain in (1.0, 0.5, 0.2, 0.05):  # some grow beyond all bounds
         weights = redraw(vit.eval(), gain=gain).state_dict()

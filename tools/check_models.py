@@ -6,7 +6,6 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from _command_line import one_line_errors
 
@@ -76,7 +75,7 @@ def walk(wanted: Sequence[tuple[str, str]], out: Path | None) -> int:
     return 1 if any(c.status == 'fails' for c in checks) else 0
 
 
-def read(out: Path) -> dict[str, Any]:
+def read(out: Path) -> dict[str, tuple]:
     """Earlier results by architecture."""
     from _comparison import Check
 
