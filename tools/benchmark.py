@@ -78,8 +78,7 @@ def run_speed(args: argparse.Namespace) -> int:
     print(speed.introduction(wanted, under[0]), flush=True)
     rows = []
     for model, setting in itertools.product(args.models, under):
-        size = '{}x{}'.format(*setting.size)
-        print(f'{model} {size} {setting.dtype} {setting.mode} ...', file=sys.stderr, flush=True)
+        print(f'{model} {setting} ...', file=sys.stderr, flush=True)
         rows.append(speed.measure(model, wanted, setting))
         print(table_row(speed.cells(rows[-1], args.peers)), flush=True)
     for line in speed.absent_lines(rows):
@@ -177,9 +176,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--source', default='timm', help='library of the names (default: timm)')
     parser.add_argument(
-        '--pretrained',
-        action='store_true',
-        help="the library's weights for models without a checkpoint",
+        '--pretrained', action='store_true', help='library weights for models without a checkpoint'
     )
     parser.add_argument(
         '--random-weights',

@@ -39,6 +39,10 @@ class Setting(NamedTuple):
     device: torch.device = torch.device('cpu')
     compiled: bool = False
 
+    def __str__(self) -> str:
+        """Size, type and mode in a few words."""
+        return f'{self.size[0]}x{self.size[1]} {self.dtype} {self.mode}'
+
     def images(self, channels: int = 3) -> Tensor:
         """Noise, (B, channels, H, W)."""
         return torch.randn(self.batch_size, channels, *self.size, device=self.device)
