@@ -5,9 +5,9 @@ from functools import partial
 import timm
 import torch
 import torch.nn.functional as F
+from _comparison import difference as error
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.coverage import difference as error
 from vit_backbones.models.random_weights import redraw
 from vit_backbones.sources import SOURCES
 

@@ -1,10 +1,13 @@
-"""What backbones cost and what they are worth: `python tools/benchmark.py speed vit_small...`."""
+"""The cost and the quality of backbones: `python tools/benchmark.py speed vit_small...`."""
 
 import argparse
+import contextlib
+import itertools
+import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,9 @@ PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(description='What backbones cost and what they are worth.')
+    parser = Parser(description='Measure the cost and the quality of backbones.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for add in (
-        add_speed,
-        add_targets,
-        add_quality,
-        add_table,
-    ):
+    for add in (add_speed, add_targets, add_quality, add_table):
         add(commands)
     return parser.parse_args(argv)
 
@@ -30,8 +28,8 @@ def add_speed(commands: Any) -> None:
     parser = commands.add_parser(
         'speed',
         help='time, memory and FLOPs of models',
-        description='Time, memory and FLOPs of backbones and of whole models, with random weights, '
-        'beside the least time their arithmetic takes and beside other libraries.',
+        description='Time, memory and FLOPs of backbones and of whole models with random weights, '
+        'compared with the least time for their arithmetic and with other libraries.',
     )
     parser.set_defaults(run=run_speed)
     parser.add_argument(
@@ -44,7 +42,7 @@ def add_speed(commands: Any) -> None:
         type=size,
         default=[(512, 512)],
         metavar='SIZE',
-        help='of images: a side, or HEIGHTxWIDTH (default: 512)',
+        help='size of the images: a side, or HEIGHTxWIDTH (default: 512)',
     )
     parser.add_argument('--batch-size', type=positive, default=1, metavar='N')
     parser.add_argument('--dtype', nargs='+', choices=('fp32', 'bf16', 'fp16'), default=['fp32'])
@@ -53,9 +51,9 @@ def add_speed(commands: Any) -> None:
         nargs='+',
         choices=('forward', 'train'),
         default=['forward'],
-        help='inference, and forward and backward without an optimizer (default: forward)',
+        help='inference; or forward and backward without an optimizer (default: forward)',
     )
-    parser.add_argument('--compile', action='store_true', help='through torch.compile')
+    parser.add_argument('--compile', action='store_true', help='run models through torch.compile')
     parser.add_argument(
         '--peers', nargs='*', choices=PEERS, default=PEERS, help='libraries to compare with'
     )
@@ -68,21 +66,35 @@ def add_speed(commands: Any) -> None:
 
 
 def run_speed(args: argparse.Namespace) -> int:
-    from vit_backbones.benchmark.report import quiet
-    from vit_backbones.benchmark.speed import Wanted, run_speed, settings
+    from vit_backbones.benchmark import speed
+    from vit_backbones.benchmark.results import table_row, write_json
 
-    under = settings(args.sizes, args.dtype, args.mode, args.device, args.batch_size, args.compile)
-    wanted = Wanted(args.models, args.source, args.cfg_options, args.peers, args.repeats)
-    with quiet(args.threads):
-        return run_speed(wanted, under, args.out)
+    under = speed.settings(
+        args.sizes, args.dtype, args.mode, args.device, args.batch_size, args.compile
+    )
+    wanted = speed.Wanted(args.models, args.source, args.cfg_options, args.peers, args.repeats)
+    speed.check(wanted, under[0])
+    environment = speed.environment(wanted, under[0])
+    print(speed.introduction(wanted, under[0]), flush=True)
+    rows = []
+    for model, setting in itertools.product(args.models, under):
+        print(f'{model} {setting} ...', file=sys.stderr, flush=True)
+        rows.append(speed.measure(model, wanted, setting))
+        print(table_row(speed.cells(rows[-1], args.peers)), flush=True)
+    for line in speed.absent_lines(rows):
+        print(line)
+    if args.out is not None:
+        write_json(args.out, environment=environment, rows=rows)
+        print(f'wrote {args.out}')
+    return 0
 
 
 def add_targets(commands: Any) -> None:
     parser = commands.add_parser(
         'targets',
         help='the speed and memory that this package promises',
-        description='Measure the speed and memory that this package promises: a ratio and a pass '
-        'or miss each. Exit code 1 with a miss.',
+        description='Measure the speed and memory that this package promises: for each case a '
+        'ratio, and pass or miss. The exit code is 1 after a miss.',
     )
     parser.set_defaults(run=run_targets)
     parser.add_argument('cases', nargs='*', metavar='CASE', help='only these (default: all)')
@@ -90,22 +102,20 @@ def add_targets(commands: Any) -> None:
         '--peak-tflops',
         type=float,
         metavar='X',
-        help='of the GPU in bf16, to tell how much is used',
+        help='peak of the GPU in bf16, to show how much is used',
     )
     add_run_options(parser)
 
 
 def run_targets(args: argparse.Namespace) -> int:
-    from vit_backbones.benchmark.report import quiet
-    from vit_backbones.benchmark.targets import run_targets
+    from _targets import run_targets
 
-    with quiet(args.threads):
-        return run_targets(args.cases, peak_tflops=args.peak_tflops, out=args.out)
+    return run_targets(args.cases, peak_tflops=args.peak_tflops, out=args.out)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--threads', type=positive, metavar='N', help='of the CPU')
-    parser.add_argument('--out', type=Path, metavar='FILE', help='the figures as JSON')
+    parser.add_argument('--threads', type=positive, metavar='N', help='threads of the CPU')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='write the figures as JSON')
 
 
 def size(text: str) -> tuple[int, int]:
@@ -120,29 +130,59 @@ def add_quality(commands: Any) -> None:
     parser = commands.add_parser(
         'quality',
         help='mIoU of a linear probe on frozen features',
-        description='One linear probe for all: ridge regression of the class of each pixel on '
-        'the frozen patch features of several layers, in closed form. Features are kept, so that '
-        'a stopped run goes on where it was.',
+        description='Fit the same linear probe on every backbone: ridge regression of the class of '
+        'each pixel on the frozen patch features of several layers, in closed form. Features are '
+        'kept, so a stopped run goes on where it was.',
     )
     parser.set_defaults(run=run_quality)
     parser.add_argument(
         'data',
         metavar='DATA',
-        help='an mmseg config, for its data sets; or a folder with images/ and masks/',
+        help='an mmseg config (only its datasets are used), or a folder with images/ and masks/',
     )
+    add_models(parser)
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=positive,
+        metavar=('H', 'W'),
+        help='resize images; models of a fixed size are built for it (default: their own size)',
+    )
+    parser.add_argument(
+        '--fine-tune',
+        type=positive,
+        metavar='EPOCHS',
+        help="then train each backbone with the config's recipe, in work_dirs/fine_tune/",
+    )
+    parser.add_argument(
+        '--cache',
+        type=Path,
+        default=Path('work_dirs/features'),
+        metavar='DIR',
+        help='folder of the kept features (default: work_dirs/features)',
+    )
+    add_device_option(parser)
+    add_run_options(parser)
+    add_config_options(parser, 'val_dataloader.dataset.data_root=data/mine')
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--models',
         nargs='+',
         required=True,
         metavar='NAME[=CHECKPOINT]',
-        help='backbones; a config of one may stand for its name',
+        help='backbones; a config can stand for a name',
     )
     parser.add_argument('--source', default='timm', help='library of the names (default: timm)')
     parser.add_argument(
-        '--pretrained', action='store_true', help="the library's weights for names without any"
+        '--pretrained', action='store_true', help='library weights for models without a checkpoint'
     )
     parser.add_argument(
-        '--random-weights', type=int, metavar='SEED', help='for those; a floor to compare with'
+        '--random-weights',
+        type=int,
+        metavar='SEED',
+        help='random weights for models without a checkpoint, as a lower bound',
     )
     parser.add_argument(
         '--layers',
@@ -151,34 +191,10 @@ def add_quality(commands: Any) -> None:
         metavar='I',
         help="blocks to concatenate, 0-based, or 'last4', 'even4' (default: even4)",
     )
-    parser.add_argument(
-        '--size',
-        nargs=2,
-        type=positive,
-        metavar=('H', 'W'),
-        help='resize images; models of one size are built for it (default: their own)',
-    )
-    parser.add_argument(
-        '--fine-tune',
-        type=positive,
-        metavar='EPOCHS',
-        help="then train each backbone by the config's recipe, in work_dirs/fine_tune/",
-    )
-    parser.add_argument(
-        '--cache',
-        type=Path,
-        default=Path('work_dirs/features'),
-        metavar='DIR',
-        help='where features are kept (default: work_dirs/features)',
-    )
-    add_device_option(parser)
-    add_run_options(parser)
-    add_config_options(parser, 'val_dataloader.dataset.data_root=data/mine')
 
 
 def run_quality(args: argparse.Namespace) -> int:
     from vit_backbones.benchmark.quality import choices, run_quality
-    from vit_backbones.benchmark.report import quiet
 
     size = tuple(args.size) if args.size else None
     models = choices(
@@ -189,31 +205,30 @@ def run_quality(args: argparse.Namespace) -> int:
         pretrained=args.pretrained,
         random_weights=args.random_weights,
     )
-    with quiet(args.threads):
-        return run_quality(
-            args.data,
-            models,
-            options=args.cfg_options,
-            size=size,
-            fine_tune=args.fine_tune,
-            cache=args.cache,
-            device=args.device,
-            out=args.out,
-        )
+    return run_quality(
+        args.data,
+        models,
+        options=args.cfg_options,
+        size=size,
+        fine_tune=args.fine_tune,
+        cache=args.cache,
+        device=args.device,
+        out=args.out,
+    )
 
 
 def add_table(commands: Any) -> None:
     parser = commands.add_parser(
         'table',
         help='a table and a picture of runs',
-        description='A table of mAP and mIoU, speed, memory and parameters, out of work dirs of '
-        'tools/train.py and of JSON files of this tool.',
+        description='A table of mAP and mIoU, speed, memory and parameters from work dirs of '
+        'tools/train.py and JSON files of this tool.',
     )
     parser.set_defaults(run=run_table)
     parser.add_argument('runs', nargs='+', type=Path, metavar='WORK_DIR_OR_JSON')
     parser.add_argument('--out', type=Path, metavar='FILE', help='the table as Markdown')
     parser.add_argument('--json', type=Path, metavar='FILE', help='its rows as JSON')
-    parser.add_argument('--plot', type=Path, metavar='FILE', help='value against --x as a picture')
+    parser.add_argument('--plot', type=Path, metavar='FILE', help='a picture of value against --x')
     parser.add_argument(
         '--x',
         choices=('images_per_second', 'parameters', 'peak_memory_mib'),
@@ -223,16 +238,57 @@ def add_table(commands: Any) -> None:
 
 
 def run_table(args: argparse.Namespace) -> int:
-    from vit_backbones.benchmark.results import run_table
+    from vit_backbones.benchmark.results import markdown, ordered, read_runs
+    from vit_backbones.files import check_writable, write_whole
+    from vit_backbones.pictures.canvas import figure_file
+    from vit_backbones.pictures.scatter import draw_costs
 
-    return run_table(args.runs, out=args.out, rows_out=args.json, plot=args.plot, x=args.x)
+    for path in filter(None, (args.json, args.plot)):
+        check_writable(path)
+    rows, left_out = read_runs(args.runs)
+    for line in left_out:
+        print(f'left out: {line}', file=sys.stderr)
+    if not rows:
+        raise ValueError('none of these is a work dir with a record, or a file of results')
+    text = markdown(rows)
+    print(text)
+    contents = {
+        args.plot: lambda: figure_file(draw_costs(ordered(rows), args.x), args.plot.suffix),
+        args.out: lambda: f'{text}\n'.encode(),
+        args.json: lambda: f'{json.dumps(ordered(rows), indent=1)}\n'.encode(),
+    }
+    for path, content in contents.items():
+        if path is not None:
+            write_whole(path, content())
+            print(f'wrote {path}')
+    return 0
+
+
+@contextlib.contextmanager
+def prepared(threads: int | None, out: Path | None) -> Iterator[None]:
+    """Limit the CPU's threads, silence the libraries' logs and warnings, refuse a wrong `out`."""
+    import torch
+
+    from vit_backbones.files import check_writable
+    from vit_backbones.terminal import silence
+
+    if out is not None:
+        check_writable(out)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with silence():
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')  # read when PyTorch is imported
-    return args.run(args)
+    with prepared(getattr(args, 'threads', None), args.out):
+        return args.run(args)
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
         description='Compare the features of every transformer of timm with timm itself, on a '
-        'rectangle and an odd size. Stopped, it goes on where it was.'
+        'rectangle and an odd size. A stopped run goes on where it was.'
     )
     parser.add_argument('names', nargs='*', metavar='NAME', help='only these architectures')
     parser.add_argument('--sample', type=int, metavar='N', help='only N of them, drawn by --seed')
@@ -24,7 +24,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--out',
         type=Path,
         default=ROOT / 'docs/results/models/timm.json',
-        help='results of a whole walk; a table for reading stands beside it',
+        help='results of all architectures; a table for reading goes beside it',
     )
     args = parser.parse_args(argv)
     if args.sample is not None and args.sample < 1:
@@ -35,9 +35,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from mmengine.logging import MMLogger
+    from _comparison import architectures
 
-    from vit_backbones.coverage import architectures
+    from vit_backbones.files import check_writable
+    from vit_backbones.terminal import silence
 
     every = architectures()
     unknown = set(args.names) - {name for _, name in every}
@@ -47,26 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     part = bool(args.names) or args.sample is not None
     if args.sample is not None:
         wanted = random.Random(args.seed).sample(wanted, min(args.sample, len(wanted)))
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('ERROR')  # models tell what they have not, a line each
-    try:
+    if not part:
+        check_writable(args.out)
+    with silence():  # models log each part that they lack
         return walk(wanted, None if part else args.out)
-    finally:
-        logger.setLevel(level)
 
 
 def walk(wanted: Sequence[tuple[str, str]], out: Path | None) -> int:
     """Compare architectures, and print the table; with `out` keep each result there at once."""
-    from rich.progress import track
+    from _comparison import check, table
 
-    from vit_backbones.coverage import Check, check, table
     from vit_backbones.files import write_whole
+    from vit_backbones.terminal import track
 
-    known = {}
-    if out is not None and out.exists():
-        known = {row['name']: Check(**row) for row in json.loads(out.read_text())}
-    for module, name in track(wanted, description='comparing'):
+    known = read(out) if out is not None and out.exists() else {}
+    for module, name in track(wanted, 'comparing'):
         if name not in known:
             known[name] = check(module, name)
             if out is not None:
@@ -77,6 +73,16 @@ def walk(wanted: Sequence[tuple[str, str]], out: Path | None) -> int:
         write_whole(out.with_suffix('.md'), table(checks).encode())
     print(table(checks))
     return 1 if any(c.status == 'fails' for c in checks) else 0
+
+
+def read(out: Path) -> dict[str, tuple]:
+    """Earlier results by architecture."""
+    from _comparison import Check
+
+    try:
+        return {row['name']: Check(**row) for row in json.loads(out.read_text())}
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f'{out} is no result of tools/check_models.py: name another') from None
 
 
 if __name__ == '__main__':

@@ -29,7 +29,7 @@ def test_torchvision_takes_squares(backbone):
     heads = {m.num_heads for m in peer.modules() if isinstance(m, nn.MultiheadAttention)}
     assert heads == {square.vit.blocks[0].attn.num_heads}
     assert sum(p.numel() for p in peer.parameters()) == sum(p.numel() for p in square.parameters())
-    with pytest.raises(ValueError, match='takes squares alone'):
+    with pytest.raises(ValueError, match='takes only squares'):
         build_peer('torchvision', backbone, SIZE)
 
 

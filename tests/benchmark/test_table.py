@@ -9,7 +9,7 @@ from conftest import load_tool
 from matplotlib.text import Annotation
 from PIL import Image
 
-from vit_backbones.benchmark.table import markdown
+from vit_backbones.benchmark.results import markdown
 from vit_backbones.pictures.scatter import draw_costs
 
 RECORD = dict(

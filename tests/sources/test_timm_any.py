@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 import timm
 import torch
+from _comparison import check
 from redraw import copy_weights, error, images, redraw
 
 from vit_backbones import SimpleFeaturePyramid, ViTFeatBackbone
-from vit_backbones.coverage import check
 from vit_backbones.sources.timm_build import build_timm
 
 # One small model a kind: what it shows

@@ -36,7 +36,7 @@ def test_speed__one_row_a_combination_and_a_whole_record(benchmark, capsys):
     ]
     for row in rows:
         assert (row['model'], row['size'], row['batch_size']) == ('test_vit', [64, 96], 1)
-        assert row['absent'] == {'torchvision': 'takes squares alone'}
+        assert row['absent'] == {'torchvision': 'takes only squares'}
         assert row['peers']['timm'].keys() == {'latency_ms', 'peak_memory_mib', 'times_ours'}
         assert row['times_floor'] == pytest.approx(row['latency_ms'] / row['floor_ms'])
         assert row['images_per_second'] == pytest.approx(1e3 / row['latency_ms'])
@@ -46,7 +46,7 @@ def test_speed__one_row_a_combination_and_a_whole_record(benchmark, capsys):
     assert 2.5 * forward < train < 3.5 * forward
     out = capsys.readouterr().out
     assert len(re.findall(r'^\| test_vit \| 64x96 \|', out, re.MULTILINE)) == 4
-    assert 'test_vit: not beside torchvision, which takes squares alone' in out
+    assert 'test_vit: not beside torchvision, which takes only squares' in out
 
 
 def test_speed__peers_do_as_much_work_where_images_are_padded(benchmark):

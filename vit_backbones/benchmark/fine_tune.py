@@ -1,4 +1,4 @@
-"""What backbones are worth when they are trained along: by the recipe of one config for all."""
+"""Fine-tune every backbone with the recipe of one config and report its mIoU."""
 
 import shlex
 import sys
@@ -17,18 +17,18 @@ from vit_backbones.own_data.rewriting import shorten_first_part
 from vit_backbones.terminal import aloud
 from vit_backbones.training.run import find_last_checkpoint, train
 
-# What the config says of its backbone that its head or its recipe relies on
+# Arguments of the config's backbone on which its head or its recipe relies
 _OUTPUT = dict(out_indices=-1, norm='last', final_norm=None)
 _KEPT = ('out_stride', 'cls_readout', 'img_size', 'drop_path_rate', 'with_cp', 'mask_padding')
 _IN_STEPS = ('milestones', 'step_size', 'periods', 'total_steps')  # of schedules that do not scale
 
 
 class Training(NamedTuple):
-    """A backbone in a config, to be trained.
+    """A backbone in a config, ready to train.
 
     Attributes:
         config: Text of the whole config.
-        folder: Its work dir, named by the backbone and all that the result depends on.
+        folder: Its work dir, named after the backbone and everything that decides the result.
     """
 
     config: str
@@ -64,70 +64,76 @@ class Training(NamedTuple):
 
 
 def plan_training(
-    data: str | Path,
-    options: Sequence[str],
-    choice: Choice,
-    epochs: int,
-    num_images: int,
-    *,
-    folder: Path = Path('work_dirs/fine_tune'),
+    data: str | Path, options: Sequence[str], choice: Choice, epochs: int, num_images: int
 ) -> Training:
     """Put a backbone in the place of a config's own.
 
-    Which layers the head gets, at which stride, how images are made and how fast all learns stays
-    as the config says. Normalisation and channels follow the backbone, and schedules the number of
-    epochs.
+    The config still decides the head's layers and stride, the images and the learning rates.
+    Normalisation and channels follow the backbone; schedules follow the number of epochs.
 
     Args:
         data: An mmseg config with a `ViTFeatBackbone` and epochs.
         options: `key=value` changes of it.
         choice: The backbone; its `layers` and `img_size` do not count.
-        epochs: Of the training.
-        num_images: To train on.
-        folder: Where the work dir shall lie.
+        epochs: Length of the training.
+        num_images: Images to train on.
 
     Raises:
-        ValueError: For what is no such config, or a backbone that does not fit into it.
+        ValueError: For another config, or a backbone that does not fit into it.
         OSError: For files that are not there.
     """
-    if Path(data).is_dir():
-        raise ValueError(f'--fine-tune trains by the recipe of a config, and {data} is a folder')
-    config = load_config(data, options)
-    given = (config.get('model') or {}).get('backbone') or {}
-    if given.get('type') != 'ViTFeatBackbone':
-        raise ValueError(
-            f'--fine-tune puts each backbone in the place of a ViTFeatBackbone, and '
-            f'model.backbone of {data} is {given.get("type")!r}'
-        )
-    kept = {key: given[key] for key in _KEPT if key in given}
-    output = {key: given.get(key, usual) for key, usual in _OUTPUT.items()}
-    loaded = load_backbone(
-        choice._replace(layers=None, img_size=None), out_type='featmap', **output, **kept
-    )
-    config.model.backbone = {'type': 'ViTFeatBackbone'} | loaded.options | dict(frozen_stages=-1)
+    config = _recipe(data, options)
+    loaded = _put_in(config.model, choice)
     config.load_from, config.resume = None, False
-    for key in ('pretrained', 'init_cfg'):  # weights of the whole model, with its own backbone
-        config.model.pop(key, None)
     if choice.random_weights is not None:
         config.randomness = dict(config.get('randomness') or {}, seed=choice.random_weights)
     _normalise(config, loaded)
     _connect(config.model, loaded.backbone.out_channels, loaded.backbone.strides)
     _shorten(config, epochs, num_images)
     text = config.pretty_text
-    return Training(text, folder / f'{Path(loaded.name).name}-{loaded.fingerprint(text)[:16]}')
+    name = f'{Path(loaded.name).name}-{loaded.fingerprint(text)[:16]}'
+    return Training(text, Path('work_dirs/fine_tune', name))
+
+
+def _recipe(data: str | Path, options: Sequence[str]) -> Config:
+    """A config whose backbone another one can replace."""
+    if Path(data).is_dir():
+        raise ValueError(f'fine_tune= trains by the recipe of a config, and {data} is a folder')
+    config = load_config(data, options)
+    given = ((config.get('model') or {}).get('backbone') or {}).get('type')
+    if given != 'ViTFeatBackbone':
+        raise ValueError(
+            f'fine_tune= puts each backbone in the place of a ViTFeatBackbone, and '
+            f'model.backbone of {data} is {given!r}'
+        )
+    return config
+
+
+def _put_in(model: Any, choice: Choice) -> Loaded:
+    """Load a backbone with the outputs that a model takes, and make it the model's own."""
+    given = model.backbone
+    kept = {key: given[key] for key in _KEPT if key in given}
+    output = {key: given.get(key, usual) for key, usual in _OUTPUT.items()}
+    loaded = load_backbone(
+        choice._replace(layers=None, img_size=None), out_type='featmap', **output, **kept
+    )
+    model.backbone = {'type': 'ViTFeatBackbone'} | loaded.options | dict(frozen_stages=-1)
+    for key in ('pretrained', 'init_cfg'):  # weights of the whole model, with its own backbone
+        model.pop(key, None)
+    return loaded
 
 
 def _normalise(config: Config, loaded: Loaded) -> None:
-    """Let images be normalised as the backbone expects it."""
+    """Normalise images as the backbone expects them."""
     place = config.model.get('data_preprocessor') or config.get('data_preprocessor')
     if not place:
-        raise ValueError('--fine-tune needs a data_preprocessor in the config')
+        raise ValueError('fine_tune= needs a data_preprocessor in the config')
     place.pop('rgb_to_bgr', None)
     place.update(mean=list(loaded.mean), std=list(loaded.std), bgr_to_rgb=not loaded.is_bgr)
 
 
 def _connect(model: Any, channels: Sequence[int], strides: Sequence[Any]) -> None:
-    """Let the neck, or else the heads, take maps of these channels and strides."""
+    """Give the neck, or else the heads, the channels and strides of the maps."""
     neck = model.get('neck')
     if neck:
         neck.in_channels = list(channels)
@@ -141,15 +147,15 @@ def _connect(model: Any, channels: Sequence[int], strides: Sequence[Any]) -> Non
             else:
                 picked = head.get('in_index', range(len(channels)))
                 head.in_channels = [channels[index] for index in picked]
-            if head.get('num_convs') == 0:  # its classifier takes what comes in
+            if head.get('num_convs') == 0:  # its classifier reads the maps directly
                 head.channels = head.in_channels
 
 
 def _shorten(config: Config, epochs: int, num_images: int) -> None:
-    """Train for so many epochs, on the config's schedules squeezed or stretched to that."""
+    """Train for so many epochs; the config's schedules shrink or stretch to that."""
     before = config.train_cfg.get('max_epochs')
     if before is None:
-        raise ValueError('--fine-tune counts epochs, and train_cfg of the config counts iterations')
+        raise ValueError('fine_tune= counts epochs, and train_cfg of the config counts iterations')
     config.train_cfg.max_epochs = epochs
     if config.train_cfg.get('val_begin', 1) > epochs:
         config.train_cfg.val_begin = epochs
@@ -162,18 +168,18 @@ def _shorten(config: Config, epochs: int, num_images: int) -> None:
 
 
 def _scale(schedule: Any, ratio: float, iteration: float) -> None:
-    """Let a schedule begin and end earlier or later; one of epochs may do so within an epoch."""
+    """Begin and end a schedule earlier or later; one of epochs may do so within an epoch."""
     found = [key for key in _IN_STEPS if key in schedule]
     if found:
         raise ValueError(
-            f'--fine-tune cannot scale {found[0]} of {schedule.type}: give --fine-tune the '
+            f'fine_tune= cannot scale {found[0]} of {schedule.type}: give fine_tune= the '
             f"config's own max_epochs, or set train_cfg.max_epochs and the schedule to fit"
         )
     in_epochs = schedule.get('by_epoch', True)
     if in_epochs:
         schedule.update(by_epoch=True, convert_to_iter_based=True)
     time = float if in_epochs else int
-    least = 1.5 * iteration if in_epochs else 1.5  # whatever is rounded, an iteration is left
+    least = 1.5 * iteration if in_epochs else 1.5  # rounding leaves at least one iteration
     begin = schedule.get('begin', 0) * ratio
     schedule.begin = time(begin)
     if 'end' in schedule:

@@ -1,4 +1,4 @@
-"""The same plain ViT in other libraries, to compare with."""
+"""The same plain ViT as other libraries build it, for comparison."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -17,7 +17,7 @@ _OTHER = 'has no such architecture'
 
 
 class Plain(NamedTuple):
-    """Sizes of a plain ViT with a CLS token, as far as it runs.
+    """Sizes of the blocks that run in a plain ViT with a CLS token.
 
     Attributes:
         depth: Blocks up to the last one whose output is wanted.
@@ -25,7 +25,7 @@ class Plain(NamedTuple):
         heads: Attention heads.
         hidden: Channels within an MLP.
         patch: Side of a patch.
-        scaled: Whether there is LayerScale, as in DINOv2.
+        scaled: Whether it has LayerScale, as DINOv2 does.
         out_indices: Blocks whose output is wanted.
     """
 
@@ -46,27 +46,18 @@ class Plain(NamedTuple):
 
 
 def plain_sizes(backbone: ViTFeatBackbone, *, scaled: bool = True) -> Plain:
-    """What another library needs to know to build the same architecture.
+    """The sizes by which another library builds the same architecture.
 
     Args:
-        backbone: Of timm's `VisionTransformer`.
+        backbone: Over a `VisionTransformer` of timm.
         scaled: Whether that library has LayerScale.
 
     Raises:
         ValueError: If the architecture is not that of ViT, DeiT, MAE or DINOv2.
     """
-    vit = backbone.vit
-    block = vit.blocks[0] if isinstance(vit, VisionTransformer) else None
-    if (
-        type(block) is not Block
-        or type(block.mlp) is not Mlp
-        or not backbone.has_cls_token
-        or backbone.num_prefix_tokens > 1
-        or not isinstance(block.attn.q_norm, nn.Identity)
-        or not isinstance(vit.norm_pre, nn.Identity)  # of CLIP
-        or vit.pos_embed is None
-    ):
+    if not _is_plain(backbone):
         raise ValueError(_OTHER)
+    vit, block = backbone.vit, backbone.vit.blocks[0]
     if not scaled and not isinstance(block.ls1, nn.Identity):
         raise ValueError('has no LayerScale')
     patch = vit.patch_embed.patch_size
@@ -83,27 +74,41 @@ def plain_sizes(backbone: ViTFeatBackbone, *, scaled: bool = True) -> Plain:
     )
 
 
+def _is_plain(backbone: ViTFeatBackbone) -> bool:
+    vit = backbone.vit
+    block = vit.blocks[0] if isinstance(vit, VisionTransformer) else None
+    return (
+        type(block) is Block
+        and type(block.mlp) is Mlp
+        and backbone.has_cls_token
+        and backbone.num_prefix_tokens == 1
+        and isinstance(block.attn.q_norm, nn.Identity)
+        and isinstance(vit.norm_pre, nn.Identity)  # of CLIP
+        and vit.pos_embed is not None
+    )
+
+
 def build_peer(name: str, backbone: ViTFeatBackbone, size: Grid) -> nn.Module:
     """The architecture of a backbone as another library builds it, with random weights.
 
     Args:
         name: Key of `PEERS`.
-        backbone: A ViT; it is as deep as its last output needs, and so is the peer.
-        size: (H, W) of images; each peer is built for them.
+        backbone: A ViT; the peer is only as deep as its last output needs.
+        size: (H, W) of the images that the peer is built for.
 
     Returns:
-        A module of images that gives the wanted blocks' outputs as maps, or what comes nearest:
-        transformers gives tokens, torchvision the CLS token of the last block.
+        A module that takes images and returns the wanted blocks' outputs as maps, or the nearest to
+        them: tokens in transformers, the CLS token of the last block in torchvision.
 
     Raises:
-        ValueError: Why there is none, to be read behind the library's name.
+        ValueError: If there is none; the reason reads as a sentence after the library's name.
     """
     try:
         import_module(f'{name}.models')
     except ModuleNotFoundError as error:
         missing = 'is not installed' if error.name == name else f'needs {error.name}'
         raise ValueError(missing) from error
-    except Exception as error:  # of another version than it was made for
+    except Exception as error:  # its own dependencies do not fit
         raise ValueError(f'cannot be imported ({describe(error)})') from error
     try:
         return PEERS[name](backbone, size)
@@ -193,7 +198,7 @@ def _torchvision(backbone: ViTFeatBackbone, size: Grid) -> nn.Module:
 
     plain = plain_sizes(backbone, scaled=False)
     if size[0] != size[1]:
-        raise ValueError('takes squares alone')
+        raise ValueError('takes only squares')
     peer = Peer(size[0], plain.patch, plain.depth, plain.heads, plain.width, plain.hidden)
     peer.heads = nn.Identity()
     return peer

@@ -12,12 +12,14 @@ from vit_backbones.benchmark.fine_tune import plan_training
 from vit_backbones.benchmark.labelled import Labelled, LabelledData, read_data
 from vit_backbones.benchmark.patch_features import Features, compute_features
 from vit_backbones.benchmark.probe import Sample, fit, test
-from vit_backbones.benchmark.report import (
+from vit_backbones.benchmark.results import (
     describe_environment,
     heading,
+    markdown,
+    ordered,
+    table_row,
     write_json,
 )
-from vit_backbones.benchmark.table import markdown, ordered, table_row
 from vit_backbones.config.loading import CONFIGS
 from vit_backbones.devices import choose_device
 from vit_backbones.files import check_writable
@@ -135,6 +137,7 @@ def run_quality(
     print(f'\n{markdown(rows)}\n\n{_by_class(ordered(rows))}')
     if out is not None:
         write_json(out, environment=environment, rows=rows)
+        print(f'wrote {out}')
     return 0
 
 

@@ -1,80 +1,62 @@
-"""What runs reached, read from work dirs and JSON files."""
+"""Results of runs: read from work dirs and JSON files, written as JSON, shown as tables."""
 
 import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.benchmark.table import Row, markdown, ordered
+import timm
+import torch
+
+from vit_backbones import __version__
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
-from vit_backbones.files import check_writable, write_whole
-from vit_backbones.pictures.canvas import figure_file
-from vit_backbones.pictures.scatter import draw_costs
+from vit_backbones.files import write_whole
+from vit_backbones.training.record_hook import cpu_name
+
+Row = Mapping[str, Any]
 
 _WHOLE = {'PQ': 100, 'segm_mAP': 1, 'bbox_mAP': 1, 'mIoU': 100}  # values that stand for 1
 _COPIED = ('config', 'parameters', 'minutes', 'peak_memory_mib', 'date')
+# Key of a row, heading, how its value is written
+COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ('config', 'config', lambda path: f'`{path.removeprefix("configs/")}`'),
+    ('model', 'model', lambda name: f'`{name}`'),
+    ('weights', 'weights', lambda name: f'`{Path(name).name}`'),
+    ('layers', 'layers', lambda layers: ', '.join(map(str, layers))),
+    ('dims', 'dims', str),
+    ('data', 'data', str),
+    ('metric', 'metric', str),
+    ('value', 'value', lambda value: f'{value:.3f}'),
+    ('fine_tuned', 'fine-tuned', lambda value: f'{value:.3f}'),
+    ('parameters', 'parameters', lambda number: f'{number / 1e6:.1f} M'),
+    ('minutes', 'minutes', lambda minutes: f'{minutes:.0f}'),
+    ('feature_seconds', 'features, s', lambda seconds: f'{seconds:.0f}'),
+    ('probe_seconds', 'probe, s', lambda seconds: f'{seconds:.0f}'),
+    ('fine_tune_minutes', 'fine-tuning, min', lambda minutes: f'{minutes:.1f}'),
+    ('peak_memory_mib', 'peak memory', lambda mib: f'{mib / 1024:.1f} GiB'),
+    ('images_per_second', 'images/s', lambda speed: f'{speed:.1f}'),
+    ('hardware', 'hardware', str),
+    ('date', 'date', str),
+)
 
 
-def run_table(
-    runs: Iterable[Path],
-    *,
-    out: Path | None = None,
-    rows_out: Path | None = None,
-    plot: Path | None = None,
-    x: str = 'images_per_second',
-) -> int:
-    """Print a table of runs in Markdown.
-
-    Args:
-        runs: Work dirs and JSON files.
-        out: File for the table.
-        rows_out: JSON file for its rows.
-        plot: File for a picture of value against `x`.
-        x: Key of a row.
-
-    Returns:
-        Exit code.
-
-    Raises:
-        OSError: If a file cannot be written.
-        ValueError: If nothing can be read, or nothing can be drawn.
-    """
-    for path in (out, rows_out, plot):
-        if path is not None:
-            check_writable(path)
-    rows = list(_readable(runs))
-    if not rows:
-        raise ValueError('none of these is a work dir with a record, or a file of results')
-    text = markdown(rows)
-    print(text)
-    contents = {
-        plot: lambda: figure_file(draw_costs(ordered(rows), x), plot.suffix),
-        out: lambda: f'{text}\n'.encode(),
-        rows_out: lambda: f'{json.dumps(ordered(rows), indent=1)}\n'.encode(),
-    }
-    for path, content in contents.items():
-        if path is not None:
-            write_whole(path, content())
-            print(f'wrote {path}')
-    return 0
-
-
-def _readable(runs: Iterable[Path]) -> Iterator[Row]:
-    """Rows of those that can be read; a line each for the others."""
+def read_runs(runs: Iterable[Path]) -> tuple[list[Row], list[str]]:
+    """Rows of all work dirs and JSON files that can be read, and a line for each other path."""
+    rows, left_out = [], []
     for path in runs:
         try:
-            yield from (of_work_dir(path) if path.is_dir() else of_file(path))
+            rows += of_work_dir(path) if path.is_dir() else of_file(path)
         except (OSError, ValueError) as error:
-            reason = getattr(error, 'strerror', None) or error
-            print(f'left out: {path}: {reason}', file=sys.stderr)
+            left_out.append(f'{path}: {getattr(error, "strerror", None) or error}')
         except (AttributeError, KeyError, TypeError):  # JSON of others
-            print(f'left out: {path}: no results of tools/benchmark.py', file=sys.stderr)
+            left_out.append(f'{path}: no results of tools/benchmark.py')
+    return rows, left_out
 
 
 def of_work_dir(folder: Path) -> list[dict[str, Any]]:
-    """Rows of a training, one a metric.
+    """Rows of a training, one per metric.
 
     Args:
         folder: Where `tools/train.py` trained, and `tools/test.py` tested if it did.
@@ -83,7 +65,7 @@ def of_work_dir(folder: Path) -> list[dict[str, Any]]:
         Values of the last validation, 0 to 1; images a second of the test, if there was one.
 
     Raises:
-        ValueError: If there is no record, or one without a metric that is known.
+        ValueError: If there is no record, or one without a known metric.
     """
     record = _json(folder / 'record.json') if (folder / 'record.json').exists() else None
     if not isinstance(record, Mapping):
@@ -110,10 +92,7 @@ def of_work_dir(folder: Path) -> list[dict[str, Any]]:
 
 
 def of_file(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON file: of `tools/benchmark.py`, or a run of docs/results.
-
-    Args:
-        path: The file.
+    """Rows of a JSON file: one of `tools/benchmark.py`, or a run of docs/results.
 
     Raises:
         OSError: If it is not there.
@@ -122,8 +101,8 @@ def of_file(path: Path) -> list[dict[str, Any]]:
     content = _json(path)
     if isinstance(content, Mapping) and isinstance(content.get('rows'), list):
         environment = content.get('environment') or {}
-        told = dict(hardware=environment.get('device'), date=environment.get('date'))
-        rows = [_with_conditions(told | row) for row in content['rows']]
+        shared = dict(hardware=environment.get('device'), date=environment.get('date'))
+        rows = [_with_conditions(shared | row) for row in content['rows']]
     else:
         rows = content if isinstance(content, list) else [content]
     if not rows or not all(
@@ -134,7 +113,7 @@ def of_file(path: Path) -> list[dict[str, Any]]:
 
 
 def _with_conditions(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `speed` says in `data` on what its images a second were measured."""
+    """Name in `data` the conditions under which `speed` measured a row."""
     if 'latency_ms' not in row:
         return row
     size = 'x'.join(map(str, row['size']))
@@ -142,7 +121,7 @@ def _with_conditions(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data_of(config: Path) -> str | None:
-    """Name of the data that a run was validated on, from its config in the work dir."""
+    """Name of the data that validated a run, from the config in its work dir."""
     if not config.exists():
         return None
     found = Facts.of(load_config(config), ('val',)).datasets['val']
@@ -155,3 +134,59 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text())
     except ValueError:
         raise ValueError('no JSON') from None
+
+
+def write_json(path: Path, **content: Any) -> None:
+    """Write a record whole."""
+    write_whole(path, (json.dumps(content, indent=1, allow_nan=False) + '\n').encode())
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Where something is measured: `date`, `device`, `threads` and `versions`."""
+    on_gpu = device.type == 'cuda'
+    return dict(
+        date=datetime.now(UTC).date().isoformat(),
+        device=torch.cuda.get_device_name(device) if on_gpu else cpu_name(),
+        threads=torch.get_num_threads(),
+        versions=dict(vit_backbones=__version__, torch=torch.__version__, timm=timm.__version__),
+    )
+
+
+def heading(environment: Mapping[str, Any]) -> str:
+    """An environment in one line."""
+    versions = ', '.join(f'{name} {version}' for name, version in environment['versions'].items())
+    devices = ', '.join(environment[key] for key in ('device', 'gpu') if key in environment)
+    return f'{devices}, {environment["threads"]} threads, {versions}'
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """Rows as a table, by data, metric and value; columns that no row fills are left out.
+
+    Args:
+        rows: With the keys of `COLUMNS`; missing ones and `None` leave a cell empty.
+    """
+    rows = ordered(rows)
+    columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
+    lines = [*table_head([heading for _, heading, _ in columns])]
+    for row in rows:
+        values = [(row.get(key), write) for key, _, write in columns]
+        lines.append(table_row(['' if v is None else write(v) for v, write in values]))
+    return '\n'.join(lines)
+
+
+def ordered(rows: Iterable[Row]) -> list[Row]:
+    """Rows by data, metric and value."""
+    return sorted(
+        rows,
+        key=lambda row: (row.get('data') or '', row.get('metric') or '', row.get('value') or 0),
+    )
+
+
+def table_head(cells: Sequence[str]) -> tuple[str, str]:
+    """The first two lines of a table in Markdown."""
+    return table_row(cells), table_row(['---'] * len(cells))
+
+
+def table_row(cells: Sequence[str]) -> str:
+    """A row of Markdown."""
+    return f'| {" | ".join(cells)} |'

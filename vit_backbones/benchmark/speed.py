@@ -1,19 +1,14 @@
-"""Time, memory and FLOPs of backbones and of whole models, a row of a table each."""
+"""Measure time, memory and FLOPs of backbones and of whole models, a row of a table each."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.benchmark.measuring import measured
+from vit_backbones.benchmark.measuring import WARM_UPS, measured
 from vit_backbones.benchmark.peers import build_peer
-from vit_backbones.benchmark.report import (
-    describe_environment,
-    heading,
-    write_json,
-)
+from vit_backbones.benchmark.results import Row, describe_environment, heading, table_head
 from vit_backbones.benchmark.subjects import (
     Setting,
     Subject,
@@ -21,24 +16,21 @@ from vit_backbones.benchmark.subjects import (
     of_backbone,
     of_config,
 )
-from vit_backbones.benchmark.table import table_row
-from vit_backbones.benchmark.timing import WARM_UPS
 from vit_backbones.config.loading import CONFIGS
 from vit_backbones.devices import choose_device
-from vit_backbones.files import check_writable
 from vit_backbones.position import Grid
 
 _COLUMNS = ('model', 'size', 'batch', 'dtype', 'mode', 'ms', 'images/s', 'memory MiB', 'GFLOPs')
 _MEANING = """\
 Random weights, {how}, medians of {repeats} rounds in turns after {warm_ups}. Memory: what PyTorch
 allocates in a step beyond weights and images. GFLOPs: of a batch, attention included, a
-multiply-add counts two. x floor: time to that of the matrix products, convolutions and attentions
-alone. The libraries: their time to that of the model, so above 1 they are slower.
+multiply-add counts two. x floor: time over that of only the matrix products, convolutions and
+attentions. The libraries: their time over that of the model, so above 1 they are slower.
 """
 
 
 class Wanted(NamedTuple):
-    """What is to be measured.
+    """What to measure.
 
     Attributes:
         models: Names of models, and paths of configs.
@@ -63,65 +55,50 @@ def settings(
     batch_size: int,
     compiled: bool,
 ) -> list[Setting]:
-    """Every combination.
-
-    Args:
-        sizes: (H, W) of images.
-        dtypes: Keys of `vit_backbones.devices.DTYPES`.
-        modes: Of `subjects.MODES`.
-        device: As PyTorch names it; by default the GPU, if there is one.
-        batch_size: Images of a step.
-        compiled: Whether models go through `torch.compile`.
+    """Every combination of sizes, types and modes.
 
     Raises:
         ValueError: For a GPU that is not there, and for float16 on a CPU.
     """
     chosen = choose_device(device)
     if chosen.type == 'cpu' and 'fp16' in dtypes:
-        raise ValueError('--dtype fp16 is for GPUs; on a CPU take fp32 or bf16')
+        raise ValueError('dtype=fp16 is for GPUs; on a CPU choose fp32 or bf16')
     return [
         Setting(size, batch_size, dtype, mode, chosen, compiled)
         for size, dtype, mode in product(sizes, dtypes, modes)
     ]
 
 
-def run_speed(wanted: Wanted, under: Sequence[Setting], out: Path | None) -> int:
-    """Measure, and print a table in Markdown.
-
-    Args:
-        wanted: What.
-        under: Which conditions; each gives a row a model.
-        out: JSON file: `environment`, and `rows`: a `Setting`'s fields, what `measured` gives, and
-            `absent`: why a library is not compared.
-
-    Returns:
-        Exit code.
+def check(wanted: Wanted, setting: Setting) -> None:
+    """Build every model once, so that a mistake in the last one shows before the first is measured.
 
     Raises:
         ValueError: For a model, config or size that cannot be built.
-        OSError: For a config that is not there, or an output that cannot be written.
+        FileNotFoundError: If a config is not there.
     """
-    if out is not None:
-        check_writable(out)
     if wanted.options and not any(model.endswith(CONFIGS) for model in wanted.models):
-        raise ValueError('--cfg-options change configs, and none is among the models')
-    for model in wanted.models:  # what is wrong with the last one is told before the first
-        _subject(model, wanted, under[0])
-    environment = describe_environment(under[0].device)
-    environment |= dict(weights='random', warm_ups=WARM_UPS, repeats=wanted.repeats)
-    how = 'compiled' if under[0].compiled else 'eager'
-    meaning = _MEANING.format(how=how, repeats=wanted.repeats, warm_ups=WARM_UPS)
-    columns = [*_COLUMNS, 'M parameters', 'x floor', *wanted.peers]
-    print(heading(environment), meaning, table_row(columns), sep='\n')
-    print(table_row(['---'] * len(columns)), flush=True)
-    rows: list[dict[str, Any]] = []
-    for model, setting in product(wanted.models, under):
-        rows.append(_row(model, wanted, setting))
-        print(table_row(_cells(rows[-1], wanted.peers)), flush=True)
-    _tell_absent(rows)
-    if out is not None:
-        write_json(out, environment=environment, rows=rows)
-    return 0
+        raise ValueError('options= change configs, and none is among the models')
+    for model in wanted.models:
+        _subject(model, wanted, setting)
+
+
+def environment(wanted: Wanted, setting: Setting) -> dict[str, Any]:
+    """Where and how rows are measured."""
+    found = describe_environment(setting.device)
+    return found | dict(weights='random', warm_ups=WARM_UPS, repeats=wanted.repeats)
+
+
+def measure(model: str, wanted: Wanted, setting: Setting) -> dict[str, Any]:
+    """A row: `model`, a `Setting`'s fields, what `measured` gives, and `absent`.
+
+    `absent` says for each library without a peer why there is none.
+    """
+    subject = _subject(model, wanted, setting)
+    peers, absent = _peers(subject, wanted.peers)
+    conditions = setting._asdict() | dict(device=str(setting.device))
+    return dict(
+        model=model, **conditions, **measured(subject, peers, wanted.repeats), absent=absent
+    )
 
 
 def _subject(model: str, wanted: Wanted, setting: Setting) -> Subject:
@@ -131,19 +108,8 @@ def _subject(model: str, wanted: Wanted, setting: Setting) -> Subject:
     return of_backbone(backbone, setting, backbone.in_channels)
 
 
-def _row(model: str, wanted: Wanted, setting: Setting) -> dict[str, Any]:
-    subject = _subject(model, wanted, setting)
-    peers, absent = _peers(subject, wanted.peers)
-    size = f'{setting.size[0]}x{setting.size[1]}'
-    print(f'{model} {size} {setting.dtype} {setting.mode} ...', file=sys.stderr, flush=True)
-    conditions = setting._asdict() | dict(device=str(setting.device))
-    return dict(
-        model=model, **conditions, **measured(subject, peers, wanted.repeats), absent=absent
-    )
-
-
 def _peers(subject: Subject, names: Sequence[str]) -> tuple[dict[str, Subject], dict[str, str]]:
-    """Those that there are, and why the others are not."""
+    """Peers by name, and why the other ones are missing."""
     peers, absent = {}, {}
     if not isinstance(subject.model, ViTFeatBackbone):
         return peers, dict.fromkeys(names, 'is compared with backbones, not with whole models')
@@ -158,7 +124,16 @@ def _peers(subject: Subject, names: Sequence[str]) -> tuple[dict[str, Subject], 
     return peers, absent
 
 
-def _cells(row: Mapping[str, Any], peers: Sequence[str]) -> list[str]:
+def introduction(wanted: Wanted, setting: Setting) -> str:
+    """The lines above the first row of a table in Markdown."""
+    how = 'compiled' if setting.compiled else 'eager'
+    meaning = _MEANING.format(how=how, repeats=wanted.repeats, warm_ups=WARM_UPS)
+    columns = [*_COLUMNS, 'M parameters', 'x floor', *wanted.peers]
+    return '\n'.join([heading(environment(wanted, setting)), meaning, *table_head(columns)])
+
+
+def cells(row: Row, peers: Sequence[str]) -> list[str]:
+    """A measured row as text."""
     compared = [row['peers'].get(name) for name in peers]
     return [
         Path(row['model']).stem if row['model'].endswith(CONFIGS) else row['model'],
@@ -181,8 +156,7 @@ def _digits(value: float) -> str:
     return f'{value:.3g}' if value < 100 else f'{value:.0f}'
 
 
-def _tell_absent(rows: Iterable[Mapping[str, Any]]) -> None:
+def absent_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """A line for each library that a model is not compared with."""
     reasons = {(row['model'], *each): None for row in rows for each in row['absent'].items()}
-    for model, peer, reason in reasons:
-        print(f'{model}: not beside {peer}, which {reason}')
+    return [f'{model}: not beside {peer}, which {reason}' for model, peer, reason in reasons]

@@ -1,10 +1,11 @@
-"""What is measured: a backbone, a peer of it, or a whole model of a config, and one step of it."""
+"""The models to measure (a backbone, a peer of it, a config's whole model) and one step of each."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -18,18 +19,16 @@ from vit_backbones.devices import DTYPES
 from vit_backbones.position import Grid
 from vit_backbones.terminal import quiet_log, quiet_prints
 
-MODES = ('forward', 'train')
-
 
 class Setting(NamedTuple):
-    """Under which conditions a step is measured.
+    """The conditions under which a step is measured.
 
     Attributes:
         size: (H, W) of the images.
-        batch_size: Images of a step.
-        dtype: Key of `DTYPES`; weights stay float32, other types are autocast's.
+        batch_size: Images per step.
+        dtype: Key of `DTYPES`; weights stay float32, autocast uses other types.
         mode: `'forward'`: inference; `'train'`: forward and backward, without an optimizer.
-        device: Where.
+        device: Where it runs.
         compiled: Whether models go through `torch.compile`.
     """
 
@@ -39,6 +38,10 @@ class Setting(NamedTuple):
     mode: str = 'forward'
     device: torch.device = torch.device('cpu')
     compiled: bool = False
+
+    def __str__(self) -> str:
+        """Size, type and mode in a few words."""
+        return f'{self.size[0]}x{self.size[1]} {self.dtype} {self.mode}'
 
     def images(self, channels: int = 3) -> Tensor:
         """Noise, (B, channels, H, W)."""
@@ -57,7 +60,7 @@ class Subject(NamedTuple):
     Attributes:
         model: In train or eval mode, on its device.
         run: Gives its outputs, or its loss in train mode.
-        setting: Under which it runs.
+        setting: The conditions under which it runs.
     """
 
     model: nn.Module
@@ -73,7 +76,7 @@ class Subject(NamedTuple):
                 self.run()
 
     def visible_step(self) -> None:
-        """The same, for what watches kernels, which inference mode hides."""
+        """The same where kernels can be watched; inference mode hides them."""
         if self.setting.mode == 'train':
             self._train()
         else:
@@ -89,17 +92,14 @@ class Subject(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """How many there are."""
+        """Number of parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
 def of_backbone(model: nn.Module, setting: Setting, channels: int = 3) -> Subject:
-    """A module that takes images; it learns to make the sum of its outputs small.
+    """A module that takes images of some channels; it learns to make the sum of its outputs small.
 
-    Args:
-        model: Moved to the setting's device and into its mode.
-        setting: What it runs under.
-        channels: Of the images.
+    The module moves to the setting's device and into its mode.
     """
     model = _placed(model, setting)
     called = torch.compile(model) if setting.compiled else model
@@ -115,16 +115,10 @@ def of_backbone(model: nn.Module, setting: Setting, channels: int = 3) -> Subjec
 
 
 def build_backbone(name: str, source: str, size: Grid, **options: Any) -> ViTFeatBackbone:
-    """A backbone of random weights, built for a size.
-
-    Args:
-        name: In the source.
-        source: Model library.
-        size: (H, W).
-        **options: Further arguments.
+    """A backbone with random weights, built for images of a size (H, W).
 
     Raises:
-        ValueError: For what `ViTFeatBackbone` refuses.
+        ValueError: If `ViTFeatBackbone` refuses it.
     """
     with quiet_log():
         try:
@@ -134,27 +128,19 @@ def build_backbone(name: str, source: str, size: Grid, **options: Any) -> ViTFea
 
 
 def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Subject:
-    """The whole model of an mmdet or mmseg config, with what it needs for a loss and a prediction.
+    """The whole model of an mmdet or mmseg config, without its weights.
 
     Args:
-        path: Of the config; its weights are left out.
+        path: The config's file.
         options: `key=value` changes.
-        setting: What it runs under. Forward is a prediction with all that follows the heads.
+        setting: The conditions; forward is a prediction with everything that follows the heads.
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If the config is wrong, or none of mmdet's detectors and mmseg's segmenters.
+        ValueError: If the config is wrong, or its model neither a detector nor a segmenter.
     """
     config = load_config(path, options)
-    use_scope(config)
-    if not isinstance(config.get('model'), dict):
-        raise ValueError(f'{path}: the config has no model: is it only the _base_ of others?')
-    with quiet_log(), quiet_prints():
-        try:
-            model = MODELS.build(without_weights(config.model))
-        except Exception as error:  # each class has its own
-            raise ValueError(f'{path}: model: {describe(error)}') from error
-    model = _placed(model, setting)
+    model = _placed(_built(config, path), setting)
     samples = data_samples(config, model, setting.size, setting.batch_size)
     if samples is None:
         raise ValueError(
@@ -171,6 +157,17 @@ def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Sub
         return model.parse_losses(called(images, samples, mode='loss'))[0]
 
     return Subject(model, run, setting)
+
+
+def _built(config: Config, path: str | Path) -> nn.Module:
+    use_scope(config)
+    if not isinstance(config.get('model'), dict):
+        raise ValueError(f'{path}: the config has no model: is it only the _base_ of others?')
+    with quiet_log(), quiet_prints():
+        try:
+            return MODELS.build(without_weights(config.model))
+        except Exception as error:  # each class has its own
+            raise ValueError(f'{path}: model: {describe(error)}') from error
 
 
 def _placed(model: nn.Module, setting: Setting) -> nn.Module:

@@ -2,12 +2,12 @@
 
 import json
 
+import _comparison as comparison
 import pytest
 import timm
 from conftest import load_tool
 from redraw import TINY
 
-from vit_backbones import coverage
 from vit_backbones.sources.timm_any import TimmAny
 
 
@@ -23,17 +23,17 @@ def two(monkeypatch):
 
     def check(module, name):
         calls.append(name)
-        return coverage.Check(module, name, 'works', 'any size', 0.0)
+        return comparison.Check(module, name, 'works', 'any size', 0.0)
 
     monkeypatch.setattr(
-        coverage, 'architectures', lambda: [('vision_transformer', TINY), ('x', 'b')]
+        comparison, 'architectures', lambda: [('vision_transformer', TINY), ('x', 'b')]
     )
-    monkeypatch.setattr(coverage, 'check', check)
+    monkeypatch.setattr(comparison, 'check', check)
     return calls
 
 
 def test_walk_covers_timms_transformers_and_no_convolutions():
-    names = {name for _, name in coverage.architectures()}
+    names = {name for _, name in comparison.architectures()}
     assert len(names) >= 695
     assert {'vit_tiny_patch16_224', 'swin_tiny_patch4_window7_224', 'xcit_nano_12_p16_224'} <= names
     assert not {'resnet50', 'convnext_tiny'} & names
@@ -52,7 +52,7 @@ def test_comparison_sees_damage(damage, monkeypatch):
             return [t._replace(patches=t.patches.flip(1)) for t in true(self, *args)]
 
         monkeypatch.setattr(TimmAny, 'tokens', flipped)
-    result = coverage.check('xcit', 'xcit_nano_12_p16_224')
+    result = comparison.check('xcit', 'xcit_nano_12_p16_224')
     assert (result.status, result.how) == ('fails', 'differs')
 
 
@@ -75,14 +75,29 @@ def test_sample_writes_nothing_and_depends_on_the_seed(tool, two, tmp_path):
     assert set(two) == {TINY, 'b'}
 
 
-def test_unknown_name_is_told(tool, two, capsys):
+def test_unknown_name_is_one_line(tool, two, capsys):
     assert tool.main(['resnet50']) == 2
-    assert 'no transformer of timm: resnet50' in capsys.readouterr().err
+    assert capsys.readouterr().err == 'error: no transformer of timm: resnet50\n'
+
+
+@pytest.mark.parametrize('content', [None, 'no JSON', '[1]', '[{}]', '[{"name": 1, "x": 2}]'])
+def test_broken_output_is_one_line(content, tool, two, tmp_path, capsys):
+    out = tmp_path / 'timm.json'
+    if content is None:
+        out.mkdir()
+    else:
+        out.write_text(content)
+    assert tool.main(['--out', str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ')
+    assert str(out) in error
+    assert error.count('\n') == 1
+    assert two == []
 
 
 def test_failure_is_the_exit_code(tool, monkeypatch):
-    monkeypatch.setattr(coverage, 'architectures', lambda: [('m', 'a')])
+    monkeypatch.setattr(comparison, 'architectures', lambda: [('m', 'a')])
     monkeypatch.setattr(
-        coverage, 'check', lambda m, n: coverage.Check(m, n, 'fails', 'differs', 9.0)
+        comparison, 'check', lambda m, n: comparison.Check(m, n, 'fails', 'differs', 9.0)
     )
     assert tool.main(['a']) == 1

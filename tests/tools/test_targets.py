@@ -1,13 +1,12 @@
 import json
 from functools import partial
 
+import _targets as targets
 import pytest
 import torch
+from _targets import CASES, Case, Goal, run_targets
 
-from vit_backbones.benchmark import targets
-from vit_backbones.benchmark.cases import CASES, Case, Goal
 from vit_backbones.benchmark.subjects import Setting, build_backbone
-from vit_backbones.benchmark.targets import run_targets
 
 
 def ours(case, **options):

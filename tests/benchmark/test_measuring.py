@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.benchmark.cost import flops_and_floor, peak_memory
+from vit_backbones.benchmark import measuring
+from vit_backbones.benchmark.measuring import flops_and_floor, interleaved, memory_of, peak_memory
 from vit_backbones.benchmark.subjects import Setting, of_backbone
 
 CPU = torch.device('cpu')
@@ -86,3 +87,22 @@ def test_peak_memory_counts_what_is_there_at_once():
 
     step()
     assert peak_memory(step, CPU) == 6000
+
+
+def test_peak_memory_does_not_depend_on_steps_before(training):
+    first, second = (memory_of(training) for _ in range(2))
+    assert first == second > 0
+
+
+def test_steps_are_run_in_turns():
+    order = []
+    steps = {name: lambda name=name: order.append(name) for name in 'abc'}
+    interleaved(steps, 2, CPU, warm_ups=1)
+    assert ''.join(order) == 'abcabcabc'
+
+
+def test_medians_are_of_the_rounds_behind_the_warm_up(monkeypatch):
+    clock = iter([900.0, 900.0, 900.0, 900.0, 3.0, 30.0, 1.0, 10.0, 2.0, 800.0])
+    monkeypatch.setattr(measuring, '_wall', lambda step: next(clock))
+    medians = interleaved({'a': None, 'b': None}, 3, CPU, warm_ups=2)
+    assert medians == {'a': 2.0, 'b': 30.0}

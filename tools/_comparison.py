@@ -1,4 +1,7 @@
-"""Which of timm's transformers work: each one compared with timm itself, on weights that show."""
+"""Compare every timm transformer with timm's own features.
+
+Random weights are large enough to reveal differences.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -36,13 +39,13 @@ _OTHERS = frozenset(
 
 
 class Check(NamedTuple):
-    """What became of one architecture.
+    """The result for one architecture.
 
     Attributes:
         module: timm's module.
         name: Architecture.
-        status: `'works'`, `'refuses'` (other sizes than its own, with a reason) or `'fails'`.
-        how: `'any size'` or `'built at img_size'`; why, if it does not work.
+        status: `'works'`, `'refuses'` (sizes other than its own, with a reason) or `'fails'`.
+        how: `'any size'` or `'built at img_size'`; the reason, if it does not work.
         error: Largest difference from timm in units of the tolerance; `None` without a comparison.
     """
 
@@ -65,7 +68,7 @@ def check(module: str, name: str) -> Check:
     for size in SIZES:
         try:
             how, error = _compare(name, size)
-        except Exception as error:  # whatever a model raises is its result
+        except Exception as error:  # anything a model raises is its result
             refuses = isinstance(error, ValueError) and 'cannot be used' in str(error)
             reason = str(error) if refuses else f'{type(error).__name__}: {refusal(error)}'
             return Check(module, name, 'refuses' if refuses else 'fails', reason)
@@ -75,7 +78,7 @@ def check(module: str, name: str) -> Check:
 
 
 def difference(out: Tensor, reference: Tensor) -> float:
-    """Largest difference in units of what is tolerated; at most 1 is equal.
+    """Largest difference in units of the tolerance; at most 1 is equal.
 
     Raises:
         ValueError: If the shapes differ or a value is not finite.
@@ -89,7 +92,7 @@ def difference(out: Tensor, reference: Tensor) -> float:
 
 
 def table(checks: list[Check]) -> str:
-    """Markdown: totals, then one row a module, then what does not work and why."""
+    """Markdown: totals, one row per module, then the architectures that do not work and why."""
     works = sum(c.status == 'works' for c in checks)
     lines = [
         f'{works} of {len(checks)} architectures work ({100 * works / max(1, len(checks)):.1f} %), '
@@ -115,7 +118,7 @@ def _reduction(name: str) -> Mapping[str, object]:
             with torch.device('meta'):
                 timm.create_model(name, **reduction)
         except Exception as error:
-            if 'meta' not in str(error):  # it counts its blocks otherwise
+            if 'meta' not in str(error):  # it counts its blocks in another way
                 continue
         return reduction
     return {}
@@ -131,12 +134,7 @@ def _compare(name: str, size: Grid) -> tuple[str, float]:
     indices = sorted({0, stock.depth(vit) - 1})
     ours = ViTFeatBackbone(name, source=build, img_size=size, out_indices=indices)
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    for gain in (1.0, 0.5, 0.2, 0.05):  # some grow beyond all bounds
-        weights = redraw(vit.eval(), gain=gain).state_dict()
-        ours.vit.load_state_dict({key: weights[key] for key in ours.vit.state_dict()})
-        outputs = ours.train().eval()(images)  # training mode drops what was cached
-        if all(output.abs().max() < 1e6 for output in outputs):
-            break
+    outputs = _outputs(ours, vit, images)
     _check_shapes(ours, outputs, stock.padded(vit, size))
     rows, columns = stock.canvas(vit, size)
     padded = F.pad(images, (0, columns - size[1], 0, rows - size[0]))
@@ -154,10 +152,24 @@ def _compare(name: str, size: Grid) -> tuple[str, float]:
     return 'any size' if stock.fixed_size(vit) is None else 'built at img_size', worst
 
 
+def _outputs(ours: ViTFeatBackbone, vit: torch.nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """Features under random weights, which both models share."""
+    for gain in (1.0, 0.5, 0.2, 0.05):  # some grow beyond all bounds
+        weights = redraw(vit.eval(), gain=gain).state_dict()
+        ours.vit.load_state_dict({key: weights[key] for key in ours.vit.state_dict()})
+        outputs = ours.train().eval()(images)  # training mode drops caches
+        if all(output.abs().max() < 1e6 for output in outputs):
+            break
+    return outputs
+
+
 def _check_shapes(backbone: ViTFeatBackbone, outputs: tuple[Tensor, ...], size: Grid) -> None:
-    """Channels are those told, and strides to two cells, where patches overlap or do not pad."""
-    told = zip(outputs, backbone.out_channels, backbone.strides, strict=True)
-    for output, channels, stride in told:
+    """Refuse other channels than announced, and strides off by more than two cells.
+
+    Patches that overlap or do not pad give other sizes.
+    """
+    announced = zip(outputs, backbone.out_channels, backbone.strides, strict=True)
+    for output, channels, stride in announced:
         cells = [side / stride for side in size]
         off = max(abs(a - b) for a, b in zip(output.shape[-2:], cells, strict=True))
         if output.shape[1] != channels or off > 2:
