@@ -1,7 +1,7 @@
 """What the command lines of the tools share.
 
 It lies here and not in the package, which takes seconds to import: `--help` and mistakes in the
-arguments are told at once.
+arguments answer at once.
 """
 
 import argparse
@@ -9,44 +9,78 @@ import contextlib
 import functools
 import math
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 Main = Callable[[Sequence[str] | None], int | None]
 
 
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that lets `one_line_errors` name its flags.
+
+    Attributes:
+        flags: By argument of the library, of the parsers and commands that parsed.
+        debug: Whether `--debug` was among them.
+    """
+
+    flags: ClassVar[dict[str, str]] = {}
+    debug: ClassVar[bool] = False
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        parsed, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if action.option_strings:
+                self.flags[action.dest.removeprefix('cfg_')] = action.option_strings[-1]
+        Parser.debug |= getattr(parsed, 'debug', False)
+        return parsed, rest
+
+
 def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
-    """Let a tool's `main` tell what is wrong from outside in one line.
+    """Let a tool's `main` report in one line what is wrong from outside.
 
     Args:
-        main: Imports the package inside, returns an exit code (`None` is 0), and raises
-            `ValueError`, `OSError`, `ImportError` or `RuntimeError` for what is wrong from outside.
+        main: Parses by `Parser`, imports the package inside, returns an exit code (`None` is 0),
+            and raises `ValueError`, `OSError`, `ImportError` or `RuntimeError` for what is wrong
+            from outside; `while_running = True` on one marks a crash, which keeps its traceback.
 
     Returns:
-        `main` that returns 2 then, and 130 after Ctrl-C; `VIT_BACKBONES_DEBUG=1` shows tracebacks.
+        `main` that returns 2 then, and 130 after Ctrl-C. The arguments that an error names, as
+        `name=value`, become flags. `VIT_BACKBONES_DEBUG=1` shows tracebacks.
     """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
+        Parser.flags.clear()
+        Parser.debug = os.environ.get('VIT_BACKBONES_DEBUG', '0') != '0'
         try:
             return main(argv) or 0
-        except KeyboardInterrupt:
-            return _tell('interrupted', 130)
+        except KeyboardInterrupt as stop:
+            return _fail(str(stop) or 'interrupted', 130)
         except BrokenPipeError:  # `| head` has read enough
             sys.stdout = open(os.devnull, 'w')
             return 0
         except (ImportError, OSError, RuntimeError, ValueError) as error:
-            if os.environ.get('VIT_BACKBONES_DEBUG', '0') != '0':
+            if getattr(error, 'while_running', False):
+                raise
+            if Parser.debug:
                 traceback.print_exc()
-            return _tell(f'error: {_line(error)}', 2)
+            return _fail(f'error: {_line(error)}', 2)
 
     return run
 
 
-def _tell(line: str, code: int) -> int:
-    if os.environ.get('RANK', '0') == '0':
+def is_first_process() -> bool:
+    """Whether this is the one of several processes that talks."""
+    return os.environ.get('RANK', '0') == '0'
+
+
+def _fail(line: str, code: int) -> int:
+    if is_first_process():
         print(line, file=sys.stderr)
     return code
 
@@ -55,9 +89,33 @@ def _line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f': {error.filename}' if error.filename else ''
         return f'{error.strerror}{place}'
-    text = ' '.join(str(error).split()) or type(error).__name__
-    needs_install = isinstance(error, ImportError) and 'install' not in text
-    return f'{text}; install the pinned set of requirements.txt' if needs_install else text
+    text = with_flags(' '.join(str(error).split()), Parser.flags) or type(error).__name__
+    if 'install' in text or not (isinstance(error, ImportError) or _while_importing(error)):
+        return text
+    return f'{text}; install the pinned set of requirements.txt'
+
+
+def _while_importing(error: Exception) -> bool:
+    """Whether packages that do not fit together raised it, as torch and torchvision do."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, RuntimeError) and any('importlib' in f.filename for f in frames)
+
+
+def with_flags(text: str, flags: Mapping[str, str]) -> str:
+    """Spell the arguments in a text as a shell takes them.
+
+    `amp=True` and `layers=...` become `--amp` and `--layers`, `size=(64, 96)` `--size 64 96`.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        name, value, several, following = found.groups()
+        if several:
+            return f'{flags[name]} {several.replace(",", "")}'
+        return flags[name] + (' ' if not value and re.match(r'[^,;:)]', following) else '')
+
+    values = r'(True\b|\.\.\.|\(([^()]*)\)|)(?=(\S?))'
+    names = '|'.join(flags)
+    return re.sub(rf'(?<![\w./\'"-])({names})={values}', spelled, text) if names else text
 
 
 def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:

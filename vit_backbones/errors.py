@@ -1,4 +1,4 @@
-"""Optional packages, with the fix when one is missing."""
+"""Optional packages, with the fix when one is missing; an exception in one line."""
 
 import importlib
 from types import ModuleType
@@ -24,3 +24,8 @@ def require(
     except ImportError:
         fix = f'pip install vit_backbones[{extra}]' + (f'; or {instead}' if instead else '')
         raise ImportError(f'{purpose} needs {package}: {fix}') from None
+
+
+def first_line(error: BaseException) -> str:
+    """The text of an exception in one line, or its type where it has none."""
+    return ' '.join(str(error).split()) or type(error).__name__
