@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _command_line import add_config_options, add_device_option, one_line_errors, positive
+from _command_line import Parser, add_config_options, add_device_option, one_line_errors, positive
 
 PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='What backbones cost and what they are worth.')
+    parser = Parser(description='What backbones cost and what they are worth.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for add in (
         add_speed,
@@ -177,8 +177,10 @@ def add_quality(commands: Any) -> None:
 
 
 def run_quality(args: argparse.Namespace) -> int:
-    from vit_backbones.benchmark.quality import choices, run_quality
-    from vit_backbones.benchmark.report import quiet
+    from vit_backbones.benchmark.quality import by_class, choices, compare
+    from vit_backbones.benchmark.report import heading, quiet, write_json
+    from vit_backbones.benchmark.table import markdown
+    from vit_backbones.files import check_writable
 
     size = tuple(args.size) if args.size else None
     models = choices(
@@ -189,8 +191,10 @@ def run_quality(args: argparse.Namespace) -> int:
         pretrained=args.pretrained,
         random_weights=args.random_weights,
     )
+    if args.out is not None:
+        check_writable(args.out)
     with quiet(args.threads):
-        return run_quality(
+        comparison = compare(
             args.data,
             models,
             options=args.cfg_options,
@@ -198,8 +202,13 @@ def run_quality(args: argparse.Namespace) -> int:
             fine_tune=args.fine_tune,
             cache=args.cache,
             device=args.device,
-            out=args.out,
         )
+        print(heading(comparison.environment), flush=True)
+        rows = comparison.rows()
+        print(f'\n{markdown(rows)}\n\n{by_class(rows)}')
+        if args.out is not None:
+            write_json(args.out, environment=comparison.environment, rows=rows)
+    return 0
 
 
 def add_table(commands: Any) -> None:

@@ -1,53 +1,46 @@
-"""What the features of backbones are worth: one linear probe for all, on frozen features."""
+"""The quality of frozen features: the same linear probe on each backbone."""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from vit_backbones.benchmark.fine_tune import plan_training
+from vit_backbones.benchmark.fine_tune import Training, plan_training
 from vit_backbones.benchmark.labelled import Labelled, LabelledData, read_data
 from vit_backbones.benchmark.patch_features import Features, compute_features
 from vit_backbones.benchmark.probe import Sample, fit, test
-from vit_backbones.benchmark.report import (
-    describe_environment,
-    heading,
-    write_json,
-)
-from vit_backbones.benchmark.table import markdown, ordered, table_row
+from vit_backbones.benchmark.report import describe_environment
+from vit_backbones.benchmark.table import ordered, table_row
 from vit_backbones.config.loading import CONFIGS
 from vit_backbones.devices import choose_device
-from vit_backbones.files import check_writable
+from vit_backbones.features.plan import Item
 from vit_backbones.models.chosen import Choice, Loaded, load_backbone
 from vit_backbones.position import Grid
 
 
-class Item(NamedTuple):
+class Kept(NamedTuple):
     """An image whose features are on disk.
 
     Attributes:
         labelled: The image.
-        file: Of its features.
-        stride: Of their cells in pixels of what the model saw.
-        size: (H, W) that it was resized to, if it was.
-        device: Where it shall be.
+        item: The same for the feature engine.
+        features: Features of all images.
+        device: Where to compute.
     """
 
     labelled: Labelled
-    file: Path
-    stride: tuple[int, int]
-    size: Grid | None
+    item: Item
+    features: Features
     device: torch.device
 
     def read(self) -> Sample:
         """Read features and labels."""
-        features = torch.from_numpy(np.load(self.file)).to(self.device).float()
+        (array,) = self.features.parts.arrays(self.item.index, 1)
+        features = torch.from_numpy(array).to(self.device).float()
         labels = torch.from_numpy(self.labelled.labels()).to(self.device)
-        seen = self.size or labels.shape
-        scales = zip(labels.shape, seen, self.stride, strict=True)
+        scales = zip(labels.shape, self.item.size, self.features.stride, strict=True)
         return Sample(features, labels, tuple(step * own / side for own, side, step in scales))
 
 
@@ -60,15 +53,15 @@ def choices(
     pretrained: bool = False,
     random_weights: int | None = None,
 ) -> list[Choice]:
-    """The backbones that a command line names.
+    """The backbones of a comparison.
 
     Args:
         models: `NAME`, `NAME=CHECKPOINT`, `CONFIG.py` or `CONFIG.py=CHECKPOINT`.
         source: Library of the names.
-        layers: Blocks whose outputs are concatenated.
+        layers: Blocks whose outputs are joined.
         size: (H, W) of the images, if they are resized.
-        pretrained: Whether those without a checkpoint get the library's weights.
-        random_weights: Or a seed for theirs.
+        pretrained: Give models without a checkpoint the library's weights.
+        random_weights: Or draw theirs with this seed.
     """
     chosen = []
     for each in models:
@@ -85,7 +78,40 @@ def choices(
     return chosen
 
 
-def run_quality(
+class Comparison(NamedTuple):
+    """Backbones to compare, checked.
+
+    Attributes:
+        data: Images to fit on and to test on.
+        models: The backbones.
+        trainings: Their trainings with a config's recipe, if wanted.
+        environment: As `describe_environment` gives it.
+        cache: Folder in which features are kept.
+        size: (H, W) to resize images to.
+        device: Where to compute.
+    """
+
+    data: LabelledData
+    models: Sequence[Choice]
+    trainings: Sequence[Training]
+    environment: dict[str, Any]
+    cache: Path
+    size: Grid | None
+    device: torch.device
+
+    def rows(self) -> list[dict[str, Any]]:
+        """`measured` of each backbone, with `hardware`, `date` and the results of its training."""
+        known = self.environment
+        threads = '' if self.device.type == 'cuda' else f', {known["threads"]} threads'
+        common = dict(hardware=known['device'] + threads, date=known['date'])
+        options = dict(size=self.size, device=self.device)
+        rows = [measured(_load(m), self.data, self.cache, **options) | common for m in self.models]
+        for row, training in zip(rows, self.trainings, strict=False):
+            row |= training.reached()
+        return rows
+
+
+def compare(
     data: str | Path,
     models: Sequence[Choice],
     *,
@@ -94,48 +120,30 @@ def run_quality(
     fine_tune: int | None = None,
     cache: Path = Path('work_dirs/features'),
     device: str | None = None,
-    out: Path | None = None,
-) -> int:
-    """Fit a linear probe on each backbone, and print a table in Markdown.
+) -> Comparison:
+    """Prepare a linear probe on each backbone; everything wrong is found before the work starts.
 
     Args:
         data: As `read_data` takes it.
         models: The backbones.
         options: `key=value` changes of the config.
         size: (H, W) to resize images to.
-        fine_tune: Epochs in which each backbone is trained after that, by the recipe of the
-            config that `data` must be then.
-        cache: Where features are kept.
+        fine_tune: Epochs for which each backbone is trained afterwards, with the recipe of the
+            config in `data`.
+        cache: Folder in which features are kept.
         device: As PyTorch names it; by default the GPU, if there is one.
-        out: JSON file: `environment`, and `rows` as `measured` gives them, with what
-            `Training.reached` tells.
-
-    Returns:
-        Exit code.
 
     Raises:
-        OSError: For files that are missing, or that cannot be written.
+        OSError: For missing files.
         ValueError: For data or a model that cannot be used.
     """
-    if out is not None:
-        check_writable(out)
     place = choose_device(device)
     read = read_data(data, options)
-    for model in models:  # what is wrong with the last one is told before the first
+    for model in models:
         _load(model)
     asked = models if fine_tune else ()
     trainings = [plan_training(data, options, each, fine_tune, len(read.train)) for each in asked]
-    environment = describe_environment(place)
-    print(heading(environment), flush=True)
-    threads = '' if place.type == 'cuda' else f', {environment["threads"]} threads'
-    told = dict(hardware=environment['device'] + threads, date=environment['date'])
-    rows = [measured(_load(model), read, cache, size=size, device=place) | told for model in models]
-    for row, training in zip(rows, trainings, strict=False):
-        row |= training.reached()
-    print(f'\n{markdown(rows)}\n\n{_by_class(ordered(rows))}')
-    if out is not None:
-        write_json(out, environment=environment, rows=rows)
-    return 0
+    return Comparison(read, models, trainings, describe_environment(place), cache, size, place)
 
 
 def measured(
@@ -146,14 +154,7 @@ def measured(
     size: Grid | None = None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """What the features of a backbone are worth.
-
-    Args:
-        loaded: The backbone.
-        data: Images to learn from and to test on.
-        cache: Where features are kept.
-        size: (H, W) to resize images to.
-        device: Where to compute.
+    """Fit a linear probe on a backbone and test it; the arguments are those of `compare`.
 
     Returns:
         `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
@@ -161,11 +162,13 @@ def measured(
         `feature_seconds`, `probe_seconds` and `images_per_second`.
     """
     start = time.perf_counter()
-    images = [each.image for each in (*data.train, *data.val)]
-    features = compute_features(loaded, images, cache, size=size, device=device)
+    labelled = [*data.train, *data.val]
+    paths = [each.image for each in labelled]
+    features = compute_features(loaded, paths, cache, size=size, device=device)
     middle = time.perf_counter()
-    items = _items(data, features, size, device)
-    train, val = items[: len(data.train)], items[len(data.train) :]
+    pairs = zip(labelled, features.items, strict=True)
+    kept = [Kept(image, item, features, device) for image, item in pairs]
+    train, val = kept[: len(data.train)], kept[len(data.train) :]
     fitted = fit(train, len(data.classes))
     (iou,) = test(val, fitted.scale, [fitted.coefficients])
     end = time.perf_counter()
@@ -187,25 +190,19 @@ def measured(
     )
 
 
-def _load(choice: Choice) -> Loaded:
-    return load_backbone(choice, norm='all', out_type='featmap')
-
-
-def _items(
-    data: LabelledData, features: Features, size: Grid | None, device: torch.device
-) -> list[Item]:
-    pairs = zip((*data.train, *data.val), features.files, strict=True)
-    return [Item(image, file, features.stride, size, device) for image, file in pairs]
-
-
-def _numbers(values: torch.Tensor) -> list[float | None]:
-    return [None if value != value else value for value in values.tolist()]  # NaN is not itself
-
-
-def _by_class(rows: Sequence[dict[str, Any]]) -> str:
-    """IoU of each class in percent, a column a model."""
+def by_class(rows: Sequence[dict[str, Any]]) -> str:
+    """IoU of each class in percent, one column per model, as a table in Markdown."""
+    rows = ordered(rows)
     lines = [['IoU, %', *(f'`{row["model"]}`' for row in rows)], ['---'] * (1 + len(rows))]
     for name in rows[0]['classes']:
         values = [row['classes'][name] for row in rows]
         lines.append([name, *('' if each is None else f'{100 * each:.1f}' for each in values)])
     return '\n'.join(map(table_row, lines))
+
+
+def _load(choice: Choice) -> Loaded:
+    return load_backbone(choice, norm='all', out_type='featmap')
+
+
+def _numbers(values: torch.Tensor) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]  # NaN is not itself

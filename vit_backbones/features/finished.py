@@ -1,9 +1,10 @@
-"""Finished batches on the disk, so that a killed extraction goes on where it was."""
+"""Finished features on the disk, so that a killed run continues where it stopped."""
 
 import fcntl
 import functools
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,67 +17,88 @@ from vit_backbones.files import write_whole
 
 _JOB = 'job.json'
 _OPEN = 256  # parts that are open at once; systems allow 1024 files
+_SECONDS = 15.0  # between parts
+_BYTES = 256 * 2**20  # of a part
 
 
 class Parts:
-    """The folder `.NAME.parts` beside an output: files with the features of some images each.
+    """A folder of files that hold the features of some images each.
 
-    A part is a safetensors file with one array an image and output, `INDEX.NUMBER`; its metadata
-    tell which images could not be read. It bears the number of one of its images.
+    A part is a safetensors file with one array per image and output, `INDEX.NUMBER`; its metadata
+    name the images that could not be read. Its name is the index of one of its images.
 
     Args:
-        output: File that is made of them in the end.
-        job: Fingerprint of what is done.
+        folder: Made by `start`, or with the first part.
+        job: Fingerprint of what is computed.
     """
 
-    def __init__(self, output: Path, job: str) -> None:
-        self.folder = output.parent / f'.{output.name}.parts'
-        self.draft = self.folder / '.draft'
-        self._output, self._job = output, job
+    def __init__(self, folder: Path, job: str) -> None:
+        self.folder, self.job = folder, job
+        self.draft = folder / '.draft'
         self._where: dict[int, Path] = {}
         self._open = functools.lru_cache(_OPEN)(_opened)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+        self._unreadable: dict[int, str] = {}
+        self._bytes, self._since = 0, time.monotonic()
 
     def start(self, overwrite: bool) -> None:
-        """Make the folder, or take up what an earlier run of the same job has left there.
+        """Make the folder, or take over what an earlier run of the same job left there.
 
         Args:
-            overwrite: Throw away what another job has left there.
+            overwrite: Delete what another job left there.
 
         Raises:
-            ValueError: If it is another job's, or one is at work there.
+            ValueError: If it belongs to another job, or another run is writing there.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (self.folder / 'lock').open('w')
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f'{self._output}: another run is at work on it') from None
-        told = self.folder / _JOB
-        job = json.loads(told.read_text())['job'] if told.exists() else None
-        if job not in (None, self._job) and not overwrite:
+            raise ValueError(f'{self.folder}: another run is at work on it') from None
+        record = self.folder / _JOB
+        job = json.loads(record.read_text())['job'] if record.exists() else None
+        if job not in (None, self.job) and not overwrite:
             raise ValueError(
                 f'{self.folder} holds an unfinished run with other images, weights or options: '
-                f'repeat that command to finish it, or start anew with --overwrite'
+                f'repeat that command to finish it, or start anew with overwrite=True'
             )
-        # drafts of writes that were killed, or all: an --overwrite may have been killed here too
-        for path in self.folder.glob('.*' if job == self._job else '*.*'):
+        # drafts of killed writes, or everything: a run with overwrite may have been killed here
+        for path in self.folder.glob('.*' if job == self.job else '*.*'):
             path.unlink()
-        write_whole(told, json.dumps({'job': self._job}).encode())
+        write_whole(record, json.dumps({'job': self.job}).encode())
 
-    def write(self, arrays: Mapping[str, np.ndarray], unreadable: dict[int, str]) -> None:
-        """Write one part.
+    def add(self, arrays: dict[str, np.ndarray], unreadable: dict[int, str]) -> None:
+        """Take the features of a batch; a part is written from time to time, or by `flush`.
 
         Args:
-            arrays: By `INDEX.NUMBER`; none of these images is in another part.
+            arrays: By `INDEX.NUMBER`.
             unreadable: Reasons by index.
         """
+        self._unreadable |= unreadable
+        self._arrays |= arrays  # all at once: an interrupted batch leaves nothing
+        self._bytes += sum(array.nbytes for array in arrays.values())
+        if self._bytes >= _BYTES or time.monotonic() - self._since >= _SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything that was added since the last part."""
+        if self._arrays or self._unreadable:
+            self.write(self._arrays, self._unreadable)
+        self._clear()
+
+    def write(self, arrays: Mapping[str, np.ndarray], unreadable: dict[int, str]) -> None:
+        """Write one part; `arrays` and `unreadable` as for `add`, of images in no other part."""
         first = min([*map(_index, arrays), *unreadable])
-        told = {'unreadable': json.dumps(unreadable)}
-        content = save({key: np.ascontiguousarray(a) for key, a in arrays.items()}, told)
+        metadata = {'unreadable': json.dumps(unreadable)}
+        content = save({key: np.ascontiguousarray(a) for key, a in arrays.items()}, metadata)
         write_whole(self.folder / f'{first:08d}.safetensors', content)
 
     def read(self) -> dict[int, str]:
-        """Look what is there; afterwards `indices` tells, and `arrays` gives it.
+        """Scan the folder; afterwards `indices` lists the finished images.
 
         Returns:
             Reasons for images that cannot be read, by index.
@@ -87,18 +109,18 @@ class Parts:
         unreadable: dict[int, str] = {}
         for path in sorted(self.folder.glob('*.safetensors')):
             part = _opened(path)
-            told = json.loads(part.metadata()['unreadable'])
-            unreadable |= {int(index): why for index, why in told.items()}
+            reasons = json.loads(part.metadata()['unreadable'])
+            unreadable |= {int(index): why for index, why in reasons.items()}
             self._where |= dict.fromkeys(map(_index, part.keys()), path)
         return unreadable
 
     @property
     def indices(self) -> list[int]:
-        """Of the images whose features are there, in the order of the inputs."""
+        """The finished images, in the order of the inputs."""
         return sorted(self._where)
 
     def arrays(self, index: int, count: int) -> list[np.ndarray]:
-        """The arrays of an image, one an output."""
+        """The arrays of an image, one per output."""
         part = self._open(self._where[index])
         return [part.get_tensor(f'{index}.{number}') for number in range(count)]
 

@@ -1,0 +1,98 @@
+"""The features that are wanted, checked before the work starts."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from vit_backbones.devices import choose_device
+from vit_backbones.features.extractor import Extractor
+from vit_backbones.features.stored import WRITERS, pyarrow
+from vit_backbones.files import check_writable
+from vit_backbones.models.chosen import Choice, Loaded, load_backbone
+from vit_backbones.sources.base import PoolingError
+
+
+class Request(NamedTuple):
+    """The features that are wanted, and where.
+
+    Attributes:
+        out: File to write: `.parquet`, `.npz` or `.safetensors`.
+        out_type: Form of the features.
+        pool: Pooling, in place of `out_type`.
+        size: (H, W) or the shorter side.
+        batch_size: Images at once.
+        dtype: `'fp32'`, `'bf16'` or `'fp16'`.
+        normalize: Scale embeddings to length 1.
+        device: Where to compute; by default a GPU if there is one.
+        num_workers: Threads that read images ahead.
+        overwrite: Replace the output, and an unfinished run of another job.
+    """
+
+    out: Path
+    out_type: str | None = None
+    pool: str | None = None
+    size: Sequence[int] | None = None
+    batch_size: int = 8
+    dtype: str = 'fp32'
+    normalize: bool = False
+    device: str | None = None
+    num_workers: int = 2
+    overwrite: bool = False
+
+
+def check_request(request: Request) -> None:
+    """Refuse an output that cannot be written, before the work starts.
+
+    Raises:
+        ImportError: If pyarrow is missing.
+        ValueError: For arguments that contradict each other, and a place that cannot be written.
+    """
+    out, form = request.out, request.out_type
+    if out.suffix not in WRITERS:
+        raise ValueError(f'out={out}: write to one of {", ".join(f"*{s}" for s in WRITERS)}')
+    if out.suffix == '.parquet':
+        pyarrow()
+        if form in ('featmap', 'raw'):
+            raise ValueError(
+                f'out={out}: Parquet holds embeddings; write out_type={form} to .npz or '
+                f'.safetensors'
+            )
+    if request.pool and form:
+        raise ValueError('pool=... gives embeddings in place of out_type=...: give one of them')
+    check_writable(out)
+
+
+def prepare(choice: Choice, request: Request) -> Extractor:
+    """Load the backbone in the form that the output needs.
+
+    Raises:
+        OSError, RuntimeError, ValueError: For what is wrong with the choice or the request.
+    """
+    embeds = request.out.suffix == '.parquet'
+    name = request.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if name == 'cuda':
+        name = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    return Extractor(
+        _load(choice, request, embeds),
+        size=request.size,
+        dtype=request.dtype,
+        normalize=request.normalize,
+        joined=embeds,
+        device=choose_device(name),
+    )
+
+
+def _load(choice: Choice, request: Request, embeds: bool) -> Loaded:
+    if request.pool or request.out_type:
+        form = dict(pool=request.pool) if request.pool else dict(out_type=request.out_type)
+        return load_backbone(choice, **form)
+    if not embeds:
+        return load_backbone(choice)
+    for pool in ('model', 'cls'):
+        with contextlib.suppress(PoolingError):
+            return load_backbone(choice, pool=pool)
+    return load_backbone(choice, pool='avg')
