@@ -40,9 +40,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'predictions beside ground truth: one PNG per image, and contact_sheet.png.'
     )
     add_images(parser, nargs='*')
-    parser.add_argument(
-        '--out', required=True, type=Path, metavar='DIR', help='folder for the pictures'
-    )
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the pictures')
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument(
         '--pca', action='store_true', help='features of --layers (default: even4) as colours'
@@ -151,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from vit_backbones.files import check_writable
 
+    args.out = Path(args.out)
     check_writable(args.out, folder=True)
     print(draw_predictions(args) if args.predictions else draw_features(args))
     return 0

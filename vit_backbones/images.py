@@ -85,7 +85,7 @@ def _of_coco(path: Path) -> Iterator[Path]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(H, W) as shown, from the file's header alone.
+    """(H, W) as shown, read only from the file's header.
 
     Raises:
         UnreadableImageError: If it is no image.

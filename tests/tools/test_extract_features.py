@@ -387,7 +387,7 @@ def test_an_image_of_another_size_than_its_header_tells_is_set_aside(main, few, 
     monkeypatch.setattr(plan, 'image_size', lambda path: (40, 60))
     assert main(['images', *MODEL, '--out', 'a.parquet']) == 0
     told = Path('a.parquet.unreadable.txt').read_text()
-    assert told == 'images/b.jpg: its header tells another size\n'
+    assert told == 'images/b.jpg: its header gives another size\n'
 
 
 def test_unreadable_images_alone_are_a_failure(main, few, capsys):

@@ -32,9 +32,9 @@ class Features(NamedTuple):
         items: The images.
         parts: Holds one array (C, h, w) of float16 for each of them.
         stride: (vertical, horizontal) of their cells in pixels of `Item.size`.
-        images_per_second: Of inference with one image at a time, by the median image, without
-            reading and writing; `None` if the features come from another device or number of
-            threads.
+        images_per_second: Speed of inference with one image at a time, by the median image,
+            without reading and writing; `None` if the features come from another device or number
+            of threads.
     """
 
     items: list[Item]
@@ -67,9 +67,9 @@ def compute_features(
     Args:
         loaded: The backbone; its output must be feature maps.
         images: The files.
-        cache: Folder of the folders.
+        cache: Folder of these folders.
         size: (H, W) to resize images to; their own by default.
-        device: Where to run.
+        device: Where to compute.
 
     Raises:
         OSError: If a file cannot be written.

@@ -64,17 +64,11 @@ def choices(
         random_weights: Or draw theirs with this seed.
     """
     chosen = []
-    for each in models:
-        name, _, checkpoint = each.partition('=')
-        place = 'config' if name.endswith(CONFIGS) else 'model'
-        weights = (
-            dict(checkpoint=checkpoint)
-            if checkpoint
-            else dict(pretrained=pretrained, random_weights=random_weights)
-        )
-        chosen.append(
-            Choice(**{place: name}, **weights, source=source, layers=layers, img_size=size)
-        )
+    for name, _, checkpoint in (each.partition('=') for each in models):
+        choice = Choice(source=source, layers=layers, img_size=size)
+        choice = choice._replace(**{'config' if name.endswith(CONFIGS) else 'model': name})
+        others = dict(pretrained=pretrained, random_weights=random_weights)
+        chosen.append(choice._replace(**dict(checkpoint=checkpoint) if checkpoint else others))
     return chosen
 
 
@@ -100,15 +94,54 @@ class Comparison(NamedTuple):
     device: torch.device
 
     def rows(self) -> list[dict[str, Any]]:
-        """`measured` of each backbone, with `hardware`, `date` and the results of its training."""
+        """A row of results for each backbone.
+
+        Returns:
+            `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
+            `classes` (IoU of each, `None` where there is none), `penalty`, `parameters`,
+            `feature_seconds`, `probe_seconds`, `images_per_second`, `hardware` and `date`; and the
+            results of the training.
+        """
         known = self.environment
         threads = '' if self.device.type == 'cuda' else f', {known["threads"]} threads'
         common = dict(hardware=known['device'] + threads, date=known['date'])
-        options = dict(size=self.size, device=self.device)
-        rows = [measured(_load(m), self.data, self.cache, **options) | common for m in self.models]
+        rows = [self._row(_load(model)) | common for model in self.models]
         for row, training in zip(rows, self.trainings, strict=False):
             row |= training.reached()
         return rows
+
+    def _row(self, loaded: Loaded) -> dict[str, Any]:
+        start = time.perf_counter()
+        kept, images_per_second = self._kept(loaded)
+        middle = time.perf_counter()
+        number = len(self.data.train)
+        fitted = fit(kept[:number], len(self.data.classes))
+        (iou,) = test(kept[number:], fitted.scale, [fitted.coefficients])
+        end = time.perf_counter()
+        return dict(
+            model=loaded.name,
+            weights=loaded.weights,
+            layers=list(loaded.backbone.out_indices),
+            dims=sum(loaded.backbone.out_channels),
+            data=f'{self.data.name} val',
+            metric='mIoU',
+            value=float(iou.nanmean()),
+            classes=dict(zip(self.data.classes, _numbers(iou), strict=True)),
+            penalty=fitted.penalty,
+            parameters=sum(each.numel() for each in loaded.backbone.parameters()),
+            feature_seconds=round(middle - start, 1),
+            probe_seconds=round(end - middle, 1),
+            images_per_second=images_per_second,
+        )
+
+    def _kept(self, loaded: Loaded) -> tuple[list[Kept], float | None]:
+        """The images to fit on, then those to test on, and the speed."""
+        labelled = [*self.data.train, *self.data.val]
+        paths = [each.image for each in labelled]
+        found = compute_features(loaded, paths, self.cache, size=self.size, device=self.device)
+        pairs = zip(labelled, found.items, strict=True)
+        kept = [Kept(image, item, found, self.device) for image, item in pairs]
+        return kept, found.images_per_second
 
 
 def compare(
@@ -144,50 +177,6 @@ def compare(
     asked = models if fine_tune else ()
     trainings = [plan_training(data, options, each, fine_tune, len(read.train)) for each in asked]
     return Comparison(read, models, trainings, describe_environment(place), cache, size, place)
-
-
-def measured(
-    loaded: Loaded,
-    data: LabelledData,
-    cache: Path,
-    *,
-    size: Grid | None = None,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Fit a linear probe on a backbone and test it; the arguments are those of `compare`.
-
-    Returns:
-        `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
-        `classes` (IoU of each, `None` where there is none), `penalty`, `parameters`,
-        `feature_seconds`, `probe_seconds` and `images_per_second`.
-    """
-    start = time.perf_counter()
-    labelled = [*data.train, *data.val]
-    paths = [each.image for each in labelled]
-    features = compute_features(loaded, paths, cache, size=size, device=device)
-    middle = time.perf_counter()
-    pairs = zip(labelled, features.items, strict=True)
-    kept = [Kept(image, item, features, device) for image, item in pairs]
-    train, val = kept[: len(data.train)], kept[len(data.train) :]
-    fitted = fit(train, len(data.classes))
-    (iou,) = test(val, fitted.scale, [fitted.coefficients])
-    end = time.perf_counter()
-    backbone = loaded.backbone
-    return dict(
-        model=loaded.name,
-        weights=loaded.weights,
-        layers=list(backbone.out_indices),
-        dims=sum(backbone.out_channels),
-        data=f'{data.name} val',
-        metric='mIoU',
-        value=float(iou.nanmean()),
-        classes=dict(zip(data.classes, _numbers(iou), strict=True)),
-        penalty=fitted.penalty,
-        parameters=sum(each.numel() for each in backbone.parameters()),
-        feature_seconds=round(middle - start, 1),
-        probe_seconds=round(end - middle, 1),
-        images_per_second=features.images_per_second,
-    )
 
 
 def by_class(rows: Sequence[dict[str, Any]]) -> str:

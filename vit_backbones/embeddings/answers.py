@@ -74,7 +74,7 @@ def answers(questions: Questions, file: str | Path, embed: Embed | None = None) 
         The answers as lines of text, with the files that were written.
 
     Raises:
-        OSError, ValueError: For what is wrong with the file, or too few images for a question.
+        OSError, ValueError: For a wrong file, or too few images for a question.
     """
     embeddings = read_embeddings(file)
     yield from embeddings.notes
@@ -95,7 +95,7 @@ def _search(embeddings: Embeddings, query: str, top: int, embed: Embed | None) -
     if row is not None:
         query, wanted = embeddings.paths[row], row
     else:
-        image_size(query)  # raises for what is no image
+        image_size(query)  # raises if it is no image
         if embed is None:
             raise ValueError(
                 f'{query} is not in {embeddings.file}: name the model that made its embeddings '

@@ -85,7 +85,7 @@ class Extractor:
         except UnreadableImageError as error:
             return reason_of(item.path, error)
         if image.shape[:2] != item.shown:
-            return 'its header tells another size'
+            return 'its header gives another size'
         return resized(image, item.size)
 
     def read_ahead(

@@ -29,7 +29,7 @@ class Parts:
 
     Args:
         folder: Made by `start`, or with the first part.
-        job: Fingerprint of what is computed.
+        job: Fingerprint of the work.
     """
 
     def __init__(self, folder: Path, job: str) -> None:

@@ -17,7 +17,7 @@ from vit_backbones import __version__
 from vit_backbones.errors import first_line
 from vit_backbones.features.extractor import Extractor, compute
 from vit_backbones.features.finished import Parts
-from vit_backbones.features.plan import Plan, make_plan
+from vit_backbones.features.plan import Item, Plan, make_plan
 from vit_backbones.features.request import Request
 from vit_backbones.features.stored import WRITERS, Rows, check_header, read_metadata
 from vit_backbones.files import write_whole
@@ -58,11 +58,11 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> Ex
 
     Args:
         paths: The images.
-        extractor: Made by `prepare`.
+        extractor: Made by `prepare`, of the same request.
         request: Checked by `check_request`.
 
     Returns:
-        What was done; `None` in all processes but the first.
+        The result; `None` in all processes but the first.
 
     Raises:
         OSError: If something cannot be written; finished parts stay.
@@ -105,7 +105,7 @@ def _compute(
     parts: Parts,
     processes: '_Processes',
 ) -> tuple[Plan, int]:
-    """Compute what is missing; gives the plan and the number of images that were done before."""
+    """Compute the missing features; gives the plan, and how many images were done before."""
     processes.wait()
     if processes.rank == 0:
         parts.start(request.overwrite)
@@ -224,23 +224,27 @@ def _join(
     else:
         _listed(out).unlink(missing_ok=True)
     if items:
-        count = len(extractor.names) or 1
-        rows = Rows(
-            items,
-            extractor.names,
-            lambda item: parts.arrays(item.index, count),
-            lambda item: parts.shapes(item.index, count),
-            extractor.dtype,
-        )
-        try:
-            WRITERS[out.suffix](parts.draft, rows, _metadata(extractor, parts.job))
-            os.replace(parts.draft, out)
-        except OSError as error:  # a full disk does not say where
-            parts.draft.unlink(missing_ok=True)
-            error.filename = str(out)
-            raise
+        _write(items, extractor, out, parts)
     parts.remove()
     return unreadable
+
+
+def _write(items: Sequence[Item], extractor: Extractor, out: Path, parts: Parts) -> None:
+    names, count = extractor.names, len(extractor.names) or 1
+    rows = Rows(
+        items,
+        names,
+        lambda item: parts.arrays(item.index, count),
+        lambda item: parts.shapes(item.index, count),
+        extractor.dtype,
+    )
+    try:
+        WRITERS[out.suffix](parts.draft, rows, _metadata(extractor, parts.job))
+        os.replace(parts.draft, out)
+    except OSError as error:  # a full disk does not say where
+        parts.draft.unlink(missing_ok=True)
+        error.filename = str(out)
+        raise
 
 
 def _listed(out: Path) -> Path:

@@ -70,7 +70,7 @@ def prepare(choice: Choice, request: Request) -> Extractor:
     """Load the backbone in the form that the output needs.
 
     Raises:
-        OSError, RuntimeError, ValueError: For what is wrong with the choice or the request.
+        OSError, RuntimeError, ValueError: For a wrong choice or request.
     """
     embeds = request.out.suffix == '.parquet'
     name = request.device or ('cuda' if torch.cuda.is_available() else 'cpu')

@@ -94,7 +94,7 @@ def write_safetensors(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
     """Write one tensor per image and output, and the metadata.
 
     The layout is that of https://github.com/huggingface/safetensors: the length of the header, the
-    header in JSON, the bytes. The library's own writer wants all tensors in memory.
+    header in JSON, the bytes. The library's own writer needs all tensors in memory.
     """
     header: dict[str, Any] = {'__metadata__': {KEY: json.dumps(metadata)}}
     kind, end = {2: 'F16', 4: 'F32'}[rows.dtype.itemsize], 0
@@ -172,7 +172,7 @@ class Embeddings(NamedTuple):
         paths: Paths of the images, as the file has them; each one once.
         vectors: (N, C) float32, all finite, one per path.
         settings: The file's metadata, empty if it has none.
-        notes: What was left out of the file, a line each.
+        notes: A line for each kind of rows that were left out.
     """
 
     file: Path
@@ -228,9 +228,7 @@ def _read(file: Path) -> Any:
     """The two columns as pyarrow's table."""
     pa, parquet = pyarrow(instead='')
     if not file.is_file():
-        raise FileNotFoundError(
-            f'{file} does not exist; tools/extract_features.py IMAGES --out {file} writes it'
-        )
+        raise FileNotFoundError(f'{file} does not exist; tools/extract_features.py writes it')
     try:
         schema = parquet.read_schema(file)
         _check_kinds(pa, file, {name: schema.field(name).type for name in schema.names})
