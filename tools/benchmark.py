@@ -11,7 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from _command_line import Parser, add_config_options, add_device_option, one_line_errors, positive
+from _command_line import (
+    Parser,
+    add_config_options,
+    add_device_option,
+    one_line_errors,
+    positive,
+    say,
+)
 
 PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 
@@ -194,7 +201,8 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def run_quality(args: argparse.Namespace) -> int:
-    from vit_backbones.benchmark.quality import choices, run_quality
+    from vit_backbones.benchmark.quality import by_class, choices, compare
+    from vit_backbones.benchmark.results import heading, markdown, write_json
 
     size = tuple(args.size) if args.size else None
     models = choices(
@@ -205,7 +213,7 @@ def run_quality(args: argparse.Namespace) -> int:
         pretrained=args.pretrained,
         random_weights=args.random_weights,
     )
-    return run_quality(
+    comparison = compare(
         args.data,
         models,
         options=args.cfg_options,
@@ -213,8 +221,14 @@ def run_quality(args: argparse.Namespace) -> int:
         fine_tune=args.fine_tune,
         cache=args.cache,
         device=args.device,
-        out=args.out,
     )
+    print(heading(comparison.environment), flush=True)
+    rows = comparison.rows(say)
+    print(f'\n{markdown(rows)}\n\n{by_class(rows)}')
+    if args.out is not None:
+        write_json(args.out, environment=comparison.environment, rows=rows)
+        print(f'wrote {args.out}')
+    return 0
 
 
 def add_table(commands: Any) -> None:

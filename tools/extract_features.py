@@ -1,10 +1,10 @@
 """Features of images in one file: `python tools/extract_features.py IMAGES --model NAME ...`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from _command_line import (
     Parser,
@@ -12,23 +12,29 @@ from _command_line import (
     add_device_option,
     add_images,
     add_size_option,
+    is_first_process,
     not_negative,
     one_line_errors,
     positive,
 )
+
+if TYPE_CHECKING:
+    from vit_backbones.features.job import Extracted
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
         description='Write the features that a backbone makes of images: embeddings into a '
         '.parquet file (path, height, width, embedding), maps and tokens into .npz or .safetensors '
-        '(an array an image, PATH, or PATH:LAYER of several layers). The same command goes on '
-        'where it was killed; under torchrun several processes share the work. Exit code 0 if at '
-        'least one image could be read; the others are listed in FILE.unreadable.txt.'
+        '(one array per image, PATH, or PATH:LAYER with several layers). A killed run goes on when '
+        'the command is repeated; under torchrun several processes share the work. The exit code '
+        'is 0 if at least one image could be read; FILE.unreadable.txt lists the others.'
     )
     add_images(parser, nargs='*')
     parser.add_argument(
-        '--split', choices=('train', 'val', 'test'), help="the --config's own images instead"
+        '--split',
+        choices=('train', 'val', 'test'),
+        help="the images of the --config's dataset instead",
     )
     parser.add_argument('--out', required=True, type=Path, metavar='FILE')
     parser.add_argument(
@@ -47,7 +53,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--dtype',
         choices=('fp32', 'bf16', 'fp16'),
         default='fp32',
-        help='bf16: computed so, stored in fp32; fp16: stored so, and on a GPU computed so',
+        help='bf16: compute in it, store fp32; fp16: store it, and on a GPU compute in it',
     )
     parser.add_argument('--normalize', action='store_true', help='embeddings of length 1')
     add_device_option(parser)
@@ -61,7 +67,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace FILE, or what another command has left unfinished there',
+        help='replace FILE, and the unfinished run of another command',
     )
     add_backbone_options(parser)
     add_embedding_options(parser)
@@ -77,15 +83,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def add_embedding_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is done with embeddings.
-
-    They are the fields of `vit_backbones.embeddings.answers.Questions`.
-    """
-    group = parser.add_argument_group('embeddings, those just written or of an earlier run')
+    """Add the questions about embeddings, the fields of `embeddings.answers.Questions`."""
+    group = parser.add_argument_group(
+        'questions about the embeddings in FILE, new or of an earlier run'
+    )
     group.add_argument('--search', metavar='IMAGE', help='its nearest neighbours: FILE.search.png')
-    group.add_argument('--top', type=int, default=8, metavar='K', help='so many (default: 8)')
     group.add_argument(
-        '--plot', choices=('pca', 'tsne', 'umap'), help='a picture of them all: FILE.tsne.png'
+        '--top', type=int, default=8, metavar='K', help='number of neighbours (default: 8)'
+    )
+    group.add_argument(
+        '--plot', choices=('pca', 'tsne', 'umap'), help='a picture of all images: FILE.tsne.png'
     )
     group.add_argument(
         '--cluster', type=int, metavar='K', help='k-means: FILE.clusters.csv, FILE.clusters.png'
@@ -93,24 +100,41 @@ def add_embedding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--classify',
         metavar='CSV',
-        help="cross-validated accuracy for labels of a file with 'path,label': FILE.classify.json",
+        help="cross-validated accuracy for labels in a file of 'path,label': FILE.classify.json",
     )
+
+
+def closing_line(done: 'Extracted', out: Path) -> str:
+    if done.seconds is None:
+        return f'{out} holds these features already'
+    number = done.total - len(done.unreadable)
+    pieces = [
+        f'{number} image{"s" * (number > 1)}, {done.what}',
+        f'{done.seconds:.0f} s',
+        f'{(number - done.before) / done.seconds:.1f} images/s',
+        str(out),
+    ]
+    if done.before:
+        pieces.insert(1, f'{done.before} of them from an earlier run')
+    if done.unreadable:
+        listed = f'{done.examples} (listed in {done.listed})'
+        pieces.append(f'{len(done.unreadable)} unreadable: {listed}')
+    return ' · '.join(pieces)
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from vit_backbones.config.datasets import dataset_images
-    from vit_backbones.embeddings.answers import Questions, answer, check_questions
+    from vit_backbones.embeddings.answers import Questions, answers, check_questions
     from vit_backbones.features.job import check_same, extract
     from vit_backbones.features.request import Request, check_request, prepare
     from vit_backbones.images import find_images
     from vit_backbones.models.chosen import Choice
 
     request = Request(**{name: getattr(args, name) for name in Request._fields})
-    questions = Questions.of(args)
-    asks = check_questions(questions)
-    extractor = None
+    questions = Questions(**{name: getattr(args, name) for name in Questions._fields})
+    asks, extractor = check_questions(questions), None
     if args.images or args.split:
         check_request(request)
         if args.split:
@@ -118,16 +142,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             paths = find_images(args.images)
         extractor = prepare(Choice.of(args), request)
-        line, code = extract(paths, extractor, request)
-        if line:
-            print(line, file=sys.stderr if code else sys.stdout)
-        if code:
-            return code
+        if done := extract(paths, extractor, request):
+            print(closing_line(done, args.out))
     elif questions.search and (args.model or args.config):
         extractor = prepare(Choice.of(args), request)
         check_same(extractor, args.out)
-    if asks and os.environ.get('RANK', '0') == '0':
-        answer(questions, args.out, extractor and extractor.embed)
+    if asks and is_first_process():
+        for line in answers(questions, args.out, extractor and extractor.embed):
+            print(line)
     return 0
 
 

@@ -2,7 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from _command_line import (
     Parser,
@@ -14,6 +16,13 @@ from _command_line import (
     one_line_errors,
     positive,
 )
+
+if TYPE_CHECKING:
+    from vit_backbones.features.views import Picture
+
+MOST_TILES = 40  # on a contact sheet
+SHEET_WIDTH = 2400
+TILE = (1188, 240)  # the largest; two of them fit beside each other
 
 # Options that not every kind of picture has
 _KINDS = {
@@ -28,7 +37,7 @@ _KINDS = {
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
         description='Draw the PCA of patch features as colours, attention to the patches, or '
-        'predictions beside ground truth: a PNG an image, and contact_sheet.png.'
+        'predictions beside ground truth: one PNG per image, and contact_sheet.png.'
     )
     add_images(parser, nargs='*')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the pictures')
@@ -39,21 +48,29 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     kinds.add_argument(
         '--attention',
         action='store_true',
-        help='where the CLS token looks, or else the mean patch, in --layers (default: -1)',
+        help='attention of the CLS token (else the mean patch) in --layers (default: -1)',
     )
     kinds.add_argument(
         '--predictions',
         action='store_true',
-        help="image, ground truth, prediction of the config's own data, without IMAGES",
+        help="image, ground truth and prediction for the config's own dataset, without IMAGES",
     )
     add_size_option(parser, 'the longer side to 512')
-    parser.add_argument('--joint', action='store_true', help='PCA: one set of colours for all')
+    parser.add_argument('--joint', action='store_true', help='PCA: the same colours for all images')
     parser.add_argument(
-        '--heads', nargs='+', type=int, metavar='I', help='attention: 0-based (default: up to 6)'
+        '--heads',
+        nargs='+',
+        type=int,
+        metavar='I',
+        help='attention: heads, 0-based (default: the first 6)',
     )
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='val')
     parser.add_argument(
-        '--num', type=positive, default=8, metavar='N', help='predictions: images, evenly spread'
+        '--num',
+        type=positive,
+        default=8,
+        metavar='N',
+        help='predictions: number of images, evenly spread (default: 8)',
     )
     add_score_option(parser)
     add_device_option(parser)
@@ -70,32 +87,71 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def draw_features(args: argparse.Namespace) -> str:
+    """Draw PCA or attention; gives the closing line."""
+    from vit_backbones.devices import choose_device
+    from vit_backbones.features.attention_maps import reader
+    from vit_backbones.features.views import draw_attention, draw_pca, viewer
+    from vit_backbones.images import ImageWalk, find_images
+    from vit_backbones.models.chosen import Choice, load_backbone
+
+    choice, options = Choice.of(args), dict(out_type='featmap')
+    if choice.layers is None:
+        choice = choice._replace(layers=[-1] if args.attention else 'even4')
+    walk = ImageWalk(find_images(args.images), 'drawing')
+    if not args.attention:
+        options['norm'] = 'all'
+    loaded = load_backbone(choice, **options)
+    extractor = viewer(loaded, args.size, choose_device(args.device))
+    if args.attention:
+        line = save(draw_attention(extractor, walk, args.heads), args.out, 'attention')
+        line += f' · attention of the {reader(loaded.backbone)}'
+    else:
+        line = save(draw_pca(extractor, walk, joint=args.joint), args.out, 'pca')
+    return line + walk.close(args.out)
+
+
+def draw_predictions(args: argparse.Namespace) -> str:
+    """Draw predictions beside ground truth; gives the closing line."""
+    from vit_backbones.evaluation import side_by_side
+    from vit_backbones.models.trained import load_trained
+    from vit_backbones.terminal import quiet_warnings
+
+    with quiet_warnings():
+        trained = load_trained(args.config, args.checkpoint, args.cfg_options, device=args.device)
+        drawn = side_by_side.draw_predictions(
+            trained, split=args.split, num=args.num, score_thr=args.score_thr
+        )
+        return save(drawn, args.out, 'predictions')
+
+
+def save(pictures: 'Iterable[Picture]', out: Path, kind: str) -> str:
+    """Write pictures as they come, and the sheet; gives the words for it."""
+    from vit_backbones.files import write_whole
+    from vit_backbones.pictures.canvas import Tile, draw_sheet, in_rows, png, thumbnail
+
+    count, tiles = 0, []
+    for count, (name, picture) in enumerate(pictures, start=1):
+        write_whole(out / f'{name}_{kind}.png', png(picture))
+        if count <= MOST_TILES:
+            small = thumbnail(picture, TILE[0], min(picture.height, TILE[1]))
+            tiles.append(Tile(small, name))
+    if not tiles:
+        return 'no pictures'
+    write_whole(out / 'contact_sheet.png', png(draw_sheet(in_rows(tiles, SHEET_WIDTH))))
+    which = f' of the first {MOST_TILES}' if count > MOST_TILES else ''
+    number = f'{count} picture{"s" * (count > 1)}'
+    return f'{number}: {out}/*_{kind}.png, {out}/contact_sheet.png{which}'
+
+
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.features import visualize_command as command
-    from vit_backbones.models.chosen import Choice
+    from vit_backbones.files import check_writable
 
-    shared = dict(out=args.out, device=args.device)
-    if args.predictions:
-        line = command.picture_predictions(
-            args.config,
-            args.checkpoint,
-            options=args.cfg_options,
-            split=args.split,
-            num=args.num,
-            score_thr=args.score_thr,
-            **shared,
-        )
-    elif args.attention:
-        line = command.picture_attention(
-            Choice.of(args), args.images, size=args.size, heads=args.heads, **shared
-        )
-    else:
-        line = command.picture_features(
-            Choice.of(args), args.images, size=args.size, joint=args.joint, **shared
-        )
-    print(line)
+    args.out = Path(args.out)
+    check_writable(args.out, folder=True)
+    print(draw_predictions(args) if args.predictions else draw_features(args))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Images of users: find, read, resize them, and go over many."""
+"""Users' images: find them, read them, resize them, and go through many."""
 
 import contextlib
 import glob
@@ -25,15 +25,13 @@ class UnreadableImageError(ValueError):
 
 
 def find_images(inputs: Sequence[str | Path]) -> list[Path]:
-    """The images that a command line names.
+    """The images in folders, patterns and lists, each one once, in the order of `inputs`.
 
     Args:
-        inputs: Images; folders, with those below but not hidden ones; glob patterns; `.txt` files
-            with a path a line and COCO `.json` files, both with paths relative to the file's
-            folder (those of a COCO file may also lie in `images/` beside it).
-
-    Returns:
-        Each one once, in the order of `inputs`, those of a folder or pattern sorted.
+        inputs: Images; folders, with subfolders but not hidden ones; glob patterns; `.txt` files
+            with one path per line and COCO `.json` files, both with paths relative to the file's
+            folder (images of a COCO file may also lie in `images/` beside it). Images of a folder
+            or pattern are sorted.
 
     Raises:
         FileNotFoundError: If an input does not exist.
@@ -70,7 +68,7 @@ def _listed(path: Path) -> Iterator[Path]:
     lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
     lines = [line for line in lines if line]
     if not lines:
-        raise ValueError(f'{path}: an empty list; it wants the path of an image a line')
+        raise ValueError(f'{path}: an empty list; it wants one image path per line')
     return (path.parent / line for line in lines)
 
 
@@ -87,30 +85,24 @@ def _of_coco(path: Path) -> Iterator[Path]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(H, W) as shown, from the file's header alone.
+    """(H, W) as shown, read only from the file's header.
 
     Raises:
         UnreadableImageError: If it is no image.
     """
     with _opened(path) as image:
         width, height = image.size
-        # getexif() of PNG reads all of the file; the size of TIFF is told as shown
+        # getexif() of PNG reads the whole file; the size of TIFF is already as shown
         exif = {} if image.format == 'TIFF' else Image.Image.getexif(image)
     sideways = exif.get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
     return (width, height) if sideways else (height, width)
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """An image as OpenCV's `IMREAD_COLOR`, and so mmcv's pipelines, see it, but in RGB.
+    """An image (H, W, 3), uint8 RGB, else as OpenCV's `IMREAD_COLOR` and mmcv's pipelines see it.
 
-    Turned as its EXIF says, without transparency, the high byte of 16 bits, grey as three equal
-    channels; a file that ends too early is refused instead of filled with grey.
-
-    Args:
-        path: File.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
+    It is turned as its EXIF says, without transparency, with the high byte of 16 bits, and grey as
+    three equal channels. A file that ends too early is refused, not filled with grey.
 
     Raises:
         UnreadableImageError: If it cannot be read.
@@ -131,7 +123,7 @@ def _from_deep(pixels: np.ndarray, path: str | Path) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """A file as an image; whatever is wrong with it, also while it is read, is one error."""
+    """A file as an image; everything that is wrong with it becomes one error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
@@ -144,7 +136,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise _unreadable(path, 'it does not exist') from None
     except Image.UnidentifiedImageError:
         raise _unreadable(path, 'no image, or a damaged one') from None
-    except Exception as error:  # each format has its own for what is damaged
+    except Exception as error:  # each format has its own for damaged files
         raise _unreadable(path, getattr(error, 'strerror', None) or error) from None
 
 
@@ -155,31 +147,32 @@ def _unreadable(path: str | Path, reason: object) -> UnreadableImageError:
 Resize = Callable[[Grid], Grid]
 
 
-def resizing(sides: Sequence[int] | None, fixed: Grid | None) -> Resize:
+def resizing(sides: Sequence[int] | None, fixed: Grid | None, longest: int | None = None) -> Resize:
     """How sizes change.
 
     Args:
         sides: (H, W), or one number for the shorter side, which keeps the ratio; `None`: not.
-        fixed: The only (H, W) that a model takes; `None` where any is welcome.
+        fixed: The only (H, W) that a model takes; `None` if it takes any.
+        longest: Longer side where both of them are `None`.
 
     Raises:
         ValueError: If there are not one or two sides of at least 1, or not those of the model.
     """
     if sides is not None and (len(sides) not in (1, 2) or min(sides) < 1):
         raise ValueError(
-            f'--size takes the shorter side in pixels, or height and width, got '
+            f'size=... takes the shorter side in pixels, or height and width, got '
             f'{" ".join(map(str, sides))}'
         )
     if fixed is not None:
         if sides is not None and (*sides, *sides)[:2] != fixed:
             raise ValueError(
-                f'--size {" ".join(map(str, sides))}: the model takes images of '
-                f'{fixed[0]}x{fixed[1]} alone; leave --size out, or build it for another size by '
-                f'--img-size H W'
+                f'size={" ".join(map(str, sides))}: the model takes only images of '
+                f'{fixed[0]}x{fixed[1]}; leave size=... out, or build the model for another size '
+                f'with img_size=H W'
             )
         return lambda size: fixed
     if sides is None:
-        return lambda size: size
+        return (lambda size: size) if longest is None else within(longest)
     if len(sides) == 2:
         return lambda size: (sides[0], sides[1])
     return lambda size: _by_shorter_side(size, sides[0])
@@ -191,7 +184,7 @@ def _by_shorter_side(size: Grid, side: int) -> Grid:
 
 
 def within(side: int) -> Resize:
-    """The longer side becomes `side`."""
+    """Resizing that makes the longer side `side`."""
     return lambda size: tuple(max(1, round(length * side / max(size))) for length in size)
 
 
@@ -207,9 +200,9 @@ class Item(NamedTuple):
     """One image.
 
     Attributes:
-        path: Where it is.
+        path: The file.
         file_name: Path below the folder that all images share.
-        name: The same for files that are made of it, without suffix.
+        name: The same without suffix, to name files that are made from the image.
         pixels: (H, W, 3) uint8, RGB.
     """
 
@@ -220,11 +213,11 @@ class Item(NamedTuple):
 
 
 class ImageWalk:
-    """Goes over images, as often as is wanted, and remembers those that cannot be read.
+    """Goes through images, more than once if wanted, and remembers the unreadable ones.
 
     Args:
-        paths: Of the images.
-        doing: What happens to them, for the progress bar.
+        paths: The images.
+        doing: A word for the progress bar.
 
     Attributes:
         unreadable: A line for each image that could not be read, with the reason.
@@ -249,10 +242,7 @@ class ImageWalk:
             yield Item(path, file_name, name, pixels)
 
     def close(self, out: Path) -> str:
-        """Write `unreadable.txt` into a folder, if there are such images.
-
-        Returns:
-            What the closing line says of them.
+        """Write `unreadable.txt` into a folder if there are such images; gives a few words on it.
 
         Raises:
             ValueError: If no image at all could be read.
@@ -268,7 +258,7 @@ class ImageWalk:
 
 
 def _names(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """Paths below the folder that all share, and without suffix where none become equal."""
+    """Paths below the shared folder; and the same without suffix, unless two become equal."""
     whole = [os.path.abspath(path) for path in paths]
     shared = os.path.commonpath([os.path.dirname(path) for path in whole])
     below = [os.path.relpath(path, shared) for path in whole]

@@ -9,7 +9,7 @@ from sklearn.metrics import silhouette_score
 
 from vit_backbones.embeddings import clustering
 from vit_backbones.embeddings.clustering import as_csv, cluster, rows_of_tiles
-from vit_backbones.embeddings.table import read_embeddings
+from vit_backbones.features.stored import read_embeddings
 
 
 @pytest.fixture
@@ -65,5 +65,5 @@ def test_the_picture_has_a_row_for_each_cluster(embeddings):
     ],
 )
 def test_too_few_images_are_told(vectors, asked, message, write_embeddings):
-    with pytest.raises(ValueError, match=f'--cluster {asked} {message}'):
+    with pytest.raises(ValueError, match=f'cluster={asked} {message}'):
         cluster(read_embeddings(write_embeddings(vectors)), asked)

@@ -8,7 +8,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from vit_backbones.embeddings.projecting import project
-from vit_backbones.embeddings.table import read_embeddings
+from vit_backbones.features.stored import read_embeddings
 
 
 @pytest.fixture
@@ -63,12 +63,14 @@ def test_umap_gets_as_many_neighbours_as_there_are(embeddings, stand_in, monkeyp
 
 def test_without_umap_the_way_out_is_told(embeddings, monkeypatch):
     monkeypatch.setitem(sys.modules, 'umap', None)
-    fix = r'--plot umap needs umap-learn: pip install vit_backbones\[umap\]; or take --plot tsne'
+    fix = r'plot=umap needs umap-learn: pip install vit_backbones\[umap\]; or take plot=tsne'
     with pytest.raises(ImportError, match=fix):
         project(embeddings, 'umap')
 
 
 @pytest.mark.parametrize('vectors', [np.eye(3), np.eye(3)[[0, 1, 2, 0, 1]]])
 def test_fewer_than_four_images_that_differ_are_told(vectors, write_embeddings):
-    with pytest.raises(ValueError, match=r'--plot needs 4 images that differ: file\.parquet has 3'):
+    with pytest.raises(
+        ValueError, match=r'plot=\.\.\. needs 4 images that differ: file\.parquet has 3'
+    ):
         project(read_embeddings(write_embeddings(vectors)), 'pca')

@@ -1,10 +1,12 @@
-"""Nearest neighbours, compared with cosines written out."""
+"""Nearest neighbours, compared with cosines written out, and images by their path."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vit_backbones.embeddings.search import nearest, rows_of_tiles
-from vit_backbones.embeddings.table import read_embeddings
+from vit_backbones.embeddings.search import PathFinder, nearest, rows_of_tiles
+from vit_backbones.features.stored import read_embeddings
 
 
 def cosines(vectors, query):
@@ -55,3 +57,33 @@ def test_the_query_stands_first_and_framed(embeddings):
     assert [tile.frame for tile in tiles] == [True] + [False] * 6
     assert tiles[0].name == 'q.png'
     assert tiles[1].caption == f'{nearest(embeddings, 0, 1)[0].similarity:.3f}'
+
+
+@pytest.mark.parametrize(
+    ('path', 'found'),
+    [
+        ('a/b/1.png', 0),
+        ('./a/b/1.png', 0),
+        ('b/1.png', 0),
+        ('1.png', 0),
+        ('/elsewhere/a/b/1.png', 0),
+        ('c/1.png', None),
+        ('.png', None),
+        ('a/2.png', 1),
+        ('/d/2.png', 2),
+    ],
+)
+def test_images_are_found_by_their_path_or_its_end(path, found):
+    assert PathFinder(['a/b/1.png', 'a/2.png', '/d/2.png']).find(path) == found
+
+
+def test_an_end_that_two_paths_have_is_an_error():
+    with pytest.raises(ValueError, match=r'2\.png may be a/2\.png or b/2\.png: write more'):
+        PathFinder(['a/2.png', 'b/2.png', 'b/1.png']).find('2.png')
+
+
+def test_exact_paths_are_compared_from_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    finder = PathFinder(['a/1.png'])
+    assert finder.exact(str(tmp_path / 'a/1.png')) == 0
+    assert finder.exact(Path('1.png').name) is None

@@ -1,14 +1,16 @@
-"""Writing features a bit at a time; the file's own readers read them."""
+"""Files of features: each format's own reader reads them, and embeddings are read back."""
+
+import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from safetensors.numpy import load_file
 
 from vit_backbones.features import stored as outputs
 from vit_backbones.features.plan import Item
-from vit_backbones.features.stored import WRITERS, Rows, read_metadata
-
-pq = pytest.importorskip('pyarrow.parquet')
+from vit_backbones.features.stored import WRITERS, Rows, read_embeddings, read_metadata
 
 
 def rows(number=5, names=(), dtype=np.float32):
@@ -28,8 +30,8 @@ def rows(number=5, names=(), dtype=np.float32):
 def test_parquet_by_row_groups(dtype, tmp_path, monkeypatch):
     monkeypatch.setattr(outputs, '_ROWS', 2)
     outputs.write_parquet(tmp_path / 'a.parquet', rows(dtype=dtype), {})
-    table = pq.read_table(tmp_path / 'a.parquet')
-    assert pq.ParquetFile(tmp_path / 'a.parquet').num_row_groups == 3
+    table = parquet.read_table(tmp_path / 'a.parquet')
+    assert parquet.ParquetFile(tmp_path / 'a.parquet').num_row_groups == 3
     assert table['embedding'].type.value_type == outputs.pyarrow()[0].from_numpy_dtype(dtype)
     assert table['embedding'].to_pylist() == [[10.0 * i] * 4 for i in range(5)]
     assert table['height'].to_pylist() == [1, 2, 3, 4, 5]
@@ -82,3 +84,95 @@ def test_a_full_disk_is_told(suffix, tmp_path):
     (tmp_path / f'a{suffix}').symlink_to('/dev/full')
     with pytest.raises(OSError, match=r'No space left|Errno 28'):
         WRITERS[suffix](tmp_path / f'a{suffix}', rows(), {})
+
+
+# Reading
+
+
+@pytest.mark.parametrize('kind', [np.float16, np.float32])
+def test_rows_are_read_in_their_order(kind, write_embeddings):
+    vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(kind)
+    read = read_embeddings(write_embeddings(vectors, list('ecabd'), model='vit', pool='cls'))
+    assert read.paths == list('ecabd')
+    assert read.vectors.dtype == np.float32
+    assert np.array_equal(read.vectors, vectors.astype(np.float32))
+    assert read.settings == dict(model='vit', pool='cls')
+    assert read.notes == []
+
+
+def test_a_file_without_metadata_is_read(write_embeddings):
+    assert read_embeddings(write_embeddings(np.ones((2, 3)))).settings == {}
+
+
+def test_several_row_groups_are_one_table(write_embeddings):
+    vectors = np.random.default_rng(0).normal(size=(7, 3))
+    file = write_embeddings(vectors)
+    parquet.write_table(parquet.read_table(file), file, row_group_size=2)
+    assert np.allclose(read_embeddings(file).vectors, vectors)
+
+
+def test_repeated_paths_and_infinite_rows_are_left_out_and_told(write_embeddings):
+    vectors = np.arange(15.0).reshape(5, 3)
+    vectors[1, 2] = np.nan
+    vectors[3, 0] = np.inf
+    read = read_embeddings(write_embeddings(vectors, ['a', 'b', 'a', 'c', 'd']))
+    assert read.paths == ['a', 'd']
+    assert np.array_equal(read.vectors, vectors[[0, 4]])
+    repeated, infinite = read.notes
+    assert (
+        repeated == 'file.parquet: left out 1 of 5 rows, which repeat the path of another, e.g. a'
+    )
+    assert 'left out 2 of 5 rows' in infinite
+    assert infinite.endswith('not finite, e.g. b')
+
+
+def test_nothing_finite_is_an_error(write_embeddings):
+    with pytest.raises(ValueError, match=r'file\.parquet: no embedding in it is finite'):
+        read_embeddings(write_embeddings(np.full((2, 3), np.nan)))
+
+
+def test_no_rows_are_an_error(write_embeddings):
+    with pytest.raises(ValueError, match=r'file\.parquet: no rows'):
+        read_embeddings(write_embeddings(np.empty((0, 3))))
+
+
+def test_a_missing_file_is_told_how_to_write_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'x\.parquet does not exist; .*extract_features'):
+        read_embeddings(tmp_path / 'x.parquet')
+
+
+@pytest.mark.parametrize('damage', [lambda b: b'PAR1', lambda b: b[:99], lambda b: b[:4] * 99])
+def test_a_damaged_file_is_told(damage, write_embeddings):
+    file = write_embeddings(np.ones((9, 3)))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=r'file\.parquet: no Parquet file, or a damaged one'):
+        read_embeddings(file)
+
+
+@pytest.mark.parametrize(
+    'columns',
+    [
+        dict(path=['a']),
+        dict(path=['a'], embedding=[[1.0, 2.0]]),
+        dict(path=[1], embedding=pa.array([[1.0]], pa.list_(pa.float32(), 1))),
+        dict(path=['a'], embedding=pa.array([[1]], pa.list_(pa.int32(), 1))),
+    ],
+)
+def test_other_columns_are_told(columns, tmp_path):
+    parquet.write_table(pa.table(columns), tmp_path / 'x.parquet')
+    with pytest.raises(ValueError, match=r'wants the columns path .* and has path'):
+        read_embeddings(tmp_path / 'x.parquet')
+
+
+def test_missing_values_are_an_error(tmp_path):
+    vectors = pa.array([[1.0], None], pa.list_(pa.float32(), 1))
+    parquet.write_table(pa.table(dict(path=['a', 'b'], embedding=vectors)), tmp_path / 'x.parquet')
+    with pytest.raises(ValueError, match='a row lacks its path or its embedding'):
+        read_embeddings(tmp_path / 'x.parquet')
+
+
+def test_without_pyarrow_the_fix_is_told(write_embeddings, monkeypatch):
+    file = write_embeddings(np.ones((2, 3)))
+    monkeypatch.setitem(sys.modules, 'pyarrow', None)
+    with pytest.raises(ImportError, match=r'needs pyarrow: pip install vit_backbones\[tools\]'):
+        read_embeddings(file)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.features.attention_maps import attention_maps
-from vit_backbones.features.views import _as_input, _resize, draw_attention, draw_pca
+from vit_backbones.features.views import draw_attention, draw_pca, fit_colors, viewer
 from vit_backbones.images import ImageWalk
 from vit_backbones.models.chosen import Loaded
 from vit_backbones.models.random_weights import redraw
@@ -19,6 +19,12 @@ def loaded():
     backbone = ViTFeatBackbone.from_module(vit, out_indices=(0, 3), norm='all')
     backbone.requires_grad_(False).eval()
     return Loaded(backbone, 'test_vit', 'redrawn', (127.5,) * 3, (127.5,) * 3)
+
+
+@pytest.fixture
+def small(loaded):
+    """The engine for images of 64 pixels."""
+    return viewer(loaded, [64])
 
 
 @pytest.fixture
@@ -36,8 +42,8 @@ def pixels(picture, column):
     return np.asarray(picture)[22 + 8 :: 16, 3 + column * 134 + 8 :: 16][:4, :8]
 
 
-def test_pca__a_panel_a_layer(loaded, walk):
-    (name, picture), _ = draw_pca(loaded, walk, [64])
+def test_pca__a_panel_a_layer(small, walk):
+    (name, picture), _ = draw_pca(small, walk)
     assert (name, picture.size) == ('0', (3 * 134, 92))
     assert np.array_equal(np.asarray(picture)[22:86, 3:131], next(iter(walk)).pixels)
     panels = [pixels(picture, column) for column in (1, 2)]
@@ -45,25 +51,25 @@ def test_pca__a_panel_a_layer(loaded, walk):
     assert not np.array_equal(*panels)
 
 
-def test_pca__is_the_same_each_time(loaded, walk):
-    first, second = (next(draw_pca(loaded, walk, [64]))[1] for _ in range(2))
+def test_pca__is_the_same_each_time(small, walk):
+    first, second = (next(draw_pca(small, walk))[1] for _ in range(2))
     assert np.array_equal(np.asarray(first), np.asarray(second))
 
 
-def test_pca__joint_colours_mean_the_same_in_all(loaded, walk, tmp_path):
+def test_pca__joint_colours_mean_the_same_in_all(small, walk, tmp_path):
     """An image has other colours beside another one, and those of a copy of it."""
-    (_, alone), _ = draw_pca(loaded, walk, [64])
-    (_, beside), _ = draw_pca(loaded, walk, [64], joint=True)
+    (_, alone), _ = draw_pca(small, walk)
+    (_, beside), _ = draw_pca(small, walk, joint=True)
     assert not np.array_equal(np.asarray(alone), np.asarray(beside))
     same = ImageWalk([walk.paths[0]], 'drawing')
-    [(_, single)] = draw_pca(loaded, same, [64], joint=True)
+    [(_, single)] = draw_pca(small, same, joint=True)
     assert np.array_equal(np.asarray(single), np.asarray(alone))
 
 
-def test_attention__a_row_a_layer_and_a_panel_a_head(loaded, walk):
-    (_, picture), _ = draw_attention(loaded, walk, [64])
+def test_attention__a_row_a_layer_and_a_panel_a_head(loaded, small, walk):
+    (_, picture), _ = draw_attention(small, walk)
     assert picture.size[1] == 2 * 92
-    weights = attention_maps(loaded.backbone, _as_input(loaded, next(iter(walk)).pixels, [64])[1])
+    weights = attention_maps(loaded.backbone, small.pixels([next(iter(walk)).pixels]))
     step = picture.width // 4
     panel = np.asarray(picture)[22 + 8 : 86 : 16, 3 + step + 8 : 131 + step : 16]
     order = np.argsort(weights[0][0, 0].flatten().numpy())
@@ -72,26 +78,53 @@ def test_attention__a_row_a_layer_and_a_panel_a_head(loaded, walk):
     assert brightness[-1] - brightness[0] > 200
 
 
-def test_attention__chosen_heads(loaded, walk):
-    (_, all_heads), _ = draw_attention(loaded, walk, [64])
-    (_, second), _ = draw_attention(loaded, walk, [64], heads=[1])
+def test_attention__chosen_heads(small, walk):
+    (_, all_heads), _ = draw_attention(small, walk)
+    (_, second), _ = draw_attention(small, walk, heads=[1])
     step = second.width // 3
     one, other = np.asarray(second), np.asarray(all_heads)
     assert np.array_equal(one[22:86, step + 3 : step + 131], other[22:86, 2 * step + 3 :][:, :128])
 
 
 def test_attention__heads_that_there_are_not(loaded, walk):
-    with pytest.raises(ValueError, match='--heads 2: layer 0 has the heads 0 to 1'):
-        next(draw_attention(loaded, walk, heads=[2]))
+    with pytest.raises(ValueError, match='heads=2: layer 0 has the heads 0 to 1'):
+        next(draw_attention(viewer(loaded), walk, heads=[2]))
 
 
 def test_sizes(loaded):
-    assert _resize(loaded, None)((100, 200)) == (256, 512)
-    assert _resize(loaded, [300])((100, 200)) == (300, 600)
-    assert _resize(loaded, [64, 80])((100, 200)) == (64, 80)
+    assert viewer(loaded).resize((100, 200)) == (256, 512)
+    assert viewer(loaded, [300]).resize((100, 200)) == (300, 600)
+    assert viewer(loaded, [64, 80]).resize((100, 200)) == (64, 80)
 
 
 def test_sizes__models_of_one_size_get_it():
     vit = timm.create_model('eva02_tiny_patch14_224', depth=1, embed_dim=12, num_heads=1)
     fixed = Loaded(ViTFeatBackbone.from_module(vit), 'eva02', '', (0.0,) * 3, (1.0,) * 3)
-    assert _resize(fixed, None)((100, 200)) == (224, 224)
+    assert viewer(fixed).resize((100, 200)) == (224, 224)
+
+
+# Principal components as colours
+
+
+@pytest.fixture
+def features():
+    scales = np.array([5.0, 3.0, 2.0, 0.1, 0.1, 0.1])
+    return np.random.default_rng(0).normal(size=(200, 6)) * scales + 7
+
+
+def test_colors_are_those_of_the_singular_value_decomposition(features):
+    values = (features - features.mean(0)) @ np.linalg.svd(features - features.mean(0))[2][:3].T
+    low, high = np.percentile(values, (1, 99), axis=0)
+    expected = 255 * ((values - low) / (high - low)).clip(0, 1)
+    colors = fit_colors(features)(features).astype(float)
+    same = np.minimum(abs(colors - expected), abs(255 - colors - expected))  # up to the sign
+    assert same.max() <= 1
+
+
+def test_signs_do_not_depend_on_the_order_of_patches(features):
+    turned = fit_colors(features[::-1]).components
+    np.testing.assert_allclose(fit_colors(features).components, turned, atol=1e-8)
+
+
+def test_equal_patches_are_grey():
+    assert (fit_colors(np.ones((1, 8)))(np.ones((2, 3, 8))) == 128).all()

@@ -1,4 +1,4 @@
-"""What `--size` means."""
+"""Sizes after resizing."""
 
 import pytest
 
@@ -28,12 +28,12 @@ def test_the_shorter_side_never_vanishes():
 
 @pytest.mark.parametrize('sides', [[0], [3, -1], [1, 2, 3]], ids=str)
 def test_other_sizes_are_refused(sides):
-    with pytest.raises(ValueError, match='--size takes the shorter side'):
+    with pytest.raises(ValueError, match=r'size=\.\.\. takes the shorter side'):
         resizing(sides, None)
 
 
 def test_a_size_that_the_model_does_not_take_is_refused():
-    with pytest.raises(ValueError, match=r'--size 64: the model takes images of 224x256 alone'):
+    with pytest.raises(ValueError, match=r'size=64: the model takes only images of 224x256;'):
         resizing([64], (224, 256))
 
 

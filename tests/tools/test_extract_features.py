@@ -20,7 +20,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
-from vit_backbones.features import computing, plan
+from vit_backbones.embeddings.answers import Questions
+from vit_backbones.features import finished, plan
 from vit_backbones.features import job as extraction
 from vit_backbones.features.extractor import Extractor
 from vit_backbones.files import write_whole
@@ -84,7 +85,7 @@ def few(tmp_path, monkeypatch):
 @pytest.fixture
 def often(monkeypatch):
     """Every batch is a part of its own."""
-    monkeypatch.setattr(computing, '_SECONDS', 0)
+    monkeypatch.setattr(finished, '_SECONDS', 0)
 
 
 @torch.no_grad()
@@ -199,7 +200,7 @@ def test_models_of_one_size_get_images_of_it(main, few, monkeypatch, capsys):
     monkeypatch.setattr(TimmPlain, 'fixed_size', lambda self, vit: (48, 32))
     assert main(['images/a.png', *MODEL, '--out', 'a.npz']) == 0
     assert np.load('a.npz')['images/a.png'].shape == (64, 3, 2)
-    told = 'test_vit takes images of 48x32 alone: 1 of 1 are resized'
+    told = 'test_vit takes only images of 48x32: 1 of 1 are resized'
     assert told in capsys.readouterr().err
 
 
@@ -341,7 +342,7 @@ def test_a_full_disk_leaves_what_was_done(main, few, often, monkeypatch, capsys)
         return write_whole(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr('vit_backbones.features.parts.write_whole', full)
+        patch.setattr('vit_backbones.features.finished.write_whole', full)
         assert main([*COMMAND, 'a.parquet']) == 2
     error = capsys.readouterr().err
     assert error.startswith('error: No space left on device: ')
@@ -386,7 +387,7 @@ def test_an_image_of_another_size_than_its_header_tells_is_set_aside(main, few, 
     monkeypatch.setattr(plan, 'image_size', lambda path: (40, 60))
     assert main(['images', *MODEL, '--out', 'a.parquet']) == 0
     told = Path('a.parquet.unreadable.txt').read_text()
-    assert told == 'images/b.jpg: its header tells another size\n'
+    assert told == 'images/b.jpg: its header gives another size\n'
 
 
 def test_unreadable_images_alone_are_a_failure(main, few, capsys):
@@ -414,7 +415,10 @@ def test_unreadable_images_alone_are_a_failure(main, few, capsys):
         ),
         (['images', *MODEL, '--out', 'a.parquet', '--size', '0'], '--size takes'),
         (['images', *MODEL, '--out', 'a.parquet', '--layers', '9'], 'has 6 blocks, got 9'),
-        (['images', *MODEL, '--out', 'a.parquet', '--pool', 'attn'], "pool='attn': .* has no att"),
+        (
+            ['images', *MODEL, '--out', 'a.parquet', '--pool', 'attn'],
+            "--pool 'attn': .* has no att",
+        ),
         (['none', *MODEL, '--out', 'a.parquet'], 'none: no such image'),
         (['empty', *MODEL, '--out', 'a.parquet'], 'empty: no images in this folder'),
         (['images', *MODEL[:2], '--out', 'a.parquet'], 'random weights help nobody'),
@@ -466,7 +470,7 @@ def test_a_killed_run_goes_on_to_the_same_rows(few):
     arguments = ['images', '--model', 'vit_tiny_patch16_224', '--random-weights', '0', '--size']
     arguments += ['384', '--device', 'cpu', '--batch-size', '2', '--out']
     script = (  # the tool with a part after each batch
-        'import runpy, sys; import vit_backbones.features.computing as c; c._SECONDS = 0; '
+        'import runpy, sys; import vit_backbones.features.finished as c; c._SECONDS = 0; '
         f'sys.argv[0] = {command()[1]!r}; sys.path.insert(0, {str(REPOSITORY / "tools")!r}); '
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
@@ -514,7 +518,7 @@ def test_embeddings_are_asked_at_once_and_later(tmp_path, monkeypatch, capsys):
     assert main([*out, '--search', 'query.png', *MODEL, '--pool', 'avg']) == 0
     assert capsys.readouterr().out.splitlines()[0].split() == ['1', '1.000', 'images/a.png']
     assert main([*out, '--search', 'query.png', *MODEL, '--pool', 'max']) == 2
-    assert 'f.parquet was made with pool=avg, now it is max' in capsys.readouterr().err
+    assert 'f.parquet was made with --pool avg, now it is max' in capsys.readouterr().err
     assert main([*out, '--search', 'query.png']) == 2
     assert 'query.png is not in f.parquet: name the model' in capsys.readouterr().err
     assert main(['--out', 'no/f.parquet', '--search', 'query.png', *MODEL]) == 2
@@ -539,3 +543,12 @@ def test_the_order_of_channels_is_part_of_the_job():
     loaded = load_backbone(CHOICE)
     both = [Extractor(each).fingerprint() for each in (loaded, loaded._replace(is_bgr=True))]
     assert both[0] != both[1]
+
+
+def test_the_command_line_gives_the_questions():
+    parse = load_tool('extract_features').parse_args
+    words = '--out a.parquet --search a.png --top 3 --plot pca --cluster 4 --classify l.csv'
+    args, usual = parse(words.split()), parse(['a.png', '--out', 'a.parquet'])
+    asked = Questions(**{name: getattr(args, name) for name in Questions._fields})
+    assert asked == Questions('a.png', 3, 'pca', 4, 'l.csv')
+    assert Questions(**{name: getattr(usual, name) for name in Questions._fields}) == Questions()

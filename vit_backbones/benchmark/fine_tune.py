@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ class Training(NamedTuple):
     config: str
     folder: Path
 
-    def reached(self) -> dict[str, Any]:
+    def reached(self, say: Callable[[str], None]) -> dict[str, Any]:
         """Train as `tools/train.py` does, unless that is done; a stopped training goes on.
 
         Returns:
@@ -45,13 +45,13 @@ class Training(NamedTuple):
             KeyboardInterrupt: After Ctrl-C, with the last checkpoint.
         """
         if not (self.folder / 'record.json').exists():
-            self._train()
+            self._train(say)
         values = {row['metric']: row for row in of_work_dir(self.folder)}
         if 'mIoU' not in values:
             raise ValueError(f'{self.folder}/record.json has no mIoU: set val_evaluator to one')
         return dict(fine_tuned=values['mIoU']['value'], fine_tune_minutes=values['mIoU']['minutes'])
 
-    def _train(self) -> None:
+    def _train(self, say: Callable[[str], None]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f'{self.folder.name}.py'
         write_whole(path, self.config.encode())
@@ -59,8 +59,8 @@ class Training(NamedTuple):
         command = shlex.join(['python', *sys.argv])
         with aloud():
             work_dir = str(self.folder)
-            done = train(str(path), work_dir=work_dir, resume=resume, command=command, say=print)
-            print(f'done: {done}')
+            done = train(str(path), work_dir=work_dir, resume=resume, command=command, say=say)
+            say(f'done: {done}')
 
 
 def plan_training(

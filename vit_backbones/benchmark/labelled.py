@@ -1,4 +1,4 @@
-"""Images with a class for each pixel, of a config or of one's own folder."""
+"""Images with a class for each pixel, from a config or a folder."""
 
 import tempfile
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ from vit_backbones.files import write_whole
 from vit_backbones.images import image_size
 from vit_backbones.own_data.masks import read_masks
 
-IGNORED = 255  # label that counts for nothing, in training and in the metric
+IGNORED = 255  # label that neither the probe nor the metric counts
 _SPLITS = ('train', 'val')
-# Data sets of mmseg whose list alone is wanted; mmdet has one of the same name
+# Only the lists of mmseg's datasets are needed; mmdet has one of the same name
 _BARE = dict(_scope_='mmseg', pipeline=[], serialize_data=False)
 
 
 class Labelled(NamedTuple):
-    """An image and where its labels are.
+    """An image and the place of its labels.
 
     Attributes:
-        image: File.
-        info: What mmseg knows of it.
+        image: The file.
+        info: mmseg's entry for it.
     """
 
     image: Path
@@ -53,13 +53,13 @@ class Labelled(NamedTuple):
 
 
 class LabelledData(NamedTuple):
-    """What a linear probe learns from and is tested on.
+    """Images to fit a linear probe on and to test it.
 
     Attributes:
-        name: In a few words.
-        classes: Their names.
-        train: To learn from.
-        val: To test on.
+        name: The data in a few words.
+        classes: Names of the classes.
+        train: Images to fit on.
+        val: Images to test on.
     """
 
     name: str
@@ -72,17 +72,17 @@ def read_data(data: str | Path, options: Sequence[str] = ()) -> LabelledData:
     """Find the images of a config or of a folder.
 
     Args:
-        data: An mmseg config, of which the data sets count alone (drawn ones are drawn if they are
-            not there); or a folder as `vit_backbones.own_data` takes it for mmseg.
+        data: An mmseg config, of which only the datasets are used (the built-in ones are drawn if
+            they are missing); or a folder as `vit_backbones.own_data` takes it for mmseg.
         options: `key=value` changes of the config.
 
     Raises:
         OSError: If files are missing.
-        ValueError: If there are no data to train on, or none with a class for each pixel.
+        ValueError: If there are no data to train on, or they lack a class for each pixel.
     """
     if Path(data).is_dir():
         if options:
-            raise ValueError(f'--cfg-options change a config, and {data} is a folder of data')
+            raise ValueError(f'options=... change a config, and {data} is a folder of data')
         return _of_folder(Path(data))
     config = load_config(data, options)
     scope = config.get('default_scope')
@@ -121,8 +121,8 @@ def _built(data: str | Path, config: Config, split: str) -> list[BaseSegDataset]
     if not found or not all(isinstance(each, BaseSegDataset) for each in found):
         kinds = ', '.join(type(each).__name__ for each in found) or 'none'
         raise ValueError(
-            f'{data}: the linear probe needs data sets of mmseg to train and to validate on, those '
-            f'of {split}_dataloader are: {kinds}'
+            f'{data}: the linear probe needs datasets of mmseg to train and to validate on; '
+            f'{split}_dataloader has: {kinds}'
         )
     return found
 
@@ -138,5 +138,5 @@ def _joined(name: str, built: dict[str, list[BaseSegDataset]]) -> LabelledData:
     }
     classes = built['train'][0].metainfo.get('classes')
     if not classes:
-        raise ValueError(f'{name}: the data set to train on names no classes: set its metainfo')
+        raise ValueError(f'{name}: the dataset to train on names no classes: set its metainfo')
     return LabelledData(name, list(classes), **splits)

@@ -1,42 +1,53 @@
-"""Patch features of images, computed once and kept on disk."""
+"""Patch features of images, computed once by the feature engine and kept on disk."""
 
 import hashlib
-import io
 import json
 import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from vit_backbones.features.extractor import Extractor, compute
+from vit_backbones.features.finished import Parts
+from vit_backbones.features.plan import Item
 from vit_backbones.files import write_whole
-from vit_backbones.images import read_image, resized
+from vit_backbones.images import UnreadableImageError, image_size
 from vit_backbones.models.chosen import Loaded
 from vit_backbones.position import Grid
-from vit_backbones.terminal import track
+from vit_backbones.terminal import progress
 
-_FORMAT = 2  # raised whenever the same model and image would give other files
+_FORMAT = 3  # raised whenever the same model and image would give other files
 _STRIDE = 16  # of models whose layers have several
-_LARGEST = torch.finfo(torch.float16).max
+_LARGEST = np.finfo(np.float16).max
 
 
 class Features(NamedTuple):
-    """Those of all images of a model.
+    """A model's features of all images.
 
     Attributes:
-        files: One an image, each of an array (C, h, w) of float16.
-        stride: (vertical, horizontal) of their cells in pixels of what the model saw.
-        images_per_second: Of inference of one image a time, by the median image, reading and
-            writing aside; `None` if they come from elsewhere, or from another device or number of
-            threads.
+        items: The images.
+        parts: Holds one array (C, h, w) of float16 for each of them.
+        stride: (vertical, horizontal) of their cells in pixels of `Item.size`.
+        images_per_second: Speed of inference with one image at a time, by the median image,
+            without reading and writing; `None` if the features come from another device or number
+            of threads.
     """
 
-    files: list[Path]
+    items: list[Item]
+    parts: Parts
     stride: tuple[int, int]
     images_per_second: float | None
+
+
+class _InHalf(Extractor):
+    """Computes in fp32 and keeps half precision, with larger numbers clamped to its range."""
+
+    def _as_array(self, output: Tensor) -> np.ndarray:
+        return super()._as_array(output).clip(-_LARGEST, _LARGEST).astype(np.float16)
 
 
 def compute_features(
@@ -47,61 +58,64 @@ def compute_features(
     size: Grid | None = None,
     device: torch.device,
 ) -> Features:
-    """Run a frozen backbone over images; those that ran before are not run again.
+    """Run a frozen backbone over images, except those that ran before.
 
-    The layers of `loaded` are concatenated. Files lie in a folder a model, named by its weights and
-    all else that forms the features; those of an image are named by its path, time and size. Each
-    is written whole, so that a run may be stopped at any moment.
+    The layers of `loaded` are joined. Features lie in one folder per model, named by its weights
+    and everything else that forms them; an image is known by its path, time and size. A run may be
+    stopped at any moment.
 
     Args:
-        loaded: Its output must be feature maps.
-        images: Files.
-        cache: Folder of the folders.
+        loaded: The backbone; its output must be feature maps.
+        images: The files.
+        cache: Folder of these folders.
         size: (H, W) to resize images to; their own by default.
-        device: Where to run.
+        device: Where to compute.
 
     Raises:
         OSError: If a file cannot be written.
-        ValueError: For an image that cannot be read, or one of a size that the model does not take.
+        ValueError: For an image that cannot be read, or whose size the model does not take.
     """
     backbone = loaded.backbone
     if len(set(backbone.strides)) > 1:
         backbone.out_stride = _STRIDE
     stride = backbone.strides[0]
     digest = loaded.fingerprint(_FORMAT, size, backbone.strides)
-    folder = cache / f'{Path(loaded.name).name}-{digest[:16]}'
-    files = [folder / f'{each.stem}-{_digest_of_file(each)}.npy' for each in images]
-    missing = {file: image for file, image in zip(files, images, strict=True) if not file.exists()}
-    backbone.to(device)
-    seconds = []
-    for file, image in track(missing.items(), loaded.name):
-        pixels = read_image(image)
-        pixels = loaded.normalised(resized(pixels, size or pixels.shape[:2])[None]).to(device)
-        start = time.perf_counter()
-        with torch.inference_mode():
-            maps = torch.cat(backbone(pixels), 1)[0].clamp(-_LARGEST, _LARGEST).half().cpu()
-        seconds.append(time.perf_counter() - start)
-        content = io.BytesIO()
-        np.save(content, maps.numpy())
-        write_whole(file, content.getvalue())
-    return Features(
-        files,
-        stride if isinstance(stride, tuple) else (stride, stride),
-        _speed(folder, seconds, device),
-    )
+    parts = Parts(cache / f'{Path(loaded.name).name}-{digest[:16]}', digest)
+    extractor = _InHalf(loaded, size=size, device=device)
+    items = [_item(path, extractor, size) for path in images]
+    with progress() as bar:
+        missing = {item.index: [item] for item in _missing(items, parts)}
+        compute(list(missing.values()), extractor, 0, parts, bar)
+    for item, why in _missing(items, parts).items():
+        raise UnreadableImageError(f'{item.path}: {why}')
+    steps = stride if isinstance(stride, tuple) else (stride, stride)
+    return Features(items, parts, steps, _speed(parts.folder, extractor.seconds, device))
+
+
+def _missing(items: Sequence[Item], parts: Parts) -> dict[Item, str]:
+    """Images that `parts` lacks, with reasons."""
+    reasons, done = parts.read(), set(parts.indices)
+    other = 'another run has replaced its features: repeat this'
+    return {each: reasons.get(each.index, other) for each in items if each.index not in done}
+
+
+def _item(path: Path, extractor: Extractor, size: Grid | None) -> Item:
+    """An image; its index stands for path, time and size of the file."""
+    shown, known = image_size(path), path.stat()
+    text = repr((str(path.resolve()), known.st_mtime_ns, known.st_size))
+    index = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+    item = Item(index, str(path), shown, extractor.resize(shown))
+    if size is None and item.size != shown:
+        height, width = item.size
+        raise ValueError(f'{path}: the model takes only images of {height}x{width}: give size=H W')
+    return item
 
 
 def _speed(folder: Path, seconds: Sequence[float], device: torch.device) -> float | None:
-    """Images a second, of this run or else of the one that filled the folder, if it ran alike."""
+    """Images per second of this run, else of the one that filled the folder, if it ran alike."""
     note, place = folder / 'speed.json', f'{device}, {torch.get_num_threads()} threads'
     if seconds:
         speed = round(1 / statistics.median(seconds), 3)
         write_whole(note, json.dumps(dict(images_per_second=speed, place=place)).encode())
-    told = json.loads(note.read_text()) if note.exists() else {}
-    return told['images_per_second'] if told.get('place') == place else None
-
-
-def _digest_of_file(path: Path) -> str:
-    known = path.stat()
-    told = str(path.resolve()), known.st_mtime_ns, known.st_size
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    known = json.loads(note.read_text()) if note.exists() else {}
+    return known['images_per_second'] if known.get('place') == place else None

@@ -3,7 +3,7 @@
 The scores of a pixel are those of the cells around it, interpolated bilinearly. Least squares over
 pixels, each weighted by its class, then need no pixel's features: with B the interpolation, D the
 weights, F the features of the cells and Y the classes of the pixels, the normal equations are
-F'(B'DB)F and F'(B'DY), and B'DB joins each cell with its eight neighbours alone.
+F'(B'DB)F and F'(B'DY), and B'DB joins each cell only with its eight neighbours.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from vit_backbones.benchmark.labelled import IGNORED
 from vit_backbones.own_data.common import hold_out
+from vit_backbones.position import bilinear_weights
 
-PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the squared coefficients, a unit of pixel weight
-POWER = 0.5  # classes weigh frequency ** -POWER a pixel
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # on squared coefficients, per unit of pixel weight
+POWER = 0.5  # a pixel weighs frequency ** -POWER of its class
 
 
 class Sample(NamedTuple):
@@ -36,25 +37,21 @@ class Sample(NamedTuple):
 
     @property
     def interpolation(self) -> tuple[Tensor, Tensor]:
-        """What each cell gives to each pixel: (H, h) of rows, (W, w) of columns."""
+        """Weights of each cell in each pixel: (H, h) of rows, (W, w) of columns."""
         sides = zip(self.labels.shape, self.features.shape[1:], self.steps, strict=True)
-        return tuple(_bilinear(*side).to(self.features) for side in sides)
+        weights = (bilinear_weights(pixels, cells, 1 / step) for pixels, cells, step in sides)
+        return tuple(each.to(self.features) for each in weights)
 
 
 class Readable(Protocol):
-    """An image that is read when it is needed."""
+    """An image whose sample is read when it is needed."""
 
     def read(self) -> Sample:
         """Read it."""
 
 
 class Scale(NamedTuple):
-    """What standardises features.
-
-    Attributes:
-        mean: (C, 1, 1).
-        std: Likewise.
-    """
+    """Standardises features by their mean and standard deviation, (C, 1, 1) each."""
 
     mean: Tensor
     std: Tensor
@@ -77,11 +74,7 @@ class Equations(NamedTuple):
     right: Tensor
 
     def solved(self, penalty: float) -> Tensor:
-        """Coefficients (C + 1, classes), the bias last and without a penalty.
-
-        Args:
-            penalty: As in `PENALTIES`.
-        """
+        """Coefficients (C + 1, classes), the bias last and without a penalty."""
         added = torch.full_like(self.matrix[0], penalty * float(self.matrix[-1, -1]))
         added[-1] = 0
         factor = torch.linalg.cholesky(self.matrix + added.diag())
@@ -92,9 +85,9 @@ class Fitted(NamedTuple):
     """A linear probe.
 
     Attributes:
-        scale: Of its features.
+        scale: Standardises the features.
         coefficients: (C + 1, classes).
-        penalty: That was best on images held out of those to train on.
+        penalty: The best on held-out training images.
     """
 
     scale: Scale
@@ -106,8 +99,8 @@ def fit(train: Sequence[Readable], num_classes: int) -> Fitted:
     """Fit a linear probe; the penalty is chosen on every fifth image, held out.
 
     Args:
-        train: Images to learn from, two at least.
-        num_classes: Of the labels.
+        train: Images to fit on, two at least.
+        num_classes: Number of classes.
 
     Raises:
         ValueError: If there are too few images, or no pixel counts.
@@ -124,23 +117,13 @@ def fit(train: Sequence[Readable], num_classes: int) -> Fitted:
 
 
 def class_weights(counts: Tensor) -> Tensor:
-    """Weight of a pixel of each class, 1 for the mean pixel.
-
-    Args:
-        counts: Pixels of each class.
-    """
+    """Weight of a pixel of each class, 1 for the mean pixel, from the pixels of each class."""
     weights = torch.where(counts > 0, counts.double().clamp(min=1) ** -POWER, 0)
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
 def equations(items: Sequence[Readable], scale: Scale, weights: Tensor) -> Equations:
-    """Sum the normal equations of images.
-
-    Args:
-        items: The images.
-        scale: Of their features.
-        weights: Of their classes.
-    """
+    """Sum the normal equations of images, with a weight per class."""
     size = len(scale.mean) + 1
     matrix = torch.zeros(size, size, dtype=torch.float64, device=weights.device)
     right = torch.zeros(size, len(weights), dtype=torch.float64, device=weights.device)
@@ -165,12 +148,12 @@ def test(items: Iterable[Readable], scale: Scale, coefficients: Sequence[Tensor]
     """IoU of each class, as mmseg's `IoUMetric` has it, for each of several probes.
 
     Args:
-        items: Images.
-        scale: Of their features.
+        items: The images.
+        scale: Standardises their features.
         coefficients: (C + 1, classes) of each probe.
 
     Returns:
-        (classes,) each, 0 to 1; NaN for a class that is neither there nor predicted.
+        (classes,) per probe, 0 to 1; NaN for a class that is neither there nor predicted.
     """
     areas: list[Tensor | int] = [0] * len(coefficients)
     for item in items:
@@ -186,13 +169,7 @@ def test(items: Iterable[Readable], scale: Scale, coefficients: Sequence[Tensor]
 
 
 def predict(features: Tensor, coefficients: Tensor, sample: Sample) -> Tensor:
-    """The class of each pixel, (H, W).
-
-    Args:
-        features: Scaled, (C + 1, h, w).
-        coefficients: (C + 1, classes).
-        sample: Of the image.
-    """
+    """The class of each pixel, (H, W), from scaled features (C + 1, h, w)."""
     rows, columns = sample.interpolation
     scores = torch.einsum('cij,ck->kij', features, coefficients.to(features))
     return torch.einsum('yi,kij,xj->kyx', rows, scores, columns).argmax(0)
@@ -212,12 +189,6 @@ def _survey(items: Iterable[Readable], num_classes: int) -> tuple[Scale, Tensor]
     mean, square = sums / cells
     std = (square - mean.square()).clamp(min=1e-12).sqrt()
     return Scale(*(each.float()[:, None, None] for each in (mean, std))), counts
-
-
-def _bilinear(pixels: int, cells: int, step: float) -> Tensor:
-    """What each cell gives to each pixel, (pixels, cells); no cell is extrapolated."""
-    at = ((torch.arange(pixels) + 0.5) / step - 0.5).clamp(0, cells - 1)
-    return (1 - (at[:, None] - torch.arange(cells)).abs()).clamp(min=0)
 
 
 def _overlaps(given: Tensor) -> Tensor:

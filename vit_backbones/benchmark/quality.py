@@ -1,55 +1,45 @@
-"""What the features of backbones are worth: one linear probe for all, on frozen features."""
+"""The quality of frozen features: the same linear probe on each backbone."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from vit_backbones.benchmark.fine_tune import plan_training
+from vit_backbones.benchmark.fine_tune import Training, plan_training
 from vit_backbones.benchmark.labelled import Labelled, LabelledData, read_data
 from vit_backbones.benchmark.patch_features import Features, compute_features
 from vit_backbones.benchmark.probe import Sample, fit, test
-from vit_backbones.benchmark.results import (
-    describe_environment,
-    heading,
-    markdown,
-    ordered,
-    table_row,
-    write_json,
-)
+from vit_backbones.benchmark.results import describe_environment, ordered, table_row
 from vit_backbones.config.loading import CONFIGS
 from vit_backbones.devices import choose_device
-from vit_backbones.files import check_writable
+from vit_backbones.features.plan import Item
 from vit_backbones.models.chosen import Choice, Loaded, load_backbone
 from vit_backbones.position import Grid
 
 
-class Item(NamedTuple):
+class Kept(NamedTuple):
     """An image whose features are on disk.
 
     Attributes:
         labelled: The image.
-        file: Of its features.
-        stride: Of their cells in pixels of what the model saw.
-        size: (H, W) that it was resized to, if it was.
-        device: Where it shall be.
+        item: The same for the feature engine.
+        features: Features of all images.
+        device: Where to compute.
     """
 
     labelled: Labelled
-    file: Path
-    stride: tuple[int, int]
-    size: Grid | None
+    item: Item
+    features: Features
     device: torch.device
 
     def read(self) -> Sample:
         """Read features and labels."""
-        features = torch.from_numpy(np.load(self.file)).to(self.device).float()
+        (array,) = self.features.parts.arrays(self.item.index, 1)
+        features = torch.from_numpy(array).to(self.device).float()
         labels = torch.from_numpy(self.labelled.labels()).to(self.device)
-        seen = self.size or labels.shape
-        scales = zip(labels.shape, seen, self.stride, strict=True)
+        scales = zip(labels.shape, self.item.size, self.features.stride, strict=True)
         return Sample(features, labels, tuple(step * own / side for own, side, step in scales))
 
 
@@ -62,32 +52,98 @@ def choices(
     pretrained: bool = False,
     random_weights: int | None = None,
 ) -> list[Choice]:
-    """The backbones that a command line names.
+    """The backbones of a comparison.
 
     Args:
         models: `NAME`, `NAME=CHECKPOINT`, `CONFIG.py` or `CONFIG.py=CHECKPOINT`.
         source: Library of the names.
-        layers: Blocks whose outputs are concatenated.
+        layers: Blocks whose outputs are joined.
         size: (H, W) of the images, if they are resized.
-        pretrained: Whether those without a checkpoint get the library's weights.
-        random_weights: Or a seed for theirs.
+        pretrained: Give models without a checkpoint the library's weights.
+        random_weights: Or draw theirs with this seed.
     """
     chosen = []
-    for each in models:
-        name, _, checkpoint = each.partition('=')
-        place = 'config' if name.endswith(CONFIGS) else 'model'
-        weights = (
-            dict(checkpoint=checkpoint)
-            if checkpoint
-            else dict(pretrained=pretrained, random_weights=random_weights)
-        )
-        chosen.append(
-            Choice(**{place: name}, **weights, source=source, layers=layers, img_size=size)
-        )
+    for name, _, checkpoint in (each.partition('=') for each in models):
+        choice = Choice(source=source, layers=layers, img_size=size)
+        choice = choice._replace(**{'config' if name.endswith(CONFIGS) else 'model': name})
+        others = dict(pretrained=pretrained, random_weights=random_weights)
+        chosen.append(choice._replace(**dict(checkpoint=checkpoint) if checkpoint else others))
     return chosen
 
 
-def run_quality(
+class Comparison(NamedTuple):
+    """Backbones to compare, checked.
+
+    Attributes:
+        data: Images to fit on and to test on.
+        models: The backbones.
+        trainings: Their trainings with a config's recipe, if wanted.
+        environment: As `describe_environment` gives it.
+        cache: Folder in which features are kept.
+        size: (H, W) to resize images to.
+        device: Where to compute.
+    """
+
+    data: LabelledData
+    models: Sequence[Choice]
+    trainings: Sequence[Training]
+    environment: dict[str, Any]
+    cache: Path
+    size: Grid | None
+    device: torch.device
+
+    def rows(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
+        """A row of results for each backbone.
+
+        Returns:
+            `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
+            `classes` (IoU of each, `None` where there is none), `penalty`, `parameters`,
+            `feature_seconds`, `probe_seconds`, `images_per_second`, `hardware` and `date`; and the
+            results of the training.
+        """
+        known = self.environment
+        threads = '' if self.device.type == 'cuda' else f', {known["threads"]} threads'
+        common = dict(hardware=known['device'] + threads, date=known['date'])
+        rows = [self._row(_load(model)) | common for model in self.models]
+        for row, training in zip(rows, self.trainings, strict=False):
+            row |= training.reached(say)
+        return rows
+
+    def _row(self, loaded: Loaded) -> dict[str, Any]:
+        start = time.perf_counter()
+        kept, images_per_second = self._kept(loaded)
+        middle = time.perf_counter()
+        number = len(self.data.train)
+        fitted = fit(kept[:number], len(self.data.classes))
+        (iou,) = test(kept[number:], fitted.scale, [fitted.coefficients])
+        end = time.perf_counter()
+        return dict(
+            model=loaded.name,
+            weights=loaded.weights,
+            layers=list(loaded.backbone.out_indices),
+            dims=sum(loaded.backbone.out_channels),
+            data=f'{self.data.name} val',
+            metric='mIoU',
+            value=float(iou.nanmean()),
+            classes=dict(zip(self.data.classes, _numbers(iou), strict=True)),
+            penalty=fitted.penalty,
+            parameters=sum(each.numel() for each in loaded.backbone.parameters()),
+            feature_seconds=round(middle - start, 1),
+            probe_seconds=round(end - middle, 1),
+            images_per_second=images_per_second,
+        )
+
+    def _kept(self, loaded: Loaded) -> tuple[list[Kept], float | None]:
+        """The images to fit on, then those to test on, and the speed."""
+        labelled = [*self.data.train, *self.data.val]
+        paths = [each.image for each in labelled]
+        found = compute_features(loaded, paths, self.cache, size=self.size, device=self.device)
+        pairs = zip(labelled, found.items, strict=True)
+        kept = [Kept(image, item, found, self.device) for image, item in pairs]
+        return kept, found.images_per_second
+
+
+def compare(
     data: str | Path,
     models: Sequence[Choice],
     *,
@@ -96,119 +152,45 @@ def run_quality(
     fine_tune: int | None = None,
     cache: Path = Path('work_dirs/features'),
     device: str | None = None,
-    out: Path | None = None,
-) -> int:
-    """Fit a linear probe on each backbone, and print a table in Markdown.
+) -> Comparison:
+    """Prepare a linear probe on each backbone; everything wrong is found before the work starts.
 
     Args:
         data: As `read_data` takes it.
         models: The backbones.
         options: `key=value` changes of the config.
         size: (H, W) to resize images to.
-        fine_tune: Epochs in which each backbone is trained after that, by the recipe of the
-            config that `data` must be then.
-        cache: Where features are kept.
+        fine_tune: Epochs for which each backbone is trained afterwards, with the recipe of the
+            config in `data`.
+        cache: Folder in which features are kept.
         device: As PyTorch names it; by default the GPU, if there is one.
-        out: JSON file: `environment`, and `rows` as `measured` gives them, with what
-            `Training.reached` tells.
-
-    Returns:
-        Exit code.
 
     Raises:
-        OSError: For files that are missing, or that cannot be written.
+        OSError: For missing files.
         ValueError: For data or a model that cannot be used.
     """
-    if out is not None:
-        check_writable(out)
     place = choose_device(device)
     read = read_data(data, options)
-    for model in models:  # what is wrong with the last one is told before the first
+    for model in models:
         _load(model)
     asked = models if fine_tune else ()
     trainings = [plan_training(data, options, each, fine_tune, len(read.train)) for each in asked]
-    environment = describe_environment(place)
-    print(heading(environment), flush=True)
-    threads = '' if place.type == 'cuda' else f', {environment["threads"]} threads'
-    told = dict(hardware=environment['device'] + threads, date=environment['date'])
-    rows = [measured(_load(model), read, cache, size=size, device=place) | told for model in models]
-    for row, training in zip(rows, trainings, strict=False):
-        row |= training.reached()
-    print(f'\n{markdown(rows)}\n\n{_by_class(ordered(rows))}')
-    if out is not None:
-        write_json(out, environment=environment, rows=rows)
-        print(f'wrote {out}')
-    return 0
+    return Comparison(read, models, trainings, describe_environment(place), cache, size, place)
 
 
-def measured(
-    loaded: Loaded,
-    data: LabelledData,
-    cache: Path,
-    *,
-    size: Grid | None = None,
-    device: torch.device,
-) -> dict[str, Any]:
-    """What the features of a backbone are worth.
-
-    Args:
-        loaded: The backbone.
-        data: Images to learn from and to test on.
-        cache: Where features are kept.
-        size: (H, W) to resize images to.
-        device: Where to compute.
-
-    Returns:
-        `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
-        `classes` (IoU of each, `None` where there is none), `penalty`, `parameters`,
-        `feature_seconds`, `probe_seconds` and `images_per_second`.
-    """
-    start = time.perf_counter()
-    images = [each.image for each in (*data.train, *data.val)]
-    features = compute_features(loaded, images, cache, size=size, device=device)
-    middle = time.perf_counter()
-    items = _items(data, features, size, device)
-    train, val = items[: len(data.train)], items[len(data.train) :]
-    fitted = fit(train, len(data.classes))
-    (iou,) = test(val, fitted.scale, [fitted.coefficients])
-    end = time.perf_counter()
-    backbone = loaded.backbone
-    return dict(
-        model=loaded.name,
-        weights=loaded.weights,
-        layers=list(backbone.out_indices),
-        dims=sum(backbone.out_channels),
-        data=f'{data.name} val',
-        metric='mIoU',
-        value=float(iou.nanmean()),
-        classes=dict(zip(data.classes, _numbers(iou), strict=True)),
-        penalty=fitted.penalty,
-        parameters=sum(each.numel() for each in backbone.parameters()),
-        feature_seconds=round(middle - start, 1),
-        probe_seconds=round(end - middle, 1),
-        images_per_second=features.images_per_second,
-    )
+def by_class(rows: Sequence[dict[str, Any]]) -> str:
+    """IoU of each class in percent, one column per model, as a table in Markdown."""
+    rows = ordered(rows)
+    lines = [['IoU, %', *(f'`{row["model"]}`' for row in rows)], ['---'] * (1 + len(rows))]
+    for name in rows[0]['classes']:
+        values = [row['classes'][name] for row in rows]
+        lines.append([name, *('' if each is None else f'{100 * each:.1f}' for each in values)])
+    return '\n'.join(map(table_row, lines))
 
 
 def _load(choice: Choice) -> Loaded:
     return load_backbone(choice, norm='all', out_type='featmap')
 
 
-def _items(
-    data: LabelledData, features: Features, size: Grid | None, device: torch.device
-) -> list[Item]:
-    pairs = zip((*data.train, *data.val), features.files, strict=True)
-    return [Item(image, file, features.stride, size, device) for image, file in pairs]
-
-
 def _numbers(values: torch.Tensor) -> list[float | None]:
     return [None if value != value else value for value in values.tolist()]  # NaN is not itself
-
-
-def _by_class(rows: Sequence[dict[str, Any]]) -> str:
-    """IoU of each class in percent, a column a model."""
-    lines = [['IoU, %', *(f'`{row["model"]}`' for row in rows)], ['---'] * (1 + len(rows))]
-    for name in rows[0]['classes']:
-        values = [row['classes'][name] for row in rows]
-        lines.append([name, *('' if each is None else f'{100 * each:.1f}' for each in values)])
-    return '\n'.join(map(table_row, lines))

@@ -1,1 +1,1 @@
-"""What is done with embeddings that were written: search, clusters, classifiers, pictures."""
+"""Uses of written embeddings: search, clusters, classifiers, pictures."""

@@ -1,16 +1,16 @@
-"""What a command line asks of embeddings that lie in a file."""
+"""Questions about the embeddings in a file, and their answers in lines and files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from vit_backbones.embeddings import classifying, clustering, search
 from vit_backbones.embeddings.projecting import project, require_umap
-from vit_backbones.embeddings.table import Embeddings, PathFinder, read_embeddings
 from vit_backbones.embeddings.tiles import readable
 from vit_backbones.errors import require
+from vit_backbones.features.stored import Embeddings, read_embeddings
 from vit_backbones.files import write_whole
 from vit_backbones.images import image_size
 from vit_backbones.pictures.canvas import draw_sheet, png
@@ -21,11 +21,11 @@ _METHODS = dict(pca='PCA', tsne='t-SNE', umap='UMAP')
 
 
 class Questions(NamedTuple):
-    """What is asked, each of it optional.
+    """Questions about embeddings, each of them optional.
 
     Attributes:
         search: An image whose nearest neighbours are wanted.
-        top: So many of them.
+        top: How many of them.
         plot: `'pca'`, `'tsne'` or `'umap'`, for a picture of all embeddings.
         cluster: Number of groups to make.
         classify: CSV file of labels.
@@ -37,11 +37,6 @@ class Questions(NamedTuple):
     cluster: int | None = None
     classify: str | None = None
 
-    @classmethod
-    def of(cls, args: Any) -> 'Questions':
-        """Those of arguments made by `add_embedding_options` of the tools."""
-        return cls(**{name: getattr(args, name) for name in cls._fields})
-
 
 def check_questions(questions: Questions) -> bool:
     """Find out before hours of work whether questions can be answered.
@@ -52,15 +47,15 @@ def check_questions(questions: Questions) -> bool:
     Raises:
         ImportError: If a package is missing.
         OSError: If the file of labels cannot be opened.
-        ValueError: If a number is too small, or the file of labels is no such file.
+        ValueError: If a number is too small, or the file of labels is none.
     """
     for name, smallest in (('top', 1), ('cluster', 2)):
         value = getattr(questions, name)
         if value is not None and value < smallest:
-            raise ValueError(f'--{name} takes numbers from {smallest} on, got {value}')
+            raise ValueError(f'{name}=... takes numbers from {smallest} on, got {value}')
     asked = [name for name in ('search', 'plot', 'cluster', 'classify') if getattr(questions, name)]
     for name in asked:
-        require('sklearn', f'--{name}', 'scikit-learn')
+        require('sklearn', f'{name}=...', 'scikit-learn')
     if questions.plot == 'umap':
         require_umap()
     if questions.classify is not None:
@@ -68,38 +63,40 @@ def check_questions(questions: Questions) -> bool:
     return bool(asked)
 
 
-def answer(questions: Questions, file: str | Path, embed: Embed | None = None) -> None:
-    """Answer questions about a file of embeddings: print, and write beside the file.
+def answers(questions: Questions, file: str | Path, embed: Embed | None = None) -> Iterator[str]:
+    """Answer questions about a file of embeddings, and write files beside it.
 
     Args:
-        questions: What is asked, checked.
+        questions: Checked by `check_questions`.
         file: Written by `tools/extract_features.py`.
         embed: Gives the embedding (C,) of an image that is not in the file, made as those in it.
 
+    Yields:
+        The answers as lines of text, with the files that were written.
+
     Raises:
-        OSError, ValueError: For what is wrong with the file or too little for a question.
+        OSError, ValueError: For a wrong file, or too few images for a question.
     """
     embeddings = read_embeddings(file)
-    for note in embeddings.notes:
-        print(note)
+    yield from embeddings.notes
     groups: Sequence[str | None] | None = None
     if questions.search is not None:
-        _search(embeddings, questions.search, questions.top, embed)
+        yield from _search(embeddings, questions.search, questions.top, embed)
     if questions.cluster is not None:
-        groups = _cluster(embeddings, questions.cluster)
+        groups = yield from _cluster(embeddings, questions.cluster)
     if questions.classify is not None:
-        groups = _classify(embeddings, questions.classify)
+        groups = yield from _classify(embeddings, questions.classify)
     if questions.plot is not None:
-        _plot(embeddings, questions.plot, groups)
+        yield _plot(embeddings, questions.plot, groups)
 
 
-def _search(embeddings: Embeddings, query: str, top: int, embed: Embed | None) -> None:
-    finder = PathFinder(embeddings.paths)
+def _search(embeddings: Embeddings, query: str, top: int, embed: Embed | None) -> Iterator[str]:
+    finder = search.PathFinder(embeddings.paths)
     row = finder.exact(query) if Path(query).is_file() else finder.find(query)
     if row is not None:
         query, wanted = embeddings.paths[row], row
     else:
-        image_size(query)  # raises for what is no image
+        image_size(query)  # raises if it is no image
         if embed is None:
             raise ValueError(
                 f'{query} is not in {embeddings.file}: name the model that made its embeddings '
@@ -108,45 +105,47 @@ def _search(embeddings: Embeddings, query: str, top: int, embed: Embed | None) -
         wanted = np.asarray(embed(Path(query)), dtype=np.float32)
     found = search.nearest(embeddings, wanted, top)
     for rank, each in enumerate(found, 1):
-        print(f'{rank:3}  {each.similarity:6.3f}  {each.path}')
-    _write(embeddings, 'search.png', png(draw_sheet(search.rows_of_tiles(query, found))))
+        yield f'{rank:3}  {each.similarity:6.3f}  {each.path}'
+    sheet = draw_sheet(search.rows_of_tiles(query, found))
+    yield _write(embeddings, 'search.png', png(sheet))
 
 
-def _cluster(embeddings: Embeddings, num_clusters: int) -> list[str]:
+def _cluster(embeddings: Embeddings, num_clusters: int) -> Generator[str, None, list[str]]:
     found = clustering.cluster(embeddings, num_clusters)
     sizes = ', '.join(str(len(members)) for members in found.central)
-    print(f'{num_clusters} clusters of {sizes} images, silhouette {found.silhouette:.3f}')
-    _write(embeddings, 'clusters.csv', clustering.as_csv(embeddings, found))
+    yield f'{num_clusters} clusters of {sizes} images, silhouette {found.silhouette:.3f}'
+    yield _write(embeddings, 'clusters.csv', clustering.as_csv(embeddings, found))
     rows = clustering.rows_of_tiles(embeddings, found)
-    _write(embeddings, 'clusters.png', png(draw_sheet(rows)))
+    yield _write(embeddings, 'clusters.png', png(draw_sheet(rows)))
     return [f'cluster {label}' for label in found.labels]
 
 
-def _classify(embeddings: Embeddings, file: str) -> list[str | None]:
+def _classify(embeddings: Embeddings, file: str) -> Generator[str, None, list[str | None]]:
     labels = classifying.read_labels(file)
     matched, unused = classifying.match_labels(file, labels, embeddings)
     without = matched.count(None)
     if without:
-        print(f'{without} of {len(matched)} images have no label')
+        yield f'{without} of {len(matched)} images have no label'
     if unused:
-        print(f'{len(unused)} of {len(labels)} labels have no image, e.g. {unused[0]}')
+        yield f'{len(unused)} of {len(labels)} labels have no image, e.g. {unused[0]}'
     scores = classifying.classify(embeddings, matched)
     if scores.rare:
-        print(f'left out, with one image each: {", ".join(scores.rare)}')
-    print(classifying.as_table(scores))
-    _write(embeddings, 'classify.json', classifying.as_json(scores, embeddings.settings))
+        yield f'left out, with one image each: {", ".join(scores.rare)}'
+    yield classifying.as_table(scores)
+    content = classifying.as_json(scores, embeddings.settings)
+    yield _write(embeddings, 'classify.json', content)
     return matched
 
 
-def _plot(embeddings: Embeddings, method: str, groups: Sequence[str | None] | None) -> None:
+def _plot(embeddings: Embeddings, method: str, groups: Sequence[str | None] | None) -> str:
     points = project(embeddings, method)
     title = f'{_METHODS[method]} of {len(points)} images'
     if 'model' in embeddings.settings:
         title += f' by {embeddings.settings["model"]}'
     paths = embeddings.paths
     picture = draw_scatter(points, lambda i: readable(paths[i]), groups, title=title)
-    _write(embeddings, f'{method}.png', picture)
+    return _write(embeddings, f'{method}.png', picture)
 
 
-def _write(embeddings: Embeddings, kind: str, content: bytes) -> None:
-    print(f'written: {write_whole(embeddings.output(kind), content)}')
+def _write(embeddings: Embeddings, kind: str, content: bytes) -> str:
+    return f'written: {write_whole(embeddings.output(kind), content)}'

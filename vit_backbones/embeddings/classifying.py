@@ -1,4 +1,4 @@
-"""How well labels are told from embeddings, by cross-validation."""
+"""How well embeddings predict labels, by cross-validation."""
 
 import csv
 import json
@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vit_backbones.embeddings.table import Embeddings, PathFinder
+from vit_backbones.embeddings.search import PathFinder
+from vit_backbones.features.stored import Embeddings
 
 _SEED = 0
 _MOST_FOLDS = 5
@@ -36,11 +37,11 @@ def read_labels(file: str | Path) -> dict[str, str]:
     """Read a CSV file with the columns `path` and `label`.
 
     Returns:
-        The label of each path; rows without a label are passed over.
+        The label of each path; rows without a label are skipped.
 
     Raises:
         OSError: If it cannot be opened.
-        ValueError: If it is no such file, or gives a path two labels.
+        ValueError: If it has other columns, or gives a path two labels.
     """
     labels: dict[str, str] = {}
     try:
@@ -72,7 +73,7 @@ def match_labels(
         embeddings: All images.
 
     Returns:
-        For each image its label, or `None`; and the paths of the labels that no image has.
+        Each image's label, or `None`; and the paths in the file that fit no image.
 
     Raises:
         ValueError: If no label has an image, one fits several images, or two fit one.
@@ -102,10 +103,7 @@ def classify(embeddings: Embeddings, labels: Sequence[str | None]) -> Scores:
 
     kNN weighs neighbours by exp(cosine / 0.07) as Wu et al. 2018 (arXiv:1805.01978) and DINO do;
     logistic regression sees standardised embeddings. Folds are stratified and the same for all.
-
-    Args:
-        embeddings: All images.
-        labels: For each image, or `None`.
+    `labels` has one per image, or `None`.
 
     Raises:
         ValueError: If there are fewer than two classes with two images each.
@@ -117,7 +115,7 @@ def classify(embeddings: Embeddings, labels: Sequence[str | None]) -> Scores:
     rare = {name: n for name, n in sorted(counts.items()) if n < _FEWEST}
     if len(kept) < 2:
         raise ValueError(
-            f'--classify needs two classes with {_FEWEST} images each, there are '
+            f'classify=... needs two classes with {_FEWEST} images each, there are '
             + ', '.join(f'{name!r} ({n})' for name, n in counts.most_common(5))
         )
     vectors = embeddings.vectors[[label in kept for label in labels]]

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vit_backbones.embeddings.table import Embeddings, num_distinct
 from vit_backbones.embeddings.tiles import tile_of
+from vit_backbones.features.stored import Embeddings
 from vit_backbones.pictures.canvas import Row
 
 _SEED = 0
@@ -19,10 +19,10 @@ class Clusters(NamedTuple):
     """Groups of images.
 
     Attributes:
-        labels: (N,) int, number of each image's cluster; 0 is the largest one.
-        central: For each cluster the numbers of its images, the most central first.
-        silhouette: -1 to 1; near 1 the clusters lie apart, at 0 they overlap; NaN where a sample of
-            5000 images is of one cluster.
+        labels: (N,) int, the cluster of each image; 0 is the largest.
+        central: Numbers of the images of each cluster, the most central first.
+        silhouette: -1 to 1; near 1 the clusters lie apart, at 0 they overlap; NaN if a sample of
+            5000 images is in one cluster.
     """
 
     labels: np.ndarray
@@ -32,10 +32,6 @@ class Clusters(NamedTuple):
 
 def cluster(embeddings: Embeddings, num_clusters: int) -> Clusters:
     """Group images by k-means on embeddings of length 1, with a fixed seed.
-
-    Args:
-        embeddings: All images.
-        num_clusters: How many groups, from 2 on.
 
     Raises:
         ValueError: If there are too few images, or too few that differ.
@@ -64,11 +60,11 @@ def _silhouette(unit: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _check(embeddings: Embeddings, unit: np.ndarray, num_clusters: int) -> None:
-    most = min(num_distinct(unit), len(unit) - 1)
+    most = min(len(np.unique(unit, axis=0)), len(unit) - 1)
     if num_clusters > most:
         allowed = f'takes 2 to {most} here' if most >= 2 else 'needs 3 images, 2 of them different'
         raise ValueError(
-            f'--cluster {num_clusters} {allowed}; images in {embeddings.file}: {len(unit)}'
+            f'cluster={num_clusters} {allowed}; images in {embeddings.file}: {len(unit)}'
         )
 
 

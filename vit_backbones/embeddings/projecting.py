@@ -1,19 +1,19 @@
-"""Embeddings brought into two dimensions."""
+"""Embeddings projected to two dimensions."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from vit_backbones.embeddings.table import Embeddings, num_distinct
 from vit_backbones.errors import require
+from vit_backbones.features.stored import Embeddings
 
 _SEED = 0
 _FEWEST = 4  # images that differ
-_COMPONENTS = 50  # that t-SNE sees, as scikit-learn's documentation advises
+_COMPONENTS = 50  # input of t-SNE, as scikit-learn's documentation advises
 
 
 def project(embeddings: Embeddings, method: str) -> np.ndarray:
-    """Bring embeddings into two dimensions, with a fixed seed.
+    """Project embeddings to two dimensions, with a fixed seed.
 
     They get length 1 first, so that distances go by angles; t-SNE sees their principal components.
 
@@ -31,10 +31,10 @@ def project(embeddings: Embeddings, method: str) -> np.ndarray:
     from sklearn.preprocessing import normalize
 
     unit = normalize(embeddings.vectors)
-    differ = num_distinct(unit)
+    differ = len(np.unique(unit, axis=0))
     if differ < _FEWEST:
         raise ValueError(
-            f'--plot needs {_FEWEST} images that differ: {embeddings.file} has {differ}'
+            f'plot=... needs {_FEWEST} images that differ: {embeddings.file} has {differ}'
         )
     methods: dict[str, Callable[[np.ndarray], np.ndarray]] = dict(pca=_pca, tsne=_tsne, umap=_umap)
     return methods[method](unit)
@@ -49,20 +49,16 @@ def _pca(unit: np.ndarray, num_components: int = 2) -> np.ndarray:
 def _tsne(unit: np.ndarray) -> np.ndarray:
     from sklearn.manifold import TSNE
 
-    perplexity = min(30, (len(unit) - 1) / 3)  # sklearn's default, which wants more images
+    perplexity = min(30, (len(unit) - 1) / 3)  # sklearn's default, which needs more images
     return TSNE(perplexity=perplexity, random_state=_SEED).fit_transform(_pca(unit, _COMPONENTS))
 
 
 def _umap(unit: np.ndarray) -> np.ndarray:
-    neighbours = min(15, len(unit) - 1)  # umap-learn's default, which wants more images
+    neighbours = min(15, len(unit) - 1)  # umap-learn's default, which needs more images
     model = require_umap().UMAP(n_neighbors=neighbours, random_state=_SEED, n_jobs=1)
     return model.fit_transform(unit)
 
 
 def require_umap() -> object:
-    """The module of umap-learn.
-
-    Raises:
-        ImportError: If it is missing.
-    """
-    return require('umap', '--plot umap', 'umap-learn', instead='take --plot tsne', extra='umap')
+    """The module of umap-learn; an ImportError with the fix if it is missing."""
+    return require('umap', 'plot=umap', 'umap-learn', instead='take plot=tsne', extra='umap')

@@ -1,23 +1,22 @@
-"""Nearest neighbours of an image."""
+"""Find images: the nearest neighbours of one, and images by the end of their path."""
 
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from vit_backbones.embeddings.table import Embeddings
 from vit_backbones.embeddings.tiles import tile_of
+from vit_backbones.features.stored import Embeddings
 from vit_backbones.pictures.canvas import Row
 
 _COLUMNS = 5
 
 
 class Neighbour(NamedTuple):
-    """An image that is like another.
-
-    Attributes:
-        path: Of the image.
-        similarity: Cosine of the two embeddings, -1 to 1.
-    """
+    """An image near another, and the cosine of the two embeddings, -1 to 1."""
 
     path: str
     similarity: float
@@ -28,9 +27,9 @@ def nearest(embeddings: Embeddings, query: int | np.ndarray, top: int) -> list[N
 
     Args:
         embeddings: All images.
-        query: One of them by its number, which is not among its own neighbours then; or the
-            embedding (C,) of another image.
-        top: So many at most.
+        query: The number of one of them, which is then left out; or the embedding (C,) of another
+            image.
+        top: How many at most.
 
     Returns:
         The most similar first.
@@ -73,3 +72,43 @@ def rows_of_tiles(query: str, found: list[Neighbour]) -> list[Row]:
     tiles = [tile_of(query, 'query', frame=True)]
     tiles += [tile_of(each.path, f'{each.similarity:.3f}') for each in found]
     return [('', tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)]
+
+
+class PathFinder:
+    """Finds images by paths that other people wrote; `paths` holds each image once."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._exact: dict[str, int] = {}
+        self._by_name: dict[str, list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
+        for i, path in enumerate(paths):
+            self._exact[os.path.abspath(path)] = i
+            self._by_name[Path(path).name].append((i, Path(path).parts))
+
+    def exact(self, path: str) -> int | None:
+        """Number of the image with exactly this path, if there is one."""
+        return self._exact.get(os.path.abspath(path))
+
+    def find(self, path: str) -> int | None:
+        """Number of the image that a path means, if there is one.
+
+        Args:
+            path: The same path or its end, at least the file name; or a longer path with the same
+                end.
+
+        Raises:
+            ValueError: If it may be several.
+        """
+        exact = self.exact(path)
+        if exact is not None:
+            return exact
+        parts = Path(path).parts
+        found = [(i, own) for i, own in self._by_name[Path(path).name] if _same_end(parts, own)]
+        if len(found) > 1:
+            these = ' or '.join(str(Path(*own)) for _, own in found[:2])
+            raise ValueError(f'{path} may be {these}: write more of its path')
+        return found[0][0] if found else None
+
+
+def _same_end(one: Sequence[str], other: Sequence[str]) -> bool:
+    shorter = min(len(one), len(other))
+    return one[-shorter:] == other[-shorter:]

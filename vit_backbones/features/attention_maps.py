@@ -1,7 +1,7 @@
 """Where the blocks of a plain ViT look: attention weights as maps over the patches.
 
-Libraries run attention by PyTorch's fused functions, which keep no weights. What these functions
-are given is caught on the way, so one piece of code serves every layer that calls them.
+Libraries run attention by PyTorch's fused functions, which keep no weights. This module catches the
+arguments of these functions, so one piece of code serves every layer that calls them.
 """
 
 import itertools
@@ -19,7 +19,7 @@ _ROWS = 1024  # queries at a time, which bounds the memory
 
 
 def reader(backbone: ViTFeatBackbone) -> str:
-    """Whose attention `attention_maps` gives, in words."""
+    """The token whose attention `attention_maps` gives, in words."""
     return 'CLS token' if backbone.has_cls_token else 'mean of all patches'
 
 
@@ -28,12 +28,12 @@ def attention_maps(backbone: ViTFeatBackbone, images: Tensor) -> list[Tensor]:
     """Attention of the CLS token to the patches; of the mean patch where there is no such token.
 
     Args:
-        backbone: A plain ViT; its `out_indices` are the blocks that are looked at.
+        backbone: A plain ViT; its `out_indices` name the blocks.
         images: (B, C, H, W), normalised.
 
     Returns:
-        For each block the weights of each head, (B, heads, h, w); those of the prefix tokens, which
-        would make the sum 1, are left out.
+        The weights of each head, (B, heads, h, w), for each block, without those of the prefix
+        tokens, which would make the sum 1.
 
     Raises:
         ValueError: If its layers do not attend to the whole image, each once, by
@@ -67,11 +67,11 @@ def attention_weights(
     Args:
         query: (B, heads, Q, d).
         key: (B, heads, K, d).
-        attn_mask: What is added to the logits, or, of bool, where to attend; as there.
-        scale: Of the logits; 1 / sqrt(d) by default.
+        attn_mask: Added to the logits, or a bool mask of where to attend.
+        scale: Factor of the logits; 1 / sqrt(d) by default.
 
     Returns:
-        (B, heads, Q, K) float32, of sum 1 over the keys.
+        (B, heads, Q, K) float32, with sum 1 over the keys.
     """
     logits = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
     if attn_mask is not None and attn_mask.dtype == torch.bool:
@@ -82,17 +82,17 @@ def attention_weights(
 
 
 class _Catcher(TorchFunctionMode):
-    """Keeps the mean weights of some queries, of each attention among all tokens of the images.
+    """Keeps the mean weights of some queries in each attention among all tokens of the images.
 
     Args:
         batch: Number of images.
-        num_tokens: N of such an attention.
+        num_tokens: N, the tokens of an image.
         rows: The queries.
-        wanted: Which of these attentions, by their order.
+        wanted: Indices of these attentions, in their order.
 
     Attributes:
-        count: Attentions among all tokens that were run.
-        kept: (B, heads, N) by their order.
+        count: How many attentions among all tokens have run.
+        kept: (B, heads, N) by index.
     """
 
     def __init__(self, batch: int, num_tokens: int, rows: slice, wanted: tuple[int, ...]) -> None:
@@ -133,7 +133,7 @@ class _Catcher(TorchFunctionMode):
             self._keep(lambda: self._mean(query, key, attn_mask, scale))
 
     def _counts(self, shape: tuple[int, ...]) -> bool:
-        """Whether weights of a shape are of one attention among all tokens of each image."""
+        """Whether a shape is that of weights among all tokens of each image."""
         square = (self.num_tokens, self.num_tokens)
         return len(shape) == 4 and shape[0] == self.batch and tuple(shape[2:]) == square
 

@@ -1,21 +1,26 @@
-"""A backbone as it makes features of images that lie in files."""
+"""The one engine for features: it reads, resizes and normalises images and runs a backbone."""
 
 import contextlib
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
+from rich.progress import Progress
 from torch import Tensor
 
 from vit_backbones.devices import DTYPES
+from vit_backbones.features.finished import Parts
 from vit_backbones.features.plan import Item, reason_of
 from vit_backbones.images import UnreadableImageError, image_size, read_image, resized, resizing
 from vit_backbones.models.chosen import Loaded
 
 
 class Extractor:
-    """Makes features.
+    """Computes the features of images.
 
     `'bf16'` computes in bfloat16 (autocast) and gives float32; `'fp16'` computes in half precision
     on a GPU, in float32 on a CPU, and gives float16.
@@ -24,14 +29,17 @@ class Extractor:
         loaded: The backbone; moved to the device.
         size: (H, W) to which images are resized, or one number for the shorter side; `None` leaves
             them as they are.
+        longest: Longer side of images where there is no `size` and the model takes any.
         dtype: `'fp32'`, `'bf16'` or `'fp16'`.
         normalize: Scale embeddings to length 1.
-        joined: Join the embeddings of several layers into one.
+        joined: Join the outputs of several layers into one, along the channels.
         device: Where to compute.
 
+    Attributes:
+        seconds: How long each batch was in the model.
+
     Raises:
-        ValueError: For a size that is not that of a model of one size, for maps that should be
-            normalised.
+        ValueError: For a size that the model does not take, or maps with `normalize`.
     """
 
     def __init__(
@@ -39,6 +47,7 @@ class Extractor:
         loaded: Loaded,
         *,
         size: Sequence[int] | None = None,
+        longest: int | None = None,
         dtype: str = 'fp32',
         normalize: bool = False,
         joined: bool = True,
@@ -47,36 +56,60 @@ class Extractor:
         vit = loaded.backbone
         self.loaded, self._normalize, self._joined = loaded, normalize, joined
         self.fixed = vit.fixed_size
-        self.resize = resizing(size, self.fixed)
+        self.resize = resizing(size, self.fixed, longest)
         self.form = vit.pool or vit.out_type
         self.embeds = self.form not in ('featmap', 'raw')
         self.layers = [str(index) for index in vit.out_indices]
         self.dtype = np.dtype(np.float16 if dtype == 'fp16' else np.float32)
         if normalize and not self.embeds:
-            raise ValueError(f'--normalize scales embeddings, and {self.form!r} gives none')
-        self.device = torch.device(device)
+            raise ValueError(f'normalize=True scales embeddings, and {self.form!r} gives none')
+        self.device, self.seconds = torch.device(device), list[float]()
         vit.to(self.device)
         half = dtype == 'bf16' or (dtype == 'fp16' and self.device.type != 'cpu')
         self._autocast = (
             torch.autocast(self.device.type, DTYPES[dtype]) if half else contextlib.nullcontext()
         )
-        told = dict(size=size, dtype=dtype, normalised=normalize, device=self.device.type)
-        self.settings: dict[str, Any] = told
+        self.settings: dict[str, Any] = dict(
+            size=size, dtype=dtype, normalised=normalize, device=self.device.type
+        )
 
     @property
     def names(self) -> list[str]:
-        """Of the outputs of an image; empty for a single one."""
+        """Names of an image's outputs; empty for a single one."""
         return [] if self._joined or len(self.layers) == 1 else self.layers
 
     def read(self, item: Item) -> np.ndarray | str:
-        """An image (H, W, 3), RGB and resized; or why it cannot be read."""
+        """An image (H, W, 3), RGB and resized; or the reason why it cannot be read."""
         try:
             image = read_image(item.path)
         except UnreadableImageError as error:
             return reason_of(item.path, error)
         if image.shape[:2] != item.shown:
-            return 'its header tells another size'
+            return 'its header gives another size'
         return resized(image, item.size)
+
+    def read_ahead(
+        self, batches: Sequence[Sequence[Item]], num_workers: int
+    ) -> Iterator[tuple[Sequence[Item], list[np.ndarray | str]]]:
+        """Read the images of batches, the next ones meanwhile by `num_workers` threads."""
+        if not num_workers:
+            yield from ((batch, [self.read(item) for item in batch]) for batch in batches)
+            return
+        waiting: deque = deque()
+        pool = ThreadPoolExecutor(num_workers)
+        try:
+            for batch in batches:
+                waiting.append((batch, [pool.submit(self.read, item) for item in batch]))
+                if len(waiting) > 1 + num_workers // len(batch):
+                    yield _arrived(*waiting.popleft())
+            while waiting:
+                yield _arrived(*waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def pixels(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Images (H, W, 3) of one size as the model takes them, (B, 3, H, W), on the device."""
+        return self.loaded.normalised(np.stack(images)).to(self.device)
 
     @torch.inference_mode()
     def run(self, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
@@ -85,10 +118,12 @@ class Extractor:
         Raises:
             ValueError: If a number is not finite.
         """
-        pixels = self.loaded.normalised(np.stack(images)).to(self.device)
+        pixels = self.pixels(images)
+        start = time.perf_counter()
         with self._autocast:
             outputs = self.loaded.backbone(pixels)
-        arrays = [self._told(output) for output in self._formed(outputs)]
+        arrays = [self._as_array(output) for output in self._formed(outputs)]
+        self.seconds.append(time.perf_counter() - start)
         return [list(one) for one in zip(*arrays, strict=True)]
 
     def embed(self, path: str) -> np.ndarray:
@@ -104,7 +139,7 @@ class Extractor:
         return self.run([image])[0][0]
 
     def fingerprint(self) -> str:
-        """Of what the features depend on beside the images: weights, options, settings."""
+        """Digest of everything but the images that features depend on: weights, options."""
         return self.loaded.fingerprint(self.settings, self._joined)
 
     def _formed(self, outputs: Sequence[Tensor]) -> list[Tensor]:
@@ -115,12 +150,48 @@ class Extractor:
             outputs = [torch.nn.functional.normalize(output) for output in outputs]
         return outputs
 
-    def _told(self, output: Tensor) -> np.ndarray:
-        with np.errstate(over='ignore'):  # what is beyond half precision is told below
+    def _as_array(self, output: Tensor) -> np.ndarray:
+        with np.errstate(over='ignore'):  # refused below
             array = output.cpu().numpy().astype(self.dtype)
         if not np.isfinite(array).all():
             raise ValueError(
-                f'the features are not finite as {self.dtype}: try --dtype bf16 or fp32; in fp32 '
+                f'the features are not finite as {self.dtype}: try dtype=bf16 or fp32; in fp32 '
                 f'the weights are at fault'
             )
         return array
+
+
+def _arrived(batch: Sequence[Item], futures: Sequence[Any]) -> tuple[Sequence[Item], list]:
+    return batch, [future.result() for future in futures]
+
+
+def compute(
+    batches: Sequence[Sequence[Item]],
+    extractor: Extractor,
+    num_workers: int,
+    parts: Parts,
+    bar: Progress,
+) -> None:
+    """Compute batches of images of one size each, and keep them in `parts`.
+
+    Raises:
+        OSError: If a part cannot be written.
+        ValueError: If a number is not finite.
+    """
+    task = bar.add_task('images', total=sum(map(len, batches)))
+    try:
+        for batch, images in extractor.read_ahead(batches, num_workers):
+            both = list(zip(batch, images, strict=True))
+            readable = [(item, image) for item, image in both if not isinstance(image, str)]
+            outputs = extractor.run([image for _, image in readable]) if readable else []
+            arrays = {
+                f'{item.index}.{number}': array
+                for (item, _), output in zip(readable, outputs, strict=True)
+                for number, array in enumerate(output)
+            }
+            parts.add(arrays, {item.index: why for item, why in both if isinstance(why, str)})
+            bar.advance(task, len(batch))
+    except KeyboardInterrupt:
+        parts.flush()
+        raise
+    parts.flush()

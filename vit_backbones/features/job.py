@@ -1,20 +1,23 @@
-"""Features of many images in one file: the whole job, from the arguments to the closing line."""
+"""Features of many images in one file: the whole job, which goes on where it was killed."""
 
+import contextlib
+import datetime
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from rich.progress import Progress
 
 from vit_backbones import __version__
-from vit_backbones.features.computing import Processes, compute
-from vit_backbones.features.extractor import Extractor
-from vit_backbones.features.parts import Parts
-from vit_backbones.features.plan import Plan, make_plan
+from vit_backbones.errors import first_line
+from vit_backbones.features.extractor import Extractor, compute
+from vit_backbones.features.finished import Parts
+from vit_backbones.features.plan import Item, Plan, make_plan
 from vit_backbones.features.request import Request
 from vit_backbones.features.stored import WRITERS, Rows, check_header, read_metadata
 from vit_backbones.files import write_whole
@@ -23,31 +26,86 @@ from vit_backbones.terminal import progress
 _NAMED = 3
 
 
-def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> tuple[str, int]:
-    """Write the features of images, or go on where an earlier run has ended.
+class Extracted(NamedTuple):
+    """A finished job.
+
+    Attributes:
+        what: The features, in words.
+        total: Number of images.
+        before: How many of them an earlier run computed.
+        unreadable: Reasons by path.
+        listed: File that lists these.
+        seconds: How long it took; `None` if the output was there already.
+    """
+
+    what: str
+    total: int
+    before: int
+    unreadable: dict[str, str]
+    listed: Path
+    seconds: float | None
+
+    @property
+    def examples(self) -> str:
+        """The first unreadable images, in words."""
+        names = ', '.join(list(self.unreadable)[:_NAMED])
+        names += ', ...' * (len(self.unreadable) > _NAMED)
+        return names.encode(errors='backslashreplace').decode()  # terminals take only UTF-8
+
+
+def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> Extracted | None:
+    """Write the features of images, or go on where an earlier run ended.
 
     Args:
         paths: The images.
-        extractor: Made by `prepare`.
+        extractor: Made by `prepare`, of the same request.
         request: Checked by `check_request`.
 
     Returns:
-        A closing line and an exit code: 2 if not one image could be read.
+        The result; `None` in all processes but the first.
 
     Raises:
         OSError: If something cannot be written; finished parts stay.
-        ValueError: If there is an output or a part of another job, and no `overwrite`.
+        ValueError: If there is an output or a part of another job, and no `overwrite`; if not one
+            image could be read.
     """
-    started, processes = time.monotonic(), Processes.join()
-    job = _fingerprint(paths, extractor, request.batch_size)
-    if request.out.exists() and not request.overwrite:
-        if read_metadata(request.out).get('job') == job:
-            return '' if processes.rank else f'{request.out} holds these features already', 0
+    started, processes = time.monotonic(), _Processes.join()
+    job, out = _fingerprint(paths, extractor, request.batch_size), request.out
+    if out.exists() and not request.overwrite:
+        _check_job(out, job)
+        there = Extracted(_form(extractor), len(paths), len(paths), {}, _listed(out), None)
+        return None if processes.rank else there
+    parts = Parts(out.parent / f'.{out.name}.parts', job)
+    plan, before = _compute(paths, extractor, request, parts, processes)
+    if processes.rank:
+        return None
+    unreadable, total = _join(plan, paths, extractor, out, parts), len(paths)
+    seconds = time.monotonic() - started
+    made = Extracted(_form(extractor), total, before, unreadable, _listed(out), seconds)
+    if len(unreadable) == total:
+        why = next(iter(unreadable.values()))
         raise ValueError(
-            f'{request.out} exists and holds something else than these features (other images, '
-            f'weights or options): choose another --out, or replace it with --overwrite'
+            f'none of {total} images can be read: {made.examples} ({why}; listed in {made.listed})'
         )
-    parts = Parts(request.out, job)
+    return made
+
+
+def _check_job(out: Path, job: str) -> None:
+    if read_metadata(out).get('job') != job:
+        raise ValueError(
+            f'{out} exists and holds something else than these features (other images, weights '
+            f'or options): choose another out=..., or replace it with overwrite=True'
+        )
+
+
+def _compute(
+    paths: Sequence[Path],
+    extractor: Extractor,
+    request: Request,
+    parts: Parts,
+    processes: '_Processes',
+) -> tuple[Plan, int]:
+    """Compute the missing features; gives the plan, and how many images were done before."""
     processes.wait()
     if processes.rank == 0:
         parts.start(request.overwrite)
@@ -61,13 +119,44 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> tu
         processes.wait()
         left = [[item for item in batch if item.index not in done] for batch in plan.batches]
         mine = list(filter(None, left))[processes.rank :: processes.count]
-        with processes.telling():
+        with processes.failing():
             compute(mine, extractor, request.num_workers, parts, bar)
     processes.wait()
-    if processes.rank:
-        return '', 0
-    summary = _join(plan, paths, extractor, request, parts, job)
-    return _closing_line(summary, len(paths), before, time.monotonic() - started, request.out)
+    return plan, before
+
+
+class _Processes(NamedTuple):
+    """The processes that share the work, as torchrun starts them."""
+
+    rank: int
+    count: int
+
+    @classmethod
+    def join(cls) -> '_Processes':
+        """Meet the others, if there are any."""
+        rank, count = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('WORLD_SIZE', 1)))
+        if count > 1 and not torch.distributed.is_initialized():
+            patience = datetime.timedelta(days=1)  # the others may have more to do
+            torch.distributed.init_process_group('gloo', timeout=patience)
+        return cls(rank, count)
+
+    def wait(self) -> None:
+        """Wait for the others; ends silently if one of them failed, which says why."""
+        if self.count > 1:
+            try:
+                torch.distributed.barrier()
+            except RuntimeError:
+                raise SystemExit(2) from None
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """Let a process other than the first, which reports nothing else, report its failure."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            if self.rank:
+                raise SystemExit(f'error: {first_line(error)}') from None
+            raise
 
 
 def check_same(extractor: Extractor, file: Path) -> None:
@@ -75,15 +164,15 @@ def check_same(extractor: Extractor, file: Path) -> None:
 
     Raises:
         OSError: If the file is not there.
-        ValueError: If it says another model, weights, layers or options.
+        ValueError: If its metadata name another model, weights, layers or options.
     """
     if not file.exists():
         raise FileNotFoundError(f'{file} does not exist')
-    told, made = read_metadata(file), json.loads(json.dumps(_metadata(extractor, '')))
+    found, made = read_metadata(file), json.loads(json.dumps(_metadata(extractor, '')))
     for key in made:
-        if key not in ('job', 'version', 'device') and told.get(key) != made[key]:
+        if key not in ('job', 'version', 'device') and found.get(key) != made[key]:
             raise ValueError(
-                f'{file} was made with {key}={told.get(key)}, now it is {made[key]}: repeat the '
+                f'{file} was made with {key}={found.get(key)}, now it is {made[key]}: repeat the '
                 f'options it was made with'
             )
 
@@ -92,8 +181,8 @@ def _fingerprint(paths: Sequence[Path], extractor: Extractor, batch_size: int) -
     digest = hashlib.sha256(f'{__version__} {batch_size} {extractor.fingerprint()}'.encode())
     for path in paths:
         try:
-            told = path.stat()
-            digest.update(f'{path!r} {told.st_size} {told.st_mtime_ns}\n'.encode())
+            known = path.stat()
+            digest.update(f'{path!r} {known.st_size} {known.st_mtime_ns}\n'.encode())
         except OSError:
             digest.update(f'{path!r} missing\n'.encode())
     return digest.hexdigest()
@@ -108,7 +197,7 @@ def _plan(paths: Sequence[Path], extractor: Extractor, request: Request, bar: Pr
     if extractor.fixed and others:
         height, width = extractor.fixed
         bar.console.print(
-            f'{extractor.loaded.name} takes images of {height}x{width} alone: {others} of '
+            f'{extractor.loaded.name} takes only images of {height}x{width}: {others} of '
             f'{len(paths)} are resized',
             highlight=False,
             soft_wrap=True,
@@ -116,29 +205,10 @@ def _plan(paths: Sequence[Path], extractor: Extractor, request: Request, bar: Pr
     return plan
 
 
-class _Summary(NamedTuple):
-    """What was written.
-
-    Attributes:
-        what: The features, in words.
-        unreadable: Reasons by path.
-        listed: Where these are listed.
-    """
-
-    what: str
-    unreadable: dict[str, str]
-    listed: Path
-
-
 def _join(
-    plan: Plan,
-    paths: Sequence[Path],
-    extractor: Extractor,
-    request: Request,
-    parts: Parts,
-    job: str,
-) -> _Summary:
-    """Make the output of all parts, and list what could not be read.
+    plan: Plan, paths: Sequence[Path], extractor: Extractor, out: Path, parts: Parts
+) -> dict[str, str]:
+    """Make the output of all parts, and list the unreadable images; gives these.
 
     Raises:
         ValueError: If images are missing, as when files change under two processes.
@@ -148,31 +218,37 @@ def _join(
     if len(items) + len(reasons) < len(paths):
         raise ValueError('files have changed meanwhile: repeat this to compute what is missing')
     unreadable = {str(paths[index]): why for index, why in sorted(reasons.items())}
-    listed = request.out.with_name(f'{request.out.name}.unreadable.txt')
+    lines = ''.join(f'{path}: {why}\n' for path, why in unreadable.items())
     if unreadable:
-        lines = ''.join(f'{path}: {why}\n' for path, why in unreadable.items())
-        write_whole(listed, lines.encode(errors='surrogateescape'))
+        write_whole(_listed(out), lines.encode(errors='surrogateescape'))
     else:
-        listed.unlink(missing_ok=True)
-    what = _form(extractor)
+        _listed(out).unlink(missing_ok=True)
     if items:
-        count = len(extractor.names) or 1
-        rows = Rows(
-            items,
-            extractor.names,
-            lambda item: parts.arrays(item.index, count),
-            lambda item: parts.shapes(item.index, count),
-            extractor.dtype,
-        )
-        try:
-            WRITERS[request.out.suffix](parts.draft, rows, _metadata(extractor, job))
-            os.replace(parts.draft, request.out)
-        except OSError as error:  # a full disk does not tell where
-            parts.draft.unlink(missing_ok=True)
-            error.filename = str(request.out)
-            raise
+        _write(items, extractor, out, parts)
     parts.remove()
-    return _Summary(what, unreadable, listed)
+    return unreadable
+
+
+def _write(items: Sequence[Item], extractor: Extractor, out: Path, parts: Parts) -> None:
+    names, count = extractor.names, len(extractor.names) or 1
+    rows = Rows(
+        items,
+        names,
+        lambda item: parts.arrays(item.index, count),
+        lambda item: parts.shapes(item.index, count),
+        extractor.dtype,
+    )
+    try:
+        WRITERS[out.suffix](parts.draft, rows, _metadata(extractor, parts.job))
+        os.replace(parts.draft, out)
+    except OSError as error:  # a full disk does not say where
+        parts.draft.unlink(missing_ok=True)
+        error.filename = str(out)
+        raise
+
+
+def _listed(out: Path) -> Path:
+    return out.with_name(f'{out.name}.unreadable.txt')
 
 
 def _metadata(extractor: Extractor, job: str) -> dict[str, Any]:
@@ -201,26 +277,3 @@ def _form(extractor: Extractor) -> str:
     if extractor.embeds:
         return f'{sum(dims)} numbers each (pool={extractor.form}, {place})'
     return f'{extractor.form} of {", ".join(map(str, sorted(set(dims))))} channels ({place})'
-
-
-def _closing_line(
-    summary: _Summary, total: int, before: int, seconds: float, out: Path
-) -> tuple[str, int]:
-    failed, number = summary.unreadable, total - len(summary.unreadable)
-    names = ', '.join(list(failed)[:_NAMED]) + ', ...' * (len(failed) > _NAMED)
-    names = names.encode(errors='backslashreplace').decode()  # a terminal takes UTF-8 alone
-    if not number:
-        _, why = next(iter(failed.items()))
-        listed = f'listed in {summary.listed}'
-        return f'error: none of {total} images can be read: {names} ({why}; {listed})', 2
-    pieces = [
-        f'{number} image{"s" * (number > 1)}, {summary.what}',
-        f'{seconds:.0f} s',
-        f'{(number - before) / seconds:.1f} images/s',
-        str(out),
-    ]
-    if before:
-        pieces.insert(1, f'{before} of them from an earlier run')
-    if failed:
-        pieces.append(f'{len(failed)} unreadable: {names} (listed in {summary.listed})')
-    return ' · '.join(pieces), 0

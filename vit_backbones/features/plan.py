@@ -1,4 +1,4 @@
-"""What an extraction has to do: images in batches of one size, known before pixels are read."""
+"""The plan of an extraction: images in batches of one size, known before pixels are read."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from vit_backbones.images import Resize, UnreadableImageError, image_size
 from vit_backbones.position import Grid
 
-_AT_ONCE = 4096  # headers that threads are told to read: a task takes more memory than a path
+_AT_ONCE = 4096  # headers that wait for a thread: a task takes more memory than a path
 
 
 class Item(NamedTuple):
@@ -29,12 +29,12 @@ class Item(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All that is to be done.
+    """The work.
 
     Attributes:
-        items: Images that can be read as far as their headers tell, by index.
-        batches: Of those, each of one size; they depend on the inputs alone.
-        unreadable: Reasons for the others, by index.
+        items: Images with a readable header, by index.
+        batches: The same in batches of one size; they depend only on the inputs.
+        unreadable: Reasons for the other images, by index.
     """
 
     items: dict[int, Item]
@@ -54,11 +54,11 @@ def make_plan(
     Nothing is padded: a batch holds one size. Too large images fail at the start, not after hours.
 
     Args:
-        paths: Of the images.
+        paths: The images.
         resize: How sizes change.
-        batch_size: Images of a batch, at most.
+        batch_size: Images per batch, at most.
         num_workers: Threads that read.
-        track: Wraps what is iterated over, for a progress bar.
+        track: Wraps the images' sizes, for a progress bar.
     """
     items, unreadable, buckets = {}, {}, defaultdict(list)
     sizes = track(_sizes(paths, num_workers))
@@ -94,5 +94,5 @@ def _size(path: Path) -> Grid | str:
 
 
 def reason_of(path: str | Path, error: UnreadableImageError) -> str:
-    """Why an image cannot be read, without its name."""
+    """Why an image cannot be read, without its path."""
     return str(error).removeprefix(f'{path}: ')

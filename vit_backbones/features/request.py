@@ -1,5 +1,6 @@
-"""What a command line asks for, checked before the work starts."""
+"""The features that are wanted, checked before the work starts."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,9 @@ from vit_backbones.files import check_writable
 from vit_backbones.models.chosen import Choice, Loaded, load_backbone
 from vit_backbones.readout import PoolingError
 
-_MAPS = ('featmap', 'raw')
-
 
 class Request(NamedTuple):
-    """What a command line asks for.
+    """The features that are wanted, and where.
 
     Attributes:
         out: File to write: `.parquet`, `.npz` or `.safetensors`.
@@ -30,7 +29,7 @@ class Request(NamedTuple):
         normalize: Scale embeddings to length 1.
         device: Where to compute; by default a GPU if there is one.
         num_workers: Threads that read images ahead.
-        overwrite: Replace the output, and what another job has left unfinished there.
+        overwrite: Replace the output, and an unfinished run of another job.
     """
 
     out: Path
@@ -46,24 +45,24 @@ class Request(NamedTuple):
 
 
 def check_request(request: Request) -> None:
-    """Find out before the work starts whether the output can be written.
+    """Refuse an output that cannot be written, before the work starts.
 
     Raises:
         ImportError: If pyarrow is missing.
         ValueError: For arguments that contradict each other, and a place that cannot be written.
     """
-    out = request.out
+    out, form = request.out, request.out_type
     if out.suffix not in WRITERS:
-        raise ValueError(f'--out {out}: write to one of {", ".join(f"*{s}" for s in WRITERS)}')
+        raise ValueError(f'out={out}: write to one of {", ".join(f"*{s}" for s in WRITERS)}')
     if out.suffix == '.parquet':
         pyarrow()
-        if request.out_type in _MAPS:
+        if form in ('featmap', 'raw'):
             raise ValueError(
-                f'--out {out}: Parquet holds embeddings; write --out-type {request.out_type} to '
-                f'.npz or .safetensors'
+                f'out={out}: Parquet holds embeddings; write out_type={form} to .npz or '
+                f'.safetensors'
             )
-    if request.pool and request.out_type:
-        raise ValueError('--pool gives embeddings in place of --out-type: give one of them')
+    if request.pool and form:
+        raise ValueError('pool=... gives embeddings in place of out_type=...: give one of them')
     check_writable(out)
 
 
@@ -71,7 +70,7 @@ def prepare(choice: Choice, request: Request) -> Extractor:
     """Load the backbone in the form that the output needs.
 
     Raises:
-        OSError, RuntimeError, ValueError: For what is wrong with the choice or the request.
+        OSError, RuntimeError, ValueError: For a wrong choice or request.
     """
     embeds = request.out.suffix == '.parquet'
     name = request.device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -94,8 +93,6 @@ def _load(choice: Choice, request: Request, embeds: bool) -> Loaded:
     if not embeds:
         return load_backbone(choice)
     for pool in ('model', 'cls'):
-        try:
+        with contextlib.suppress(PoolingError):
             return load_backbone(choice, pool=pool)
-        except PoolingError:
-            continue
     return load_backbone(choice, pool='avg')

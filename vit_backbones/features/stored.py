@@ -1,13 +1,13 @@
-"""Writing features into one Parquet, NumPy or safetensors file, a bit at a time.
+"""Files of features: write them a bit at a time, and read embeddings back.
 
-- `.parquet`: a row an image, in the order of the inputs: `path` (string, as it was found), `height`
-  and `width` (int32, as the image is shown, before it is resized) and `embedding` (list of fixed
-  size, of float32 or float16; several layers one behind the other).
-- `.npz`, `.safetensors`: an array an image, `PATH`, or `PATH:LAYER` with several layers: (C, h, w),
-  (P + h*w, C) or (C,).
+- `.parquet`: one row per image, in the order of the inputs: `path` (string, as it was found),
+  `height` and `width` (int32, as the image is shown, before resizing) and `embedding` (list of
+  fixed size, of float32 or float16; several layers joined).
+- `.npz`, `.safetensors`: one array per image, `PATH`, or `PATH:LAYER` with several layers:
+  (C, h, w), (P + h*w, C) or (C,).
 
-All of them hold one JSON text, `vit_backbones` (in Parquet and safetensors among the metadata, in
-.npz an array): model, source, weights, layers, dims of each layer, pool (or out_type), strides,
+All of them hold a JSON text named `vit_backbones` (Parquet and safetensors in their metadata, .npz
+as an array): model, source, weights, layers, dims of each layer, pool (or out_type), strides,
 num_prefix_tokens, size, mean, std, normalised, dtype, device, version, and the fingerprint `job`.
 """
 
@@ -25,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from vit_backbones.errors import require
 from vit_backbones.features.plan import Item
 
-KEY = 'vit_backbones'  # of the metadata
-_ROWS = 4096  # of a row group
-_HEADER = 100_000_000  # bytes, of safetensors
-_ENTRY = 112  # bytes beside the path that an array takes in it, at most
+KEY = 'vit_backbones'  # name of the metadata
+_ROWS = 4096  # per row group
+_HEADER = 100_000_000  # bytes, the limit of safetensors
+_ENTRY = 112  # bytes of it that an array takes beside its path, at most
 _FOREIGN = (EOFError, KeyError, OSError, SafetensorError, TypeError, ValueError, zipfile.BadZipFile)
 
 
@@ -37,10 +37,10 @@ class Rows(NamedTuple):
 
     Attributes:
         items: The images, in the order in which they are written.
-        names: Of the outputs, as keys have them behind the path; empty for a single one.
-        arrays: Gives the arrays of an image, one an output.
+        names: Names of the outputs, which follow the path in keys; empty for a single one.
+        arrays: Gives the arrays of an image, one per output.
         shapes: Gives their shapes.
-        dtype: Of all of them.
+        dtype: The type of all of them.
     """
 
     items: Sequence[Item]
@@ -50,29 +50,19 @@ class Rows(NamedTuple):
     dtype: np.dtype
 
     def keyed(self, item: Item, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-        """Values of an image's outputs under their keys."""
+        """Values of an image's outputs with their keys."""
         names = [f':{name}' for name in self.names] or ['']
         return ((item.path + name, value) for name, value in zip(names, values, strict=True))
 
 
 def write_parquet(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
-    """Write the columns `path`, `height`, `width` and `embedding`, with the metadata as JSON.
-
-    Args:
-        path: File to write.
-        rows: With one vector an image.
-        metadata: Lies in the file's metadata under `vit_backbones`.
-    """
+    """Write one vector per image in the columns `path`, `height`, `width` and `embedding`."""
     pa, parquet = pyarrow()
     (length,) = rows.shapes(rows.items[0])[0]
     element = pa.from_numpy_dtype(rows.dtype)
+    kinds = (pa.string(), pa.int32(), pa.int32(), pa.list_(element, length))
     schema = pa.schema(
-        [
-            ('path', pa.string()),
-            ('height', pa.int32()),
-            ('width', pa.int32()),
-            ('embedding', pa.list_(element, length)),
-        ],
+        zip(('path', 'height', 'width', 'embedding'), kinds, strict=True),
         metadata={KEY: json.dumps(metadata)},
     )
     with parquet.ParquetWriter(path, schema) as writer:
@@ -89,22 +79,22 @@ def write_parquet(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
 
 
 def write_npz(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
-    """Write an array an image and output, and the metadata as JSON in `vit_backbones`."""
-    told = [(KEY, np.array(json.dumps(metadata)))]
+    """Write one array per image and output, and the metadata as an array."""
+    own = [(KEY, np.array(json.dumps(metadata)))]
     arrays = ((item, rows.arrays(item)) for item in rows.items)
     keyed = itertools.chain.from_iterable(rows.keyed(*each) for each in arrays)
     with zipfile.ZipFile(path, 'w') as archive:
-        for key, array in itertools.chain(told, keyed):
-            entry = zipfile.ZipInfo(f'{key}.npy')  # of a fixed date: equal files are equal
+        for key, array in itertools.chain(own, keyed):
+            entry = zipfile.ZipInfo(f'{key}.npy')  # with a fixed date: equal files are equal
             with archive.open(entry, 'w', force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def write_safetensors(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
-    """Write a tensor an image and output, and the metadata as JSON under `vit_backbones`.
+    """Write one tensor per image and output, and the metadata.
 
     The layout is that of https://github.com/huggingface/safetensors: the length of the header, the
-    header in JSON, the bytes. The library's own writer wants all tensors in memory.
+    header in JSON, the bytes. The library's own writer needs all tensors in memory.
     """
     header: dict[str, Any] = {'__metadata__': {KEY: json.dumps(metadata)}}
     kind, end = {2: 'F16', 4: 'F32'}[rows.dtype.itemsize], 0
@@ -112,10 +102,10 @@ def write_safetensors(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
         for key, shape in rows.keyed(item, rows.shapes(item)):
             start, end = end, end + int(np.prod(shape)) * rows.dtype.itemsize
             header[key] = {'dtype': kind, 'shape': shape, 'data_offsets': [start, end]}
-    told = json.dumps(header).encode()
-    told += b' ' * (-len(told) % 8)
+    text = json.dumps(header).encode()
+    text += b' ' * (-len(text) % 8)
     with path.open('wb') as file:
-        file.write(len(told).to_bytes(8, 'little') + told)
+        file.write(len(text).to_bytes(8, 'little') + text)
         for item in rows.items:
             for array in rows.arrays(item):
                 file.write(np.ascontiguousarray(array).tobytes())
@@ -123,10 +113,6 @@ def write_safetensors(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
 
 def check_header(items: Iterable[Item], names: Sequence[str]) -> None:
     """Refuse so many arrays that the header grows beyond what the library reads.
-
-    Args:
-        items: The images.
-        names: Of the outputs of each.
 
     Raises:
         ValueError: If the header may be larger than 100 MB.
@@ -144,7 +130,7 @@ WRITERS: dict[str, Callable[[Path, Rows, dict[str, Any]], None]] = {
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a file of features tells about itself; nothing for other files."""
+    """The metadata of a file of features; nothing for other files."""
     try:
         return json.loads(_READERS[path.suffix](path))
     except _FOREIGN:
@@ -168,11 +154,101 @@ def _of_safetensors(path: Path) -> str:
 _READERS = {'.parquet': _of_parquet, '.npz': _of_npz, '.safetensors': _of_safetensors}
 
 
-def pyarrow() -> tuple[ModuleType, ModuleType]:
+def pyarrow(instead: str = 'write .npz') -> tuple[ModuleType, ModuleType]:
     """pyarrow and its module for Parquet.
 
     Raises:
         ImportError: If it is not installed; the message says how to install it.
     """
     names = ('pyarrow', 'pyarrow.parquet')
-    return tuple(require(n, 'Parquet', 'pyarrow', instead='write .npz') for n in names)
+    return tuple(require(name, 'Parquet', 'pyarrow', instead=instead) for name in names)
+
+
+class Embeddings(NamedTuple):
+    """The embeddings of a file.
+
+    Attributes:
+        file: The file.
+        paths: Paths of the images, as the file has them; each one once.
+        vectors: (N, C) float32, all finite, one per path.
+        settings: The file's metadata, empty if it has none.
+        notes: A line for each kind of rows that were left out.
+    """
+
+    file: Path
+    paths: list[str]
+    vectors: np.ndarray
+    settings: dict[str, Any]
+    notes: list[str]
+
+    def output(self, kind: str) -> Path:
+        """The path beside this file for something made from it, e.g. `'search.png'`."""
+        return self.file.with_name(f'{self.file.name}.{kind}')
+
+
+def read_embeddings(file: str | Path) -> Embeddings:
+    """Read a Parquet file of embeddings; rows that repeat a path or are not finite are left out.
+
+    Args:
+        file: With the columns `path` (string) and `embedding` (fixed-size list of floats); the
+            metadata may be missing.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If pyarrow is missing.
+        ValueError: If it is no Parquet file, lacks these columns or holds nothing.
+    """
+    file = Path(file)
+    table = _read(file)
+    paths = table['path'].to_pylist()
+    column = table['embedding'].combine_chunks()
+    vectors = column.flatten().to_numpy().reshape(len(paths), -1).astype(np.float32)
+    first = {path: i for i, path in reversed(list(enumerate(paths)))}
+    is_first = np.array([first[path] == i for i, path in enumerate(paths)])
+    is_finite = np.isfinite(vectors).all(axis=1)
+    keep = is_first & is_finite
+    if not keep.any():
+        raise ValueError(f'{file}: no embedding in it is finite')
+    settings = json.loads((table.schema.metadata or {}).get(KEY.encode(), b'{}'))
+    left_out = {
+        'repeat the path of another': ~is_first,
+        'have an embedding that is not finite': is_first & ~is_finite,
+    }
+    notes = [
+        f'{file}: left out {where.sum()} of {len(paths)} rows, which {reason}, e.g. '
+        f'{paths[np.flatnonzero(where)[0]]}'
+        for reason, where in left_out.items()
+        if where.any()
+    ]
+    kept = [paths[i] for i in np.flatnonzero(keep)]
+    return Embeddings(file, kept, vectors[keep], settings, notes)
+
+
+def _read(file: Path) -> Any:
+    """The two columns as pyarrow's table."""
+    pa, parquet = pyarrow(instead='')
+    if not file.is_file():
+        raise FileNotFoundError(f'{file} does not exist; tools/extract_features.py writes it')
+    try:
+        schema = parquet.read_schema(file)
+        _check_kinds(pa, file, {name: schema.field(name).type for name in schema.names})
+        table = parquet.read_table(file, columns=['path', 'embedding'])
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f'{file}: no Parquet file, or a damaged one ({error})') from None
+    if not table.num_rows:
+        raise ValueError(f'{file}: no rows in it')
+    if table['path'].null_count or table['embedding'].null_count:
+        raise ValueError(f'{file}: a row lacks its path or its embedding')
+    return table
+
+
+def _check_kinds(pa: Any, file: Path, kinds: dict[str, Any]) -> None:
+    path, embedding = kinds.get('path'), kinds.get('embedding')
+    is_text = path is not None and (pa.types.is_string(path) or pa.types.is_large_string(path))
+    is_vector = embedding is not None and pa.types.is_fixed_size_list(embedding)
+    if not (is_text and is_vector and pa.types.is_floating(embedding.value_type)):
+        columns = ', '.join(f'{name} {kind}' for name, kind in kinds.items()) or 'nothing'
+        raise ValueError(
+            f'{file}: it wants the columns path (string) and embedding (fixed-size list of floats) '
+            f'of tools/extract_features.py, and has {columns}'
+        )

@@ -1,6 +1,7 @@
 """Pictures of what a backbone makes of images: PCA of its features, and where it looks."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,9 +9,10 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from vit_backbones.features.attention_maps import attention_maps, reader
-from vit_backbones.features.pca import Colors, fit_colors
-from vit_backbones.images import ImageWalk, Resize, resized, resizing, within
+from vit_backbones.errors import require
+from vit_backbones.features.attention_maps import attention_maps
+from vit_backbones.features.extractor import Extractor
+from vit_backbones.images import ImageWalk, resized
 from vit_backbones.models.chosen import Loaded
 from vit_backbones.pictures.canvas import Panel, draw_panels, enlarge
 
@@ -19,108 +21,99 @@ _LONGER_SIDE = 512  # of images unless asked for otherwise
 _JOINT_PATCHES = 50_000  # of all images together, to fit their colours
 _MOST_HEADS = 6  # drawn unless asked for
 _BRIGHTEST = 98  # percentile: the few patches in which a ViT parks attention would dim all else
+_PERCENTILES = (1, 99)  # darkest and brightest colour; a few odd patches do not wash out the rest
 
 
-def draw_pca(
-    loaded: Loaded, walk: ImageWalk, size: Sequence[int] | None = None, *, joint: bool = False
-) -> Iterator[Picture]:
+def viewer(
+    loaded: Loaded, size: Sequence[int] | None = None, device: torch.device | str = 'cpu'
+) -> Extractor:
+    """The engine for these pictures.
+
+    Args:
+        loaded: The backbone; its outputs are feature maps.
+        size: As for `resizing`; `None` for a longer side of 512, or the size of the model.
+        device: Where to compute.
+    """
+    return Extractor(loaded, size=size, longest=_LONGER_SIDE, joined=False, device=device)
+
+
+def draw_pca(extractor: Extractor, walk: ImageWalk, *, joint: bool = False) -> Iterator[Picture]:
     """Draw the first principal components of patch features as red, green and blue.
 
     Args:
-        loaded: Its outputs are feature maps.
+        extractor: Made by `viewer`.
         walk: The images.
-        size: As for `resizing`; `None` for a longer side of 512, or the size of the model.
-        joint: Fit colours to all images together, so that they mean the same in all; else to each
-            image and layer alone.
+        joint: Fit colours to all images together, so that they mean the same in all, and not to
+            each image and layer.
 
     Yields:
-        Name and picture of each image: itself, then a panel a layer.
+        Name and picture of each image: the image, then a panel per layer.
     """
-    fitted = _fit_jointly(loaded, walk, size) if joint else None
+    backbone = extractor.loaded.backbone
+    fitted = _fit_jointly(extractor, walk) if joint else None
     for _, _, name, pixels in walk:
-        shown, maps = _features(loaded, pixels, size)
+        shown, maps = _features(extractor, pixels)
         colors = fitted or [fit_colors(each.reshape(-1, each.shape[-1])) for each in maps]
         row: list[Panel] = [('image', shown)]
         for color, each, stride, layer in zip(
-            colors, maps, loaded.backbone.strides, loaded.backbone.out_indices, strict=True
+            colors, maps, backbone.strides, extractor.layers, strict=True
         ):
             row.append((f'layer {layer}', enlarge(color(each), stride, shown.shape[:2])))
         yield name, draw_panels([row])
 
 
 def draw_attention(
-    loaded: Loaded,
-    walk: ImageWalk,
-    size: Sequence[int] | None = None,
-    heads: Sequence[int] | None = None,
+    extractor: Extractor, walk: ImageWalk, heads: Sequence[int] | None = None
 ) -> Iterator[Picture]:
     """Draw where the CLS token looks, or the mean patch where there is none.
 
     Args:
-        loaded: A plain ViT; a row for each of its `out_indices`.
+        extractor: Made by `viewer`, of a plain ViT.
         walk: The images.
-        size: As for `resizing`; `None` for a longer side of 512, or the size of the model.
-        heads: Of each layer; by default all of them, up to six.
+        heads: Heads of each layer; by default all of them, up to six.
 
     Yields:
-        Name and picture of each image: itself, its heads, and the mean of all heads. The brightest
-        colour is each panel's own 98th percentile.
+        Name and picture of each image: per layer, the image, its heads, and the mean of all heads.
+        The brightest colour is each panel's own 98th percentile.
 
     Raises:
-        ValueError: For a head that there is not, and as `attention_maps` does.
+        ValueError: For a head that does not exist, and as `attention_maps` does.
     """
+    backbone = extractor.loaded.backbone
     for _, _, name, pixels in walk:
-        shown, images = _as_input(loaded, pixels, size)
-        rows = []
-        maps = attention_maps(loaded.backbone, images)
-        for layer, weights in zip(loaded.backbone.out_indices, maps, strict=True):
-            rows.append([('image', shown), *_heads(loaded, layer, weights[0], heads, shown)])
+        shown = _shown(extractor, pixels)
+        maps = attention_maps(backbone, extractor.pixels([shown]))
+        rows = [
+            [('image', shown), *_heads(extractor, layer, weights[0], heads, shown)]
+            for layer, weights in zip(backbone.out_indices, maps, strict=True)
+        ]
         yield name, draw_panels(rows)
 
 
-def _resize(loaded: Loaded, size: Sequence[int] | None) -> Resize:
-    """How images change, which are made small unless the model or a user says how large."""
-    fixed = loaded.backbone.fixed_size
-    return within(_LONGER_SIDE) if size is None and fixed is None else resizing(size, fixed)
+def _shown(extractor: Extractor, pixels: np.ndarray) -> np.ndarray:
+    """The image at its size for the model, (H, W, 3)."""
+    return resized(pixels, extractor.resize(pixels.shape[:2]))
 
 
-def _as_input(loaded: Loaded, pixels: np.ndarray, size: Sequence[int] | None) -> tuple:
-    """The image at its size for the model, (H, W, 3), and normalised, (1, 3, H, W)."""
-    shown = resized(pixels, _resize(loaded, size)(pixels.shape[:2]))
-    device = next(loaded.backbone.parameters()).device
-    return shown, loaded.normalised(shown[None]).to(device)
-
-
-@torch.no_grad()
-def _features(
-    loaded: Loaded, pixels: np.ndarray, size: Sequence[int] | None
-) -> tuple[np.ndarray, list[np.ndarray]]:
+def _features(extractor: Extractor, pixels: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """The image as the model takes it, and (h, w, C) of each layer."""
-    shown, images = _as_input(loaded, pixels, size)
-    maps = loaded.backbone(images)  # (1, C, h, w)
-    return shown, [each[0].permute(1, 2, 0).float().cpu().numpy() for each in maps]
-
-
-def _fit_jointly(loaded: Loaded, walk: ImageWalk, size: Sequence[int] | None) -> list[Colors]:
-    """Colours for each layer, of patches spread evenly over all images."""
-    most = max(16, _JOINT_PATCHES // len(walk))
-    samples: list[list[np.ndarray]] = [[] for _ in loaded.backbone.out_indices]
-    for _, _, _, pixels in walk:
-        for sample, each in zip(samples, _features(loaded, pixels, size)[1], strict=True):
-            patches = each.reshape(-1, each.shape[-1])
-            sample.append(patches[:: -(-len(patches) // most)])
-    return [fit_colors(np.concatenate(sample)) for sample in samples if sample]
+    shown = _shown(extractor, pixels)
+    return shown, [each.transpose(1, 2, 0) for each in extractor.run([shown])[0]]
 
 
 def _heads(
-    loaded: Loaded, layer: int, weights: Tensor, heads: Sequence[int] | None, shown: np.ndarray
+    extractor: Extractor,
+    layer: int,
+    weights: Tensor,
+    heads: Sequence[int] | None,
+    shown: np.ndarray,
 ) -> Iterator[Panel]:
     """Panels of a layer's heads, (heads, h, w), and of their mean."""
-    count = len(weights)
+    count, backbone = len(weights), extractor.loaded.backbone
     wanted = range(min(count, _MOST_HEADS)) if heads is None else heads
     if outside := [head for head in wanted if not 0 <= head < count]:
-        raise ValueError(f'--heads {outside[0]}: layer {layer} has the heads 0 to {count - 1}')
-    stride = loaded.backbone.layer_strides[layer]
+        raise ValueError(f'heads={outside[0]}: layer {layer} has the heads 0 to {count - 1}')
+    stride = backbone.layer_strides[layer]
     titles = [f'layer {layer}, head {head}' for head in wanted]
     maps = [*(weights[head] for head in wanted), weights.mean(0)]
     for title, each in zip([*titles, f'layer {layer}, mean of {count}'], maps, strict=True):
@@ -130,6 +123,53 @@ def _heads(
         yield title, enlarge(colors, stride, shown.shape[:2])
 
 
-def reader_of(loaded: Loaded) -> str:
-    """Whose attention `draw_attention` shows, in words."""
-    return reader(loaded.backbone)
+class Colors(NamedTuple):
+    """Features as colours, by principal components: alike patches get alike colours.
+
+    Attributes:
+        mean: (C,) of the features.
+        components: (3, C), those for red, green and blue, of unit length; the largest entry of
+            each is positive, so that colours are the same each time.
+        low: (3,) component values that become 0.
+        high: (3,) component values that become 255.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """(..., C) features to (..., 3) uint8 RGB; grey where nothing differs."""
+        values = (features - self.mean) @ self.components.T
+        span = self.high - self.low
+        shares = np.where(span > 1e-6, (values - self.low) / np.maximum(span, 1e-6), 0.5)
+        return (255 * shares.clip(0, 1)).round().astype(np.uint8)
+
+
+def fit_colors(features: np.ndarray) -> Colors:
+    """Fit the first three principal components to (N, C) features of patches.
+
+    Raises:
+        ImportError: Without scikit-learn.
+    """
+    pca = require('sklearn.decomposition', 'PCA', 'scikit-learn').PCA(
+        3, svd_solver='covariance_eigh'
+    )
+    # so that one patch or two have components, too
+    features = np.resize(features, (max(4, len(features)), features.shape[1])).astype(np.float64)
+    with np.errstate(invalid='ignore'):  # shares of the variance, where there is none
+        pca.fit(features)
+    low, high = np.percentile(pca.transform(features), _PERCENTILES, axis=0)
+    return Colors(pca.mean_, pca.components_, low, high)
+
+
+def _fit_jointly(extractor: Extractor, walk: ImageWalk) -> list[Colors]:
+    """Colours for each layer, of patches spread evenly over all images."""
+    most = max(16, _JOINT_PATCHES // len(walk))
+    samples: list[list[np.ndarray]] = [[] for _ in extractor.layers]
+    for _, _, _, pixels in walk:
+        for sample, each in zip(samples, _features(extractor, pixels)[1], strict=True):
+            patches = each.reshape(-1, each.shape[-1])
+            sample.append(patches[:: -(-len(patches) // most)])
+    return [fit_colors(np.concatenate(sample)) for sample in samples if sample]

@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-from vit_backbones.features.parts import Parts
+from vit_backbones.features.finished import Parts
 
 
 @pytest.fixture
 def parts(tmp_path):
     """A started folder of parts."""
-    started = Parts(tmp_path / 'a.npz', 'job')
+    started = Parts(tmp_path / '.a.npz.parts', 'job')
     started.start(overwrite=False)
     return started
 
 
 def again(parts, job='job'):
     parts._lock.close()  # as when a process ends
-    return Parts(parts.draft.parents[1] / 'a.npz', job)
+    return Parts(parts.folder, job)
 
 
 def test_parts_are_found_again(parts):
@@ -44,7 +44,7 @@ def test_drafts_of_a_killed_write_are_removed(parts):
 
 
 def test_parts_of_another_job_are_refused(parts):
-    with pytest.raises(ValueError, match=r'unfinished run with other .* --overwrite'):
+    with pytest.raises(ValueError, match=r'unfinished run with other .* overwrite=True'):
         again(parts, 'other').start(overwrite=False)
 
 
@@ -68,7 +68,7 @@ def test_parts_of_nobody_are_those_of_a_killed_overwrite(parts):
 
 def test_two_runs_do_not_share_parts(parts):
     with pytest.raises(ValueError, match='another run is at work on it'):
-        Parts(parts.draft.parents[1] / 'a.npz', 'job').start(overwrite=False)
+        Parts(parts.folder, 'job').start(overwrite=False)
 
 
 def test_a_damaged_part_is_told(parts):

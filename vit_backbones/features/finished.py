@@ -1,0 +1,146 @@
+"""Finished features on the disk, so that a killed run continues where it stopped."""
+
+import fcntl
+import functools
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from vit_backbones.files import write_whole
+
+_JOB = 'job.json'
+_OPEN = 256  # parts that are open at once; systems allow 1024 files
+_SECONDS = 15.0  # between parts
+_BYTES = 256 * 2**20  # of a part
+
+
+class Parts:
+    """A folder of files that hold the features of some images each.
+
+    A part is a safetensors file with one array per image and output, `INDEX.NUMBER`; its metadata
+    name the images that could not be read. Its name is the index of one of its images.
+
+    Args:
+        folder: Made by `start`, or with the first part.
+        job: Fingerprint of the work.
+    """
+
+    def __init__(self, folder: Path, job: str) -> None:
+        self.folder, self.job = folder, job
+        self.draft = folder / '.draft'
+        self._where: dict[int, Path] = {}
+        self._open = functools.lru_cache(_OPEN)(_opened)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+        self._unreadable: dict[int, str] = {}
+        self._bytes, self._since = 0, time.monotonic()
+
+    def start(self, overwrite: bool) -> None:
+        """Make the folder, or take over what an earlier run of the same job left there.
+
+        Args:
+            overwrite: Delete what another job left there.
+
+        Raises:
+            ValueError: If it belongs to another job, or another run is writing there.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / 'lock').open('w')
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f'{self.folder}: another run is at work on it') from None
+        record = self.folder / _JOB
+        job = json.loads(record.read_text())['job'] if record.exists() else None
+        if job not in (None, self.job) and not overwrite:
+            raise ValueError(
+                f'{self.folder} holds an unfinished run with other images, weights or options: '
+                f'repeat that command to finish it, or start anew with overwrite=True'
+            )
+        # drafts of killed writes, or everything: a run with overwrite may have been killed here
+        for path in self.folder.glob('.*' if job == self.job else '*.*'):
+            path.unlink()
+        write_whole(record, json.dumps({'job': self.job}).encode())
+
+    def add(self, arrays: dict[str, np.ndarray], unreadable: dict[int, str]) -> None:
+        """Take the features of a batch; a part is written from time to time, or by `flush`.
+
+        Args:
+            arrays: By `INDEX.NUMBER`.
+            unreadable: Reasons by index.
+        """
+        self._unreadable |= unreadable
+        self._arrays |= arrays  # all at once: an interrupted batch leaves nothing
+        self._bytes += sum(array.nbytes for array in arrays.values())
+        if self._bytes >= _BYTES or time.monotonic() - self._since >= _SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything that was added since the last part."""
+        if self._arrays or self._unreadable:
+            self.write(self._arrays, self._unreadable)
+        self._clear()
+
+    def write(self, arrays: Mapping[str, np.ndarray], unreadable: dict[int, str]) -> None:
+        """Write one part; `arrays` and `unreadable` as for `add`, of images in no other part."""
+        first = min([*map(_index, arrays), *unreadable])
+        metadata = {'unreadable': json.dumps(unreadable)}
+        content = save({key: np.ascontiguousarray(a) for key, a in arrays.items()}, metadata)
+        write_whole(self.folder / f'{first:08d}.safetensors', content)
+
+    def read(self) -> dict[int, str]:
+        """Scan the folder; afterwards `indices` lists the finished images.
+
+        Returns:
+            Reasons for images that cannot be read, by index.
+
+        Raises:
+            ValueError: If a part is damaged.
+        """
+        unreadable: dict[int, str] = {}
+        for path in sorted(self.folder.glob('*.safetensors')):
+            part = _opened(path)
+            reasons = json.loads(part.metadata()['unreadable'])
+            unreadable |= {int(index): why for index, why in reasons.items()}
+            self._where |= dict.fromkeys(map(_index, part.keys()), path)
+        return unreadable
+
+    @property
+    def indices(self) -> list[int]:
+        """The finished images, in the order of the inputs."""
+        return sorted(self._where)
+
+    def arrays(self, index: int, count: int) -> list[np.ndarray]:
+        """The arrays of an image, one per output."""
+        part = self._open(self._where[index])
+        return [part.get_tensor(f'{index}.{number}') for number in range(count)]
+
+    def shapes(self, index: int, count: int) -> list[list[int]]:
+        """Their shapes, without reading them."""
+        part = self._open(self._where[index])
+        return [part.get_slice(f'{index}.{number}').get_shape() for number in range(count)]
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        self._open.cache_clear()
+        shutil.rmtree(self.folder)
+
+
+def _index(key: str) -> int:
+    return int(key.split('.')[0])
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework='numpy')
+    except SafetensorError as error:
+        raise ValueError(f'{path} is damaged ({error}): remove it and repeat this') from None
