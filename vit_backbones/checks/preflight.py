@@ -100,7 +100,7 @@ def fit_findings(model: nn.Module, path: str) -> Iterator[Finding]:
     learned = {key.removeprefix('module.') for key, _ in model.named_parameters()}
     if len(missing) > (1 - MIN_MATCHED) * len(wanted) or learned.intersection(missing):
         yield error(
-            f"checkpoint {path!r} matches {len(wanted) - len(missing)} of the model's "
-            f'{len(wanted)} tensors, and 95 % and every parameter are required: was it trained '
-            f'with another config? Missing: {", ".join(missing[:10])}'
+            f'checkpoint {path!r} matches {len(wanted) - len(missing)} of {len(wanted)} tensors of '
+            f"the config's model, and 95 % and every parameter are required: was it trained with "
+            f'another config? Missing: {", ".join(missing[:10])}'
         )
