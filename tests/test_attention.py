@@ -184,7 +184,7 @@ def test_copies_are_told_the_sizes_too():
     announce([(64, 50), (60, 64)], torch.zeros(2, 3, 64, 64))
     x = images(64, 64, batch=2)
     assert error(average(x)[0], vit(x)[0]) == 0
-    assert average._image_sizes == [(64, 50), (60, 64)]
+    assert average._image_sizes.sizes == [(64, 50), (60, 64)]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_sizes_of_another_batch_are_refused():
 
 
 def told(vit):
-    return vit._image_sizes, vit._batch_shape
+    return vit._image_sizes.sizes, vit._image_sizes.batch_shape
 
 
 def test_detectors_tell_the_sizes():

@@ -60,7 +60,7 @@ def test_out_types_come_from_the_same_tokens(name, out_type):
     vit = backbone(name, **SMALL, out_type='raw')
     x = images(50, 90)
     tokens = vit(x)[0]
-    prefix, (ph, pw) = vit.num_prefix_tokens, vit.source.strides(vit.vit)[0]
+    prefix, (ph, pw) = vit.num_prefix_tokens, vit.layer_strides[0]
     if out_type.startswith('cls') and not vit.has_cls_token:
         with pytest.raises(ValueError, match=r"needs a CLS token.*out_type='avg_featmap'"):
             vit.out_type = out_type
@@ -180,6 +180,22 @@ def test_a_model_without_final_norm_says_so(norm, log):
 @cache
 def small(name):
     return backbone(name, depth=1, width=24)
+
+
+def test_a_plain_vit_names_its_own_geometry():
+    vit = backbone('vit_small_patch14_reg4_dinov2', **SMALL, img_size=(126, 70), out_indices=1)
+    assert vit.layer_channels == [24, 24]
+    assert vit.layer_strides == [(14, 14)] * 2
+    assert vit.padded_size((1, 29)) == (14, 42)
+    assert vit.fixed_size is None
+    assert (vit.native_size, vit.built_size) == ((518, 518), (126, 70))
+    vit.set_input_size((28, 29))
+    assert vit.built_size == (28, 42)
+
+
+def test_a_model_of_one_size_names_it():
+    vit = ViTFeatBackbone('beit_base_patch16_224', img_size=(64, 96)).to('meta')
+    assert vit.fixed_size == vit.built_size == vit.padded_size((49, 81)) == (64, 96)
 
 
 @pytest.mark.parametrize('stride', [4, 16, 32])

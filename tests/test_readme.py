@@ -114,4 +114,4 @@ def test_preprocessor_of_mask_padding_is_the_one_shown():
     MODELS.build(names['model']['data_preprocessor'])(
         dict(inputs=[torch.zeros(3, 20, 30), torch.zeros(3, 24, 28)], data_samples=None)
     )
-    assert vit._image_sizes == [(20, 30), (24, 28)]
+    assert vit._image_sizes.sizes == [(20, 30), (24, 28)]

@@ -1,4 +1,4 @@
-"""Which function builds a model: `model_name` with `source`, or mmpretrain's `arch`."""
+"""Choose the function that builds a model: by `model_name` and `source`, or by `arch`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,24 +24,23 @@ def choose_build(
     """Find the function that builds a model.
 
     Args:
-        model_name: A name, or a model that exists already.
+        model_name: A name, or an existing model.
         source: A name of `SOURCES` or a function.
         arch: mmpretrain's name or sizes of a ViT, in place of both.
         spelling: Values of `_SPELLING`; `None` for those not given.
 
     Returns:
-        What to call the model in messages, `None` if it was not named, and the function of
-        `BuildOptions`.
+        The model's name for messages, `None` if it has none, and the function of `BuildOptions`.
 
     Raises:
-        ValueError: If `arch` is given beside one of the two, an option beside another source, or
+        ValueError: If `arch` is given with one of the two, an option with another source, or
             the source is unknown.
     """
     named = zip(_SPELLING, spelling, strict=True)
     given = {name: value for name, value in named if value is not None}
     if arch is not None:
         if model_name is not None or source != 'timm':
-            raise ValueError('arch replaces model_name and source: give arch alone, or those two')
+            raise ValueError('arch replaces model_name and source: give only arch, or those two')
         name = arch if isinstance(arch, str) else 'custom'
         return name, partial(build_preset, arch, **given)
     if model_name is None:
@@ -58,7 +57,7 @@ def choose_build(
 
 
 def _wrap(vit: nn.Module, source: str | Build, options: BuildOptions) -> tuple[Source, nn.Module]:
-    """A model as it is; what would rebuild it is refused."""
+    """Take an existing model; refuse options that would rebuild it."""
     rebuild = [name for name in _REBUILDING if getattr(options, name)]
     if source != 'timm':
         rebuild.insert(0, 'source')

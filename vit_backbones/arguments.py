@@ -1,4 +1,4 @@
-"""Normalising and checking arguments: pure functions, errors that name value, range and reason."""
+"""Normalise and check arguments: pure functions, errors that name value, range and reason."""
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
@@ -10,19 +10,7 @@ NORMS = ('last', 'all', 'none')
 
 
 def resolve_out_indices(out_indices: int | str | Sequence[int], depth: int) -> tuple[int, ...]:
-    """Turn every accepted form into non-negative block indices, in the order given.
-
-    Args:
-        out_indices: An int, a sequence of ints, `'last4'`, or `'even4'`.
-        depth: Number of blocks.
-
-    Returns:
-        Indices in [0, depth).
-
-    Raises:
-        ValueError: For an unknown name, an index out of range, a duplicate, or no index at all.
-        TypeError: For anything but ints.
-    """
+    """Turn an int, a sequence of ints, `'last4'` or `'even4'` into indices in [0, depth)."""
     presets = {
         'last4': tuple(range(depth - 4, depth)),
         'even4': tuple(i * depth // 4 - 1 for i in range(1, 5)),
@@ -62,12 +50,7 @@ def rate(name: str, value: object) -> float:
 
 
 def pair(name: str, value: int | Sequence[int] | None) -> Grid | None:
-    """(height, width) of an int or of a sequence of two; `None` stays `None`.
-
-    Raises:
-        ValueError: If there are not two, or one is below 1.
-        TypeError: If one is no int.
-    """
+    """(height, width) of an int or of a sequence of two, at least 1; `None` stays `None`."""
     if value is None:
         return None
     sides = tuple(value) if isinstance(value, Iterable) else (value, value)
@@ -77,12 +60,7 @@ def pair(name: str, value: int | Sequence[int] | None) -> Grid | None:
 
 
 def integer(name: str, value: object, low: int, high: int | None = None, reason: str = '') -> int:
-    """`value` as an int of [low, high]; NumPy's ints pass, bools do not.
-
-    Raises:
-        ValueError: If it is out of range; `reason` is appended.
-        TypeError: If it is no int.
-    """
+    """`value` as an int of [low, high], else an error with `reason`; NumPy's pass, bools do not."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f'{name} takes ints, got {value!r}')
     if value < low or (high is not None and value > high):
@@ -92,12 +70,7 @@ def integer(name: str, value: object, low: int, high: int | None = None, reason:
 
 
 def image_channels(in_channels: int | None, shared: bool) -> int | None:
-    """Channels of the images: 3 unless given; `None` asks a model that exists already (`shared`).
-
-    Raises:
-        ValueError: If they are below 1.
-        TypeError: If they are no int.
-    """
+    """Channels of the images, 3 by default; `None` for those of an existing model (`shared`)."""
     if in_channels is None:
         return None if shared else 3
     return integer('in_channels', in_channels, 1)
@@ -106,12 +79,12 @@ def image_channels(in_channels: int | None, shared: bool) -> int | None:
 def check_weights(
     pretrained: object, checkpoint: object, init_cfg: object, shared: bool = False
 ) -> None:
-    """Weights come from one place.
+    """Refuse weights from more than one place.
 
     Raises:
-        ValueError: If more than one is given, or `pretrained` is no bool, as when a config inherits
-            `model.pretrained` from one for another backbone.
-        TypeError: If weights would be written into a model that exists already (`shared`).
+        ValueError: If more than one is given, or `pretrained` is no bool, as in a config that
+            inherits `model.pretrained` from another backbone's.
+        TypeError: If weights would be written into an existing model (`shared`).
     """
     if pretrained not in (None, True, False):
         raise ValueError(
@@ -128,11 +101,7 @@ def check_weights(
 
 
 def respelled_norm(norm: str, final_norm: bool | None) -> str:
-    """Where the final norm goes, from the two spellings.
-
-    Raises:
-        ValueError: If they contradict each other.
-    """
+    """The value of `norm` from its two spellings; a `ValueError` if they contradict each other."""
     choice('norm', norm, NORMS)
     if final_norm is None:
         return norm
@@ -144,15 +113,11 @@ def respelled_norm(norm: str, final_norm: bool | None) -> str:
 def respelled_checkpoint(
     checkpoint: object, checkpoint_path: object, features_only: object
 ) -> object:
-    """The checkpoint from its own name and from that of timm's wrappers, whose '' is none.
-
-    Raises:
-        ValueError: If both are given and differ, or `features_only` is not `True`.
-    """
+    """The checkpoint from `checkpoint` or the name of timm's wrappers, whose '' is none."""
     if features_only is not True:
         raise ValueError(
-            f'features_only must be True, got {features_only!r}: this backbone gives features, and '
-            f"heads classify; embeddings come by out_type='cls' or pool="
+            f'features_only must be True, got {features_only!r}: this backbone gives features, '
+            f"heads classify; embeddings come with out_type='cls' or pool=..."
         )
     if checkpoint and checkpoint_path and checkpoint != checkpoint_path:
         raise ValueError(
@@ -165,13 +130,7 @@ def respelled_checkpoint(
 def attention_options(
     window_size: object, window_block_indexes: Sequence[int], use_rel_pos: bool, mask_padding: bool
 ) -> Attention:
-    """How blocks shall attend.
-
-    Raises:
-        ValueError: If windows are given without blocks, or blocks without windows, or a number is
-            below 0.
-        TypeError: If one is no int, or a switch no bool.
-    """
+    """The attention of blocks; windows and the blocks that attend in them go together."""
     window = 0 if window_size is None else integer('window_size', window_size, 0)
     several = isinstance(window_block_indexes, Iterable)
     given = window_block_indexes if several else [window_block_indexes]

@@ -1,8 +1,8 @@
-"""Attention in windows, over real pixels alone, with relative positions, in any layer.
+"""Attention in windows, only over real pixels, with relative positions, in any layer.
 
-A library's attention layer is run as it is, with its projections, norms and rotary positions; only
-the `scaled_dot_product_attention` that it calls is carried out in another way. So one piece of code
-serves every such layer, and none of its parameters changes its name.
+A library's attention layer runs unchanged, with its projections, norms and rotary positions; only
+the `scaled_dot_product_attention` that it calls is replaced. So one piece of code serves every such
+layer, and no parameter changes its name.
 """
 
 import math
@@ -22,7 +22,7 @@ REL_POS = ('rel_pos_h', 'rel_pos_w')  # detectron2's names, tables (2 * side - 1
 
 
 class Attention(NamedTuple):
-    """How the blocks of a plain ViT shall attend.
+    """How the blocks of a plain ViT attend.
 
     Attributes:
         window: Side of windows in patches, 0 for none.
@@ -39,12 +39,12 @@ class Attention(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tokens of one forward pass lie, and which of them a block lets see each other.
+    """The order of the tokens of one forward pass, and which of them see each other in a block.
 
     Attributes:
         grid: (h, w) of the patches.
         num_prefix: Tokens P in front of them.
-        masked: Whether patches that hold no pixel of their image are seen by nothing.
+        masked: Whether patches that hold no pixel of their image are hidden from all.
         cells: (h, w) of each image's own patches, top left in the grid; `None` if all fill it.
         window: Side of the windows in patches, 0 for none. One that covers the grid is the grid.
     """
@@ -93,7 +93,7 @@ class Layout:
         return torch.cat([x[..., :num_prefix, :], maps.flatten(-3, -2)], dim=-2)
 
     def cropped(self, x: Tensor) -> Tensor:
-        """Back from `padded`; of (..., H*W, C) as well."""
+        """Undo `padded`; also for (..., H*W, C)."""
         if self._fills:
             return x
         full = tuple(c * s for c, s in zip(self._counts, self.sides, strict=True))
@@ -109,14 +109,14 @@ class Layout:
         return x.unflatten(2, (self._counts[0], -1)).unbind(2)
 
     def split(self, strip: Tensor) -> Tensor:
-        """A row of windows to these, (B * across, heads, rows * columns, d)."""
+        """A row of windows to single ones, (B * across, heads, rows * columns, d)."""
         (_, across), (rows, columns) = self._counts, self.sides
         parts = strip.unflatten(2, (rows, across, columns))
         # (B, heads, rows, across, columns, d) -> (B, across, heads, rows, columns, d)
         return parts.permute(0, 3, 1, 2, 4, 5).flatten(0, 1).flatten(2, 3)
 
     def joined(self, windows: Tensor) -> Tensor:
-        """Back from `split`."""
+        """Undo `split`."""
         parts = windows.unflatten(2, self.sides).unflatten(0, (-1, self._counts[1]))
         # (B, across, heads, rows, columns, d) -> (B, heads, rows, across, columns, d)
         return parts.permute(0, 2, 3, 1, 4, 5).flatten(2, 4)
@@ -126,10 +126,10 @@ class Layout:
         return prefix.repeat_interleave(self._counts[1], dim=0)
 
     def keys(self, batch: int, device: torch.device) -> tuple[Tensor | None, ...]:
-        """For each row of windows which keys their patches may see; `None`: all.
+        """For each row of windows the keys that their patches may see; `None`: all.
 
         (B * across, 1, 1, P + rows * columns). A window without any real patch sees everything;
-        nobody looks at it.
+        its output is not used.
         """
         if not self.masked or (self.cells is None and self._fills):
             return (None,) * self._counts[0]
@@ -151,7 +151,7 @@ class Layout:
         return self._masks['prefix', batch, device]
 
     def _real(self, batch: int, device: torch.device) -> list[Tensor]:
-        """For each row of windows which patches are of the image, (B, across, rows * columns)."""
+        """For each row of windows its patches of the image, (B, across, rows * columns)."""
         cells = self.cells if self.masked and self.cells else (self.grid,) * batch
         real = inside(cells, self.grid, device).flatten(1)[:, None, :, None]
         strips = self.strips(self.padded(real))
@@ -167,11 +167,11 @@ def inside(sizes: Sequence[Grid], shape: Grid, device: torch.device) -> Tensor:
 
 
 class Around(nn.Module):
-    """Stands in for a block's attention layer in one forward pass.
+    """Replaces a block's attention layer in one forward pass.
 
     Args:
-        attn: The library's layer; its parameters `REL_POS`, if there are, are used.
-        layout: Of the tokens.
+        attn: The library's layer; its parameters `REL_POS`, if any, are used.
+        layout: Order of the tokens.
     """
 
     def __init__(self, attn: nn.Module, layout: Layout) -> None:
@@ -189,7 +189,7 @@ class Around(nn.Module):
 
 
 class _Instead(TorchFunctionMode):
-    """Carries out `scaled_dot_product_attention` as a layout wants it."""
+    """Runs `scaled_dot_product_attention` in a layout."""
 
     def __init__(self, layout: Layout, tables: list[Tensor]) -> None:
         super().__init__()

@@ -1,43 +1,44 @@
-"""The one backbone class: arguments, padding, freezing, output. Knows no model library."""
+"""The one backbone class: arguments, pruning, forward. Knows no model library."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
+from mmengine.model import initialize
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from vit_backbones import arguments
+from vit_backbones.adapted import AdaptedModel
 from vit_backbones.arch import Build, choose_build
-from vit_backbones.arguments import (
-    attention_options,
-    check_weights,
-    choice,
-    flag,
-    image_channels,
-    integer,
-    pair,
-    rate,
-    resolve_out_indices,
-    respelled_checkpoint,
-    respelled_norm,
-)
+from vit_backbones.arguments import flag, pair
 from vit_backbones.attention import Attention
 from vit_backbones.checkpoints.fitting import GRID_KEY
-from vit_backbones.hosts.image_sizes import FOLLOWERS
-from vit_backbones.lora import merge
-from vit_backbones.position import Grid, resample_map
-from vit_backbones.readout import FORMATTERS, POOLINGS, Tokens, cropped, featmap
-from vit_backbones.sources.base import BuildOptions, PoolingError
-from vit_backbones.weights import POSITION_INTERPOLATIONS, KeptWeights
+from vit_backbones.hosts.image_sizes import ImageSizes
+from vit_backbones.lora import inject, merge
+from vit_backbones.position import Grid
+from vit_backbones.readout import Readout, Tokens
+from vit_backbones.sources.base import BuildOptions
+from vit_backbones.weights import POSITION_INTERPOLATIONS, Weights
 
-CLS_READOUTS = ('ignore', 'add', 'concat')
+
+def _of_readout(name: str) -> property:
+    """A field of `readout` as an attribute, settable on a built model."""
+
+    def put(self: 'ViTFeatBackbone', value: object) -> None:
+        readout = replace(self.readout, **{name: value})
+        readout.check_cls_token(self.model_name, self.has_cls_token)
+        self.readout = readout
+
+    return property(lambda self: getattr(self.readout, name), put)
 
 
 @MODELS.register_module()
-class ViTFeatBackbone(KeptWeights):
+class ViTFeatBackbone(AdaptedModel):
     """Any Vision Transformer as an OpenMMLab backbone.
 
     Takes images (B, in_channels, H, W) of any H and W and gives a tuple with one entry an index
@@ -52,8 +53,8 @@ class ViTFeatBackbone(KeptWeights):
         [(1, 192, 16, 21), (1, 192, 16, 21), (1, 192, 16, 21), (1, 192, 16, 21)]
 
     Args:
-        model_name: Name in the source library, e.g. `'vit_base_patch16_224.mae'`; an existing
-            module is what `from_module` is for.
+        model_name: Name in the source library, e.g. `'vit_base_patch16_224.mae'`; for an existing
+            module use `from_module`.
         source: Model library: `'timm'`, `'torchvision'`, `'transformers'` (which also takes a
             folder, a config or its dict for a name), `'lightly'` or `'sapiens'`; or a function
             that builds as those of `vit_backbones.sources` do.
@@ -68,10 +69,10 @@ class ViTFeatBackbone(KeptWeights):
             models also in another project's (`vit_backbones.checkpoints.layouts`). Positions,
             patch embedding and input channels are resampled to this model's.
         checkpoint_path: Other projects' spelling of `checkpoint`.
-        features_only: `True`, as configs of timm's backbones have it; there is nothing else.
+        features_only: Only `True`, as configs of timm's backbones have it.
         allow_partial: Accept a checkpoint that matches under 95 % or holds unknown tensors.
-        img_size: (H, W) for which the position table is built, the model's own by default; other
-            sizes stay welcome, but for models that take one size only.
+        img_size: (H, W) for which the position table is built, the model's own by default. Other
+            sizes stay welcome, except for models that take one size only.
         patch_size: Another patch size than the model's; weights are resampled.
         in_channels: Channels of the images: 3, or those that an existing module takes.
         out_indices: Blocks whose output is wanted, 0-based: an int, a sequence (negatives count
@@ -80,57 +81,50 @@ class ViTFeatBackbone(KeptWeights):
             (B, P + h*w, C), prefix tokens first; `'avg_featmap'` (B, C). May be set later.
         with_cls_token: `None`: as the model has it. `False`: run without it (registers stay).
             `True`: the model must have one.
-        cls_readout: What `'featmap'` does with the CLS token: `'ignore'`, `'add'` to every patch,
-            or `'concat'` behind every patch's channels (2C channels).
-        pool: Embeddings (B, C') of each output in place of `out_type`: `'cls'`, `'avg'`, `'max'`,
-            `'cls+avg'` (2C channels), `'gem'` (generalised mean), `'attn'`, the model's own
-            attention pooling, or, of the last block alone, `'model'`: the embedding that the
-            library's own head classifies, whichever way that is made.
-        norm: Where the final norm is applied: to the `'last'` block's output as the library does,
-            to `'all'` outputs, or to `'none'`.
+        cls_readout: Use of the CLS token in `'featmap'`: `'ignore'`, `'add'` to every patch, or
+            `'concat'` behind every patch's channels (2C channels).
+        pool: Embeddings (B, C') in place of `out_type`: `'cls'`, `'avg'`, `'max'`, `'cls+avg'` (2C
+            channels), `'gem'` (generalised mean), `'attn'` (the model's own attention pooling) or
+            `'model'` (the embedding of the last block that the library's own head classifies).
+        norm: Outputs with final norm: the `'last'` block's (as in libraries), `'all'`, `'none'`.
         final_norm: mmpretrain's spelling of `norm`: `True` is `'last'`, `False` is `'none'`.
-        out_stride: Resample maps bilinearly to exactly ceil(H / s) x ceil(W / s) of the unpadded
-            image.
-        pos_interp: How positions are resampled to the image's grid: `'timm'` (bicubic, antialiased)
-            or `'original'` (as the weights' authors do, told by the keys of `checkpoint`, else by
-            the model's name), where it has a learned table. For models of transformers `'timm'` is
-            that library's own way; a log line tells where the two are one.
+        out_stride: Resample maps bilinearly to ceil(H / s) x ceil(W / s) of the unpadded image.
+        pos_interp: How learned positions are resampled to an image's grid: as `'timm'` does
+            (bicubic, antialiased; transformers' models as that library does) or as the weights'
+            `'original'` authors do, known by the keys of `checkpoint`, else by the model's name.
         drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0.
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
             Frozen parts stay in eval mode.
-        window_size: Side in patches of the windows in which blocks attend, as in ViTDet; prefix
-            tokens are seen from every window and see everything. A window that covers the image
-            is none.
-        window_block_indexes: Blocks that do so; the others attend to everything.
+        window_size: Side in patches of ViTDet's windows, in which blocks attend. Prefix tokens see
+            everything and are seen from all. A window that covers the image changes nothing.
+        window_block_indexes: Blocks that attend in windows; the others attend to everything.
         use_rel_pos: Give every block tables of decomposed relative positions, zero unless a
             checkpoint (ViTDet's) has them: for its window, or for the grid of `img_size`.
-        mask_padding: Attend to no patch that is padding alone, sample positions on each image's
-            own grid, and set padded pixels to 0: what lies in the padding of a batch, and how
-            much, changes nothing. Needs a data preprocessor that tells the sizes of images
-            (`SizedDetDataPreprocessor` of `vit_backbones.mmdet`, or
-            `SizedSegDataPreProcessor` of `vit_backbones.mmseg`), or `set_image_sizes`.
-        lora: Train low-rank updates alone, by peft: `dict(r=8, alpha=16, targets=('qkv',),
+        mask_padding: Attend only to patches that hold pixels, sample positions on each image's own
+            grid, and set padded pixels to 0, so that the padding of a batch changes nothing. Needs
+            `set_image_sizes`, or a data preprocessor that calls it: `SizedDetDataPreprocessor`
+            (`vit_backbones.mmdet`) or `SizedSegDataPreProcessor` (`vit_backbones.mmseg`).
+        lora: Train only low-rank updates, by peft: `dict(r=8, alpha=16, targets=('qkv',),
             dropout=0.0)`, targets being ends of the names of linear layers. Checkpoints of a
             training keep them apart; `merge_lora()` adds them to their layers for good.
         init_cfg: As in MMEngine. `dict(type='Pretrained', checkpoint=..., prefix=...)` reads the
             file as `checkpoint` does, in `init_weights()`.
 
     Raises:
-        ValueError: For a value out of range; the message says what is allowed.
+        ValueError: For a value out of range; the message names the allowed ones.
         FileNotFoundError: If `checkpoint` does not exist.
         RuntimeError: If `pretrained` weights cannot be had.
 
     Attributes:
         vit: The library's module, its parameters under the library's names.
         out_indices: Resolved, non-negative.
-        out_channels: Channels of each output.
-        strides: Stride of each output in pixels; (vertical, horizontal) for oblong patches.
-        num_prefix_tokens: CLS and register tokens.
         depth: Blocks of the architecture, pruned ones included.
-        load_report: What was loaded from a checkpoint, in one line; `None` without one.
         masks_padding: Whether `set_image_sizes` has an effect.
     """
+
+    pool, cls_readout = _of_readout('pool'), _of_readout('cls_readout')
+    norm, out_stride = _of_readout('norm'), _of_readout('out_stride')
 
     def __init__(
         self,
@@ -168,37 +162,39 @@ class ViTFeatBackbone(KeptWeights):
         lora: Mapping[str, object] | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
-        checkpoint = respelled_checkpoint(checkpoint, checkpoint_path, features_only)
+        checkpoint = arguments.respelled_checkpoint(checkpoint, checkpoint_path, features_only)
         shared = isinstance(model_name, nn.Module)
-        check_weights(pretrained, checkpoint, init_cfg, shared)
-        self.allow_partial = flag('allow_partial', allow_partial)
-        self.cls_readout = choice('cls_readout', cls_readout, CLS_READOUTS)
-        self.pos_interp = choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
-        self.norm = respelled_norm(norm, final_norm)
-        self.out_stride = None if out_stride is None else integer('out_stride', out_stride, 1)
+        arguments.check_weights(pretrained, checkpoint, init_cfg, shared)
+        norm = arguments.respelled_norm(norm, final_norm)
+        readout = Readout(out_type, pool, cls_readout, norm, out_stride)
+        arguments.choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
         spelling = qkv_bias, patch_cfg, layer_scale_init_value
         name, build = choose_build(model_name, source, arch, spelling)
         sizes = pair('img_size', img_size), pair('patch_size', patch_size)
-        channels = image_channels(in_channels, shared)
-        dropped = rate('drop_path_rate', drop_path_rate)
+        channels = arguments.image_channels(in_channels, shared)
+        dropped = arguments.rate('drop_path_rate', drop_path_rate)
         options = BuildOptions(bool(pretrained), *sizes, channels, dropped, pos_interp)
-        self.source, self.vit = build(options)
-        self.in_channels = channels or self.source.in_channels(self.vit)
+        super().__init__(*build(options), init_cfg)
+        self.readout, self.pos_interp = readout, pos_interp
         self.model_name = name or type(self.vit).__name__
+        self.in_channels = channels or self.source.in_channels(self.vit)
         self._set_attention(window_size, window_block_indexes, use_rel_pos, mask_padding)
-        self._take(out_indices, out_type, pool, with_cls_token, frozen_stages)
+        self._set_layers(out_indices, frozen_stages)
+        partly = flag('allow_partial', allow_partial)
+        self.weights = Weights(self.source, self.model_name, self.vit, pool, partly)
+        self._set_cls_token(with_cls_token)
+        self._prune()
         if flag('with_cp', with_cp):
             self.source.set_checkpointing(self.vit)
-        self._start(checkpoint, bool(pretrained) or shared, lora)
+        self.weights.start(self.vit, checkpoint, pos_interp, came=bool(pretrained) or shared)
+        if lora is not None:
+            self.init_weights()  # while layers have the names that files know
+            inject(self.vit, lora)
         self._freeze()
 
     @classmethod
     def from_module(cls, vit: nn.Module, **options: object) -> 'ViTFeatBackbone':
-        """Make a backbone of a model that exists already.
-
-        The backbone shares the model's weights, each under a parameter of its own; the model itself
-        is left unchanged, whatever is pruned or frozen here.
+        """Make a backbone of an existing model, which stays unchanged; the weights are shared.
 
         Args:
             vit: A model of timm, torchvision, transformers (its encoders, its backbones, and whole
@@ -216,51 +212,37 @@ class ViTFeatBackbone(KeptWeights):
     @property
     def out_type(self) -> str:
         """Form of the outputs; settable on a built model."""
-        return self._out_type
+        return self.readout.out_type
 
     @out_type.setter
     def out_type(self, value: str) -> None:
-        choice('out_type', value, FORMATTERS)
-        if getattr(self, 'pool', None) is not None:
+        if self.pool is not None:
             raise ValueError(f'out_type={value!r} with pool={self.pool!r}: embeddings have no form')
-        if value in ('cls', 'cls_token') and not self.has_cls_token:
-            raise ValueError(
-                f'out_type={value!r} needs a CLS token, and {self.model_name!r} has none here; '
-                f"use out_type='avg_featmap'"
-            )
-        self._out_type = value
-
-    @property
-    def has_cls_token(self) -> bool:
-        """Whether the model runs with a CLS token."""
-        return self.source.has_cls_token(self.vit)
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        """Tokens in front of the patches: CLS and registers."""
-        return self.source.num_prefix_tokens(self.vit)
+        _of_readout('out_type').fset(self, value)
 
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each output."""
         if self.pool == 'model':
             return (self.source.embedding_dim,)
-        widens = self.pool is None and (self.out_type, self.cls_readout) == ('featmap', 'concat')
-        factor = 2 if widens or self.pool == 'cls+avg' else 1
-        dims = self.source.embed_dims(self.vit)
-        return tuple(factor * dims[index] for index in self.out_indices)
+        return self.readout.channels([self.layer_channels[index] for index in self.out_indices])
 
     @property
     def strides(self) -> tuple[int | Grid, ...]:
-        """Stride of each output map in pixels."""
-        steps = self.source.strides(self.vit)
-        sides = ((1, 1) if self.out_stride else steps[index] for index in self.out_indices)
-        return tuple(self.out_stride or (v if v == h else (v, h)) for v, h in sides)
+        """Stride of each output map in pixels; (vertical, horizontal) for oblong patches."""
+        return self.readout.strides([self.layer_strides[index] for index in self.out_indices])
 
     @property
-    def preprocess(self) -> dict[str, object]:
-        """`mean` and `std` (0-255) and `bgr_to_rgb` for a data preprocessor."""
-        return self.source.preprocess(self.vit)
+    def load_report(self) -> str | None:
+        """Summary of the loaded checkpoint in one line; `None` without one."""
+        return self.weights.report
+
+    @property
+    def holds_weights(self) -> bool:
+        """Whether weights were loaded, or came with the module given."""
+        return self.weights.came
+
+    is_init = holds_weights  # MMEngine's name for it
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the ViT.
@@ -279,9 +261,8 @@ class ViTFeatBackbone(KeptWeights):
                 f'images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}'
             )
         height, width = images.shape[-2:]
-        rows, columns = self.source.padded(self.vit, (height, width))
-        fixed = self.source.fixed_size(self.vit)
-        if fixed not in (None, (rows, columns)):
+        rows, columns = self.padded_size((height, width))
+        if (fixed := self.fixed_size) not in (None, (rows, columns)):
             raise ValueError(
                 f'{self.model_name!r} is of fixed size, built for images of {fixed[0]}x{fixed[1]}, '
                 f'got {height}x{width}: build it with img_size={(height, width)}'
@@ -291,64 +272,58 @@ class ViTFeatBackbone(KeptWeights):
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
             if self.pool == 'model':
                 return (self.source.embedding(self.vit, padded, self.pos_interp),)
-            layers = self.source.tokens(
-                self.vit, padded, indices, self.pos_interp, **self._sizes(images)
-            )
+            own = self._image_sizes.of(images) if self.masks_padding else None
+            sizes = {'sizes': own} if own else {}
+            layers = self.source.tokens(self.vit, padded, indices, self.pos_interp, **sizes)
             by_index = dict(zip(indices, layers, strict=True))
             return tuple(
-                self._output(self._normed(by_index[index], index), index, (height, width))
+                self._output(by_index[index], index, (height, width), **sizes)
                 for index in self.out_indices
             )
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """Restore a copy, which is told the sizes of images as the original is."""
-        super().__setstate__(state)
-        if self.masks_padding:
-            FOLLOWERS.add(self)
+    def _output(self, tokens: Tokens, index: int, size: Grid, **sizes: list[Grid]) -> Tensor:
+        if self.readout.norms(index, self.depth) and self.source.norm(self.vit) is not None:
+            tokens = self.source.normed(self.vit, tokens)
+        attend = partial(self.source.attention_pooled, self.vit)
+        return self.readout.form(tokens, size, self.layer_strides[index], attend=attend, **sizes)
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> 'ViTFeatBackbone':
+        """Call `fn` on every module, unless it is a parent's `init_cfg` and weights were loaded."""
+        initialises = getattr(fn, '__module__', None) == initialize.__module__
+        return self if initialises and self.holds_weights else super().apply(fn)
+
+    def init_weights(self) -> None:
+        """Apply `init_cfg` once; weights that were loaded stay as they are.
+
+        MMEngine's own would go on to the library's module, whose `init_weights` draws them anew.
+        """
+        self.weights.initialise(self, self.vit, self.pos_interp)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        """Fit a whole model's checkpoint that was saved at another `img_size`."""
+        self.weights.fit_state_dict(self.vit, state_dict, prefix, self.pos_interp)
+        if hasattr(self, GRID_KEY):
+            state_dict[prefix + GRID_KEY] = self.position_grid
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def set_image_sizes(
         self, sizes: Sequence[Sequence[int]] | None, batch_shape: Grid | None = None
     ) -> None:
-        """Tell where the images end in the batches that come, for `mask_padding`.
+        """Set where the images of the next batches end, for `mask_padding`.
 
         Args:
-            sizes: (H, W) of each image before the batch was padded right and below; `None` for
-                whole images.
+            sizes: (H, W) of each image before padding right and below; `None` for whole images.
             batch_shape: (H, W) of the batch; any other is then refused.
 
         Raises:
             ValueError: If a size is below 1.
         """
-        self._batch_shape = batch_shape
-        self._image_sizes = None if sizes is None else [pair('size', size) for size in sizes]
-
-    @property
-    def learns(self) -> bool:
-        """Whether anything in it does; adapters such as LoRA's do in frozen blocks.
-
-        May be set by what makes one parameter of frozen and other ones, as FSDP does.
-        """
-        if self._learns is not None:
-            return self._learns
-        return self.frozen_stages < self.depth or any(p.requires_grad for p in self.parameters())
-
-    @learns.setter
-    def learns(self, value: bool) -> None:
-        self._learns = value
-
-    def train(self, mode: bool = True) -> 'ViTFeatBackbone':
-        """Switch the mode; frozen parts stay in eval."""
-        super().train(mode)
-        for name, module in self.vit.named_modules():
-            if self._is_frozen(name):
-                module.eval()
-        return self
+        self._image_sizes.set(sizes, batch_shape)
 
     def set_input_size(self, size: Sequence[int]) -> None:
         """Resample the position table to (H, W) images for good, e.g. before an export.
 
-        Not needed for running: forward resamples on the fly. Call it before an optimizer is built,
-        since the parameter is a new one.
+        Not needed for running. Call it before an optimizer is built: the parameter is a new one.
         """
         self.source.set_input_size(self.vit, pair('size', size), self.pos_interp)
         if hasattr(self, GRID_KEY):
@@ -379,159 +354,47 @@ class ViTFeatBackbone(KeptWeights):
         return min(layer, depth + 1), depth + 2
 
     def _set_attention(self, *given: object) -> None:
-        attention = attention_options(*given)
-        self._image_sizes: list[Grid] | None = None
-        self._batch_shape: Grid | None = None
+        attention = arguments.attention_options(*given)
         self.masks_padding = attention.masked
+        self._image_sizes = ImageSizes(follows=attention.masked)
         if attention != Attention():
             self.source.set_attention(self.vit, attention)
-        if attention.masked:
-            FOLLOWERS.add(self)
 
-    def _sizes(self, images: Tensor) -> dict[str, list[Grid]]:
-        """What the source is told of the sizes of images."""
-        sizes = self._image_sizes
-        if not self.masks_padding or sizes is None:
-            return {}
-        shape = height, width = tuple(images.shape[-2:])
-        too_large = any(h > height or w > width for h, w in sizes)
-        other = self._batch_shape not in (None, shape)
-        if len(sizes) != len(images) or too_large or other:
-            raise ValueError(
-                f'image sizes {sizes} were set for another batch than {tuple(images.shape)}: call '
-                f'set_image_sizes with one (H, W) an image, or with None; windows that slide over '
-                f'padded images cannot be masked'
-            )
-        return {'sizes': sizes}
+    def _set_layers(self, out_indices: int | str | Sequence[int], frozen_stages: int) -> None:
+        reason = f', because {self.model_name!r} has {self.depth} blocks'
+        stages = arguments.integer('frozen_stages', frozen_stages, -1, self.depth, reason)
+        self.frozen_stages = stages
+        self.out_indices = arguments.resolve_out_indices(out_indices, self.depth)
 
-    def _take(
-        self,
-        out_indices: int | str | Sequence[int],
-        out_type: str,
-        pool: str | None,
-        with_cls_token: bool | None,
-        frozen_stages: int,
-    ) -> None:
-        """Settle what is taken out of the whole model, and prune the rest."""
-        self.depth = self.source.depth(self.vit)
-        has_blocks = f', because {self.model_name!r} has {self.depth} blocks'
-        self._learns: bool | None = None
-        self.frozen_stages = integer('frozen_stages', frozen_stages, -1, self.depth, has_blocks)
-        self.out_indices = resolve_out_indices(out_indices, self.depth)
-        self._built_names = frozenset(self.vit.state_dict())
-        self._choose_cls_token(with_cls_token)
-        self.out_type = out_type
-        self.pool = self._checked_pool(pool)
-        self._prune()
-        if self.source.keeps_grid(self.vit):
-            self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
-
-    def _choose_cls_token(self, with_cls_token: bool | None) -> None:
-        if with_cls_token is False:
-            self.source.drop_cls_token(self.vit)
+    def _set_cls_token(self, with_cls_token: bool | None) -> None:
         if with_cls_token not in (None, True, False):
             raise ValueError(f'with_cls_token must be None, True or False, got {with_cls_token!r}')
+        if with_cls_token is False:
+            self.source.drop_cls_token(self.vit)
         if with_cls_token and not self.has_cls_token:
             raise ValueError(f'with_cls_token=True, but {self.model_name!r} has no CLS token')
-        if self.cls_readout != 'ignore' and not self.has_cls_token:
-            raise ValueError(
-                f'cls_readout={self.cls_readout!r} needs a CLS token, and {self.model_name!r} has '
-                f"none here; use cls_readout='ignore'"
-            )
-
-    def _checked_pool(self, pool: str | None) -> str | None:
-        if pool is None:
-            return None
-        choice('pool', pool, [*POOLINGS, 'attn', 'model'])
-        if (self.out_type, self.cls_readout, self.out_stride) != ('featmap', 'ignore', None):
-            raise ValueError(
-                f'pool={pool!r} gives embeddings in place of out_type={self.out_type!r}, '
-                f'cls_readout={self.cls_readout!r} and out_stride={self.out_stride}: leave these '
-                f'three at their defaults'
-            )
-        if pool == 'attn':
-            self.source.keep_attention_pooling(self.vit)
-        elif pool == 'model':
-            self._keep_embedding()
-        elif pool in ('cls', 'cls+avg') and not self.has_cls_token:
-            raise PoolingError(
-                f'pool={pool!r} needs a CLS token, and {self.model_name!r} has none here; use '
-                f"pool='avg'"
-            )
-        return pool
-
-    def _keep_embedding(self) -> None:
-        """Let the model keep what its own embedding needs."""
-        last = self.depth - 1
-        if self.out_indices != (last,) or self.norm == 'none' or self.masks_padding:
-            raise PoolingError(
-                f"pool='model' is what the library makes of its last block, {last}, normed, and of "
-                f'whole images; got out_indices={self.out_indices}, norm={self.norm!r}, '
-                f"mask_padding={self.masks_padding}: use pool='avg'"
-            )
-        self.source.keep_embedding(self.vit)
+        self.readout.check_cls_token(self.model_name, self.has_cls_token)
 
     def _prune(self) -> None:
         """Remove what no output needs, so that every parameter gets a gradient."""
-        last = self.depth - 1
-        normed = self.norm == 'all' or (self.norm == 'last' and last in self.out_indices)
-        if normed and self.source.norm(self.vit) is None and self.pool != 'model':
+        if self.pool == 'attn':
+            self.source.keep_attention_pooling(self.vit)
+        elif self.pool == 'model':
+            self.readout.check_embedding(self.out_indices, self.depth, self.masks_padding)
+            self.source.keep_embedding(self.vit)
+        normed = any(self.readout.norms(index, self.depth) for index in self.out_indices)
+        keep_norm = normed and self.source.norm(self.vit) is not None
+        if normed and not keep_norm and self.pool != 'model':
             print_log(
                 f'{self.model_name} has no final norm of its own: its outputs are not normed',
                 logger='current',
             )
-        keep_norm = normed and self.source.norm(self.vit) is not None
-        dims = {self.source.embed_dims(self.vit)[index] for index in (*self.out_indices, last)}
+        dims = {self.layer_channels[index] for index in (*self.out_indices, self.depth - 1)}
         if keep_norm and self.norm == 'all' and len(dims) > 1:
             raise ValueError(
                 f"norm='all': the final norm of {self.model_name} fits its last stage only; use "
                 f"norm='last' or 'none'"
             )
         self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
-
-    def _normed(self, tokens: Tokens, index: int) -> Tokens:
-        wanted = self.norm == 'all' or (self.norm == 'last' and index == self.depth - 1)
-        if not wanted or self.source.norm(self.vit) is None:
-            return tokens
-        return self.source.normed(self.vit, tokens)
-
-    def _output(self, tokens: Tokens, index: int, size: Grid) -> Tensor:
-        """What the caller gets; where cells are mixed, each image without its padding."""
-        mixes = self.pool or self.out_stride or self.out_type == 'avg_featmap'
-        if not (mixes and self.masks_padding and self._image_sizes):
-            return self._formed(tokens, index, size)
-        steps, outputs = self.source.strides(self.vit)[index], []
-        for at, own in enumerate(self._image_sizes):
-            cells = tuple(math.ceil(side / step) for side, step in zip(own, steps, strict=True))
-            one = Tokens(tokens.patches[at : at + 1], tokens.prefix[at : at + 1], tokens.grid)
-            outputs.append(self._formed(cropped(one, cells), index, own))
-        if outputs[0].ndim == 4:
-            rows, columns = (math.ceil(side / self.out_stride) for side in size)
-            outputs = [F.pad(m, (0, columns - m.shape[3], 0, rows - m.shape[2])) for m in outputs]
-        return torch.cat(outputs)
-
-    def _formed(self, tokens: Tokens, index: int, size: Grid) -> Tensor:
-        if self.pool == 'attn':
-            return self.source.attention_pooled(self.vit, tokens)
-        if self.pool is not None:
-            return POOLINGS[self.pool](tokens)
-        if self.out_type != 'featmap':
-            return FORMATTERS[self.out_type](tokens)
-        maps = featmap(tokens, self.cls_readout)
-        if self.out_stride is None:
-            return maps
-        target = tuple((side + self.out_stride - 1) // self.out_stride for side in size)
-        down, across = self.source.strides(self.vit)[index]
-        return resample_map(maps, target, (self.out_stride / down, self.out_stride / across))
-
-    def _is_frozen(self, name: str) -> bool:
-        if '.lora_' in name:
-            return False
-        everything = self.frozen_stages == self.depth
-        return everything or self.source.layer_of(name, self.depth) <= self.frozen_stages
-
-    def _freeze(self) -> None:
-        for name, parameter in self.vit.named_parameters():
-            if self._is_frozen(name):
-                parameter.requires_grad_(False)
-        self.train(self.training)
+        if self.source.keeps_grid(self.vit):
+            self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))

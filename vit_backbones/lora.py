@@ -1,4 +1,4 @@
-"""LoRA through peft: small trained updates of linear layers, everything else frozen."""
+"""LoRA by peft: small trained updates of linear layers, everything else frozen."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ _OPTIONS = ('r', 'alpha', 'targets', 'dropout')
 
 
 def inject(vit: nn.Module, lora: Mapping[str, Any]) -> None:
-    """Put low-rank updates beside linear layers of a model, in place; they start at zero.
+    """Add low-rank updates, which start at zero, to linear layers of a model, in place.
 
     Source: Hu et al., LoRA (arXiv 2106.09685), by peft (Apache-2.0).
 
     Args:
         vit: The model; all its own parameters are frozen.
-        lora: `r`, the rank (8); `alpha`, so that updates count alpha / r (16); `targets`, ends of
+        lora: `r`, the rank (8); `alpha`: updates are scaled by alpha / r (16); `targets`, ends of
             the names of linear layers (`('qkv',)`); `dropout` of their inputs (0).
 
     Raises:
@@ -56,7 +56,7 @@ def inject(vit: nn.Module, lora: Mapping[str, Any]) -> None:
 
 
 def merge(vit: nn.Module) -> None:
-    """Add the updates to their layers for good, in place; the model is then as before `inject`."""
+    """Add the updates to their layers for good, in place; layers and names are as before."""
     for name, layer in list(vit.named_modules()):
         if hasattr(layer, 'base_layer'):
             layer.merge(safe_merge=True)  # into a copy: weights may be those of another model
@@ -64,7 +64,7 @@ def merge(vit: nn.Module) -> None:
 
 
 def respell(tensors: dict[str, Tensor], names: Collection[str]) -> None:
-    """Rename tensors in place, where a model's layers hold updates and those of its file do not."""
+    """Rename tensors in place for layers that hold updates, where those of the file do not."""
     for name in names:
         plain = name.replace('.base_layer.', '.')
         if plain != name and plain in tensors:

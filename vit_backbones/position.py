@@ -1,4 +1,4 @@
-"""Pure resampling of position tables and feature maps, grid to grid; no square is assumed."""
+"""Resample position tables and feature maps, grid to grid; no square is assumed. Pure."""
 
 import math
 
@@ -103,7 +103,7 @@ def resample_map(maps: Tensor, size: Grid, step: tuple[float, float]) -> Tensor:
 
 
 def resample_antialiased(maps: Tensor, size: Grid) -> Tensor:
-    """What `F.interpolate` gives with `mode='bicubic', antialias=True`, by two matrix products.
+    """`F.interpolate` with `mode='bicubic', antialias=True`, by two matrix products.
 
     ONNX has no operator that does the same: onnxruntime's `Resize` differs by 1 %.
 

@@ -1,10 +1,22 @@
-"""What a ViT gives, and the shapes in which users want it."""
+"""The tokens of a ViT, and the outputs that users want of them. Knows no model."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from vit_backbones.arguments import NORMS, choice, integer
+from vit_backbones.position import Grid, resample_map
+
+CLS_READOUTS = ('ignore', 'add', 'concat')
+
+
+class PoolingError(ValueError):
+    """A pooling that a model cannot do."""
 
 
 class Tokens(NamedTuple):
@@ -13,24 +25,19 @@ class Tokens(NamedTuple):
     Attributes:
         patches: (B, h*w, C), row-major.
         prefix: (B, P, C): CLS first where there is one, then registers; P may be 0.
-        grid: (h, w), carried along because a token count does not tell a rectangle.
+        grid: (h, w), carried along because a token count does not show a rectangle.
     """
 
     patches: Tensor
     prefix: Tensor
-    grid: tuple[int, int]
+    grid: Grid
 
 
 def featmap(tokens: Tokens, cls_readout: str = 'ignore') -> Tensor:
-    """Patch tokens as a map.
+    """Patch tokens as a map (B, C, h, w), or (B, 2C, h, w) with `'concat'`.
 
-    Args:
-        tokens: Tokens of one layer.
-        cls_readout: `'ignore'` leaves the CLS token out, `'add'` adds it to every patch,
-            `'concat'` puts it behind every patch's channels.
-
-    Returns:
-        (B, C, h, w), or (B, 2C, h, w) for `'concat'`.
+    `'ignore'` leaves the CLS token out, `'add'` adds it to every patch, `'concat'` puts it behind
+    every patch's channels.
     """
     patches = tokens.patches
     if cls_readout == 'add':
@@ -41,8 +48,8 @@ def featmap(tokens: Tokens, cls_readout: str = 'ignore') -> Tensor:
     return patches.transpose(1, 2).reshape(patches.shape[0], -1, *tokens.grid)
 
 
-def cropped(tokens: Tokens, grid: tuple[int, int]) -> Tokens:
-    """The patches of the top left part of the grid; the prefix as it is."""
+def cropped(tokens: Tokens, grid: Grid) -> Tokens:
+    """The patches of the top left part of the grid; the prefix is kept."""
     maps = tokens.patches.unflatten(1, tokens.grid)[:, : grid[0], : grid[1]]
     return Tokens(maps.flatten(1, 2), tokens.prefix, grid)
 
@@ -73,32 +80,148 @@ def cls_and_avg(tokens: Tokens) -> Tensor:
 
 
 def gem(tokens: Tokens, power: float = 3.0, floor: float = 1e-6) -> Tensor:
-    """Generalised mean of the patch tokens, (B, C): between the mean and the maximum.
+    """Generalised mean of the patch tokens, (B, C): the mean for power 1, the maximum for infinity.
 
-    Radenović et al., Fine-tuning CNN image retrieval with no human annotation, 2018. Powers are
-    taken in fp32.
-
-    Args:
-        tokens: Tokens of one layer.
-        power: 1 is the mean, infinity the maximum.
-        floor: Smaller values, negative ones among them, count as this.
+    Values below `floor`, all negative ones among them, count as `floor`. Powers are taken in fp32.
+    Source: Radenović et al., Fine-tuning CNN image retrieval with no human annotation, 2018.
     """
     powers = tokens.patches.float().clamp(min=floor).pow(power)
     return powers.mean(dim=1).pow(1 / power).to(tokens.patches.dtype)
 
 
-FORMATTERS: dict[str, Callable[..., Tensor]] = {
+Pooling = Callable[[Tokens], Tensor]
+FORMATTERS: dict[str, Pooling] = {
     'featmap': featmap,
     'cls': cls,
     'cls_token': cls,
     'raw': raw,
     'avg_featmap': avg_featmap,
 }
-
-POOLINGS: dict[str, Callable[..., Tensor]] = {
+POOLINGS: dict[str, Pooling] = {
     'cls': cls,
     'avg': avg_featmap,
     'max': max_patches,
     'cls+avg': cls_and_avg,
     'gem': gem,
 }
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The outputs that a caller wants of the tokens of each layer.
+
+    Attributes:
+        out_type: Form of outputs that are not pooled, a key of `FORMATTERS`.
+        pool: A key of `POOLINGS`, `'attn'` or `'model'`; `None` for no pooling.
+        cls_readout: Use of the CLS token in maps, one of `CLS_READOUTS`.
+        norm: Outputs that get the final norm, one of `NORMS`.
+        out_stride: Stride of maps in pixels, `None` for the model's own.
+
+    Raises:
+        ValueError: For an unknown value, and for a form of outputs that are pooled.
+        TypeError: If `out_stride` is no int.
+    """
+
+    out_type: str = 'featmap'
+    pool: str | None = None
+    cls_readout: str = 'ignore'
+    norm: str = 'last'
+    out_stride: int | None = None
+
+    def __post_init__(self) -> None:
+        choice('out_type', self.out_type, FORMATTERS)
+        choice('cls_readout', self.cls_readout, CLS_READOUTS)
+        choice('norm', self.norm, NORMS)
+        if self.out_stride is not None:
+            object.__setattr__(self, 'out_stride', integer('out_stride', self.out_stride, 1))
+        if self.pool is None:
+            return
+        choice('pool', self.pool, [*POOLINGS, 'attn', 'model'])
+        if (self.out_type, self.cls_readout, self.out_stride) != ('featmap', 'ignore', None):
+            raise ValueError(
+                f'pool={self.pool!r} gives embeddings in place of out_type={self.out_type!r}, '
+                f'cls_readout={self.cls_readout!r} and out_stride={self.out_stride}: leave these '
+                f'three at their defaults'
+            )
+
+    def check_cls_token(self, model_name: str, has_cls_token: bool) -> None:
+        """Refuse outputs that need a CLS token, for a model that runs without one."""
+        for name, values, instead in (
+            ('cls_readout', ('add', 'concat'), 'ignore'),
+            ('out_type', ('cls', 'cls_token'), 'avg_featmap'),
+            ('pool', ('cls', 'cls+avg'), 'avg'),
+        ):
+            if not has_cls_token and (value := getattr(self, name)) in values:
+                kind = PoolingError if name == 'pool' else ValueError
+                raise kind(
+                    f'{name}={value!r} needs a CLS token, and {model_name!r} has none here; use '
+                    f'{name}={instead!r}'
+                )
+
+    def check_embedding(self, out_indices: tuple[int, ...], depth: int, masked: bool) -> None:
+        """Refuse options with which `pool='model'` would not give the library's own embedding."""
+        if out_indices != (depth - 1,) or self.norm == 'none' or masked:
+            raise PoolingError(
+                f"pool='model' gives the library's embedding: of its last block, {depth - 1}, "
+                f'normed, and of whole images; got out_indices={out_indices}, '
+                f"norm={self.norm!r}, mask_padding={masked}: use pool='avg'"
+            )
+
+    def norms(self, index: int, depth: int) -> bool:
+        """Whether the output of block `index` gets the final norm, if the model has one."""
+        return self.norm == 'all' or (self.norm == 'last' and index == depth - 1)
+
+    def channels(self, dims: Sequence[int]) -> tuple[int, ...]:
+        """Channels of the outputs of layers of `dims` channels."""
+        concat = self.pool is None and (self.out_type, self.cls_readout) == ('featmap', 'concat')
+        factor = 2 if concat or self.pool == 'cls+avg' else 1
+        return tuple(factor * dim for dim in dims)
+
+    def strides(self, steps: Sequence[Grid]) -> tuple[int | Grid, ...]:
+        """Strides of the outputs of layers with (vertical, horizontal) strides `steps`."""
+        return tuple(self.out_stride or (v if v == h else (v, h)) for v, h in steps)
+
+    def form(
+        self,
+        tokens: Tokens,
+        size: Grid,
+        steps: Grid,
+        *,
+        sizes: Sequence[Grid] | None = None,
+        attend: Pooling | None = None,
+    ) -> Tensor:
+        """The output of one layer.
+
+        Args:
+            tokens: The layer's tokens, normed where they shall be.
+            size: (H, W) of the batch in pixels.
+            steps: (vertical, horizontal) stride of the layer.
+            sizes: (H, W) of each image, if padding is masked: where cells are mixed, each image
+                is formed without its padding.
+            attend: The model's attention pooling, for `pool='attn'`.
+        """
+        if sizes and (self.pool or self.out_stride or self.out_type == 'avg_featmap'):
+            each = zip(_without_padding(tokens, sizes, steps), sizes, strict=True)
+            outputs = [self.form(one, own, steps, attend=attend) for one, own in each]
+            return torch.cat(outputs if outputs[0].ndim < 4 else self._padded(outputs, size))
+        if self.pool is not None:
+            return (attend if self.pool == 'attn' else POOLINGS[self.pool])(tokens)
+        if self.out_type != 'featmap':
+            return FORMATTERS[self.out_type](tokens)
+        maps = featmap(tokens, self.cls_readout)
+        if self.out_stride is None:
+            return maps
+        target = tuple((side + self.out_stride - 1) // self.out_stride for side in size)
+        return resample_map(maps, target, tuple(self.out_stride / step for step in steps))
+
+    def _padded(self, maps: Sequence[Tensor], size: Grid) -> list[Tensor]:
+        rows, columns = (math.ceil(side / self.out_stride) for side in size)
+        return [F.pad(m, (0, columns - m.shape[3], 0, rows - m.shape[2])) for m in maps]
+
+
+def _without_padding(tokens: Tokens, sizes: Sequence[Grid], steps: Grid) -> Iterator[Tokens]:
+    """The tokens of each image whose patches hold pixels of it."""
+    for at, own in enumerate(sizes):
+        cells = tuple(math.ceil(side / step) for side, step in zip(own, steps, strict=True))
+        one = Tokens(tokens.patches[at : at + 1], tokens.prefix[at : at + 1], tokens.grid)
+        yield cropped(one, cells)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
-from vit_backbones.checkpoints import read_checkpoint
+from vit_backbones.checkpoints import names, read_checkpoint, reading, sections
 
 TENSORS = {'a.weight': torch.arange(6.0).reshape(2, 3), 'b': torch.ones(300)}
 
@@ -22,6 +23,15 @@ class Evil:
 
     def __reduce__(self):
         return os.system, (f'touch {self.path}',)
+
+
+def bytes_read():
+    """By this process so far, where Linux counts them."""
+    try:
+        counts = Path('/proc/self/io').read_text()
+    except OSError:
+        pytest.skip('nothing counts the bytes that are read')
+    return int(counts.split('rchar: ')[1].split()[0])
 
 
 def check_same(read):
@@ -80,6 +90,37 @@ def test_reads_what_mmengines_runner_saves(tmp_path):
     check_same(read_checkpoint(tmp_path / 'epoch_1.pth'))
 
 
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.npz'])
+def test_names_come_with_shapes(suffix, tmp_path):
+    path = tmp_path / f'a{suffix}'
+    if suffix == '.npz':
+        np.savez(path, **TENSORS)
+    else:
+        (torch.save if suffix == '.pth' else save_file)(TENSORS, path)
+    assert names(path) == {name: tensor.shape for name, tensor in TENSORS.items()}
+
+
+def test_names_are_read_without_the_values_of_torch(tmp_path):
+    torch.save({'a': torch.zeros(2**26, dtype=torch.uint8)}, tmp_path / 'a.pth')
+    read_checkpoint(tmp_path / 'a.pth')  # imports what it needs
+    before = bytes_read()
+    names(tmp_path / 'a.pth')
+    assert bytes_read() - before < 2**20
+
+
+def test_names_are_read_without_the_values_of_safetensors(monkeypatch, tmp_path):
+    save_file(TENSORS, tmp_path / 'a.safetensors')
+    monkeypatch.delattr(reading, 'load_file')
+    assert names(tmp_path / 'a.safetensors').keys() == TENSORS.keys()
+
+
+def test_sections_are_the_top_level_keys(tmp_path):
+    torch.save({'state_dict': TENSORS, 'optimizer': {}, 'meta': {}}, tmp_path / 'a.pth')
+    assert sections(tmp_path / 'a.pth') == {'state_dict', 'optimizer', 'meta'}
+    torch.save([TENSORS], tmp_path / 'a.pth')
+    assert sections(tmp_path / 'a.pth') == set()
+
+
 def saved(name):
     def make(path):
         if name == 'a.safetensors':
@@ -131,11 +172,12 @@ def saved(name):
         ('a.pth', lambda path: torch.save(torch.ones(2), path), 'holds no tensors'),
     ],
 )
-def test_other_files_get_one_line_with_their_name(name, make, message, tmp_path):
+@pytest.mark.parametrize('read', [read_checkpoint, names])
+def test_other_files_get_one_line_with_their_name(name, make, message, read, tmp_path):
     path = tmp_path / name
     make(path)
     with pytest.raises(ValueError, match=message) as caught:
-        read_checkpoint(path)
+        read(path)
     assert str(caught.value).startswith(f"checkpoint '{path}'")
     assert '\n' not in str(caught.value)
 
@@ -156,8 +198,9 @@ def test_a_missing_file_is_named(tmp_path):
 def test_code_in_a_file_is_not_run(dump, tmp_path):
     trace = tmp_path / 'trace'
     dump({'state_dict': {'evil': Evil(trace)}}, tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match=r'it wants to run posix\.system, which is refused'):
-        read_checkpoint(tmp_path / 'a.pth')
+    for read in (read_checkpoint, names, sections):
+        with pytest.raises(ValueError, match=r'it wants to run posix\.system, which is refused'):
+            read(tmp_path / 'a.pth')
     assert not trace.exists()
 
 

@@ -134,7 +134,7 @@ def test_patch_size_resamples_weights_as_timm(patch_size, tmp_path):
     reference = timm_vit(depth=2)
     torch.save(reference.state_dict(), tmp_path / 'vit.pth')
     ours = backbone(depth=2, patch_size=patch_size, out_type='raw', checkpoint=tmp_path / 'vit.pth')
-    patch = ours.source.strides(ours.vit)[0]
+    patch = ours.layer_strides[0]
     reference.set_input_size((224, 224), patch_size=patch)
     x = images(96, 160)
     assert error(ours(x)[0], last_features(reference, x)) <= 1

@@ -15,7 +15,7 @@ FLAT = [name for name in CONFIGS if name != 'swin']
 
 
 def padded(ours, x):
-    return pad(x, *ours.source.strides(ours.vit)[-1])
+    return pad(x, *ours.layer_strides[-1])
 
 
 @pytest.mark.parametrize('size', SIZES, ids=str)

@@ -148,7 +148,7 @@ def _peers(subject: Subject, names: Sequence[str]) -> tuple[dict[str, Subject], 
     if not isinstance(subject.model, ViTFeatBackbone):
         return peers, dict.fromkeys(names, 'is compared with backbones, not with whole models')
     backbone, setting = subject.model, subject.setting
-    padded = backbone.source.padded(backbone.vit, setting.size)  # as much work as ours
+    padded = backbone.padded_size(setting.size)  # as much work as ours
     for name in names:
         try:
             peer = build_peer(name, backbone, padded)

@@ -1,4 +1,4 @@
-"""Fitting the tensors of a checkpoint to a model, and the report of what matched."""
+"""Fit the tensors of a checkpoint to a model, and report what matched."""
 
 import math
 import re
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from vit_backbones.position import Grid, resample_positions
 
-# The one under which most names of the model are found is taken off
+# The prefix with most names of the model is taken off
 PREFIXES = (
     *('', 'vit.', 'backbone.vit.', 'backbone.', 'model.', 'encoder.'),
     *('module.', 'module.backbone.vit.', 'module.backbone.'),
-    # the first of equals is taken: an averaged copy comes in front of a student
+    # the first of equals wins: an averaged copy comes before a student
     *('teacher.', 'teacher.backbone.', 'student.', 'student.backbone.'),
 )
-# What files of ViTs hold beyond the backbone: classifiers, pooling heads, parts of pre-training
+# Parts of files beyond the backbone: classifiers, pooling heads, parts of pre-training
 KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token)(\.|$)')
-# Single tensors of which 95 % may be matched and the features still are noise, in the names of all
-# libraries, each with what to do where a file has none
+# Tensors without which features are noise even if 95 % match, in the names of all libraries, each
+# with advice for files that lack it
 _VITAL = (
     (
         'CLS token',
@@ -46,16 +46,16 @@ GRID_KEY = 'position_grid'
 
 @dataclass
 class Report:
-    """What became of the tensors of a checkpoint.
+    """The fate of each tensor of a checkpoint.
 
     Attributes:
         matched: Tensors of the model found in the file, fitted to the model's shapes.
         resized: Names among them that were resampled to more or fewer values.
         missing: Names of the model that the file lacks or holds in another shape.
         absent: Names among them that the file lacks.
-        leftover: Names of the file that fit nowhere: neither in the model, or there with another
-            shape, nor known heads or pruned parts.
-        dialect: Layout of the file's keys, where it was not timm's or the library's own.
+        leftover: Names of the file that fit nowhere: not in the model with this shape, not known
+            heads, not pruned parts.
+        dialect: Layout of the file's keys, where it is not timm's or the library's own.
     """
 
     matched: dict[str, Tensor] = field(default_factory=dict)
@@ -71,11 +71,7 @@ class Report:
         return f'loaded {len(self.matched)} of {total} tensors, resized {len(self.resized)}{source}'
 
     def check(self, path: str, remark: str = '') -> None:
-        """Refuse a checkpoint that fits badly.
-
-        Args:
-            path: Of the file, for messages.
-            remark: Behind the message where too little matched.
+        """Refuse the file `path` if it fits badly; `remark` ends the message for too few matches.
 
         Raises:
             ValueError: If under 95 % of the model's tensors matched, the file lacks the CLS token,
@@ -89,10 +85,10 @@ class Report:
                 f'needed ({hint}); missing: {_first_ten(self.missing)}; of no use in the file: '
                 f'{_first_ten(self.leftover)}{remark}'
             )
-        for what, pattern, advice in _VITAL:
+        for part, pattern, advice in _VITAL:
             for name in filter(pattern.search, self.absent):
                 raise ValueError(
-                    f'checkpoint {path!r} has no {what}, which the model has as {name}: {advice}'
+                    f'checkpoint {path!r} has no {part}, which the model has as {name}: {advice}'
                     f'allow_partial=True loads the rest and leaves a random one'
                 )
         if self.leftover:
@@ -104,7 +100,7 @@ class Report:
 
 @dataclass(frozen=True)
 class PositionTable:
-    """The learned positions of a model, and how to fit another table to them.
+    """The learned positions of a model; fits another table to them.
 
     Attributes:
         name: Key in the state dict.
@@ -125,10 +121,10 @@ class PositionTable:
     interpolation: Mapping[str, object]
 
     def fit(self, table: Tensor, recorded: Tensor | None, patch_size: Grid) -> Tensor:
-        """Drop a CLS row that the model has not, and resample to the model's grid.
+        """Drop a CLS row that the model lacks, and resample to the model's grid.
 
-        The grid of `table` is the one recorded with it; failing that the native one, failing that
-        a square, as every published table is. One that fits none of them comes back unchanged.
+        The grid of `table` is the recorded one, else the native one, else a square, as in every
+        published table. A table that fits none of them comes back unchanged.
         """
         fitted = self._resampled(table.reshape(1, -1, table.shape[-1]), recorded, patch_size)
         same = fitted.numel() == math.prod(self.shape) and fitted.shape[-1] == self.shape[-1]
@@ -164,15 +160,14 @@ def match(
     """Fit a checkpoint's tensors to a model's.
 
     Args:
-        tensors: The checkpoint by key, bare or under one of `PREFIXES`; keys beside the prefix
-            belong to other parts of a whole model and are passed over.
+        tensors: The checkpoint by key, bare or under one of `PREFIXES`; keys outside the prefix
+            belong to other parts of a whole model and are ignored.
         model: The model's state dict.
         patch_embed: Name of the patch embedding's weight, resampled to another patch size and
             number of input channels.
         positions: Fits the position table, where the model has one.
         built: Names that the model had before unused parts were removed.
-        convert: Gives tensors the keys and shapes of the model, where the library knows how; the
-            recorded grid is among them under `GRID_KEY`.
+        convert: Converts tensors, and the recorded grid under `GRID_KEY`, to the model's layout.
         dialect: Layout from which the tensors were translated, for the report.
 
     Returns:
@@ -216,15 +211,12 @@ def match(
 def refit(
     saved: Mapping[str, Tensor], model: Mapping[str, Tensor], report: Report
 ) -> dict[str, Tensor]:
-    """Those tensors of a saved model that another image size has changed.
+    """Tensors of a saved model that had to be resized, in the shapes of the model.
 
     Args:
         saved: The tensors under the model's own names.
         model: The model's state dict.
-        report: What `match` made of them.
-
-    Returns:
-        Tensors in the shapes of the model.
+        report: The report of `match` for them.
 
     Raises:
         ValueError: If some cannot be resized.

@@ -1,14 +1,14 @@
 """Key layouts of other projects' ViT checkpoints, and their translation to timm's.
 
-A layout is recognised by keys that it alone has, under whatever prefix they stand; its names are
-then rewritten by a table, and tensors are cut or joined where that is not enough. A translation
-is exact or it is refused: a plain ViT cannot have relative positions, so they raise for it.
+A layout is recognised by keys that only it has, under any prefix. A table then renames them, and
+tensors are cut or joined where that is not enough. A translation is exact or it is refused: a plain
+ViT cannot have relative positions, so they raise for it.
 
-What the keys do not tell is not guessed either, and stays the choice of the model's name: the
-activation (CLIP's own weights want timm's `..._quickgelu` models), the epsilon of the norms, the
-number of heads, a patch embedding with padding (Sapiens shifts its patches by two pixels).
+Settings that the keys do not show are not guessed; they come with the model's name: the activation
+(CLIP's own weights need timm's `..._quickgelu` models), the epsilon of the norms, the number of
+heads, a patch embedding with padding (Sapiens shifts its patches by two pixels).
 
-Sources of the layouts, of which the keys were read and no code was taken, all on GitHub:
+Sources of the layouts (only the keys were read, no code was taken), all on GitHub:
 facebookresearch/dinov2 (Apache-2.0), dinov3 (DINOv3 License), mae (CC-BY-NC-4.0), segment-anything
 and detectron2 (Apache-2.0), huggingface/transformers and pytorch-image-models (Apache-2.0),
 microsoft/unilm (MIT),
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vit_backbones.checkpoints import cutting, renames
+from vit_backbones.checkpoints import renames, reshaping
 from vit_backbones.checkpoints.fitting import GRID_KEY, PREFIXES
 from vit_backbones.checkpoints.renames import Renames
 
@@ -35,12 +35,12 @@ class Dialect(NamedTuple):
     """One layout.
 
     Attributes:
-        name: As reports give it.
+        name: Name in reports.
         signs: Sets of keys; a file that has all of one set is of this layout.
         table: Regular expressions and replacements, applied to every key in this order; a key
             that becomes empty is dropped.
-        before: What is done to the tensors before the renames.
-        after: What is done to them afterwards.
+        before: Changes the tensors before the renames.
+        after: Changes them afterwards.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Dialect(NamedTuple):
 
 OWN = 'timm keys'
 _TIMM = Dialect('timm', (('patch_embed.proj.weight', 'blocks.0.norm1.weight'),))
-# Else taken for ViTDet's: timm's SAM with its neck, and without it in this package's own files
+# Would pass for ViTDet's: timm's SAM with its neck, and without it in this package's own files
 _TIMM_SAM = Dialect(
     'timm',
     (
@@ -110,7 +110,7 @@ DIALECTS = (
         'Meta DINOv3',
         (('storage_tokens', 'blocks.0.norm1.weight'),),
         renames.META_DINOV3,
-        before=cutting.mask_biases,
+        before=reshaping.mask_biases,
     ),
     Dialect(
         'Meta DINOv2',
@@ -135,7 +135,7 @@ DIALECTS = (
         'transformers DINOv3',
         (('embeddings.register_tokens', 'embeddings.patch_embeddings.weight'),),
         renames.TRANSFORMERS,
-        after=cutting.ungated,
+        after=reshaping.ungated,
     ),
     Dialect(
         'transformers DINOv2',
@@ -146,7 +146,7 @@ DIALECTS = (
             ),
         ),
         renames.TRANSFORMERS,
-        after=cutting.pack_gates,
+        after=reshaping.pack_gates,
     ),
     Dialect(
         'transformers ViT',
@@ -189,13 +189,13 @@ DIALECTS = (
         'big_vision',
         (('embedding.kernel', 'Transformer.encoder_norm.scale'),),
         renames.FLAX,
-        before=cutting.from_flax,
+        before=reshaping.from_flax,
     ),
     _TIMM,
 )
 _RELATIVE = re.compile(r'(^|\.)(rel_pos_[hw]|relative_position_bias_table)$')
 _COMPUTED = re.compile(r'(^|\.)relative_position_index$')
-# Of two models in one file, the averaged one is what their authors evaluate
+# Of two models in one file, authors evaluate the averaged one
 _AVERAGED = re.compile(r'(^|[._])(teacher|ema|target|momentum)')
 
 
@@ -228,7 +228,7 @@ def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[T
     own = dialect.before(own)
     own = {_renamed(name, dialect.table): tensor for name, tensor in own.items()}
     own.pop('', None)
-    own = _with_timms_shapes(cutting.join_qkv(dialect.after(own)))
+    own = _with_timms_shapes(reshaping.join_qkv(dialect.after(own)))
     if (grid := dotted.get(prefix.removesuffix('vit.') + GRID_KEY)) is not None:
         own[GRID_KEY] = grid  # of this package's own files
     return own, f'{dialect.name} keys' + (f' under {prefix!r}' if prefix else '')
@@ -263,7 +263,7 @@ def _renamed(name: str, table: Renames) -> str:
 
 
 def _without_relative_positions(tensors: Tensors) -> Tensors:
-    """The tensors less relative positions that are all zero, as before a training."""
+    """Drop relative positions that are all zero, as before a training."""
     relative = {name for name in tensors if _RELATIVE.search(name)}
     for name in sorted(relative):
         if tensors[name].any():
@@ -276,7 +276,7 @@ def _without_relative_positions(tensors: Tensors) -> Tensors:
 
 
 def _with_timms_shapes(tensors: Tensors) -> Tensors:
-    """Tokens (1, n, C), positions (1, n, C); the grid of a table (1, h, w, C) is recorded."""
+    """Bring tokens and positions to (1, n, C); record the grid of a table (1, h, w, C)."""
     for name in ('cls_token', 'dist_token', 'reg_token'):
         if name in tensors:
             tensors[name] = tensors[name].reshape(1, -1, tensors[name].shape[-1])

@@ -1,4 +1,4 @@
-"""Reading weight files without ever running code from them."""
+"""Read weight files without ever running code from them."""
 
 import json
 import pickle
@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Size, Tensor
 
 from vit_backbones.checkpoints.fitting import GRID_KEY
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz')
-# Opened while there is one, in this order: an averaged copy comes in front of a student
+# Opened while there is one, in this order: an averaged copy comes before a student
 _WRAPPERS = (
     'state_dict',
     'model',
@@ -33,7 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint.
 
     Torch files are read with `weights_only=True`, NumPy archives with `allow_pickle=False`.
-    Wrappers such as `{'state_dict': ...}` are opened; what is no tensor is left out.
+    Wrappers such as `{'state_dict': ...}` are opened; values other than tensors are left out.
 
     Args:
         path: A `.pth`, `.pt`, `.bin`, `.ckpt`, `.safetensors` or `.npz` file.
@@ -47,33 +47,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         ValueError: If the file is a directory, empty, truncated, of another kind, needs code to be
             run, or holds no tensors.
     """
-    return tensors_of(read_content(path), path)
+    return _tensors(path, 'cpu')
 
 
-def read_content(path: str | Path) -> object:
-    """Read all that a checkpoint holds, its wrappers included; see `read_checkpoint`."""
-    if not isinstance(path, str | Path):
-        raise TypeError(f'checkpoint must be the path of a file, got {path!r}')
-    if '://' in str(path):
-        raise ValueError(f'checkpoint {str(path)!r} is no local file: download it first')
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f'checkpoint {str(path)!r} does not exist')
-    if not path.is_file() or path.suffix not in SUFFIXES:
-        raise ValueError(f'checkpoint {str(path)!r} is no {", ".join(SUFFIXES)} file')
-    return _load(path)
+def names(path: str | Path) -> dict[str, Size]:
+    """Names and shapes of the tensors of a checkpoint, read without their values.
 
-
-def tensors_of(content: object, path: str | Path) -> dict[str, Tensor]:
-    """The tensors of what `read_content` gave, by their key in the file.
-
-    Raises:
-        ValueError: If there are none.
+    Only an `.npz` file is read whole. Raises as `read_checkpoint` does.
     """
-    content = _unwrapped(content)
-    tensors = {}
-    if isinstance(content, dict):
-        tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    return {name: tensor.shape for name, tensor in _tensors(path, 'meta').items()}
+
+
+def sections(path: str | Path) -> set[str]:
+    """Top-level keys of a checkpoint, such as `'optimizer'`, read like `names`."""
+    content = _load(path, 'meta')
+    return set(content) if isinstance(content, dict) else set()
+
+
+def _tensors(path: str | Path, device: str) -> dict[str, Tensor]:
+    content = _unwrapped(_load(path, device))
+    found = content.items() if isinstance(content, dict) else ()
+    tensors = {name: value for name, value in found if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f'checkpoint {str(path)!r} holds no tensors')
     return tensors
@@ -88,24 +82,39 @@ def _unwrapped(content: object) -> object:
     return content
 
 
-def _load(path: Path) -> object:
+def _load(path: str | Path, device: str) -> object:
+    """The content of a file, its tensors on the CPU, or without values on the meta device."""
+    if not isinstance(path, str | Path):
+        raise TypeError(f'checkpoint must be the path of a file, got {path!r}')
+    if '://' in str(path):
+        raise ValueError(f'checkpoint {str(path)!r} is no local file: download it first')
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f'checkpoint {str(path)!r} does not exist')
+    if not path.is_file() or path.suffix not in SUFFIXES:
+        raise ValueError(f'checkpoint {str(path)!r} is no {", ".join(SUFFIXES)} file')
     try:
         if path.suffix == '.safetensors':
-            return _load_safetensors(path)
+            return _load_safetensors(path, device)
         if path.suffix == '.npz':
             return _load_npz(path)
-        return torch.load(path, map_location='cpu', weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # damaged files make torch raise anything: IndexError, struct.error
         raise ValueError(
             f'checkpoint {str(path)!r} cannot be read: {_reason(error, path)}'
         ) from error
 
 
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors, with the grid of positions that `tools/convert_checkpoint.py` notes beside."""
+def _load_safetensors(path: Path, device: str) -> dict[str, Tensor]:
+    """The tensors, with the grid of positions that `tools/convert_checkpoint.py` adds."""
     with safe_open(path, 'pt') as file:
         noted = (file.metadata() or {}).get(GRID_KEY)
-    return load_file(path) | ({GRID_KEY: torch.tensor(json.loads(noted))} if noted else {})
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+    if device == 'meta':
+        tensors = {name: torch.empty(shape, device=device) for name, shape in shapes.items()}
+    else:
+        tensors = load_file(path)
+    return tensors | ({GRID_KEY: torch.tensor(json.loads(noted))} if noted else {})
 
 
 def _load_npz(path: Path) -> dict[str, Tensor | None]:
@@ -116,16 +125,16 @@ def _load_npz(path: Path) -> dict[str, Tensor | None]:
 
 
 def _tensor(array: np.ndarray) -> Tensor | None:
-    """The array as a tensor, which has no text; NumPy knows bfloat16 as two bytes only."""
+    """The array as a tensor, `None` for text; NumPy reads bfloat16 as two bytes."""
     if array.dtype == np.dtype('V2'):
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return None if array.dtype.kind in 'SU' else torch.from_numpy(array)
 
 
 def _reason(error: Exception, path: Path) -> str:
-    # torch's message names what the file wanted to import
+    # torch's message names the import that the file wants
     if wanted := re.search(r'GLOBAL (\S+)', str(error)):
-        return f'it wants to run {wanted[1]}, which is refused; save its tensors alone'
+        return f'it wants to run {wanted[1]}, which is refused; save only its tensors'
     with path.open('rb') as file:
         start = file.read(64)
     if start.startswith(b'version https://git-lfs'):
@@ -137,6 +146,6 @@ def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, pickle.UnpicklingError):
         return 'it is no PyTorch file'
     if 'allow_pickle' in str(error):
-        return 'it holds pickled objects, which are refused; save its arrays alone'
+        return 'it holds pickled objects, which are refused; save only its arrays'
     line = str(error).strip().split('\n')[0] or type(error).__name__
     return f'{line}; is it complete? ({path.stat().st_size:,} bytes)'

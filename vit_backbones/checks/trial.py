@@ -85,7 +85,7 @@ def _step(model: nn.Module, size: tuple[int, int], samples: list[Any]) -> None:
 def _image_sizes(model: nn.Module) -> list[tuple[int, int]]:
     """(H, W) to try until one works: some models have more queries than a small image has cells."""
     vit = vit_of(model)
-    fixed = vit.source.fixed_size(vit.vit) if vit else None
+    fixed = vit.fixed_size if vit else None
     padded = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
     return [fixed] if fixed else [_SIZE, tuple(padded or _LARGE)]
 

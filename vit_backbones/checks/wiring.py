@@ -150,9 +150,9 @@ def padding_findings(model: nn.Module) -> Iterator[Finding]:
     if vit is None or padded is None:
         return
     place, size, whole = padded
-    fixed = vit.source.fixed_size(vit.vit)
+    fixed = vit.fixed_size
     if fixed is not None:
-        if not whole or vit.source.padded(vit.vit, size) != fixed:
+        if not whole or vit.padded_size(size) != fixed:
             level = error if whole else warning
             yield level(
                 f'{vit.model_name} takes only images of {fixed[0]}x{fixed[1]}, and '
@@ -160,7 +160,7 @@ def padding_findings(model: nn.Module) -> Iterator[Finding]:
                 f'img_size of the batches, and give all of them that size'
             )
         return
-    steps = vit.source.padded(vit.vit, (1, 1))
+    steps = vit.padded_size((1, 1))
     if vit.out_stride is None and any(s > 1 and s % p for s, p in zip(size, steps, strict=True)):
         yield warning(
             f'data_preprocessor.{place} is {size if whole else size[0]}, no multiple of the '

@@ -48,16 +48,6 @@ class Graph(nn.Module):
             return 255 * torch.rand(shape, generator=generator)
         return torch.randn(shape, generator=generator)
 
-    def built_for(self) -> Grid:
-        """(H, W) of the images that suit the model as it is."""
-        source, vit = self.backbone.source, self.backbone.vit
-        if fixed := source.fixed_size(vit):
-            return fixed
-        if not source.keeps_grid(vit):
-            return source.native_size(vit)
-        steps = source.strides(vit)[0]
-        return tuple(cells * step for cells, step in zip(source.grid(vit), steps, strict=True))
-
     def notes(self) -> dict[str, object]:
         """What users of the file want to know of it."""
         backbone, order = self.backbone, 'BGR' if self.loaded.is_bgr else 'RGB'

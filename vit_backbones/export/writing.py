@@ -120,8 +120,9 @@ def export(
 
 def _one_size(graph: Graph, size: Sequence[int] | None, batch: int) -> list[tuple[int, Grid]]:
     """The batch and size of one kind of images, for which the graph is fitted."""
-    size, backbone = pair('size', size) or graph.built_for(), graph.backbone
-    steps = backbone.source.strides(backbone.vit)[0]
+    backbone = graph.backbone
+    size = pair('size', size) or backbone.built_size
+    steps = backbone.layer_strides[0]
     if any(side < step for side, step in zip(size, steps, strict=True)):
         raise ValueError(
             f'size {size[0]}x{size[1]} is less than one patch of {backbone.model_name!r}, which '
@@ -134,16 +135,16 @@ def _one_size(graph: Graph, size: Sequence[int] | None, batch: int) -> list[tupl
 def _any_sizes(graph: Graph) -> list[tuple[int, Grid]]:
     """Batches and sizes to try: a rectangle, what the model is built for, an odd one."""
     backbone = graph.backbone
-    fixed = backbone.source.fixed_size(backbone.vit)
+    fixed = backbone.fixed_size
     if fixed is not None:
         raise ValueError(
             f'{backbone.model_name!r} takes images of one size: give it with --size H W, here for '
             f'instance {fixed[0]} {fixed[1]}, and --dynamic leaves the batch free'
         )
-    down, across = backbone.source.strides(backbone.vit)[-1]
+    down, across = backbone.layer_strides[-1]
     return [
         (2, (5 * down, 7 * across)),
-        (1, graph.built_for()),
+        (1, backbone.built_size),
         (3, (6 * down - 1, 4 * across + 1)),
     ]
 

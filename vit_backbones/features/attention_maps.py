@@ -39,8 +39,8 @@ def attention_maps(backbone: ViTFeatBackbone, images: Tensor) -> list[Tensor]:
         ValueError: If its layers do not attend to the whole image, each once, by
             `scaled_dot_product_attention` or `nn.MultiheadAttention`.
     """
-    strides = {backbone.source.strides(backbone.vit)[index] for index in backbone.out_indices}
-    sides = backbone.source.padded(backbone.vit, tuple(images.shape[-2:]))
+    strides = {backbone.layer_strides[index] for index in backbone.out_indices}
+    sides = backbone.padded_size(tuple(images.shape[-2:]))
     grid = tuple(side // step for side, step in zip(sides, max(strides), strict=True))
     num_prefix = backbone.num_prefix_tokens
     rows = slice(0, 1) if backbone.has_cls_token else slice(num_prefix, None)

@@ -46,7 +46,7 @@ class Extractor:
     ) -> None:
         vit = loaded.backbone
         self.loaded, self._normalize, self._joined = loaded, normalize, joined
-        self.fixed = vit.source.fixed_size(vit.vit)
+        self.fixed = vit.fixed_size
         self.resize = resizing(size, self.fixed)
         self.form = vit.pool or vit.out_type
         self.embeds = self.form not in ('featmap', 'raw')

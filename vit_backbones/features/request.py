@@ -12,7 +12,7 @@ from vit_backbones.features.extractor import Extractor
 from vit_backbones.features.stored import WRITERS, pyarrow
 from vit_backbones.files import check_writable
 from vit_backbones.models.chosen import Choice, Loaded, load_backbone
-from vit_backbones.sources.base import PoolingError
+from vit_backbones.readout import PoolingError
 
 _MAPS = ('featmap', 'raw')
 

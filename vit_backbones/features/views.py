@@ -80,7 +80,7 @@ def draw_attention(
 
 def _resize(loaded: Loaded, size: Sequence[int] | None) -> Resize:
     """How images change, which are made small unless the model or a user says how large."""
-    fixed = loaded.backbone.source.fixed_size(loaded.backbone.vit)
+    fixed = loaded.backbone.fixed_size
     return within(_LONGER_SIDE) if size is None and fixed is None else resizing(size, fixed)
 
 
@@ -120,7 +120,7 @@ def _heads(
     wanted = range(min(count, _MOST_HEADS)) if heads is None else heads
     if outside := [head for head in wanted if not 0 <= head < count]:
         raise ValueError(f'--heads {outside[0]}: layer {layer} has the heads 0 to {count - 1}')
-    stride = loaded.backbone.source.strides(loaded.backbone.vit)[layer]
+    stride = loaded.backbone.layer_strides[layer]
     titles = [f'layer {layer}, head {head}' for head in wanted]
     maps = [*(weights[head] for head in wanted), weights.mean(0)]
     for title, each in zip([*titles, f'layer {layer}, mean of {count}'], maps, strict=True):

@@ -1,21 +1,60 @@
 """How backbones that mask padding learn where the images of a batch end.
 
-Detectors and segmenters hand a backbone the padded batch alone, so the data preprocessor, which
-padded it, tells every backbone that follows.
+Detectors and segmenters hand a backbone only the padded batch, so the data preprocessor, which
+padded it, reports the sizes to every backbone that follows.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
 from torch import Tensor
 
+from vit_backbones.arguments import pair
 from vit_backbones.position import Grid
 
-if TYPE_CHECKING:
-    from vit_backbones.backbone import ViTFeatBackbone
+_FOLLOWERS: 'WeakSet[ImageSizes]' = WeakSet()
 
-FOLLOWERS: 'WeakSet[ViTFeatBackbone]' = WeakSet()
+
+class ImageSizes:
+    """Where the images of the next batches end; set by data preprocessors if it `follows` them.
+
+    Attributes:
+        sizes: (H, W) of each image, `None` for whole images.
+        batch_shape: (H, W) of the batch, `None` for any.
+    """
+
+    def __init__(self, *, follows: bool) -> None:
+        self.sizes: list[Grid] | None = None
+        self.batch_shape: Grid | None = None
+        self._follows = follows
+        self.__setstate__({})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copy, which follows as the original does."""
+        self.__dict__.update(state)
+        if self._follows:
+            _FOLLOWERS.add(self)
+
+    def set(self, sizes: Sequence[Sequence[int]] | None, batch_shape: Grid | None = None) -> None:
+        """Take up the sizes of the next batches; a `ValueError` if one is below 1."""
+        self.sizes = None if sizes is None else [pair('size', size) for size in sizes]
+        self.batch_shape = batch_shape
+
+    def of(self, images: Tensor) -> list[Grid] | None:
+        """The sizes of the images of a batch (B, C, H, W), if they were set for such a one."""
+        sizes, shape = self.sizes, tuple(images.shape[-2:])
+        if sizes is None:
+            return None
+        too_large = any(h > shape[0] or w > shape[1] for h, w in sizes)
+        other = self.batch_shape not in (None, shape)
+        if len(sizes) != len(images) or too_large or other:
+            raise ValueError(
+                f'image sizes {sizes} were set for another batch than {tuple(images.shape)}: call '
+                f'set_image_sizes with one (H, W) an image, or with None; windows that slide over '
+                f'padded images cannot be masked'
+            )
+        return sizes
 
 
 class TellsImageSizes:
@@ -24,9 +63,10 @@ class TellsImageSizes:
     tells_image_sizes = True
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Make the batch, and tell every backbone that follows where its images end.
+        """Make the batch, and report to every backbone that follows where its images end.
 
-        That is `img_shape` of each sample, as of now; without samples, what the images measured.
+        Sizes are the `img_shape` of each sample, after transforms; without samples, those of the
+        images before padding.
         """
         sizes = [tuple(image.shape[-2:]) for image in data['inputs']]
         batch = super().forward(data, training)
@@ -38,8 +78,8 @@ class TellsImageSizes:
 
 
 def announce(sizes: Sequence[Grid], batch: Tensor) -> None:
-    """Tell backbones (H, W) of each image of a batch (B, C, H, W), padded right and below."""
+    """Report (H, W) of each image of a batch (B, C, H, W), padded right and below."""
     shape = tuple(batch.shape[-2:])
     padded = any(tuple(size) != shape for size in sizes)
-    for backbone in FOLLOWERS:
-        backbone.set_image_sizes(sizes if padded else None, shape if padded else None)
+    for follower in _FOLLOWERS:
+        follower.set(sizes if padded else None, shape if padded else None)

@@ -139,8 +139,8 @@ def _sizes(model: Model) -> Sequence[str]:
     except Exception:  # what cannot be built has no sizes
         return [_UNKNOWN] * 3
     number = sum(parameter.numel() for parameter in backbone.parameters())
-    strides = [max(stride) for stride in backbone.source.strides(backbone.vit)]
-    widths = backbone.source.embed_dims(backbone.vit)
+    strides = [max(stride) for stride in backbone.layer_strides]
+    widths = backbone.layer_channels
     return f'{number / 1e6:.1f} M', _span(strides), _span(widths)
 
 

@@ -13,7 +13,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from vit_backbones.backbone import ViTFeatBackbone
-from vit_backbones.checkpoints import read_checkpoint
+from vit_backbones.checkpoints import names, read_checkpoint
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import model_chain
 from vit_backbones.config.loading import load_config
@@ -258,9 +258,9 @@ def _weights(choice: Choice, asked: dict[str, Any]) -> str:
 
 def _trained_prefix(checkpoint: str) -> str | None:
     """Where our backbone stands in a whole model's checkpoint; `None` in other files."""
-    names = read_checkpoint(checkpoint)
+    held = names(checkpoint)
     for prefix in ('backbone.backbone.vit.', 'backbone.vit.'):
-        if any(name.startswith(prefix) for name in names):
+        if any(name.startswith(prefix) for name in held):
             return prefix
     return None
 

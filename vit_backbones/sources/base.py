@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vit_backbones.attention import Attention
 from vit_backbones.position import Grid, resample_positions
-from vit_backbones.readout import Tokens, cls
+from vit_backbones.readout import PoolingError, Tokens, cls
 
 
 class BuildOptions(NamedTuple):
@@ -30,10 +30,6 @@ class BuildOptions(NamedTuple):
     in_channels: int | None = 3
     drop_path_rate: float = 0.0
     pos_interp: str = 'timm'
-
-
-class PoolingError(ValueError):
-    """A pooling that a model cannot do."""
 
 
 class Source(ABC):

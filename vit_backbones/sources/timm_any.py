@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vit_backbones.checkpoints.layouts import OWN, to_timm
-from vit_backbones.checkpoints.spelling import spell
+from vit_backbones.checkpoints.reshaping import spell
 from vit_backbones.position import Grid
 from vit_backbones.readout import Tokens, cropped
 from vit_backbones.sources.base import Source, needs_cls_token

@@ -1,0 +1,108 @@
+"""A library's model with its adapter: its geometry, and which of its layers are frozen."""
+
+from mmengine.model import BaseModule
+from torch import nn
+
+from vit_backbones.checkpoints.fitting import GRID_KEY
+from vit_backbones.position import Grid
+from vit_backbones.sources.base import Source
+
+
+class AdaptedModel(BaseModule):
+    """A library's module with the adapter that knows it.
+
+    Attributes:
+        source: Adapter of the library.
+        vit: The library's module.
+        depth: Blocks (or stages) of the architecture, pruned ones included.
+        frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
+    """
+
+    def __init__(
+        self, source: Source, vit: nn.Module, init_cfg: dict | list[dict] | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        self.source, self.vit = source, vit
+        self.depth, self.frozen_stages = source.depth(vit), -1
+        self._learns: bool | None = None
+
+    @property
+    def has_cls_token(self) -> bool:
+        """Whether the model runs with a CLS token."""
+        return self.source.has_cls_token(self.vit)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens in front of the patches: CLS and registers."""
+        return self.source.num_prefix_tokens(self.vit)
+
+    @property
+    def preprocess(self) -> dict[str, object]:
+        """`mean` and `std` (0-255) and `bgr_to_rgb` for a data preprocessor."""
+        return self.source.preprocess(self.vit)
+
+    @property
+    def layer_channels(self) -> list[int]:
+        """Channels after each layer (block or stage), wanted or not."""
+        return self.source.embed_dims(self.vit)
+
+    @property
+    def layer_strides(self) -> list[Grid]:
+        """(vertical, horizontal) stride after each layer in pixels."""
+        return self.source.strides(self.vit)
+
+    @property
+    def fixed_size(self) -> Grid | None:
+        """(H, W) of the only images that the model takes, `None` if it takes any size."""
+        return self.source.fixed_size(self.vit)
+
+    @property
+    def native_size(self) -> Grid:
+        """(H, W) of the images for which the published weights are made."""
+        return self.source.native_size(self.vit)
+
+    @property
+    def built_size(self) -> Grid:
+        """(H, W) of the images whose positions the model holds without resampling."""
+        if self.fixed_size is not None or not hasattr(self, GRID_KEY):
+            return self.fixed_size or self.native_size
+        grid, steps = self.source.grid(self.vit), self.layer_strides[0]
+        return tuple(cells * step for cells, step in zip(grid, steps, strict=True))
+
+    def padded_size(self, size: Grid) -> Grid:
+        """(H, W) to which images of a size are padded: full patches, or the fixed size."""
+        return self.source.padded(self.vit, size)
+
+    @property
+    def learns(self) -> bool:
+        """Whether any parameter does; adapters such as LoRA's do in frozen blocks.
+
+        Set it before frozen and other parameters are joined into one, as FSDP does.
+        """
+        if self._learns is not None:
+            return self._learns
+        return self.frozen_stages < self.depth or any(p.requires_grad for p in self.parameters())
+
+    @learns.setter
+    def learns(self, value: bool) -> None:
+        self._learns = value
+
+    def train(self, mode: bool = True) -> 'AdaptedModel':
+        """Switch the mode; frozen parts stay in eval."""
+        super().train(mode)
+        for name, module in self.vit.named_modules():
+            if self._is_frozen(name):
+                module.eval()
+        return self
+
+    def _is_frozen(self, name: str) -> bool:
+        if '.lora_' in name:
+            return False
+        everything = self.frozen_stages == self.depth
+        return everything or self.source.layer_of(name, self.depth) <= self.frozen_stages
+
+    def _freeze(self) -> None:
+        for name, parameter in self.vit.named_parameters():
+            if self._is_frozen(name):
+                parameter.requires_grad_(False)
+        self.train(self.training)
