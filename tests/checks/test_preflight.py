@@ -140,25 +140,20 @@ def test_train__missing_resume_file_is_one_line(train, tmp_path, capsys):
     assert re.fullmatch("error: checkpoint 'no.pth' does not exist.*\n", capsys.readouterr().err)
 
 
-def test_a_resume_reads_its_checkpoint_once_before_mmengine_does(train, tmp_path, monkeypatch):
+def test_a_resume_reads_the_values_of_its_checkpoint_once(train, tmp_path, monkeypatch):
+    """That is MMEngine; checks read names and shapes."""
     config = write_toy_config(tmp_path, 'again')
     assert train([config, '--cfg-options', 'train_cfg.max_epochs=1']) == 0
     load, read = torch.load, []
 
-    def counted(file, *args, **options):
-        read.append(str(file))
-        return load(file, *args, **options)
+    def counted(file, *args, map_location=None, **options):
+        if map_location != 'meta':
+            read.append(str(file))
+        return load(file, *args, map_location=map_location, **options)
 
     monkeypatch.setattr(torch, 'load', counted)
     assert train([config, '--resume']) == 0
-    assert read == ['work_dirs/again/epoch_1.pth'] * 2
-
-
-def test_a_checkpoint_that_was_written_anew_is_read_again(tmp_path):
-    path = str(tmp_path / 'a.pth')
-    for shape in ((1,), (2, 3)):
-        torch.save({'state_dict': {'module.a': torch.zeros(shape)}}, path)
-        assert preflight.look_into(path).shapes == {'a': shape}
+    assert read == ['work_dirs/again/epoch_1.pth']
 
 
 def test_train__broken_validation_image_is_found_before_the_start(train, tmp_path, capsys):

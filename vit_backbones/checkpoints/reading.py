@@ -47,7 +47,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         ValueError: If the file is a directory, empty, truncated, of another kind, needs code to be
             run, or holds no tensors.
     """
-    return _tensors(_load(path, 'cpu'), path)
+    return _tensors(path, 'cpu')
 
 
 def names(path: str | Path) -> dict[str, Size]:
@@ -55,18 +55,17 @@ def names(path: str | Path) -> dict[str, Size]:
 
     Only an `.npz` file is read whole. Raises as `read_checkpoint` does.
     """
-    return outline(path)[0]
+    return {name: tensor.shape for name, tensor in _tensors(path, 'meta').items()}
 
 
-def outline(path: str | Path) -> tuple[dict[str, Size], set[str]]:
-    """The shapes that `names` gives, and the top-level keys, such as `'optimizer'`."""
+def sections(path: str | Path) -> set[str]:
+    """Top-level keys of a checkpoint, such as `'optimizer'`, read like `names`."""
     content = _load(path, 'meta')
-    shapes = {name: tensor.shape for name, tensor in _tensors(content, path).items()}
-    return shapes, set(content)
+    return set(content) if isinstance(content, dict) else set()
 
 
-def _tensors(content: object, path: str | Path) -> dict[str, Tensor]:
-    content = _unwrapped(content)
+def _tensors(path: str | Path, device: str) -> dict[str, Tensor]:
+    content = _unwrapped(_load(path, device))
     found = content.items() if isinstance(content, dict) else ()
     tensors = {name: value for name, value in found if isinstance(value, Tensor)}
     if not tensors:

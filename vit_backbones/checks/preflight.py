@@ -1,20 +1,19 @@
-"""Checks of the environment and of the weight files that a training starts from."""
+"""Checks of the environment and of the weight files that a training starts from.
+
+MMEngine reads the values of these files; here, only their names and shapes are read.
+"""
 
 from collections.abc import Iterator
-from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from vit_backbones import environment
-from vit_backbones.checkpoints import outline
+from vit_backbones.checkpoints import names, sections
 from vit_backbones.checkpoints.fitting import MIN_MATCHED
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.config.facts import Facts
 
-_OF_A_RESUME = ('meta', 'message_hub', 'optimizer')
+_OF_A_RESUME = ('meta', 'message_hub', 'optimizer')  # keys of the file
 
 
 def check_environment() -> None:
@@ -26,32 +25,6 @@ def check_environment() -> None:
     for problem in environment.problems():
         if problem.stops:
             raise ValueError(problem.text)
-
-
-class Saved(NamedTuple):
-    """What a checkpoint holds: the shapes of its tensors, and what it lacks for a resume."""
-
-    shapes: dict[str, torch.Size]
-    lacking: list[str]
-
-
-def look_into(path: str) -> Saved:
-    """Read a checkpoint, only once as long as the file stays the same.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is a folder, truncated or no checkpoint.
-    """
-    file = Path(path).expanduser()
-    status = file.stat() if file.exists() else None
-    return _look_into(path, status and (status.st_mtime_ns, status.st_size))
-
-
-@lru_cache(maxsize=4)
-def _look_into(path: str, version: tuple[int, int] | None) -> Saved:
-    shapes, keys = outline(path)
-    shapes = {name.removeprefix('module.'): shape for name, shape in shapes.items()}
-    return Saved(shapes, [key for key in _OF_A_RESUME if key not in keys])
 
 
 def weight_file_findings(facts: Facts) -> Iterator[Finding]:
@@ -72,11 +45,12 @@ def checkpoint_findings(path: str, *, resume: bool = False) -> Iterator[Finding]
     if '://' in path:
         return
     try:
-        lacking = look_into(path).lacking
+        names(path)
     except (OSError, ValueError) as raised:
         yield error(str(raised))
         return
-    if resume and lacking:
+    held = sections(path) if resume else _OF_A_RESUME
+    if lacking := [key for key in _OF_A_RESUME if key not in held]:
         yield error(
             f'checkpoint {path!r} holds weights, but no {", ".join(lacking)}, so training cannot '
             f'continue from it; start from its weights by options=load_from={path}'
@@ -91,13 +65,13 @@ def fit_findings(model: nn.Module, path: str) -> Iterator[Finding]:
     """
     if '://' in path:
         return
-    shapes = look_into(path).shapes
+    shapes = {key.removeprefix('module.'): shape for key, shape in names(path).items()}
     wanted = {key.removeprefix('module.'): each.shape for key, each in model.state_dict().items()}
     missing = [key for key, shape in wanted.items() if shapes.get(key) != shape]
     learned = {key.removeprefix('module.') for key, _ in model.named_parameters()}
     if len(missing) > (1 - MIN_MATCHED) * len(wanted) or learned.intersection(missing):
         yield error(
-            f"checkpoint {path!r} matches {len(wanted) - len(missing)} of the model's "
-            f'{len(wanted)} tensors, and 95 % and every parameter are required: was it trained '
-            f'with another config? Missing: {", ".join(missing[:10])}'
+            f'checkpoint {path!r} matches {len(wanted) - len(missing)} of {len(wanted)} tensors of '
+            f"the config's model, and 95 % and every parameter are required: was it trained with "
+            f'another config? Missing: {", ".join(missing[:10])}'
         )

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from vit_backbones.checkpoints import names
 from vit_backbones.checks import preflight
 from vit_backbones.config.datasets import class_names_and_colors, metainfo_of
 from vit_backbones.config.explain import describe
@@ -68,7 +69,7 @@ def load_trained(
     if not isinstance(cfg.get('model'), dict):
         raise ValueError(f'{config}: the config has no model: is it only the _base_ of others?')
     if '://' not in checkpoint:
-        preflight.look_into(checkpoint)  # before the model is built
+        names(checkpoint)  # to fail before the model is built
     if slide is not None:
         _use_windows(cfg, config, slide)
     model, meta = _loaded(cfg, config, checkpoint)
