@@ -19,14 +19,9 @@ Main = Callable[[Sequence[str] | None], int | None]
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that lets `one_line_errors` name its flags.
+    """An `ArgumentParser` that lets `one_line_errors` name its flags."""
 
-    Attributes:
-        flags: By argument of the library, of the parsers and commands that parsed.
-        debug: Whether `--debug` was among them.
-    """
-
-    flags: ClassVar[dict[str, str]] = {}
+    flags: ClassVar[dict[str, str]] = {}  # by the argument's name in the library
     debug: ClassVar[bool] = False
 
     def parse_known_args(
@@ -41,16 +36,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
-    """Let a tool's `main` report in one line what is wrong from outside.
+    """Let a tool's `main`, which uses `Parser`, report an error in one line.
 
-    Args:
-        main: Parses by `Parser`, imports the package inside, returns an exit code (`None` is 0),
-            and raises `ValueError`, `OSError`, `ImportError` or `RuntimeError` for what is wrong
-            from outside; `while_running = True` on one marks a crash, which keeps its traceback.
-
-    Returns:
-        `main` that returns 2 then, and 130 after Ctrl-C. The arguments that an error names, as
-        `name=value`, become flags. `VIT_BACKBONES_DEBUG=1` shows tracebacks.
+    It returns an exit code: 2 after a `ValueError`, `OSError`, `ImportError` or `RuntimeError`, 130
+    after Ctrl-C. An error with `while_running = True` is a crash and keeps its traceback;
+    `VIT_BACKBONES_DEBUG=1` shows all. Arguments in the line, as `name=value`, become flags.
     """
 
     @functools.wraps(main)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ class Problem(NamedTuple):
     stops: bool = True
 
 
+_OPENCV = tuple(f'opencv-{a}python{b}' for a in ('', 'contrib-') for b in ('', '-headless'))
 # Import name, distributions that bring it, and the extra of ours that installs one
 _PACKAGES = (
     ('torch', ('torch',), ''),
@@ -41,16 +42,7 @@ _PACKAGES = (
     ('mmdet', ('mmdet', 'onedl-mmdetection'), '[openmmlab]'),
     ('mmseg', ('mmsegmentation', 'onedl-mmsegmentation'), '[openmmlab]'),
     ('mmpretrain', ('mmpretrain', 'onedl-mmpretrain'), None),
-    (
-        'opencv',
-        (
-            'opencv-python',
-            'opencv-python-headless',
-            'opencv-contrib-python',
-            'opencv-contrib-python-headless',
-        ),
-        '[openmmlab]',
-    ),
+    ('opencv', _OPENCV, '[openmmlab]'),
     ('transformers', ('transformers',), '[transformers]'),
     ('lightly', ('lightly',), '[lightly]'),
     ('peft', ('peft',), '[peft]'),
@@ -66,7 +58,7 @@ _MMCV_RANGE = ('2.0.0', '2.2.0')  # of mmdet 3.3.0 and mmsegmentation 1.2.2, not
 
 def problems() -> Iterator[Problem]:
     """Conflicts between the installed versions, without any import."""
-    for check in _CHECKS:
+    for check in (_python, _rivals, _torch_pair, _mmcv, _too_old, _too_new):
         yield from check()
 
 
@@ -93,7 +85,7 @@ def report() -> tuple[list[str], list[str]]:
     if hasattr(torch, 'cuda') and gpus:
         wrong += _unused(torch, gpus)
     rows = [('Python', f'{platform.python_version()} ({platform.system()} {platform.machine()})')]
-    rows += [(each[0], _versions(*each)) for each in _PACKAGES]
+    rows += [(name, _versions(name, extra)) for name, _, extra in _PACKAGES]
     if hasattr(torch, 'cuda'):
         rows += [('CUDA', _cuda(torch))]
     rows += [('GPU', '; '.join(gpus) or 'none')]
@@ -205,26 +197,15 @@ def _too_new() -> Iterator[Problem]:
         )
 
 
-_CHECKS: tuple[Callable[[], Iterator[Problem]], ...] = (
-    _python,
-    _rivals,
-    _torch_pair,
-    _mmcv,
-    _too_old,
-    _too_new,
-)
-
-
 def _missing() -> Iterator[Problem]:
     for name, distributions, extra in _PACKAGES:
         if name in _NEEDED and not any(map(version, distributions)):
             yield Problem(f'{name} is not installed: pip install vit_backbones{extra}')
 
 
-def _versions(package: str, distributions: tuple[str, ...], extra: str | None) -> str:
+def _versions(package: str, extra: str | None) -> str:
     """Installed versions, with the name of the distribution where it differs."""
-    found = [(name, each) for name in distributions if (each := version(name))]
-    if found:
+    if found := _installed(package):
         return ', '.join(each if name == package else f'{each} ({name})' for name, each in found)
     return 'not installed' if extra is None else f'not installed (pip install vit_backbones{extra})'
 

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -68,13 +68,7 @@ class _Portable(TorchFunctionMode):
         super().__init__()
         self.free = free
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.interpolate and kwargs.get('antialias') and kwargs['mode'] == 'bicubic':
             maps, size = args[0], tuple(kwargs['size'])

@@ -1,8 +1,9 @@
 """A chosen backbone or neck with its weights and its normalisation, ready to run."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -121,12 +122,9 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
     if choice.img_size is not None:
         asked['img_size'] = tuple(choice.img_size)
     weights = _weights(choice, asked)
-    with quiet_log():
-        try:
-            backbone = MODELS.build({'type': 'ViTFeatBackbone'} | asked)
-            backbone.init_weights()  # an `init_cfg` names a file
-        except (KeyError, TypeError) as error:
-            raise ValueError(describe(error)) from error
+    with _quiet_set_up():
+        backbone = MODELS.build({'type': 'ViTFeatBackbone'} | asked)
+        backbone.init_weights()  # an `init_cfg` names a file
     if choice.random_weights is not None:
         redraw(backbone.vit, choice.random_weights)
     expected = _normalisation(backbone.preprocess if preprocessor is None else preprocessor)
@@ -150,23 +148,26 @@ def load_neck(choice: Choice) -> nn.Module:
         raise ValueError(f'{choice.config}: its model has no neck')
     kind = config.model.backbone.get('type')
     if config.model.backbone.get('backbone'):
-        raise ValueError(
-            f'{choice.config}: its neck takes the maps of {kind}, not those of the ViT'
-        )
+        raise ValueError(f'{choice.config}: its neck takes the maps of {kind}, not of the ViT')
     scope = config.get('default_scope') or 'mmengine'
-    with quiet_log():
-        try:
-            layers = [
-                MODELS.build({'_scope_': scope} | each.to_dict())
-                for each in (necks if isinstance(necks, list) else [necks])
-            ]
-        except (KeyError, TypeError) as error:
-            raise ValueError(describe(error)) from error
+    parts = necks if isinstance(necks, list) else [necks]
+    with _quiet_set_up():
+        layers = [MODELS.build({'_scope_': scope} | each.to_dict()) for each in parts]
     neck = layers[0] if isinstance(necks, dict) else nn.Sequential(*layers)
     if choice.random_weights is not None:
         return redraw(neck, choice.random_weights).eval()
     _load_part(neck, choice.checkpoint, 'neck.')
     return neck.eval()
+
+
+@contextlib.contextmanager
+def _quiet_set_up() -> Iterator[None]:
+    """Log only warnings, and turn errors of the registries into `ValueError`s."""
+    try:
+        with quiet_log():
+            yield
+    except (KeyError, TypeError) as error:
+        raise ValueError(describe(error)) from error
 
 
 def _load_part(module: nn.Module, checkpoint: str | None, prefix: str) -> None:
