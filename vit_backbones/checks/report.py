@@ -16,18 +16,13 @@ from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.checks.trial import trial_findings
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import WEIGHTS, Facts, Node, model_chain, nodes
+from vit_backbones.config.facts import WEIGHTS, Facts, model_chain, nodes
 from vit_backbones.config.loading import use_scope
 from vit_backbones.terminal import quiet_prints
 
 
 def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Finding]:
-    """What would break or spoil a training.
-
-    Args:
-        config: The merged config.
-        reads_data: Whether the data must be there; if so, they are read.
-    """
+    """What breaks or spoils a training; `reads_data` reads its data, which must be there then."""
     use_scope(config)
     facts = Facts.of(config, ('train', 'val'))
     yield from config_findings(facts, needs_data=reads_data)
@@ -68,8 +63,8 @@ def _leave_out_downloads(model: dict[str, Any]) -> None:
 
     A `ViTFeatBackbone` keeps its own: it downloads nothing that way.
     """
-    for _, node, _ in nodes(model, closed=_is_in_vit):
-        if _is_in_vit(Node('', node, None)):
+    for _, node, _ in nodes(model, closed=lambda node, key: _is_vit(node.content)):
+        if _is_vit(node):
             continue
         for key, value in node.items():
             if isinstance(value, (list, tuple)):
@@ -80,8 +75,8 @@ def _leave_out_downloads(model: dict[str, Any]) -> None:
             node['pretrained'] = None
 
 
-def _is_in_vit(node: Node, key: str = '') -> bool:
-    return str(node.content.get('type')).endswith('ViTFeatBackbone')
+def _is_vit(node: dict[str, Any]) -> bool:
+    return str(node.get('type')).endswith('ViTFeatBackbone')
 
 
 def _is_download(value: Any) -> bool:

@@ -21,6 +21,11 @@ from torch.utils.data import DataLoader
 from vit_backbones.config.facts import nodes
 from vit_backbones.config.registries import arguments_of, find_registered
 
+# Keys that MMEngine and we read at the top, beside arguments of the runner
+_TOP = set(
+    'activation_checkpointing builtin_data compile custom_imports efficient_conv_bn_eval '
+    'find_unused_parameters model_wrapper_cfg runner_type strategy'.split()
+)
 # What MMEngine's optimizer constructor and ours read
 _PARAMWISE = set(
     'bias_lr_mult bias_decay_mult norm_decay_mult flat_decay_mult dwconv_decay_mult '
@@ -44,21 +49,7 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
     (r'env_cfg\.mp_cfg', (set_multi_processing,), set()),
     (r'.*norm_cfg', (), {'requires_grad'}),
     ('default_hooks', (), {'curves', 'pictures', 'record', 'skip_unreadable', 'visualization'}),
-    (
-        '',
-        (Runner,),
-        {
-            'activation_checkpointing',
-            'builtin_data',
-            'compile',
-            'custom_imports',
-            'efficient_conv_bn_eval',
-            'find_unused_parameters',
-            'model_wrapper_cfg',
-            'runner_type',
-            'strategy',
-        },
-    ),
+    ('', (Runner,), _TOP),
 )
 _ALWAYS = {'type', '_delete_', '_scope_'}
 
