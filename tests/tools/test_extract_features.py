@@ -414,7 +414,7 @@ def test_unreadable_images_alone_are_a_failure(main, few, capsys):
         ),
         (['images', *MODEL, '--out', 'a.parquet', '--size', '0'], '--size takes'),
         (['images', *MODEL, '--out', 'a.parquet', '--layers', '9'], 'has 6 blocks, got 9'),
-        (['images', *MODEL, '--out', 'a.parquet', '--pool', 'attn'], "pool='attn': .* has no att"),
+        (['images', *MODEL, '--out', 'a.parquet', '--pool', 'attn'], '--pool attn: .* has no att'),
         (['none', *MODEL, '--out', 'a.parquet'], 'none: no such image'),
         (['empty', *MODEL, '--out', 'a.parquet'], 'empty: no images in this folder'),
         (['images', *MODEL[:2], '--out', 'a.parquet'], 'random weights help nobody'),
@@ -514,7 +514,7 @@ def test_embeddings_are_asked_at_once_and_later(tmp_path, monkeypatch, capsys):
     assert main([*out, '--search', 'query.png', *MODEL, '--pool', 'avg']) == 0
     assert capsys.readouterr().out.splitlines()[0].split() == ['1', '1.000', 'images/a.png']
     assert main([*out, '--search', 'query.png', *MODEL, '--pool', 'max']) == 2
-    assert 'f.parquet was made with pool=avg, now it is max' in capsys.readouterr().err
+    assert 'f.parquet was made with --pool avg, now it is max' in capsys.readouterr().err
     assert main([*out, '--search', 'query.png']) == 2
     assert 'query.png is not in f.parquet: name the model' in capsys.readouterr().err
     assert main(['--out', 'no/f.parquet', '--search', 'query.png', *MODEL]) == 2
