@@ -99,16 +99,17 @@ def _while_importing(error: Exception) -> bool:
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
     """Spell the arguments in a text as a shell takes them.
 
-    `amp=True` and `layers=...` become `--amp` and `--layers`, `size=(64, 96)` `--size 64 96`.
+    `amp=True` and `layers=...` become `--amp` and `--layers`, `size=(64, 96)` becomes
+    `--size 64 96`, and `pool='avg'` becomes `--pool avg`.
     """
 
     def spelled(found: re.Match[str]) -> str:
-        name, value, several, following = found.groups()
-        if several:
-            return f'{flags[name]} {several.replace(",", "")}'
+        name, value, several, quoted, following = found.groups()
+        if words := several or quoted:
+            return f'{flags[name]} {words.replace(",", "")}'
         return flags[name] + (' ' if not value and re.match(r'[^,;:)]', following) else '')
 
-    values = r'(True\b|\.\.\.|\(([^()]*)\)|)(?=(\S?))'
+    values = r'(True\b|\.\.\.|\(([^()]*)\)|\'([\w.+-]+)\'|)(?=(\S?))'
     names = '|'.join(flags)
     return re.sub(rf'(?<![\w./\'"-])({names})={values}', spelled, text) if names else text
 

@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 from _command_line import Parser, add_config_options, one_line_errors, with_flags
+from conftest import load_tool
 
 FLAGS = {
     'amp': '--amp',
@@ -21,6 +22,7 @@ FLAGS = {
         ('give size=..., or amp=True.', 'give --size, or --amp.'),
         ('checkpoint=FILE of a training', '--checkpoint FILE of a training'),
         ('img_size=(64, 96) is too large', '--img-size 64 96 is too large'),
+        ("size='avg' or size='a b'", "--size avg or --size 'a b'"),
         ('options= change a config', '--cfg-options change a config'),
         ('options=model.neck: no neck', '--cfg-options model.neck: no neck'),
         ('options=...: no config', '--cfg-options: no config'),
@@ -94,3 +96,8 @@ def test_a_crash_keeps_its_traceback():
     error.while_running = True
     with pytest.raises(ValueError, match='a bug'):
         fail(error, ['first'])
+
+
+def test_results_of_check_models_that_cannot_be_read_are_one_line(tmp_path, capsys):
+    assert load_tool('check_models').main(['--out', str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f'error: Is a directory: {tmp_path}\n'
