@@ -81,7 +81,6 @@ class _Positions:
         self._antialias = antialias
 
     def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
-        """See `Source.interpolation`."""
         return {'antialias': pos_interp == 'timm' or self._antialias}
 
 

@@ -64,7 +64,7 @@ class TimmAny(TimmSource):
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
-        """See `Source.tokens`; equal to timm's `forward_intermediates`."""
+        """Equal to timm's `forward_intermediates`."""
         if self._canvas is None:
             if self._fixed is None:
                 down, across = self._strides[0]
@@ -81,25 +81,22 @@ class TimmAny(TimmSource):
         ]
 
     def depth(self, vit: nn.Module) -> int:
-        """See `Source.depth`."""
         return len(vit.feature_info)
 
     def embed_dims(self, vit: nn.Module) -> list[int]:
-        """See `Source.embed_dims`."""
         return [info['num_chs'] for info in vit.feature_info]
 
     def strides(self, vit: nn.Module) -> list[Grid]:
-        """See `Source.strides`."""
         return self._strides
 
     def layer_of(self, name: str, depth: int) -> int:
-        """See `Source.layer_of`: the first output that needs it."""
+        """The first output that needs it."""
         while name and name not in self._layers:
             name = name.rpartition('.')[0]
         return self._layers.get(name, depth + 1)
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
-        """See `Source.prune`; freezes the unused parts that timm does not prune."""
+        """Freezes the unused parts that timm does not prune."""
         if self.embedding_dim is not None:
             vit.reset_classifier(0)
             return
@@ -113,7 +110,7 @@ class TimmAny(TimmSource):
                 parameter.requires_grad_(False)
 
     def keep_embedding(self, vit: nn.Module) -> None:
-        """See `Source.keep_embedding`; timm's `forward_head(..., pre_logits=True)`."""
+        """Timm's `forward_head(..., pre_logits=True)`."""
         size = self.canvas(vit, self._fixed or self.native_size(vit))
         images = torch.zeros(2, self._in_channels, *size)
         try:
@@ -125,7 +122,7 @@ class TimmAny(TimmSource):
         self.embedding_dim = shape[1]
 
     def embedding(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
-        """See `Source.embedding`; equal to timm's on the padded images."""
+        """Equal to timm's on the padded images."""
         rows, columns = images.shape[-2:]
         height, width = self.canvas(vit, (rows, columns))
         if self._fixed is None:
@@ -134,7 +131,6 @@ class TimmAny(TimmSource):
         return _embeddings(vit, F.pad(images, (0, width - columns, 0, height - rows)))
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
-        """See `Source.set_input_size`."""
         padded = self.padded(vit, size)
         if self._fixed in (None, padded):
             return
@@ -148,7 +144,6 @@ class TimmAny(TimmSource):
         self._fixed = padded
 
     def fixed_size(self, vit: nn.Module) -> Grid | None:
-        """See `Source.fixed_size`."""
         return self._fixed
 
     def canvas(self, vit: nn.Module, size: Grid) -> Grid:
@@ -156,25 +151,22 @@ class TimmAny(TimmSource):
         return self._canvas or super().canvas(vit, size)
 
     def in_channels(self, vit: nn.Module) -> int:
-        """See `Source.in_channels`."""
         return self._in_channels
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
-        """See `Source.num_prefix_tokens`; only those that timm returns beside the maps."""
+        """Only those that timm returns beside the maps."""
         given = 'return_prefix_tokens' in inspect.signature(vit.forward_intermediates).parameters
         return getattr(vit, 'num_prefix_tokens', 0) if given else 0
 
     def has_cls_token(self, vit: nn.Module) -> bool:
-        """See `Source.has_cls_token`."""
         return self.num_prefix_tokens(vit) > 0 and getattr(vit, 'cls_token', None) is not None
 
     def drop_cls_token(self, vit: nn.Module) -> None:
-        """See `Source.drop_cls_token`; class attention (CaiT, XCiT) needs it too."""
+        """Class attention (CaiT, XCiT) needs it too."""
         if getattr(vit, 'cls_token', None) is not None:
             raise ValueError(needs_cls_token(vit))
 
     def normed(self, vit: nn.Module, tokens: Tokens) -> Tokens:
-        """See `Source.normed`."""
         norm = self.norm(vit)
         if not (isinstance(norm, nn.GroupNorm) or '2d' in type(norm).__name__):
             return super().normed(vit, tokens)
@@ -182,11 +174,10 @@ class TimmAny(TimmSource):
         return _tokens(norm(maps))
 
     def keeps_grid(self, vit: nn.Module) -> bool:
-        """See `Source.keeps_grid`."""
         return super().keeps_grid(vit) or any(biases_of_grid(vit))
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`; by the filter in timm's module of the model, but for positions."""
+        """By the filter in timm's module of the model, but for positions."""
         kept = {name: t for name, t in tensors.items() if name == self.position_name(vit)}
         kept |= fitted_biases(vit, tensors)
         module = importlib.import_module(type(vit).__module__)

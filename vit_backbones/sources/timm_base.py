@@ -24,7 +24,6 @@ class TimmSource(Source):
     _has_relative_positions = True
 
     def native_size(self, vit: nn.Module) -> Grid:
-        """See `Source.native_size`."""
         return native_size(vit)
 
     def canvas(self, vit: nn.Module, size: Grid) -> Grid:
@@ -32,7 +31,7 @@ class TimmSource(Source):
         return self.padded(vit, size)
 
     def preprocess(self, vit: nn.Module) -> dict[str, object]:
-        """See `Source.preprocess`; from timm's `pretrained_cfg`."""
+        """From timm's `pretrained_cfg`."""
         config = vit.pretrained_cfg
         return {
             'mean': [round(255 * value, 4) for value in config['mean']],
@@ -41,38 +40,35 @@ class TimmSource(Source):
         }
 
     def set_checkpointing(self, vit: nn.Module) -> None:
-        """See `Source.set_checkpointing`; timm's own, non-reentrant."""
+        """Timm's own, non-reentrant."""
         try:
             vit.set_grad_checkpointing(True)
         except AssertionError as error:
             raise ValueError(f'with_cp=True: {type(vit).__name__} cannot: {error}') from error
 
     def norm(self, vit: nn.Module) -> nn.Module | None:
-        """See `Source.norm`; models that pool by average keep only a `fc_norm`, so `None`."""
+        """Models that pool by average keep only a `fc_norm`, so `None`."""
         # beside an `encoder` it is for pooled features
         norm = None if hasattr(vit, 'encoder') else getattr(vit, 'norm', None)
         return None if isinstance(norm, nn.Identity | nn.ModuleList) else norm
 
     def position_name(self, vit: nn.Module) -> str | None:
-        """See `Source.position_name`."""
         return None if num_prefix_rows(vit) is None else 'pos_embed'
 
     def grid(self, vit: nn.Module) -> Grid:
-        """See `Source.grid`."""
         return vit.patch_embed.grid_size
 
     def num_position_prefix(self, vit: nn.Module) -> int:
-        """See `Source.num_position_prefix`."""
         return num_prefix_rows(vit) or 0
 
     def interpolation(self, vit: nn.Module, pos_interp: str) -> Interpolation:
-        """See `Source.interpolation`; `timm_positions` lists the authors."""
+        """`timm_positions` lists the authors."""
         return TIMM if pos_interp == 'timm' else original_interpolation(vit)
 
     def translate(
         self, vit: nn.Module, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], str | None]:
-        """See `Source.translate`; `checkpoints.layouts` lists the layouts."""
+        """`checkpoints.layouts` lists the layouts."""
         translated, layout = to_timm(tensors, relative=self._has_relative_positions)
         foreign = layout is not None and not layout.startswith(OWN)
         vit.layout = layout if foreign else ''

@@ -47,7 +47,7 @@ class TimmPlain(TimmSource):
         pos_interp: str,
         sizes: Sequence[Grid] | None = None,
     ) -> list[Tokens]:
-        """See `Source.tokens`; equal to timm's `forward_intermediates` for `pos_interp='timm'`."""
+        """Equal to timm's `forward_intermediates` for `pos_interp='timm'`."""
         ph, pw = vit.patch_embed.patch_size
         grid = (images.shape[-2] // ph, images.shape[-1] // pw)
         num_prefix = self.num_prefix_tokens(vit)
@@ -73,33 +73,26 @@ class TimmPlain(TimmSource):
         return [Tokens(patches, prefix, grid) for patches, prefix in outputs]
 
     def set_attention(self, vit: nn.Module, attention: Attention) -> None:
-        """See `Source.set_attention`."""
         prepare(vit, attention)
         self._attention = attention
         self._has_relative_positions = attention.rel_pos
 
     def depth(self, vit: nn.Module) -> int:
-        """See `Source.depth`."""
         return len(vit.blocks)
 
     def embed_dims(self, vit: nn.Module) -> list[int]:
-        """See `Source.embed_dims`."""
         return [vit.embed_dim] * len(vit.blocks)
 
     def strides(self, vit: nn.Module) -> list[Grid]:
-        """See `Source.strides`."""
         return [vit.patch_embed.patch_size] * len(vit.blocks)
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
-        """See `Source.num_prefix_tokens`."""
         return vit.num_prefix_tokens
 
     def has_cls_token(self, vit: nn.Module) -> bool:
-        """See `Source.has_cls_token`."""
         return vit.cls_token is not None
 
     def drop_cls_token(self, vit: nn.Module) -> None:
-        """See `Source.drop_cls_token`."""
         if vit.cls_token is None:
             return
         if self.num_position_prefix(vit):
@@ -114,7 +107,6 @@ class TimmPlain(TimmSource):
                 module.num_prefix_tokens -= 1
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
-        """See `Source.prune`."""
         if self.embedding_dim is not None:
             vit.reset_classifier(0)
             return
@@ -124,35 +116,31 @@ class TimmPlain(TimmSource):
             vit.attn_pool, vit.fc_norm = pooling, norm
 
     def keep_attention_pooling(self, vit: nn.Module) -> None:
-        """See `Source.keep_attention_pooling`."""
         if vit.attn_pool is None or self._lacks_cls(vit):
             super().keep_attention_pooling(vit)
         vit.keeps_attn_pool = True
 
     def attention_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
-        """See `Source.attention_pooled`; equal to timm's `forward_head(..., pre_logits=True)`."""
+        """Equal to timm's `forward_head(..., pre_logits=True)`."""
         return vit.forward_head(raw(tokens), pre_logits=True)
 
     def keep_embedding(self, vit: nn.Module) -> None:
-        """See `Source.keep_embedding`; timm's `forward_head(..., pre_logits=True)`."""
+        """Timm's `forward_head(..., pre_logits=True)`."""
         if not vit.global_pool or self._lacks_cls(vit):
             super().keep_embedding(vit)
         self.embedding_dim = vit.embed_dim
 
     def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
-        """See `Source.own_pooled`; timm's head without its classifier."""
+        """Timm's head without its classifier."""
         return vit.forward_head(raw(tokens), pre_logits=True)
 
     def layer_of(self, name: str, depth: int) -> int:
-        """See `Source.layer_of`."""
         return layer_in('blocks', name, depth, _AFTER_THE_BLOCKS)
 
     def patch_embed_name(self) -> str:
-        """See `Source.patch_embed_name`."""
         return 'patch_embed.proj.weight'
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
-        """See `Source.set_input_size`."""
         grid = cells(size, vit.patch_embed.patch_size)
         table = None if vit.pos_embed is None else self.table(vit, grid, pos_interp).detach()
         vit.set_input_size(img_size=self.padded(vit, size))
@@ -160,7 +148,7 @@ class TimmPlain(TimmSource):
             vit.pos_embed.data = table  # timm's own is antialiased
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`; after `translate` only relative positions remain to be resized."""
+        """After `translate` only relative positions remain to be resized."""
         tables = {n: torch.zeros_like(p) for n, p in vit.named_parameters() if n.endswith(REL_POS)}
         if tables and not tables.keys() & tensors.keys():
             print_log('the file has no relative positions: they start at zero', logger='current')

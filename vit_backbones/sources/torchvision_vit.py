@@ -83,7 +83,6 @@ class TorchvisionViT(Source):
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
-        """See `Source.tokens`."""
         patches = vit.conv_proj(images)  # (B, C, h, w)
         grid = tuple(patches.shape[-2:])
         x = patches.flatten(2).transpose(1, 2)
@@ -99,90 +98,73 @@ class TorchvisionViT(Source):
         return outputs
 
     def depth(self, vit: nn.Module) -> int:
-        """See `Source.depth`."""
         return len(vit.encoder.layers)
 
     def embed_dims(self, vit: nn.Module) -> list[int]:
-        """See `Source.embed_dims`."""
         return [vit.hidden_dim] * self.depth(vit)
 
     def strides(self, vit: nn.Module) -> list[Grid]:
-        """See `Source.strides`."""
         return [two(vit.patch_size)] * self.depth(vit)
 
     def layer_of(self, name: str, depth: int) -> int:
-        """See `Source.layer_of`."""
         return layer_in('encoder.layers', name, depth, behind=('encoder.ln', 'heads'))
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
-        """See `Source.prune`."""
         vit.heads = nn.Identity()
         vit.encoder.layers = vit.encoder.layers[: max(indices) + 1]
         if not keep_norm:
             vit.encoder.ln = nn.Identity()
 
     def native_size(self, vit: nn.Module) -> Grid:
-        """See `Source.native_size`."""
         return vit.image_size, vit.image_size
 
     def preprocess(self, vit: nn.Module) -> dict[str, object]:
-        """See `Source.preprocess`."""
         return {'mean': list(_MEAN), 'std': list(_STD), 'bgr_to_rgb': True}
 
     def set_checkpointing(self, vit: nn.Module) -> None:
-        """See `Source.set_checkpointing`."""
         vit.grad_checkpointing = True
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
-        """See `Source.set_input_size`."""
         grid = cells(size, self.strides(vit)[0])
         vit.encoder.pos_embedding.data = self.table(vit, grid, pos_interp).detach()
         vit.grid_size = grid
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
-        """See `Source.num_prefix_tokens`."""
         return int(self.has_cls_token(vit))
 
     def has_cls_token(self, vit: nn.Module) -> bool:
-        """See `Source.has_cls_token`."""
         return vit.class_token is not None
 
     def norm(self, vit: nn.Module) -> nn.Module | None:
-        """See `Source.norm`."""
         return None if isinstance(vit.encoder.ln, nn.Identity) else vit.encoder.ln
 
     def keep_embedding(self, vit: nn.Module) -> None:
-        """See `Source.keep_embedding`: the CLS token, which torchvision classifies."""
+        """The CLS token, which torchvision classifies."""
         if not self.has_cls_token(vit):
             super().keep_embedding(vit)
         self.embedding_dim = vit.hidden_dim
 
     def drop_cls_token(self, vit: nn.Module) -> None:
-        """See `Source.drop_cls_token`."""
         table = vit.encoder.pos_embedding
         vit.encoder.pos_embedding = nn.Parameter(table.detach()[:, 1:].clone(), table.requires_grad)
         vit.class_token = None
 
     def position_name(self, vit: nn.Module) -> str | None:
-        """See `Source.position_name`."""
         return 'encoder.pos_embedding'
 
     def grid(self, vit: nn.Module) -> Grid:
-        """See `Source.grid`."""
         return vit.grid_size
 
     def num_position_prefix(self, vit: nn.Module) -> int:
-        """See `Source.num_position_prefix`."""
         return self.num_prefix_tokens(vit)
 
     def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
-        """See `Source.interpolation`; `'original'` as torchvision's `interpolate_embeddings`."""
+        """`'original'` as torchvision's `interpolate_embeddings`."""
         if pos_interp == 'timm':
             return {'antialias': True}
         return {'antialias': False, 'align_corners': True}
 
     def patch_embed_name(self) -> str | None:
-        """See `Source.patch_embed_name`."""
         return 'conv_proj.weight'
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,7 +18,6 @@ class ClipVision(TransformersViT):
     """Adapter of CLIP's vision encoder, which has a norm in front of the blocks."""
 
     def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
-        """See `Source.own_pooled`."""
         return vit.post_layernorm(cls(tokens))
 
     def _embed(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
@@ -36,7 +35,7 @@ class Beit(TransformersViT):
     """Adapter of BEiT, whose relative positions the library resamples to each image's grid."""
 
     def drop_cls_token(self, vit: nn.Module) -> None:
-        """See `Source.drop_cls_token`: its relative positions count the token."""
+        """Its relative positions count the token."""
         raise ValueError(needs_cls_token(vit))
 
     def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
@@ -60,11 +59,10 @@ class Siglip2(TransformersViT):
         super().__init__(family, vit)
 
     def in_channels(self, vit: nn.Module) -> int:
-        """See `Source.in_channels`."""
         return vit.config.num_channels
 
     def patch_embed_name(self) -> str | None:
-        """See `Source.patch_embed_name`: none, since a linear layer embeds the patches."""
+        """None, since a linear layer embeds the patches."""
         return None
 
     def _embed(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
@@ -87,7 +85,6 @@ class Swin(TransformersViT):
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
-        """See `Source.tokens`."""
         (x, grid), outputs = self._embed(vit, images, pos_interp), []
         for index, stage in enumerate(self._layers(vit)[: indices[-1] + 1]):
             for number, block in enumerate(stage.blocks):
@@ -102,24 +99,20 @@ class Swin(TransformersViT):
         return outputs
 
     def embed_dims(self, vit: nn.Module) -> list[int]:
-        """See `Source.embed_dims`."""
         return [vit.config.embed_dim * 2**stage for stage in range(self.depth(vit))]
 
     def strides(self, vit: nn.Module) -> list[Grid]:
-        """See `Source.strides`."""
         ph, pw = two(vit.config.patch_size)
         return [(ph * 2**stage, pw * 2**stage) for stage in range(self.depth(vit))]
 
     def keep_embedding(self, vit: nn.Module) -> None:
-        """See `Source.keep_embedding`: the mean of the patches."""
+        """The mean of the patches."""
         self.embedding_dim = self.embed_dims(vit)[-1]
 
     def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
-        """See `Source.own_pooled`."""
         return avg_featmap(tokens)
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
-        """See `Source.prune`."""
         super().prune(vit, indices, keep_norm=keep_norm)
         self._layers(vit)[-1].downsample = None
 
@@ -132,7 +125,6 @@ class VitDet(TransformersViT):
     """
 
     def num_position_prefix(self, vit: nn.Module) -> int:
-        """See `Source.num_position_prefix`."""
         return 1
 
     def _embed(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:

@@ -78,7 +78,7 @@ class TransformersViT(Source):
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
-        """See `Source.tokens`; equal to the library's `hidden_states`, un-normed."""
+        """Equal to the library's `hidden_states`, un-normed."""
         grid, context = self._grid(vit, images), self._context(vit, images)
         x, outputs = self._embed(vit, images, pos_interp), []
         for index, layer in enumerate(self._layers(vit)[: indices[-1] + 1]):
@@ -88,23 +88,19 @@ class TransformersViT(Source):
         return outputs
 
     def depth(self, vit: nn.Module) -> int:
-        """See `Source.depth`."""
         return len(self._layers(vit))
 
     def embed_dims(self, vit: nn.Module) -> list[int]:
-        """See `Source.embed_dims`."""
         return [vit.config.hidden_size] * self.depth(vit)
 
     def strides(self, vit: nn.Module) -> list[Grid]:
-        """See `Source.strides`."""
         return [two(vit.config.patch_size)] * self.depth(vit)
 
     def layer_of(self, name: str, depth: int) -> int:
-        """See `Source.layer_of`."""
         return layer_in(self._family.layers, name, depth, _AFTER_THE_LAYERS)
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
-        """See `Source.prune`; the token of masked pre-training goes too."""
+        """The token of masked pre-training goes too."""
         vit.set_submodule(self._family.layers, self._layers(vit)[: max(indices) + 1])
         vit.embeddings.mask_token = None
         kept = {self._family.norm} if keep_norm else set()
@@ -114,7 +110,7 @@ class TransformersViT(Source):
                 setattr(vit, name, nn.Identity())
 
     def keep_embedding(self, vit: nn.Module) -> None:
-        """See `Source.keep_embedding`; the library's `pooler_output`."""
+        """The library's `pooler_output`."""
         pooling = self._family.pooling
         built = pooling is None or getattr(vit, pooling, None) is not None
         loaded = pooling not in getattr(vit, 'not_loaded', ())
@@ -125,26 +121,23 @@ class TransformersViT(Source):
         self.embedding_dim = pooled or vit.config.hidden_size
 
     def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
-        """See `Source.own_pooled`."""
         if self._family.pooling is None:
             return super().own_pooled(vit, tokens)
         return vit.get_submodule(self._family.pooling)(raw(tokens))
 
     def native_size(self, vit: nn.Module) -> Grid:
-        """See `Source.native_size`."""
         return self._native
 
     def preprocess(self, vit: nn.Module) -> dict[str, object]:
-        """See `Source.preprocess`; from a preprocessor_config.json, else the family's."""
+        """From a preprocessor_config.json, else the family's."""
         mean, std = list(self._family.mean), list(self._family.std)
         return {'mean': mean, 'std': std, 'bgr_to_rgb': True}
 
     def set_checkpointing(self, vit: nn.Module) -> None:
-        """See `Source.set_checkpointing`."""
         self._recompute = True
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
-        """See `Source.set_input_size`; nothing to do where no position table is learned."""
+        """Nothing to do where no position table is learned."""
         if self._positions is None:
             return
         patch = two(vit.config.patch_size)
@@ -157,11 +150,9 @@ class TransformersViT(Source):
         setattr(vit.config, self._family.image_size, size)
 
     def num_prefix_tokens(self, vit: nn.Module) -> int:
-        """See `Source.num_prefix_tokens`."""
         return self._num_class_tokens(vit) + getattr(vit.config, 'num_register_tokens', 0)
 
     def has_cls_token(self, vit: nn.Module) -> bool:
-        """See `Source.has_cls_token`."""
         return self._family.class_tokens > 0 and not self._dropped_cls(vit)
 
     def drop_cls_token(self, vit: nn.Module) -> None:
@@ -181,35 +172,30 @@ class TransformersViT(Source):
             table.data = table.detach()[..., 1:, :].clone()
 
     def norm(self, vit: nn.Module) -> nn.Module | None:
-        """See `Source.norm`."""
         norm = None if self._family.norm is None else vit.get_submodule(self._family.norm)
         return None if isinstance(norm, nn.Identity) else norm
 
     def position_name(self, vit: nn.Module) -> str | None:
-        """See `Source.position_name`."""
         return self._positions
 
     def grid(self, vit: nn.Module) -> Grid:
-        """See `Source.grid`."""
         rows, columns = two(getattr(vit.config, self._family.image_size))
         ph, pw = two(vit.config.patch_size)
         return rows // ph, columns // pw
 
     def num_position_prefix(self, vit: nn.Module) -> int:
-        """See `Source.num_position_prefix`."""
         return self._num_class_tokens(vit)
 
     def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
-        """See `Source.interpolation`: the library's own for `'timm'`; see the table of families."""
+        """The library's own for `'timm'`; see the table of families."""
         original = self._family.original if pos_interp == 'original' else None
         return dict(original or self._family.resampling)
 
     def patch_embed_name(self) -> str | None:
-        """See `Source.patch_embed_name`."""
         return f'{self._family.patches}.weight'
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`; from the layouts of transformers 4.x and of models with heads."""
+        """From the layouts of transformers 4.x and of models with heads."""
         from vit_backbones.sources.transformers_keys import convert_keys
 
         return convert_keys(vit, tensors)
