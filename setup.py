@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-INIT = (ROOT / 'vit_backbones' / '__init__.py').read_text(encoding='utf-8')
+VERSION = (ROOT / 'vit_backbones' / 'version.py').read_text(encoding='utf-8')
 
 # The package imports mmengine, mmcv, mmdet and mmseg, and two families of distributions provide
 # those names: OpenMMLab's and the maintained onedl-* forks. Installing both overwrites one with the
@@ -59,7 +59,7 @@ EXTRAS_REQUIRE = {
 
 setup(
     name='vit-backbones',
-    version=re.search(r"^__version__ = '([^']+)'$", INIT, re.MULTILINE).group(1),
+    version=re.search(r"^__version__ = '([^']+)'$", VERSION, re.MULTILINE).group(1),
     description='Any Vision Transformer under any MMDetection or MMSegmentation head',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',

@@ -7,6 +7,7 @@ missing, lets MMEngine's own checkpoints be resumed by today's PyTorch, and regi
 import sys
 
 from vit_backbones.environment import explained
+from vit_backbones.version import __version__
 
 try:
     from mmengine.config.utils import MODULE2PACKAGE
@@ -28,5 +29,4 @@ except Exception as error:  # of any library that does not fit the others
     if sys.argv[:1] != ['-m']:  # `python -m vit_backbones` runs all the same, and reports the rest
         raise ImportError(explained(error)) from error
 
-__version__ = '0.1.0'
 __all__ = ['SimpleFeaturePyramid', 'ViTAdapter', 'ViTFeatBackbone', '__version__', 'training']

@@ -9,11 +9,11 @@ from typing import Any
 import timm
 import torch
 
-from vit_backbones import __version__
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
 from vit_backbones.files import write_whole
 from vit_backbones.training.record_hook import cpu_name
+from vit_backbones.version import __version__
 
 Row = Mapping[str, Any]
 

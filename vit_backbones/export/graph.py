@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import vit_backbones
 from vit_backbones.models.chosen import Loaded
 from vit_backbones.position import Grid
+from vit_backbones.version import __version__
 
 
 class Graph(nn.Module):
@@ -61,5 +61,5 @@ class Graph(nn.Module):
             **formed,
             'layers': backbone.out_indices,
             'strides': backbone.strides if self.neck is None else getattr(self.neck, 'strides', ()),
-            'vit_backbones': vit_backbones.__version__,
+            'vit_backbones': __version__,
         }

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import Progress
 
-from vit_backbones import __version__
 from vit_backbones.errors import first_line
 from vit_backbones.features.extractor import Extractor, compute
 from vit_backbones.features.finished import Parts
@@ -22,6 +21,7 @@ from vit_backbones.features.request import Request
 from vit_backbones.features.stored import WRITERS, Rows, check_header, read_metadata
 from vit_backbones.files import write_whole
 from vit_backbones.terminal import progress
+from vit_backbones.version import __version__
 
 _NAMED = 3
 
