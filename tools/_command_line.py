@@ -111,7 +111,7 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
 
     values = r'(True\b|\.\.\.|\(([^()]*)\)|\'([\w.+-]+)\'|)(?=(\S?))'
     names = '|'.join(flags)
-    return re.sub(rf'(?<![\w./\'"-])({names})={values}', spelled, text) if names else text
+    return re.sub(rf'(?<![\w./\'"=-])({names})={values}', spelled, text) if names else text
 
 
 def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:

@@ -25,6 +25,7 @@ FLAGS = {
         ("size='avg' or size='a b'", "--size avg or --size 'a b'"),
         ('options= change a config', '--cfg-options change a config'),
         ('options=model.neck: no neck', '--cfg-options model.neck: no neck'),
+        ('options=size=3: no size', '--cfg-options size=3: no size'),
         ('options=...: no config', '--cfg-options: no config'),
         ('model.backbone.size=3, my_size=3, size-3', 'model.backbone.size=3, my_size=3, size-3'),
         ("the file 'size=3' or out/size=3", "the file 'size=3' or out/size=3"),
