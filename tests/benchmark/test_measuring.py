@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.benchmark import measuring
-from vit_backbones.benchmark.measuring import flops_and_floor, interleaved, peak_memory
+from vit_backbones.benchmark.measuring import flops_and_floor, interleaved, memory_of, peak_memory
 from vit_backbones.benchmark.subjects import Setting, of_backbone
 
 CPU = torch.device('cpu')
@@ -87,6 +87,11 @@ def test_peak_memory_counts_what_is_there_at_once():
 
     step()
     assert peak_memory(step, CPU) == 6000
+
+
+def test_peak_memory_does_not_depend_on_steps_before(training):
+    first, second = (memory_of(training) for _ in range(2))
+    assert first == second > 0
 
 
 def test_steps_are_run_in_turns():

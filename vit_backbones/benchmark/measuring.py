@@ -129,6 +129,16 @@ def peak_memory(step: Step, device: torch.device) -> int:
         step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    changes = [each['args'] for each in _memory_changes(step)]
+    if not changes:
+        return 0
+    # The total keeps blocks of earlier steps that were freed while nothing was profiled
+    before = changes[0]['Total Allocated'] - changes[0]['Bytes']
+    return max(each['Total Allocated'] for each in changes) - before
+
+
+def _memory_changes(step: Step) -> list[dict[str, Any]]:
+    """The profiler's events of the CPU's memory in a step, in their order."""
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # it complains of machines without a GPU
     with profile(
         activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
@@ -138,7 +148,7 @@ def peak_memory(step: Step, device: torch.device) -> int:
         path = Path(folder, 'trace.json')
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_text())['traceEvents']
-    return max((e['args']['Total Allocated'] for e in events if e['name'] == '[memory]'), default=0)
+    return sorted((e for e in events if e['name'] == '[memory]'), key=lambda e: e['ts'])
 
 
 def flops_and_floor(step: Step) -> tuple[int, Step]:
