@@ -1,4 +1,4 @@
-"""What the command lines of the tools share.
+"""Options that the tools share, and their one way to fail.
 
 It lies here and not in the package, which takes seconds to import: `--help` and mistakes in the
 arguments answer at once.
@@ -19,14 +19,9 @@ Main = Callable[[Sequence[str] | None], int | None]
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that lets `one_line_errors` name its flags.
+    """An `ArgumentParser` that lets `one_line_errors` name its flags."""
 
-    Attributes:
-        flags: By argument of the library, of the parsers and commands that parsed.
-        debug: Whether `--debug` was among them.
-    """
-
-    flags: ClassVar[dict[str, str]] = {}
+    flags: ClassVar[dict[str, str]] = {}  # by the argument's name in the library
     debug: ClassVar[bool] = False
 
     def parse_known_args(
@@ -41,16 +36,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
-    """Let a tool's `main` report in one line what is wrong from outside.
+    """Let a tool's `main`, which uses `Parser`, report an error in one line.
 
-    Args:
-        main: Parses by `Parser`, imports the package inside, returns an exit code (`None` is 0),
-            and raises `ValueError`, `OSError`, `ImportError` or `RuntimeError` for what is wrong
-            from outside; `while_running = True` on one marks a crash, which keeps its traceback.
-
-    Returns:
-        `main` that returns 2 then, and 130 after Ctrl-C. The arguments that an error names, as
-        `name=value`, become flags. `VIT_BACKBONES_DEBUG=1` shows tracebacks.
+    It returns an exit code: 2 after a `ValueError`, `OSError`, `ImportError` or `RuntimeError`, 130
+    after Ctrl-C. An error with `while_running = True` is a crash and keeps its traceback;
+    `VIT_BACKBONES_DEBUG=1` shows all. Arguments in the line, as `name=value`, become flags.
     """
 
     @functools.wraps(main)
@@ -74,14 +64,14 @@ def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
     return run
 
 
-def is_first_process() -> bool:
-    """Whether this is the one of several processes that talks."""
-    return os.environ.get('RANK', '0') == '0'
+def say(line: str, *, error: bool = False) -> None:
+    """Print a line; of several processes only the first one does."""
+    if os.environ.get('RANK', '0') == '0':
+        print(line, file=sys.stderr if error else sys.stdout)
 
 
 def _fail(line: str, code: int) -> int:
-    if is_first_process():
-        print(line, file=sys.stderr)
+    say(line, error=True)
     return code
 
 
@@ -104,16 +94,17 @@ def _while_importing(error: Exception) -> bool:
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
     """Spell the arguments in a text as a shell takes them.
 
-    `amp=True` and `layers=...` become `--amp` and `--layers`, `size=(64, 96)` `--size 64 96`.
+    `amp=True` and `layers=...` become `--amp` and `--layers`, `size=(64, 96)` becomes
+    `--size 64 96`, and `pool='avg'` becomes `--pool avg`.
     """
 
     def spelled(found: re.Match[str]) -> str:
-        name, value, several, following = found.groups()
-        if several:
-            return f'{flags[name]} {several.replace(",", "")}'
+        name, value, several, quoted, following = found.groups()
+        if words := several or quoted:
+            return f'{flags[name]} {words.replace(",", "")}'
         return flags[name] + (' ' if not value and re.match(r'[^,;:)]', following) else '')
 
-    values = r'(True\b|\.\.\.|\(([^()]*)\)|)(?=(\S?))'
+    values = r'(True\b|\.\.\.|\(([^()]*)\)|\'([\w.+-]+)\'|)(?=(\S?))'
     names = '|'.join(flags)
     return re.sub(rf'(?<![\w./\'"-])({names})={values}', spelled, text) if names else text
 
@@ -131,20 +122,39 @@ def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--dataset`, `--val-dataset` and `--images`."""
+    """Add `--dataset`, `--val-dataset` and `--images`; `parse_dataset_options` checks them."""
     parser.add_argument(
         '--dataset',
         metavar='DATA',
         help="your own data instead of the config's: a COCO file, or a folder of images and masks",
     )
-    parser.add_argument('--val-dataset', metavar='DATA', help='those to validate on')
-    parser.add_argument('--images', metavar='DIR', help='where the images of COCO files lie')
+    parser.add_argument('--val-dataset', metavar='DATA', help='data to validate on')
+    parser.add_argument('--images', metavar='DIR', help='folder of the images of COCO files')
+
+
+def parse_dataset_options(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse, and refuse what needs a `--dataset` without one."""
+    args = parser.parse_args(argv)
+    if args.dataset is None and (args.val_dataset or args.images):
+        parser.error('--val-dataset and --images go with --dataset')
+    return args
+
+
+def add_launch_options(parser: argparse.ArgumentParser, example: str) -> None:
+    """Add `--cfg-options`, `--launcher` and `--debug`."""
+    add_config_options(parser, example)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument(
+        '--debug', action='store_true', help='show the traceback of an error before the start too'
+    )
 
 
 def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose a backbone and its weights.
 
-    They are the fields of `vit_backbones.models.chosen.Choice`, which checks them.
+    They are the fields of `vit_backbones.models.chosen.Choice`.
     """
     group = parser.add_argument_group('backbone')
     group.add_argument('--model', metavar='NAME', help="the source's name of a model")
@@ -156,7 +166,10 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--pretrained', action='store_true', help="the library's published weights")
     group.add_argument(
-        '--random-weights', type=int, metavar='SEED', help='none of these; features mean nothing'
+        '--random-weights',
+        type=int,
+        metavar='SEED',
+        help='random weights, for a dry run: the features are meaningless',
     )
     group.add_argument(
         '--img-size', nargs=2, type=int, metavar=('H', 'W'), help='size the model is built for'
@@ -202,7 +215,7 @@ def add_score_option(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=0.3,
         metavar='S',
-        help='leave predicted objects of a lower score out (default: 0.3)',
+        help='leave out predicted objects with a lower score (default: 0.3)',
     )
 
 

@@ -11,10 +11,10 @@ def require(
 
     Args:
         module: Its name in Python.
-        purpose: What needs it, as the error begins.
+        purpose: The feature that needs it; the error begins with it.
         package: Its name for people.
-        extra: Of this package, which installs it.
-        instead: What to do without it.
+        extra: The extra of this package that installs it.
+        instead: Advice for going on without it.
 
     Raises:
         ImportError: If it is not installed; the message says how to install it.
