@@ -415,10 +415,7 @@ def test_unreadable_images_alone_are_a_failure(main, few, capsys):
         ),
         (['images', *MODEL, '--out', 'a.parquet', '--size', '0'], '--size takes'),
         (['images', *MODEL, '--out', 'a.parquet', '--layers', '9'], 'has 6 blocks, got 9'),
-        (
-            ['images', *MODEL, '--out', 'a.parquet', '--pool', 'attn'],
-            '--pool attn: .* has no att',
-        ),
+        (['images', *MODEL, '--out', 'a.parquet', '--pool', 'attn'], '--pool attn: .* has no att'),
         (['none', *MODEL, '--out', 'a.parquet'], 'none: no such image'),
         (['empty', *MODEL, '--out', 'a.parquet'], 'empty: no images in this folder'),
         (['images', *MODEL[:2], '--out', 'a.parquet'], 'random weights help nobody'),
