@@ -64,14 +64,9 @@ def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
     return run
 
 
-def is_first_process() -> bool:
-    """Whether this is the one of several processes that prints."""
-    return os.environ.get('RANK', '0') == '0'
-
-
 def say(line: str, *, error: bool = False) -> None:
     """Print a line; of several processes only the first one does."""
-    if is_first_process():
+    if os.environ.get('RANK', '0') == '0':
         print(line, file=sys.stderr if error else sys.stdout)
 
 

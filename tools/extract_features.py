@@ -1,6 +1,7 @@
 """Features of images in one file: `python tools/extract_features.py IMAGES --model NAME ...`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ from _command_line import (
     add_device_option,
     add_images,
     add_size_option,
-    is_first_process,
     not_negative,
     one_line_errors,
     positive,
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif questions.search and (args.model or args.config):
         extractor = prepare(Choice.of(args), request)
         check_same(extractor, args.out)
-    if asks and is_first_process():
+    if asks and os.environ.get('RANK', '0') == '0':
         for line in answers(questions, args.out, extractor and extractor.embed):
             print(line)
     return 0

@@ -15,6 +15,8 @@ from vit_backbones.files import check_writable
 from vit_backbones.models.chosen import Choice, Loaded, load_backbone
 from vit_backbones.readout import PoolingError
 
+_MAPS = ('featmap', 'raw')
+
 
 class Request(NamedTuple):
     """The features that are wanted, and where.
@@ -56,7 +58,7 @@ def check_request(request: Request) -> None:
         raise ValueError(f'out={out}: write to one of {", ".join(f"*{s}" for s in WRITERS)}')
     if out.suffix == '.parquet':
         pyarrow()
-        if form in ('featmap', 'raw'):
+        if form in _MAPS:
             raise ValueError(
                 f'out={out}: Parquet holds embeddings; write out_type={form} to .npz or '
                 f'.safetensors'
