@@ -85,7 +85,7 @@ def compute_features(
     items = [_item(path, extractor, size) for path in images]
     with progress() as bar:
         missing = {item.index: [item] for item in _missing(items, parts)}
-        compute(list(missing.values()), extractor, 0, parts, bar)
+        compute(list(missing.values()), extractor, 0, parts, bar, loaded.name)
     for item, why in _missing(items, parts).items():
         raise UnreadableImageError(f'{item.path}: {why}')
     steps = stride if isinstance(stride, tuple) else (stride, stride)

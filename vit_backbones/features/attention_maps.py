@@ -5,7 +5,7 @@ arguments of these functions, so one piece of code serves every layer that calls
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -100,13 +100,7 @@ class _Catcher(TorchFunctionMode):
         self.batch, self.num_tokens, self.rows, self.wanted = batch, num_tokens, rows, wanted
         self.count, self.kept = 0, dict[int, Tensor]()
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.multi_head_attention_forward:
             asked = {'need_weights': True, 'average_attn_weights': False}

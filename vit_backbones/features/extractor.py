@@ -171,6 +171,7 @@ def compute(
     num_workers: int,
     parts: Parts,
     bar: Progress,
+    doing: str = 'images',
 ) -> None:
     """Compute batches of images of one size each, and keep them in `parts`.
 
@@ -178,7 +179,7 @@ def compute(
         OSError: If a part cannot be written.
         ValueError: If a number is not finite.
     """
-    task = bar.add_task('images', total=sum(map(len, batches)))
+    task = bar.add_task(doing, total=sum(map(len, batches)))
     try:
         for batch, images in extractor.read_ahead(batches, num_workers):
             both = list(zip(batch, images, strict=True))
