@@ -100,4 +100,4 @@ def test_a_crash_keeps_its_traceback():
 
 def test_results_of_check_models_that_cannot_be_read_are_one_line(tmp_path, capsys):
     assert load_tool('check_models').main(['--out', str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f'error: Is a directory: {tmp_path}\n'
+    assert capsys.readouterr().err == f'error: {tmp_path} cannot be written: it is no file\n'
