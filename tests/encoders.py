@@ -61,7 +61,7 @@ def config_of(name):
 def library_model(name, **options):
     """The library's own encoder, redrawn."""
     config = transformers.AutoConfig.for_model(**(config_of(name) | options))
-    return shown(getattr(transformers, FAMILIES[config.model_type][1].model)(config))
+    return shown(getattr(transformers, FAMILIES[config.model_type].model)(config))
 
 
 def shown(vit):
@@ -94,7 +94,7 @@ def outputs(vit, x):
     options = dict(output_hidden_states=True)
     if vit.config.model_type == 'siglip2_vision_model':
         return _outputs_of_patches(vit, x, options)
-    if FAMILIES[vit.config.model_type][1].sized:
+    if FAMILIES[vit.config.model_type].sized:
         options['interpolate_pos_encoding'] = True
     if vit.config.model_type == 'swin':
         options['output_hidden_states_before_downsampling'] = True

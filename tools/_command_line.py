@@ -24,10 +24,8 @@ class Parser(argparse.ArgumentParser):
     flags: ClassVar[dict[str, str]] = {}  # by the argument's name in the library
     debug: ClassVar[bool] = False
 
-    def parse_known_args(
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        parsed, rest = super().parse_known_args(args, namespace)
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[argparse.Namespace, list[str]]:
+        parsed, rest = super().parse_known_args(*args, **kwargs)
         for action in self._actions:
             if action.option_strings:
                 self.flags[action.dest.removeprefix('cfg_')] = action.option_strings[-1]
@@ -50,7 +48,8 @@ def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
         try:
             return main(argv) or 0
         except KeyboardInterrupt as stop:
-            return _fail(str(stop) or 'interrupted', 130)
+            say(str(stop) or 'interrupted', error=True)
+            return 130
         except BrokenPipeError:  # `| head` has read enough
             sys.stdout = open(os.devnull, 'w')
             return 0
@@ -59,20 +58,21 @@ def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
                 raise
             if Parser.debug:
                 traceback.print_exc()
-            return _fail(f'error: {_line(error)}', 2)
+            say(f'error: {_line(error)}', error=True)
+            return 2
 
     return run
 
 
+def is_first_process() -> bool:
+    """Whether this is the one of several processes that prints."""
+    return os.environ.get('RANK', '0') == '0'
+
+
 def say(line: str, *, error: bool = False) -> None:
     """Print a line; of several processes only the first one does."""
-    if os.environ.get('RANK', '0') == '0':
+    if is_first_process():
         print(line, file=sys.stderr if error else sys.stdout)
-
-
-def _fail(line: str, code: int) -> int:
-    say(line, error=True)
-    return code
 
 
 def _line(error: Exception) -> str:
@@ -109,6 +109,38 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
     return re.sub(rf'(?<![\w./\'"=-])({names})={values}', spelled, text) if names else text
 
 
+def positive(text: str) -> int:
+    """A number from 1."""
+    return _number(int, text, 1)
+
+
+def not_negative(text: str) -> int:
+    """A number from 0."""
+    return _number(int, text, 0)
+
+
+def _share(text: str) -> float:
+    return _number(float, text, 0, 1)
+
+
+def _number(kind: type, text: str, low: int, high: float = math.inf) -> Any:
+    with contextlib.suppress(ValueError):
+        if low <= (number := kind(text)) <= high:
+            return number
+    wanted = f'{"whole " * (kind is int)}numbers from {low}' + f' to {high}' * (high < math.inf)
+    raise argparse.ArgumentTypeError(f'takes {wanted}, got {text}')
+
+
+# Arguments of `add_argument`
+COUNT: dict[str, Any] = dict(type=positive, metavar='N')
+SIDES: dict[str, Any] = dict(nargs=2, type=int, metavar=('H', 'W'))
+
+
+def add_flag(parser: argparse.ArgumentParser, name: str, help: str) -> None:
+    """Add an option without a value."""
+    parser.add_argument(name, action='store_true', help=help)
+
+
 def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
     """Add `--cfg-options`."""
     parser.add_argument(
@@ -135,7 +167,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
 def parse_dataset_options(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> argparse.Namespace:
-    """Parse, and refuse what needs a `--dataset` without one."""
+    """Parse, and refuse options that need a `--dataset`."""
     args = parser.parse_args(argv)
     if args.dataset is None and (args.val_dataset or args.images):
         parser.error('--val-dataset and --images go with --dataset')
@@ -146,16 +178,11 @@ def add_launch_options(parser: argparse.ArgumentParser, example: str) -> None:
     """Add `--cfg-options`, `--launcher` and `--debug`."""
     add_config_options(parser, example)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument(
-        '--debug', action='store_true', help='show the traceback of an error before the start too'
-    )
+    add_flag(parser, '--debug', 'show the traceback of an error before the start too')
 
 
 def add_backbone_options(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose a backbone and its weights.
-
-    They are the fields of `vit_backbones.models.chosen.Choice`.
-    """
+    """Add the arguments of a backbone and its weights, the fields of `models.chosen.Choice`."""
     group = parser.add_argument_group('backbone')
     group.add_argument('--model', metavar='NAME', help="the source's name of a model")
     group.add_argument('--source', default='timm', help='its library (default: timm)')
@@ -164,16 +191,14 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--checkpoint', metavar='FILE', help='weights, or a checkpoint that tools/train.py wrote'
     )
-    group.add_argument('--pretrained', action='store_true', help="the library's published weights")
+    add_flag(group, '--pretrained', "the library's published weights")
     group.add_argument(
         '--random-weights',
         type=int,
         metavar='SEED',
         help='random weights, for a dry run: the features are meaningless',
     )
-    group.add_argument(
-        '--img-size', nargs=2, type=int, metavar=('H', 'W'), help='size the model is built for'
-    )
+    group.add_argument('--img-size', **SIDES, help='size the model is built for')
     group.add_argument(
         '--layers',
         nargs='+',
@@ -217,25 +242,3 @@ def add_score_option(parser: argparse.ArgumentParser) -> None:
         metavar='S',
         help='leave out predicted objects with a lower score (default: 0.3)',
     )
-
-
-def positive(text: str) -> int:
-    """A number from 1."""
-    return _number(int, text, 1)
-
-
-def not_negative(text: str) -> int:
-    """A number from 0."""
-    return _number(int, text, 0)
-
-
-def _share(text: str) -> float:
-    return _number(float, text, 0, 1)
-
-
-def _number(kind: type, text: str, low: int, high: float = math.inf) -> Any:
-    with contextlib.suppress(ValueError):
-        if low <= kind(text) <= high:
-            return kind(text)
-    wanted = f'{"whole " * (kind is int)}numbers from {low}' + f' to {high}' * (high < math.inf)
-    raise argparse.ArgumentTypeError(f'takes {wanted}, got {text}')

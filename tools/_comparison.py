@@ -1,7 +1,4 @@
-"""Compare every timm transformer with timm's own features.
-
-Random weights are large enough to reveal differences.
-"""
+"""Compare every timm transformer with timm's own features, with large random weights."""
 
 import functools
 from collections.abc import Mapping
@@ -39,11 +36,9 @@ _OTHERS = frozenset(
 
 
 class Check(NamedTuple):
-    """The result for one architecture.
+    """The result for one architecture in one of timm's modules.
 
     Attributes:
-        module: timm's module.
-        name: Architecture.
         status: `'works'`, `'refuses'` (sizes other than its own, with a reason) or `'fails'`.
         how: `'any size'` or `'built at img_size'`; the reason, if it does not work.
         error: Largest difference from timm in units of the tolerance; `None` without a comparison.
@@ -78,11 +73,7 @@ def check(module: str, name: str) -> Check:
 
 
 def difference(out: Tensor, reference: Tensor) -> float:
-    """Largest difference in units of the tolerance; at most 1 is equal.
-
-    Raises:
-        ValueError: If the shapes differ or a value is not finite.
-    """
+    """Largest difference in units of the tolerance; at most 1 is equal."""
     if out.shape != reference.shape:
         raise ValueError(f'shape {tuple(out.shape)} for {tuple(reference.shape)}')
     if not out.isfinite().all():
@@ -164,14 +155,12 @@ def _outputs(ours: ViTFeatBackbone, vit: torch.nn.Module, images: Tensor) -> tup
 
 
 def _check_shapes(backbone: ViTFeatBackbone, outputs: tuple[Tensor, ...], size: Grid) -> None:
-    """Refuse other channels than announced, and strides off by more than two cells.
-
-    Patches that overlap or do not pad give other sizes.
-    """
-    announced = zip(outputs, backbone.out_channels, backbone.strides, strict=True)
-    for output, channels, stride in announced:
-        cells = [side / stride for side in size]
-        off = max(abs(a - b) for a, b in zip(output.shape[-2:], cells, strict=True))
+    """Refuse other channels than announced, and strides off by more than two cells."""
+    for output, channels, stride in zip(
+        outputs, backbone.out_channels, backbone.strides, strict=True
+    ):
+        # Patches that overlap or do not pad give a few cells more or less
+        off = max(abs(a - side / stride) for a, side in zip(output.shape[-2:], size, strict=True))
         if output.shape[1] != channels or off > 2:
             raise ValueError(f'{tuple(output.shape)} for {channels} channels and stride {stride}')
 
@@ -181,6 +170,5 @@ def _check_gradients(backbone: ViTFeatBackbone, outputs: tuple[Tensor, ...]) -> 
     gradients = torch.autograd.grad(
         sum(output.sum() for output in outputs), [p for _, p in named], allow_unused=True
     )
-    unused = [name for (name, _), g in zip(named, gradients, strict=True) if g is None]
-    if unused:
+    if unused := [name for (name, _), g in zip(named, gradients, strict=True) if g is None]:
         raise ValueError(f'{len(unused)} parameters without gradient: {unused[0]} ...')

@@ -31,13 +31,9 @@ HEADING = table_head(['case', 'what', 'ratio', 'measured', 'target', 'verdict'])
 
 
 class Goal(NamedTuple):
-    """A ratio of two candidates' figures.
+    """The ratio of two candidates' figures, at most `bound` if not `at_least`.
 
     Attributes:
-        over: Candidate above the line.
-        under: Candidate below it.
-        bound: Limit of the ratio.
-        at_least: Whether the ratio must reach the bound; if not, it must not exceed it.
         figure: `'time'`, `'memory'`, or beside one of them `'gradients'`: their largest difference
             over the largest of them.
         allowance: Part of `bound` by which the ratio may miss it.
@@ -64,16 +60,7 @@ class Goal(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Candidates that one run compares.
-
-    Attributes:
-        what: Description for people.
-        model: timm's name.
-        setting: Conditions for all candidates.
-        candidates: Function that builds each one.
-        goals: Ratios that their figures must reach.
-        repeats: Rounds that count.
-    """
+    """Candidates that one run compares, and the ratios that their figures must reach."""
 
     what: str
     model: str
@@ -184,16 +171,12 @@ def run_targets(
     out: Path | None = None,
     cases: Mapping[str, Case] = CASES,
 ) -> int:
-    """Measure cases, and print a row of a table for each goal.
+    """Measure cases, print a row for each goal, and give the exit code: 1 if one is missed.
 
     Args:
         names: Keys of `cases`, all by default.
         peak_tflops: The GPU's peak in the case's type, to show how much of it is used.
         out: JSON file: `environment`, with the `gpu` if there is one, and `goals` from `judged`.
-        cases: All cases by name.
-
-    Returns:
-        Exit code: 1 if a goal is missed.
     """
     _check_names(names, cases)
     if out is not None:
@@ -225,12 +208,9 @@ def _check_names(names: Sequence[str], cases: Mapping[str, Case]) -> None:
 
 
 def judged(name: str, case: Case) -> Iterator[dict[str, Any]]:
-    """Measure a case, and judge each of its goals.
+    """Measure a case, and judge each of its goals: `verdict` is `'pass'`, `'miss'` or a reason.
 
-    Yields:
-        `case`, `what`, `ratio` (its candidates), `measured`, `target`, `verdict` (`'pass'`,
-        `'miss'` or why it did not run), and the `figures` of all candidates: `time` in ms,
-        `memory` in MiB, `gradients`, `tflops`.
+    `figures` are those of all candidates: `time` in ms, `memory` in MiB, `gradients`, `tflops`.
     """
     missing = case.setting.device.type == 'cuda' and not torch.cuda.is_available()
     figures = {} if missing else measured_figures(case)
@@ -290,7 +270,7 @@ def _gradients(subjects: Mapping[str, Subject]) -> dict[str, float]:
 
 
 def _utilisation(goals: Sequence[Mapping[str, Any]], peak: float | None) -> Iterator[str]:
-    """How much of a GPU the model's own arithmetic uses, a line per candidate."""
+    """The share of a GPU that the model's own arithmetic uses, a line per candidate."""
     speeds = {goal['case']: goal['figures'].get('tflops', {}) for goal in goals}
     for case, figures in speeds.items():
         for name, tflops in figures.items():

@@ -6,13 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _command_line import (
-    Parser,
-    add_config_options,
-    add_device_option,
-    not_negative,
-    one_line_errors,
-)
+import _command_line as cli
 
 if TYPE_CHECKING:
     from vit_backbones.evaluation.runs import Run
@@ -20,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = cli.Parser(
         description='Draw the curves of runs in one picture; run each model once over its images '
         'for a table of classes, confusion matrices and the worst images.'
     )
@@ -37,13 +31,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--split', choices=['val', 'test'], default='val', help='(default: val)')
     parser.add_argument(
-        '--num-worst', type=not_negative, default=8, metavar='N', help='images to draw (default: 8)'
+        '--num-worst', type=cli.not_negative, default=8, metavar='N', help='to draw (default: 8)'
     )
-    add_device_option(parser)
-    parser.add_argument(
-        '--curves-only', action='store_true', help='predict nothing: needs no data and no weights'
-    )
-    add_config_options(parser, 'val_dataloader.dataset.data_root=data/camvid')
+    cli.add_device_option(parser)
+    cli.add_flag(parser, '--curves-only', 'predict nothing: needs no data and no weights')
+    cli.add_config_options(parser, 'val_dataloader.dataset.data_root=data/camvid')
     args = parser.parse_args(argv)
     for name in ('checkpoint', 'split', 'num_worst', 'device', 'cfg_options'):
         if args.curves_only and getattr(args, name) != parser.get_default(name):
@@ -51,7 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from vit_backbones.checks import preflight

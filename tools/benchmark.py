@@ -11,20 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from _command_line import (
-    Parser,
-    add_config_options,
-    add_device_option,
-    one_line_errors,
-    positive,
-    say,
-)
+import _command_line as cli
 
 PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(description='Measure the cost and the quality of backbones.')
+    parser = cli.Parser(description='Measure the cost and the quality of backbones.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for add in (add_speed, add_targets, add_quality, add_table):
         add(commands)
@@ -51,7 +44,7 @@ def add_speed(commands: Any) -> None:
         metavar='SIZE',
         help='size of the images: a side, or HEIGHTxWIDTH (default: 512)',
     )
-    parser.add_argument('--batch-size', type=positive, default=1, metavar='N')
+    parser.add_argument('--batch-size', **cli.COUNT, default=1, help='(default: 1)')
     parser.add_argument('--dtype', nargs='+', choices=('fp32', 'bf16', 'fp16'), default=['fp32'])
     parser.add_argument(
         '--mode',
@@ -60,16 +53,14 @@ def add_speed(commands: Any) -> None:
         default=['forward'],
         help='inference; or forward and backward without an optimizer (default: forward)',
     )
-    parser.add_argument('--compile', action='store_true', help='run models through torch.compile')
+    cli.add_flag(parser, '--compile', 'run models through torch.compile')
     parser.add_argument(
         '--peers', nargs='*', choices=PEERS, default=PEERS, help='libraries to compare with'
     )
-    add_device_option(parser)
-    parser.add_argument(
-        '--repeats', type=positive, default=10, metavar='N', help='rounds (default: 10)'
-    )
+    cli.add_device_option(parser)
+    parser.add_argument('--repeats', **cli.COUNT, default=10, help='rounds (default: 10)')
     add_run_options(parser)
-    add_config_options(parser, 'model.backbone.frozen_stages=12')
+    cli.add_config_options(parser, 'model.backbone.frozen_stages=12')
 
 
 def run_speed(args: argparse.Namespace) -> int:
@@ -106,10 +97,7 @@ def add_targets(commands: Any) -> None:
     parser.set_defaults(run=run_targets)
     parser.add_argument('cases', nargs='*', metavar='CASE', help='only these (default: all)')
     parser.add_argument(
-        '--peak-tflops',
-        type=float,
-        metavar='X',
-        help='peak of the GPU in bf16, to show how much is used',
+        '--peak-tflops', type=float, metavar='X', help="the GPU's peak in bf16, to show its use"
     )
     add_run_options(parser)
 
@@ -121,7 +109,7 @@ def run_targets(args: argparse.Namespace) -> int:
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--threads', type=positive, metavar='N', help='threads of the CPU')
+    parser.add_argument('--threads', **cli.COUNT, help='threads of the CPU')
     parser.add_argument('--out', type=Path, metavar='FILE', help='write the figures as JSON')
 
 
@@ -151,13 +139,13 @@ def add_quality(commands: Any) -> None:
     parser.add_argument(
         '--size',
         nargs=2,
-        type=positive,
+        type=cli.positive,
         metavar=('H', 'W'),
         help='resize images; models of a fixed size are built for it (default: their own size)',
     )
     parser.add_argument(
         '--fine-tune',
-        type=positive,
+        type=cli.positive,
         metavar='EPOCHS',
         help="then train each backbone with the config's recipe, in work_dirs/fine_tune/",
     )
@@ -168,9 +156,9 @@ def add_quality(commands: Any) -> None:
         metavar='DIR',
         help='folder of the kept features (default: work_dirs/features)',
     )
-    add_device_option(parser)
+    cli.add_device_option(parser)
     add_run_options(parser)
-    add_config_options(parser, 'val_dataloader.dataset.data_root=data/mine')
+    cli.add_config_options(parser, 'val_dataloader.dataset.data_root=data/mine')
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
@@ -182,9 +170,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         help='backbones; a config can stand for a name',
     )
     parser.add_argument('--source', default='timm', help='library of the names (default: timm)')
-    parser.add_argument(
-        '--pretrained', action='store_true', help='library weights for models without a checkpoint'
-    )
+    cli.add_flag(parser, '--pretrained', 'library weights for models without a checkpoint')
     parser.add_argument(
         '--random-weights',
         type=int,
@@ -223,7 +209,7 @@ def run_quality(args: argparse.Namespace) -> int:
         device=args.device,
     )
     print(heading(comparison.environment), flush=True)
-    rows = comparison.rows(say)
+    rows = comparison.rows(cli.say)
     print(f'\n{markdown(rows)}\n\n{by_class(rows)}')
     if args.out is not None:
         write_json(args.out, environment=comparison.environment, rows=rows)
@@ -297,7 +283,7 @@ def prepared(threads: int | None, out: Path | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')  # read when PyTorch is imported

@@ -1,35 +1,26 @@
-"""What would break or spoil a training: `python tools/check_config.py configs/x.py`."""
+"""Errors and warnings before a training: `python tools/check_config.py configs/x.py`."""
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
 
-from _command_line import (
-    Parser,
-    add_config_options,
-    add_dataset_options,
-    one_line_errors,
-    parse_dataset_options,
-    with_flags,
-)
+import _command_line as cli
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        description='Show what would break or spoil a training before it starts, a line each. '
+    parser = cli.Parser(
+        description='Show all that would break or spoil a training before it starts, a line each. '
         'Exit code 1 with errors, 0 with warnings only, 2 for a wrong path or option.'
     )
     parser.add_argument('config', metavar='CONFIG')
-    parser.add_argument(
-        '--data', action='store_true', help='read the data too: missing ones are an error then'
-    )
-    add_dataset_options(parser)
-    add_config_options(parser, 'model.backbone.out_stride=16')
-    return parse_dataset_options(parser, argv)
+    cli.add_flag(parser, '--data', 'read the data too: missing ones are an error then')
+    cli.add_dataset_options(parser)
+    cli.add_config_options(parser, 'model.backbone.out_stride=16')
+    return cli.parse_dataset_options(parser, argv)
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from vit_backbones.checks.preflight import check_environment
@@ -46,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             own = dict(val_data=args.val_dataset, images=args.images, folder=folder)
             print(use_own_data(config, args.dataset, **own))
         for finding in check_config(config, reads_data=args.data):
-            print(with_flags(str(finding), Parser.flags), flush=True)
+            print(cli.with_flags(str(finding), cli.Parser.flags), flush=True)
             count[finding.level] += 1
     counted = ', '.join(f'{n or "no"} {level}{"s" * (n > 1)}' for level, n in count.items())
     print(f'{args.config}: {counted}')

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from _command_line import Parser, one_line_errors
+import _command_line as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = cli.Parser(
         description='Compare the features of every transformer of timm with timm itself, on a '
         'rectangle and an odd size. A stopped run goes on where it was.'
     )
@@ -32,7 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from _comparison import architectures

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from _command_line import Parser, one_line_errors
+import _command_line as cli
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = cli.Parser(
         description='Convert the checkpoint of a ViT from the keys of any known project to those '
         'of the timm model NAME. Classifiers and parts of pre-training are left out.'
     )
@@ -18,19 +18,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('out', metavar='OUT.safetensors', type=Path)
     parser.add_argument('--model', required=True, metavar='NAME', help="timm's name")
     parser.add_argument(
-        '--img-size',
-        nargs=2,
-        type=int,
-        metavar=('H', 'W'),
-        help="image size to resample positions to; default: the model's own",
+        '--img-size', **cli.SIDES, help="size to resample positions to; default: the model's own"
     )
-    parser.add_argument(
-        '--without-cls-token', action='store_true', help='leave the CLS token out, e.g. for Sapiens'
-    )
+    cli.add_flag(parser, '--without-cls-token', 'leave the CLS token out, e.g. for Sapiens')
     return parser.parse_args(argv)
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.out.suffix != '.safetensors' or args.out.is_dir():

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from _command_line import Parser, add_backbone_options, one_line_errors
+import _command_line as cli
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = cli.Parser(
         description='Write a backbone as ONNX, TorchScript or torch.export. The file is compared '
         'with PyTorch on random images before it gets its name; it takes RGB images, normalised.'
     )
@@ -18,28 +18,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='FILE',
         help='its ending names the format: .onnx, .pt (TorchScript) or .pt2 (torch.export)',
     )
-    add_backbone_options(parser)
+    cli.add_backbone_options(parser)
     group = parser.add_argument_group('file')
     group.add_argument(
         '--size',
-        nargs=2,
-        type=int,
-        metavar=('H', 'W'),
+        **cli.SIDES,
         help='size of the images; positions are resampled to it (default: as the model is built)',
     )
-    group.add_argument(
-        '--dynamic',
-        action='store_true',
-        help='take images of any size and any batch; with --size only the batch is free',
+    cli.add_flag(
+        group, '--dynamic', 'images of any size and any batch; with --size only the batch is free'
     )
-    group.add_argument(
-        '--with-normalization',
-        action='store_true',
-        help="take RGB images on 0-255: the model's mean and std are part of the file",
+    cli.add_flag(
+        group, '--with-normalization', 'take RGB images on 0-255: the file holds mean and std'
     )
-    group.add_argument(
-        '--with-neck', action='store_true', help="add the config's neck behind the backbone"
-    )
+    cli.add_flag(group, '--with-neck', "add the config's neck behind the backbone")
     group.add_argument('--out-type', help='featmap, cls, raw or avg_featmap (default: featmap)')
     group.add_argument('--pool', help='embeddings instead: cls, avg, max, cls+avg, gem or attn')
     group.add_argument(
@@ -53,7 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from vit_backbones.export import Graph, check_target, export

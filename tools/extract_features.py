@@ -1,36 +1,26 @@
 """Features of images in one file: `python tools/extract_features.py IMAGES --model NAME ...`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _command_line import (
-    Parser,
-    add_backbone_options,
-    add_device_option,
-    add_images,
-    add_size_option,
-    not_negative,
-    one_line_errors,
-    positive,
-)
+import _command_line as cli
 
 if TYPE_CHECKING:
     from vit_backbones.features.job import Extracted
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = cli.Parser(
         description='Write the features that a backbone makes of images: embeddings into a '
         '.parquet file (path, height, width, embedding), maps and tokens into .npz or .safetensors '
         '(one array per image, PATH, or PATH:LAYER with several layers). A killed run goes on when '
         'the command is repeated; under torchrun several processes share the work. The exit code '
         'is 0 if at least one image could be read; FILE.unreadable.txt lists the others.'
     )
-    add_images(parser, nargs='*')
+    cli.add_images(parser, nargs='*')
     parser.add_argument(
         '--split',
         choices=('train', 'val', 'test'),
@@ -47,29 +37,25 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=('model', 'cls', 'avg', 'max', 'cls+avg', 'gem', 'attn'),
         help="embeddings (default of .parquet: model, the model's own embedding, else cls or avg)",
     )
-    add_size_option(parser, 'as images are')
-    parser.add_argument('--batch-size', type=positive, default=8, metavar='N', help='(default: 8)')
+    cli.add_size_option(parser, 'as images are')
+    parser.add_argument('--batch-size', **cli.COUNT, default=8, help='(default: 8)')
     parser.add_argument(
         '--dtype',
         choices=('fp32', 'bf16', 'fp16'),
         default='fp32',
         help='bf16: compute in it, store fp32; fp16: store it, and on a GPU compute in it',
     )
-    parser.add_argument('--normalize', action='store_true', help='embeddings of length 1')
-    add_device_option(parser)
+    cli.add_flag(parser, '--normalize', 'embeddings of length 1')
+    cli.add_device_option(parser)
     parser.add_argument(
         '--num-workers',
-        type=not_negative,
+        type=cli.not_negative,
         default=2,
         metavar='N',
         help='threads that read ahead (default: 2)',
     )
-    parser.add_argument(
-        '--overwrite',
-        action='store_true',
-        help='replace FILE, and the unfinished run of another command',
-    )
-    add_backbone_options(parser)
+    cli.add_flag(parser, '--overwrite', 'replace FILE, and the unfinished run of another command')
+    cli.add_backbone_options(parser)
     add_embedding_options(parser)
     args = parser.parse_args(argv)
     asks = args.search or args.plot or args.cluster is not None or args.classify
@@ -122,7 +108,7 @@ def closing_line(done: 'Extracted', out: Path) -> str:
     return ' · '.join(pieces)
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from vit_backbones.config.datasets import dataset_images
@@ -147,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif questions.search and (args.model or args.config):
         extractor = prepare(Choice.of(args), request)
         check_same(extractor, args.out)
-    if asks and os.environ.get('RANK', '0') == '0':
+    if asks and cli.is_first_process():
         for line in answers(questions, args.out, extractor and extractor.embed):
             print(line)
     return 0

@@ -5,28 +5,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from _command_line import (
-    Parser,
-    add_config_options,
-    add_device_option,
-    add_images,
-    add_score_option,
-    one_line_errors,
-    positive,
-)
+import _command_line as cli
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = cli.Parser(
         description='Run a trained config on images without labels and write the results of the '
         'model: masks/ (each pixel the number of its class), predictions.json (COCO), panoptic/ '
         'with panoptic.json, and pictures/. A rerun writes all of them again.'
     )
     parser.add_argument('config', metavar='CONFIG')
     parser.add_argument('checkpoint', metavar='CHECKPOINT')
-    add_images(parser, nargs='+')
+    cli.add_images(parser, nargs='+')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the results')
-    add_score_option(parser)
+    cli.add_score_option(parser)
     parser.add_argument(
         '--slide',
         nargs=2,
@@ -34,15 +26,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=('CROP', 'STRIDE'),
         help='segmenters of mmseg: windows of CROP x CROP pixels, STRIDE apart, averaged',
     )
-    parser.add_argument('--flip', action='store_true', help='average with the mirrored image')
-    parser.add_argument('--no-pictures', action='store_true', help='write only the results')
-    parser.add_argument('--batch-size', type=positive, default=1, metavar='N', help='(default: 1)')
-    add_device_option(parser)
-    add_config_options(parser, 'model.test_cfg.rcnn.max_per_img=200')
+    cli.add_flag(parser, '--flip', 'average with the mirrored image')
+    cli.add_flag(parser, '--no-pictures', 'write only the results')
+    parser.add_argument('--batch-size', **cli.COUNT, default=1, help='(default: 1)')
+    cli.add_device_option(parser)
+    cli.add_config_options(parser, 'model.test_cfg.rcnn.max_per_img=200')
     return parser.parse_args(argv)
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from vit_backbones.evaluation.predicting import predict

@@ -4,20 +4,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from _command_line import Parser, add_launch_options, one_line_errors, say
+import _command_line as cli
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(description='Evaluate a checkpoint on the test data.')
+    parser = cli.Parser(description='Evaluate a checkpoint on the test data.')
     parser.add_argument('config', metavar='CONFIG')
     parser.add_argument('checkpoint', metavar='CHECKPOINT')
     parser.add_argument('--work-dir', help='for logs; default: work_dirs/<config name>')
     parser.add_argument('--show-dir', metavar='DIR', help='save pictures of all predictions')
-    add_launch_options(parser, 'test_dataloader.batch_size=1')
+    cli.add_launch_options(parser, 'test_dataloader.batch_size=1')
     return parser.parse_args(argv)
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from vit_backbones.training.run import evaluate
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         launcher=args.launcher,
         show_dir=args.show_dir,
     )
-    say(f'done: {finished}')
+    cli.say(f'done: {finished}')
 
 
 if __name__ == '__main__':

@@ -6,22 +6,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from _command_line import (
-    Parser,
-    add_dataset_options,
-    add_launch_options,
-    one_line_errors,
-    parse_dataset_options,
-    say,
-)
+import _command_line as cli
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(description='Train an mmdet or mmseg config.')
+    parser = cli.Parser(description='Train an mmdet or mmseg config.')
     parser.add_argument('config', metavar='CONFIG')
-    add_dataset_options(parser)
+    cli.add_dataset_options(parser)
     parser.add_argument('--work-dir', help='for results; default: work_dirs/<config name>')
-    parser.add_argument('--amp', action='store_true', help='mixed precision, on a GPU')
+    cli.add_flag(parser, '--amp', 'mixed precision, on a GPU')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -30,14 +23,12 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         help='continue from CKPT; without CKPT from the last one in the work dir',
     )
     parser.add_argument('--seed', type=int, help="replaces the config's")
-    parser.add_argument(
-        '--deterministic', action='store_true', help='only deterministic algorithms'
-    )
-    add_launch_options(parser, "model.backbone.out_indices='[2,5,8,11]'")
-    return parse_dataset_options(parser, argv)
+    cli.add_flag(parser, '--deterministic', 'only deterministic algorithms')
+    cli.add_launch_options(parser, "model.backbone.out_indices='[2,5,8,11]'")
+    return cli.parse_dataset_options(parser, argv)
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
@@ -45,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     given = {k: v for k, v in vars(args).items() if k not in ('cfg_options', 'debug')}
     command = resume_command(argv, args.resume)
-    finished = train(**given, options=args.cfg_options, command=command, say=say)
-    say(f'done: {finished}')
+    finished = train(**given, options=args.cfg_options, command=command, say=cli.say)
+    cli.say(f'done: {finished}')
 
 
 def resume_command(argv: Sequence[str], resume: str | None) -> str:

@@ -6,16 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _command_line import (
-    Parser,
-    add_backbone_options,
-    add_device_option,
-    add_images,
-    add_score_option,
-    add_size_option,
-    one_line_errors,
-    positive,
-)
+import _command_line as cli
 
 if TYPE_CHECKING:
     from vit_backbones.features.views import Picture
@@ -35,46 +26,34 @@ _KINDS = {
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
+    parser = cli.Parser(
         description='Draw the PCA of patch features as colours, attention to the patches, or '
         'predictions beside ground truth: one PNG per image, and contact_sheet.png.'
     )
-    add_images(parser, nargs='*')
+    cli.add_images(parser, nargs='*')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the pictures')
     kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument(
-        '--pca', action='store_true', help='features of --layers (default: even4) as colours'
+    cli.add_flag(kinds, '--pca', 'features of --layers (default: even4) as colours')
+    cli.add_flag(
+        kinds, '--attention', 'of the CLS token, else of the mean patch, in --layers (default: -1)'
     )
-    kinds.add_argument(
-        '--attention',
-        action='store_true',
-        help='attention of the CLS token (else the mean patch) in --layers (default: -1)',
-    )
-    kinds.add_argument(
+    cli.add_flag(
+        kinds,
         '--predictions',
-        action='store_true',
-        help="image, ground truth and prediction for the config's own dataset, without IMAGES",
+        "the config's own dataset: image, ground truth, prediction; no IMAGES",
     )
-    add_size_option(parser, 'the longer side to 512')
-    parser.add_argument('--joint', action='store_true', help='PCA: the same colours for all images')
+    cli.add_size_option(parser, 'the longer side to 512')
+    cli.add_flag(parser, '--joint', 'PCA: the same colours for all images')
     parser.add_argument(
-        '--heads',
-        nargs='+',
-        type=int,
-        metavar='I',
-        help='attention: heads, 0-based (default: the first 6)',
+        '--heads', nargs='+', type=int, metavar='I', help='attention: 0-based (default: 0 to 5)'
     )
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='val')
     parser.add_argument(
-        '--num',
-        type=positive,
-        default=8,
-        metavar='N',
-        help='predictions: number of images, evenly spread (default: 8)',
+        '--num', **cli.COUNT, default=8, help='predictions: images, evenly spread (default: 8)'
     )
-    add_score_option(parser)
-    add_device_option(parser)
-    add_backbone_options(parser)
+    cli.add_score_option(parser)
+    cli.add_device_option(parser)
+    cli.add_backbone_options(parser)
     args = parser.parse_args(argv)
     if args.predictions and (args.images or not (args.config and args.checkpoint)):
         parser.error('--predictions goes with --config and --checkpoint, without IMAGES')
@@ -144,7 +123,7 @@ def save(pictures: 'Iterable[Picture]', out: Path, kind: str) -> str:
     return f'{number}: {out}/*_{kind}.png, {out}/contact_sheet.png{which}'
 
 
-@one_line_errors
+@cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from vit_backbones.files import check_writable

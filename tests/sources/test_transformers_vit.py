@@ -78,7 +78,7 @@ def test_every_trainable_parameter_gets_a_gradient(name, index):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_what_no_output_needs_is_pruned(name):
     names = ' '.join(backbone(name, out_indices=0).vit.state_dict())
-    second = f'{FAMILIES[config_of(name)["model_type"]][1].layers}.1.'
+    second = f'{FAMILIES[config_of(name)["model_type"]].layers}.1.'
     assert [
         part for part in (second, 'pooler', 'head', 'mask_token', 'downsample') if part in names
     ] == []
@@ -114,7 +114,7 @@ def test_encoders_that_only_make_maps_have_no_own_embedding():
 @pytest.mark.parametrize('name', CONFIGS)
 def test_frozen_stages_are_the_embeddings_and_the_first_layers(name):
     ours = backbone(name, frozen_stages=1)
-    first, second = (f'{FAMILIES[ours.vit.config.model_type][1].layers}.{i}.' for i in (0, 1))
+    first, second = (f'{FAMILIES[ours.vit.config.model_type].layers}.{i}.' for i in (0, 1))
     trainable = {n for n, p in ours.vit.named_parameters() if p.requires_grad}
     last = {
         n for n, _ in ours.vit.named_parameters() if n.startswith((second, 'norm', 'layernorm'))

@@ -37,11 +37,8 @@ def wrap(vit: nn.Module) -> tuple[Source, nn.Module]:
     """The adapter of an existing model, and a copy of the ViT in it that shares its weights.
 
     The copy may be pruned and frozen; the model given stays as it is.
-
-    Raises:
-        ValueError: If no adapter knows the model.
     """
-    shared = twin(vit, parameter=lambda weight: weight, buffer=Tensor.clone)
+    shared = twin(vit, Tensor.clone, parameter=lambda weight: weight)
     for wrapper in reversed(_WRAPPERS.values()):
         if (found := wrapper(shared)) is not None:
             return found

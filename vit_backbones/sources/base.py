@@ -14,13 +14,11 @@ from vit_backbones.readout import PoolingError, Tokens, cls
 
 
 class BuildOptions(NamedTuple):
-    """Options with which every source builds a model.
+    """Options with which every source builds a model; `None` stands for the model's own.
 
     Attributes:
-        pretrained: Load the source's own published weights.
-        img_size: (H, W) to build for, `None` for the model's own.
-        patch_size: (vertical, horizontal), `None` for the model's own.
-        in_channels: Channels of the images; `None` for those of an existing model.
+        img_size: (H, W) to build for.
+        patch_size: (vertical, horizontal).
         drop_path_rate: Stochastic depth of the last block.
         pos_interp: `'timm'` or `'original'`.
     """
@@ -34,14 +32,7 @@ class BuildOptions(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model as its library lists it.
-
-    Attributes:
-        name: For `model_name`; a model type of transformers.
-        source: Its library.
-        size: (H, W) of the images that its weights are made for, if known.
-        licence: Licence of its weights, if known.
-    """
+    """A model as its library lists it, with (H, W) of the images and licence of its weights."""
 
     name: str
     source: str
@@ -55,13 +46,10 @@ class Source(ABC):
     An adapter holds no weights: every method takes the library's module, so that wrappers (EMA
     copies, FSDP) may replace it and parameters keep the library's names.
 
-    A *layer* is what `out_indices` counts: a block, or a stage of a hierarchical model.
-
-    Attributes:
-        embedding_dim: Channels of the model's own embedding, where it is kept.
+    A *layer* is a block, or a stage of a hierarchical model: `out_indices` counts them.
     """
 
-    embedding_dim: int | None = None
+    embedding_dim: int | None = None  # channels of the model's own embedding, where it is kept
 
     def __deepcopy__(self, memo: dict[int, object]) -> 'Source':
         """A shallow copy; the constants in an adapter cannot be copied deeply."""
@@ -71,10 +59,7 @@ class Source(ABC):
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
-        """Un-normed tokens after the layers `indices` (ascending, 0-based).
-
-        Images are (B, C, H, W), H and W as `padded` gives them.
-        """
+        """Un-normed tokens of padded images (B, C, H, W) after the layers `indices`, ascending."""
 
     def set_attention(self, vit: nn.Module, attention: Attention) -> None:
         """Let blocks attend in windows, to real pixels only, or with relative positions.
@@ -123,10 +108,7 @@ class Source(ABC):
 
     @abstractmethod
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
-        """Rebuild for good all that depends on the size of images, for (H, W) padded.
-
-        `ValueError` if the model has only one size.
-        """
+        """Rebuild for good for images of (H, W), padded; `ValueError` if only one size works."""
 
     def padded(self, vit: nn.Module, size: Grid) -> Grid:
         """(H, W) of padded images: multiples of the largest stride, or the fixed size."""
@@ -172,10 +154,7 @@ class Source(ABC):
         raise NotImplementedError
 
     def keep_embedding(self, vit: nn.Module) -> None:
-        """Let `prune` keep the parts that the model's own embedding needs; set `embedding_dim`.
-
-        `PoolingError` if the model has no such embedding.
-        """
+        """Let `prune` keep the model's own embedding, or `PoolingError`; sets `embedding_dim`."""
         raise PoolingError(
             f"pool='model': {type(vit).__name__} has no embedding of its own here; use pool='avg'"
         )
@@ -190,10 +169,7 @@ class Source(ABC):
         return cls(tokens)
 
     def drop_cls_token(self, vit: nn.Module) -> None:
-        """Remove the CLS token, if any, and its position; other prefix tokens stay.
-
-        `ValueError` if the model cannot run without it.
-        """
+        """Remove a CLS token and its position; `ValueError` if the model cannot run without."""
         if self.has_cls_token(vit):
             raise ValueError(needs_cls_token(vit))
 
@@ -237,16 +213,12 @@ class Source(ABC):
     ) -> tuple[dict[str, Tensor], str | None]:
         """Another project's checkpoint under the model's keys, and the name of its layout.
 
-        The tensors as they are and `None` where the layout is not known; `ValueError` where the
-        model cannot compute the same.
+        `None` for an unknown layout; `ValueError` where the model cannot compute the same.
         """
         return tensors, None
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of the library's own checkpoints under the keys and in the shapes of the model.
-
-        Under `GRID_KEY` they hold the (h, w) that the file records, if it does.
-        """
+        """The library's own tensors, with any `GRID_KEY`, in the model's keys and shapes."""
         return tensors
 
 
@@ -272,14 +244,7 @@ def no_weights(model_name: object, why: object) -> RuntimeError:
 
 
 def layer_in(blocks: str, name: str, depth: int, behind: tuple[str, ...]) -> int:
-    """`Source.layer_of` for a plain ViT.
-
-    Args:
-        blocks: Path of the list of blocks.
-        name: Name of a parameter or module.
-        depth: Number of blocks.
-        behind: Names of the parts behind the blocks.
-    """
+    """`Source.layer_of` for a list `blocks`, and parts `behind` it."""
     if block := re.match(rf'{re.escape(blocks)}\.\D*(\d+)', name):
         return int(block[1]) + 1
     contains = not name or f'{blocks}.'.startswith(f'{name}.')

@@ -6,14 +6,15 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
+Change = Callable[[Tensor], Tensor]
 
-def twin(
-    vit: nn.Module, parameter: Callable[[Tensor], Tensor], buffer: Callable[[Tensor], Tensor]
-) -> nn.Module:
-    """A copy of a model, its tensors mapped by two functions; shared modules stay shared."""
+
+def twin(vit: nn.Module, buffer: Change, parameter: Change | None = None) -> nn.Module:
+    """A copy of a model, its tensors mapped by one or two functions; shared ones stay shared."""
     memo: dict[int, object] = {id(tensor): buffer(tensor) for tensor in vit.buffers()}
     for weight in vit.parameters():
-        memo[id(weight)] = nn.Parameter(parameter(weight.detach()), weight.requires_grad)
+        new = (parameter or buffer)(weight.detach())
+        memo[id(weight)] = nn.Parameter(new, weight.requires_grad)
     return copy.deepcopy(vit, memo=memo)
 
 

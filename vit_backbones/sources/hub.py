@@ -12,13 +12,13 @@ _SECONDS = 3.0
 
 
 @contextlib.contextmanager
-def offline_if_unreachable() -> Iterator[None]:
-    """Let the hub's client use only its cache while the hub cannot be reached.
+def offline_if_unreachable(downloads: bool = True) -> Iterator[None]:
+    """Let the hub's client download from a hub that answers, and else use only its cache.
 
-    Otherwise it retries each file for most of a minute.
+    The client would retry each file for most of a minute.
     """
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _reachable()
+    constants.HF_HUB_OFFLINE = before or (downloads and not _reachable())
     try:
         yield
     finally:

@@ -29,10 +29,6 @@ def build_lightly(
     """Build the ViT inside Lightly's models by its name in torchvision or timm.
 
     It loads the files of Lightly's masked ViTs. `more` are further options of `build_timm`.
-
-    Raises:
-        ValueError: For a name that neither knows; else as their sources do.
-        RuntimeError: If the pretrained weights cannot be had.
     """
     names = torchvision.models.list_models(include='vit_*')
     if model_name in names:

@@ -3,8 +3,8 @@
 Sizes: https://github.com/open-mmlab/mmpretrain (Apache-2.0), `VisionTransformer`, and
 https://github.com/facebookresearch/sapiens (Sapiens licence), a copy of that class.
 timm's `VisionTransformer` computes the same: pre-norm blocks, one `qkv` matrix, GELU, LayerNorm
-with an epsilon of 1e-6, and a final norm. mmpretrain
-normalises the mean over the patches (`out_type='avg_featmap'`) once more; this package does not.
+with an epsilon of 1e-6, and a final norm. mmpretrain normalises the mean over the patches
+(`out_type='avg_featmap'`) once more; this package does not.
 """
 
 from collections.abc import Iterator, Mapping
@@ -54,10 +54,6 @@ def build_sapiens(
 
     Their heads for pose, parts, depth and normals were trained on 1024x768 without a CLS token and
     with padded patches: `img_size=(1024, 768), with_cls_token=False, patch_cfg=dict(padding=2)`.
-
-    Raises:
-        ValueError: For another name, and as `build_preset` does.
-        RuntimeError: For `pretrained=True`.
     """
     options = options._replace(img_size=options.img_size or (1024, 1024))
     return build_preset(choice('model_name', model_name, SAPIENS), options, **spelling)
@@ -81,14 +77,8 @@ def build_preset(
     Args:
         arch: A name of `ARCHITECTURES`, or a dict with `embed_dims`, `num_layers`, `num_heads` and
             `feedforward_channels`.
-        options: Those of every source; `pretrained` is refused, since the weights come as files.
-        qkv_bias: Whether queries, keys and values have a bias.
         patch_cfg: mmpretrain's; only its `padding` is used.
         layer_scale_init_value: Initial LayerScale behind attention and MLP, 0 for none.
-
-    Raises:
-        ValueError: For an unknown architecture, and for anything else in `patch_cfg`.
-        RuntimeError: For `pretrained=True`.
     """
     name, sizes = _sizes(arch)
     if options.pretrained:
@@ -143,13 +133,8 @@ def _padding(patch_cfg: Mapping[str, object], patch: Grid) -> Grid:
     sides = tuple(padding) if isinstance(padding, list | tuple) else (padding, padding)
     if isinstance(padding, str) or len(sides) != 2:
         raise ValueError(f"patch_cfg: padding must be an int, two or 'corner', got {padding!r}")
+    what, why = 'patch_cfg: padding of a patch of', ', since more of it adds patches'
     return tuple(
-        integer(
-            f'patch_cfg: padding of a patch of {step}',
-            side,
-            0,
-            (step - 1) // 2,
-            ', since more of it adds patches',
-        )
+        integer(f'{what} {step}', side, 0, (step - 1) // 2, why)
         for side, step in zip(sides, patch, strict=True)
     )

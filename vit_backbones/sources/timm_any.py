@@ -32,12 +32,8 @@ class TimmAny(TimmSource):
     Args:
         vit: The unpruned model; the adapter keeps only names and sizes.
         size: (H, W) for which it was built.
-        in_channels: Channels of its images.
         fixed: For models that take only squares: the (H, W) of the only images, smaller than
             `size`. They are padded to `size`, and maps are cropped.
-
-    Raises:
-        ValueError: If timm cannot run it at that size.
     """
 
     def __init__(
@@ -65,20 +61,12 @@ class TimmAny(TimmSource):
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
         """Equal to timm's `forward_intermediates`."""
-        if self._canvas is None:
-            if self._fixed is None:
-                down, across = self._strides[0]
-                grid = (images.shape[-2] // down, images.shape[-1] // across)
-                vit = self._positioned(vit, grid, pos_interp)
-            return _intermediates(self, vit, images, indices=indices)
-        rows, columns = images.shape[-2:]
-        canvas = F.pad(images, (0, self._canvas[1] - columns, 0, self._canvas[0] - rows))
+        vit, canvas = self._placed(vit, images, pos_interp, self._canvas)
         outputs = _intermediates(self, vit, canvas, indices=indices)
-        steps = (self._strides[index] for index in indices)
-        return [
-            cropped(output, cells((rows, columns), step))
-            for output, step in zip(outputs, steps, strict=True)
-        ]
+        if self._canvas is None:
+            return outputs
+        grids = [cells(images.shape[-2:], self._strides[index]) for index in indices]
+        return [cropped(output, grid) for output, grid in zip(outputs, grids, strict=True)]
 
     def depth(self, vit: nn.Module) -> int:
         return len(vit.feature_info)
@@ -123,12 +111,8 @@ class TimmAny(TimmSource):
 
     def embedding(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Tensor:
         """Equal to timm's on the padded images."""
-        rows, columns = images.shape[-2:]
-        height, width = self.canvas(vit, (rows, columns))
-        if self._fixed is None:
-            down, across = self._strides[0]
-            vit = self._positioned(vit, (rows // down, columns // across), pos_interp)
-        return _embeddings(vit, F.pad(images, (0, width - columns, 0, height - rows)))
+        canvas = self.canvas(vit, tuple(images.shape[-2:]))
+        return _embeddings(*self._placed(vit, images, pos_interp, canvas))
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
         padded = self.padded(vit, size)
@@ -190,6 +174,18 @@ class TimmAny(TimmSource):
         except (AttributeError, KeyError) as error:  # foreign keys
             raise ValueError(f'has keys that timm cannot convert: {refusal(error)}') from error
         return converted | fitted_axes(vit, converted)
+
+    def _placed(
+        self, vit: nn.Module, images: Tensor, pos_interp: str, canvas: Grid | None
+    ) -> tuple[nn.Module, Tensor]:
+        """The model with positions for images, and the images, padded to a canvas if any."""
+        rows, columns = images.shape[-2:]
+        if self._fixed is None:
+            down, across = self._strides[0]
+            vit = self._positioned(vit, (rows // down, columns // across), pos_interp)
+        if canvas is None:
+            return vit, images
+        return vit, F.pad(images, (0, canvas[1] - columns, 0, canvas[0] - rows))
 
     def _try(self, vit: nn.Module, size: Grid) -> Trial | str:
         """A trial on images of a size, or the reason why the model refuses them."""

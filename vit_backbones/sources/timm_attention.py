@@ -21,9 +21,6 @@ def prepare(vit: nn.Module, attention: Attention) -> None:
     """Check that the blocks can attend so, and add tables of relative positions, all zero.
 
     A table has the size of its block's window, or of the grid for which the model is built.
-
-    Raises:
-        ValueError: For a block without an attention layer, or one that does not exist.
     """
     wrong = [index for index in attention.blocks if not 0 <= index < len(vit.blocks)]
     if wrong:
@@ -78,7 +75,6 @@ def positioned_apart(
     """A view of the model with positions for each image of a batch.
 
     Args:
-        vit: The model.
         tables: Position table (1, prefix + h*w, C) for the grid of each image, or `None`s.
         cells: Grid of each image.
         grid: Grid of the batch; smaller ones lie in its top left corner.

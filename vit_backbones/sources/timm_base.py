@@ -1,4 +1,4 @@
-"""What the adapters of timm's models share: how timm describes a model, its norm and its positions.
+"""The common part of the adapters of timm's models: preprocessing, norm, positions, layouts.
 
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
@@ -32,12 +32,9 @@ class TimmSource(Source):
 
     def preprocess(self, vit: nn.Module) -> dict[str, object]:
         """From timm's `pretrained_cfg`."""
-        config = vit.pretrained_cfg
-        return {
-            'mean': [round(255 * value, 4) for value in config['mean']],
-            'std': [round(255 * value, 4) for value in config['std']],
-            'bgr_to_rgb': True,
-        }
+        values = {key: vit.pretrained_cfg[key] for key in ('mean', 'std')}
+        scaled = {key: [round(255 * each, 4) for each in value] for key, value in values.items()}
+        return scaled | {'bgr_to_rgb': True}
 
     def set_checkpointing(self, vit: nn.Module) -> None:
         """Timm's own, non-reentrant."""

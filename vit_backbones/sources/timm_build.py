@@ -3,7 +3,6 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
-import contextlib
 import difflib
 import functools
 import re
@@ -24,20 +23,12 @@ from vit_backbones.sources.timm_plain import TimmPlain
 
 
 def build_timm(
-    model_name: str,
-    options: BuildOptions,
-    *,
-    more: Mapping[str, object] = MappingProxyType({}),
+    model_name: str, options: BuildOptions, *, more: Mapping[str, object] = MappingProxyType({})
 ) -> tuple[Source, nn.Module]:
     """Build by timm's name, e.g. `'vit_base_patch16_224.mae'`, without the classifier.
 
     A model that can take images of any size is built so; others are built for `img_size`. `more`
     are options of the architecture, such as its depth.
-
-    Raises:
-        ValueError: For an unknown name (the message lists the closest ones), an argument that the
-            architecture lacks, and an architecture without intermediate features.
-        RuntimeError: If the pretrained weights cannot be had (no network, no such weights).
     """
     _check_name(model_name)
     # num_classes=0 drops the classifier; global_pool='' would add a final norm that models which
@@ -84,13 +75,7 @@ def _fit(
 
 
 def wrap_timm(vit: nn.Module) -> tuple[TimmAny, nn.Module] | None:
-    """The adapter of an existing timm model and that model, made to take any size if it can.
-
-    `None` for other models.
-
-    Raises:
-        ValueError: For a model that was not built by name and so does not know its size.
-    """
+    """The adapter of an existing timm model, and that model, for any size if it can; or `None`."""
     if not type(vit).__module__.startswith('timm.models.') or not hasattr(vit, 'feature_info'):
         return None
     patch_embed = getattr(vit, 'patch_embed', None)
@@ -133,8 +118,7 @@ def _create(
     """timm's model; unknown options are dropped if their value would change nothing."""
     options = {**options, **more}
     try:
-        # the hub's client would retry for most of a minute
-        with offline_if_unreachable() if pretrained else contextlib.nullcontext():
+        with offline_if_unreachable(pretrained):
             return timm.create_model(model_name, pretrained=pretrained, **options)
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument.*?'(\w+)'", str(error))
@@ -155,14 +139,13 @@ def _check_name(model_name: str) -> None:
     architecture = str(model_name).split('.')[0]
     if ':' in architecture:
         return
-    if timm.is_model(architecture):
-        try:
-            timm.models.get_pretrained_cfg(model_name)
-        except RuntimeError as error:
-            tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
-            raise ValueError(f'{refusal(error)} Those with weights: {tags}') from error
-        return
-    raise ValueError(
-        f'unknown model_name {model_name!r} for source timm; '
-        f'closest: {", ".join(close_names(model_name)) or "none"}. timm.list_models() names all'
-    )
+    if not timm.is_model(architecture):
+        raise ValueError(
+            f'unknown model_name {model_name!r} for source timm; '
+            f'closest: {", ".join(close_names(model_name)) or "none"}. timm.list_models() names all'
+        )
+    try:
+        timm.models.get_pretrained_cfg(model_name)
+    except RuntimeError as error:
+        tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
+        raise ValueError(f'{refusal(error)} Those with weights: {tags}') from error

@@ -124,15 +124,13 @@ class TimmPlain(TimmSource):
         """Equal to timm's `forward_head(..., pre_logits=True)`."""
         return vit.forward_head(raw(tokens), pre_logits=True)
 
+    own_pooled = attention_pooled
+
     def keep_embedding(self, vit: nn.Module) -> None:
         """Timm's `forward_head(..., pre_logits=True)`."""
         if not vit.global_pool or self._lacks_cls(vit):
             super().keep_embedding(vit)
         self.embedding_dim = vit.embed_dim
-
-    def own_pooled(self, vit: nn.Module, tokens: Tokens) -> Tensor:
-        """Timm's head without its classifier."""
-        return vit.forward_head(raw(tokens), pre_logits=True)
 
     def layer_of(self, name: str, depth: int) -> int:
         return layer_in('blocks', name, depth, _AFTER_THE_BLOCKS)
@@ -158,11 +156,8 @@ class TimmPlain(TimmSource):
     def _lacks_cls(self, vit: nn.Module) -> bool:
         """Whether the head reads a CLS token that was dropped."""
         pooling = vit.attn_pool
-        if isinstance(pooling, AttentionPoolPrr):
-            by_token = pooling.pool == 'token'
-        else:
-            by_token = vit.global_pool == 'token'
-        return by_token and not self.has_cls_token(vit)
+        how = pooling.pool if isinstance(pooling, AttentionPoolPrr) else vit.global_pool
+        return how == 'token' and not self.has_cls_token(vit)
 
     def _placed(
         self, vit: nn.Module, pos_interp: str, grids: Sequence[Grid] | None, grid: Grid

@@ -23,11 +23,7 @@ def run(
     forward: Callable[[nn.Module, Tensor], list[Tokens]], vit: nn.Module, images: Tensor
 ) -> Trial:
     """Run a copy of the model on images, on their device, and back from each output."""
-
-    def to_device(tensor: Tensor) -> Tensor:
-        return tensor.to(images.device)
-
-    copy = twin(vit, to_device, to_device).eval().requires_grad_()
+    copy = twin(vit, lambda tensor: tensor.to(images.device)).eval().requires_grad_()
     outputs = forward(copy, images)
     parameters = dict(copy.named_parameters())
     uses: dict[str, set[int]] = {name: set() for name in parameters}
@@ -47,16 +43,13 @@ def shape_of(
     forward: Callable[[nn.Module, Tensor], Tensor], vit: nn.Module, images: Tensor
 ) -> tuple[int, ...]:
     """Shape of a model's output for images, found on the meta device where that is possible."""
-
-    def to_meta(tensor: Tensor) -> Tensor:
-        return tensor.to('meta')
-
     try:
-        return tuple(forward(twin(vit, to_meta, to_meta).eval(), to_meta(images)).shape)
+        on_meta = twin(vit, lambda tensor: tensor.to('meta')).eval()
+        return tuple(forward(on_meta, images.to('meta')).shape)
     except Exception as error:  # a few look into their tensors
         if 'meta' not in str(error):
             raise
-        return tuple(forward(twin(vit, Tensor.clone, Tensor.clone).eval(), images).shape)
+        return tuple(forward(twin(vit, Tensor.clone).eval(), images).shape)
 
 
 def layers(vit: nn.Module, trial: Trial) -> dict[str, int]:
@@ -67,9 +60,7 @@ def layers(vit: nn.Module, trial: Trial) -> dict[str, int]:
     for name, _ in vit.named_parameters():
         first = min(trial.uses[name], default=depth)
         layer = first + 1 if first > 0 or name.startswith(stages) else 0
-        while True:
-            found[name] = max(layer, found.get(name, 0))
-            if not name:
-                break
-            name = name.rpartition('.')[0]
+        parts = name.split('.')
+        for place in ('.'.join(parts[:end]) for end in range(len(parts) + 1)):
+            found[place] = max(layer, found.get(place, 0))
     return found

@@ -29,12 +29,7 @@ _SECONDS = 10.0  # a download gives up after so much silence
 
 
 def build_torchvision(model_name: str, options: BuildOptions) -> tuple[Source, nn.Module]:
-    """Build by torchvision's name, e.g. `'vit_b_16'`, for images of any size.
-
-    Raises:
-        ValueError: For an unknown name, and for `drop_path_rate`, which these models lack.
-        RuntimeError: If the pretrained weights cannot be had.
-    """
+    """Build by torchvision's name, e.g. `'vit_b_16'`, for images of any size."""
     names = torchvision.models.list_models(include='vit_*')
     if model_name not in names:
         close = difflib.get_close_matches(str(model_name), names, n=3, cutoff=0)
@@ -168,10 +163,7 @@ class TorchvisionViT(Source):
         return 'conv_proj.weight'
 
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Source.convert`; leaves out classifiers and renames the MLPs of published files.
-
-        These files are older than torchvision 0.13, which renamed them.
-        """
+        """Without classifiers; the published files name MLPs as before torchvision 0.13."""
         return {
             _OLD_MLP.sub(lambda found: _MLP[found[0]], name): tensor
             for name, tensor in tensors.items()

@@ -4,7 +4,6 @@ Source: https://github.com/huggingface/transformers (Apache-2.0). The library is
 imported only for its own models.
 """
 
-import contextlib
 import copy
 import json
 import logging
@@ -21,6 +20,7 @@ from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import nn
 
+from vit_backbones.errors import require
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import BuildOptions, Model, Source, no_weights, refusal, two
 from vit_backbones.sources.hub import offline_if_unreachable
@@ -41,19 +41,13 @@ def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Sour
     `model_name` is a name on the hub such as `'facebook/dinov2-small'`, a local folder with a
     config.json, a config, its dict, or a model type such as `'dinov2'` for that type's defaults.
     Without `pretrained` it never uses the network: a name must be in the local cache.
-
-    Raises:
-        ImportError: If transformers is not installed.
-        ValueError: For a name without a config, a model type that is not in `FAMILIES`, and an
-            argument that the family lacks.
-        RuntimeError: If the pretrained weights cannot be had or lack a part of the model.
     """
     transformers = _library()
     pretrained = options.pretrained
     config = _config(transformers, model_name, pretrained)
     _set_drop_path(config, options.drop_path_rate)
-    adapter, family = FAMILIES[config.model_type]
-    adapt = partial(adapter, family._replace(**_statistics(model_name, pretrained)))
+    family = FAMILIES[config.model_type]
+    adapt = partial(family.adapter, family._replace(**_statistics(model_name, pretrained)))
     kind = getattr(transformers, family.model)
     wanted = _changed(config, options.patch_size, options.in_channels)
     if not pretrained and isinstance(model_name, str | Path):
@@ -76,23 +70,20 @@ def wrap_transformers(model: nn.Module) -> tuple[TransformersViT, nn.Module] | N
 
     The model may be the encoder itself, one of the library's backbones (without their norms of
     stages), or a whole model with heads and a text encoder. `None` for models of other libraries.
-
-    Raises:
-        ValueError: For a model of transformers that does not hold exactly one known encoder.
     """
     if not any(kind.__module__.startswith('transformers.') for kind in type(model).__mro__):
         return None
     found = {name: vit for name, vit in model.named_modules() if _family_of(vit) is not None}
     if len(found) == 1:
         (vit,) = found.values()
-        adapter, family = _family_of(vit)
-        return adapter(family, vit), vit
+        family = _family_of(vit)
+        return family.adapter(family, vit), vit
     if found:
         raise ValueError(
             f'{type(model).__name__} of transformers holds {len(found)} encoders: give one of '
             f'.{", .".join(found)}'
         )
-    encoders = ', '.join(family.model for _, family in FAMILIES.values())
+    encoders = ', '.join(family.model for family in FAMILIES.values())
     raise ValueError(
         f'{type(model).__name__} of transformers is none of {encoders}, nor does it hold one of '
         f"them; source='timm' may have such a ViT"
@@ -104,25 +95,19 @@ def list_transformers() -> Iterator[Model]:
     return (Model(name, 'transformers') for name in FAMILIES)
 
 
-def _family_of(vit: nn.Module) -> tuple[type[TransformersViT], Family] | None:
-    """Adapter and family of an encoder of transformers; `None` for other modules."""
+def _family_of(vit: nn.Module) -> Family | None:
+    """Family of an encoder of transformers; `None` for other modules."""
     transformers = _library()
-    for adapter, family in FAMILIES.values():
+    for family in FAMILIES.values():
         kinds = tuple(getattr(transformers, name) for name in (family.model, *family.alike))
         if isinstance(vit, kinds):
-            return adapter, family
+            return family
     return None
 
 
 def _library() -> ModuleType:
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError(
-            "source='transformers' needs the transformers package: "
-            "pip install 'vit_backbones[transformers]'"
-        ) from error
-    return transformers
+    purpose, extra = "source='transformers'", 'transformers'
+    return require('transformers', purpose, 'the transformers package', extra=extra)
 
 
 def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 'PreTrainedConfig':
@@ -142,7 +127,10 @@ def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 
         elif model_type:
             config = transformers.AutoConfig.for_model(model_name)
         else:
-            config = _read_config(transformers, str(model_name), pretrained)
+            with offline_if_unreachable(pretrained):
+                config = transformers.AutoConfig.from_pretrained(
+                    str(model_name), local_files_only=not pretrained
+                )
     except (OSError, TypeError, ValueError) as error:
         missing = isinstance(error, OSError)
         raise (RuntimeError if missing and pretrained else ValueError)(
@@ -156,11 +144,6 @@ def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 
             f'transformers does not know here; it knows {", ".join(FAMILIES)}'
         )
     return config
-
-
-def _read_config(transformers: ModuleType, model_name: str, pretrained: bool) -> 'PreTrainedConfig':
-    with offline_if_unreachable() if pretrained else contextlib.nullcontext():
-        return transformers.AutoConfig.from_pretrained(model_name, local_files_only=not pretrained)
 
 
 def _set_drop_path(config: 'PreTrainedConfig', rate: float) -> None:
@@ -221,10 +204,7 @@ def _pretrained(
     try:
         with offline_if_unreachable():
             vit, report = kind.from_pretrained(
-                str(model_name),
-                config=config,
-                dtype=torch.float32,
-                output_loading_info=True,
+                str(model_name), config=config, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise no_weights(model_name, refusal(error)) from None
@@ -274,7 +254,7 @@ def _statistics(model_name: 'Named', download: bool) -> dict[str, tuple[float, .
     if not isinstance(model_name, str | Path):
         return {}
     try:
-        with offline_if_unreachable() if download else contextlib.nullcontext():
+        with offline_if_unreachable(download):
             path = cached_file(
                 str(model_name), 'preprocessor_config.json', local_files_only=not download
             )

@@ -20,44 +20,6 @@ from vit_backbones.sources.base import Source, layer_in, two
 _AFTER_THE_LAYERS = ('layernorm', 'norm', 'post_layernorm', 'pooler', 'head')
 
 
-class Family(NamedTuple):
-    """Where a kind of model keeps its parts.
-
-    Attributes:
-        model: Class of the encoder in transformers.
-        layers: Path of its blocks or stages.
-        norm: Name of the norm of its `last_hidden_state`; `None` if that is not normed.
-        mean: Mean of the images, 0-255, RGB.
-        std: Their standard deviation.
-        patches: Path of the patch embedding's convolution.
-        positions: State-dict key of the learned position table.
-        class_tokens: CLS and distillation tokens; the table has a row for each.
-        cls_token: Name of the CLS token in the embeddings.
-        pooling: Name of the module that makes its `pooler_output`; `None` if that is the CLS token.
-        image_size: Name of the size in the config for which the table is made.
-        sized: Whether the embeddings have an option for other sizes, which they need.
-        resampling: Keyword arguments of `resample_positions` with which the library resamples.
-        original: Those of the weights' authors, if they differ.
-        alike: Other classes of the library with the same parts under the same names.
-    """
-
-    model: str
-    layers: str
-    norm: str | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    patches: str = 'embeddings.patch_embeddings.projection'
-    positions: str | None = 'embeddings.position_embeddings'
-    class_tokens: int = 1
-    cls_token: str = 'cls_token'
-    pooling: str | None = None
-    image_size: str = 'image_size'
-    sized: bool = False
-    resampling: Mapping[str, object] = MappingProxyType({'antialias': False})
-    original: Mapping[str, object] | None = None
-    alike: tuple[str, ...] = ()
-
-
 class TransformersViT(Source):
     """Adapter of transformers' plain encoders, whose positions fit any grid.
 
@@ -66,11 +28,10 @@ class TransformersViT(Source):
     `post_layernorm` is only for the pooled CLS token.
 
     Args:
-        family: Where the model keeps its parts.
         vit: The unpruned model; the adapter keeps only names and sizes.
     """
 
-    def __init__(self, family: Family, vit: nn.Module) -> None:
+    def __init__(self, family: 'Family', vit: nn.Module) -> None:
         self._family, self._native = family, two(getattr(vit.config, family.image_size))
         self._positions = family.positions if family.positions in vit.state_dict() else None
         self._recompute = False
@@ -156,11 +117,7 @@ class TransformersViT(Source):
         return self._family.class_tokens > 0 and not self._dropped_cls(vit)
 
     def drop_cls_token(self, vit: nn.Module) -> None:
-        """See `Source.drop_cls_token`.
-
-        The library's embeddings always begin with the token: zeros in a buffer outside the state
-        dict take its place, and are cut off in front of the layers.
-        """
+        """Zeros in a buffer take its place, since the library's embeddings begin with it."""
         if not self.has_cls_token(vit):
             return
         name = self._family.cls_token
@@ -239,3 +196,41 @@ class TransformersViT(Source):
         if self._recompute and torch.is_grad_enabled():
             return checkpoint(layer, *args, use_reentrant=False, **context)
         return layer(*args, **context)
+
+
+class Family(NamedTuple):
+    """Names and numbers of a kind of model.
+
+    Attributes:
+        model: Class of the encoder in transformers.
+        layers: Path of its blocks or stages.
+        norm: Name of the norm of its `last_hidden_state`; `None` if that is not normed.
+        mean: Mean of the images, 0-255, RGB; so is `std`.
+        patches: Path of the patch embedding's convolution.
+        positions: State-dict key of the learned position table.
+        class_tokens: CLS and distillation tokens; the table has a row for each.
+        cls_token: Name of the CLS token in the embeddings.
+        pooling: Name of the module that makes its `pooler_output`; `None` if that is the CLS token.
+        image_size: Name of the size in the config for which the table is made.
+        sized: Whether the embeddings have an option for other sizes, which they need.
+        resampling: Keyword arguments of `resample_positions` with which the library resamples.
+        original: Those of the weights' authors, if they differ.
+        alike: Other classes of the library with the same parts under the same names.
+    """
+
+    model: str
+    layers: str
+    norm: str | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    adapter: type[TransformersViT] = TransformersViT
+    patches: str = 'embeddings.patch_embeddings.projection'
+    positions: str | None = 'embeddings.position_embeddings'
+    class_tokens: int = 1
+    cls_token: str = 'cls_token'
+    pooling: str | None = None
+    image_size: str = 'image_size'
+    sized: bool = False
+    resampling: Mapping[str, object] = MappingProxyType({'antialias': False})
+    original: Mapping[str, object] | None = None
+    alike: tuple[str, ...] = ()

@@ -58,9 +58,5 @@ class CurvesHook(Hook):
 
 
 def validations(runner: Runner) -> list[dict[str, Any]]:
-    """Validations of a training with `CurvesHook` so far, also those before a resume.
-
-    Returns:
-        `{'epoch': int, 'iter': int, 'metrics': {name: value}}` for each, in order.
-    """
+    """`epoch`, `iter` and `metrics` of each validation so far, also of those before a resume."""
     return runner.message_hub.get_info(VALIDATIONS, [])

@@ -12,14 +12,7 @@ Result = tuple[str, dict[str, Any]]  # the main metric in a few words, and all v
 
 
 class Finished(NamedTuple):
-    """The end of a training or test.
-
-    Attributes:
-        result: The main metric in a few words.
-        metrics: All values of the last validation or test.
-        seconds: Wall time.
-        work_dir: Folder of the results.
-    """
+    """The end of a training or test: the main metric in a few words, all values, wall time."""
 
     result: str
     metrics: dict[str, Any]
@@ -47,12 +40,10 @@ def short_path(path: str | Path) -> str:
 
 def training_result(runner: AnyRunner) -> Result:
     """The last value of the main metric, and the best one if that was another."""
-    entries = validations(runner) or _last_validation(runner)
-    if not entries:
-        return 'trained without validation', {}
-    entries = [entry for entry in entries if entry['metrics']]
-    if not entries:
-        return 'no metric', {}  # detectors that detect nothing have none
+    every = validations(runner) or _last_validation(runner)
+    entries = [entry for entry in every if entry['metrics']]
+    if not entries:  # detectors that detect nothing have no metric
+        return 'no metric' if every else 'trained without validation', {}
     last = entries[-1]['metrics']
     return _last_and_best(runner, entries, last), last
 

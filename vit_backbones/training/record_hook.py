@@ -102,10 +102,7 @@ def _speed(runner: Runner, split: str) -> dict[str, float]:
     """Images per second in the median iteration, if there was one."""
     times = runner.message_hub.log_scalars.get(f'{split}/time')
     loader = getattr(getattr(runner, f'{split}_loop'), 'dataloader', None)
-    # With a batch sampler, PyTorch leaves the loader's own size out
-    batch = getattr(loader, 'batch_size', None) or getattr(
-        getattr(loader, 'batch_sampler', None), 'batch_size', None
-    )
+    batch = getattr(getattr(loader, 'batch_sampler', None), 'batch_size', None)
     if times is None or batch is None:
         return {}
     images = batch * get_world_size()

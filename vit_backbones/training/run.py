@@ -69,7 +69,7 @@ def train(
     resuming, and after Ctrl-C `command` is named to go on.
 
     Raises:
-        ValueError: For whatever stops the training before its first batch.
+        ValueError: For anything else that stops the training before its first batch.
         OSError: For files that are not there.
         UnreadableDataError: If too many images in a row cannot be read.
         KeyboardInterrupt: After Ctrl-C; it names the last checkpoint.
@@ -176,23 +176,13 @@ def _load(path: str, options: Sequence[str], *, work_dir: str | None, launcher: 
 
 
 def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:
-    cfg.randomness = dict(seed=None) | (cfg.get('randomness') or {})
-    if seed is not None:
-        cfg.randomness.seed = seed
-    if deterministic:
-        cfg.randomness.deterministic = True
+    given = dict(seed=seed) if seed is not None else {}
+    given |= dict(deterministic=True) if deterministic else {}
+    cfg.randomness = dict(seed=None) | (cfg.get('randomness') or {}) | given
 
 
 def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
-    """Check, build the runner, and draw the built-in data if the config wants it.
-
-    Args:
-        cfg: The merged config, with its `work_dir`.
-        splits: Those that will be used, of `'train'`, `'val'` and `'test'`.
-
-    Raises:
-        ValueError: For the first error that `vit_backbones.checks` finds.
-    """
+    """Check, build the runner for some of `'train'`, `'val'`, `'test'`, and draw built-in data."""
     facts = Facts.of(cfg, splits)
     findings = list(config_findings(facts))
     _heed(each for each in findings if each.level == 'error')

@@ -52,13 +52,9 @@ def _fits_terminal(record: logging.LogRecord) -> bool:
 
 
 class _Quiet:
-    """Calms the terminal of both runners of MMEngine.
+    """Calms the terminal of both runners of MMEngine."""
 
-    Attributes:
-        is_running: Whether set-up is over; later errors are crashes.
-    """
-
-    is_running = False
+    is_running = False  # while set-up lasts; later errors are crashes
 
     def build_evaluator(self, evaluator: Any) -> Evaluator:
         """Build the evaluator; its prints go to the log file."""
@@ -148,11 +144,7 @@ AnyRunner = QuietRunner | QuietFlexibleRunner
 
 
 def build_runner(config: Config) -> AnyRunner:
-    """The runner of a config's `runner_type`; a single process runs one with FSDP as without.
-
-    Raises:
-        ValueError: If `runner_type` is unknown, or if `Runner` would ignore a `strategy`.
-    """
+    """The runner of a config's `runner_type`; a single process runs one with FSDP as without."""
     runners = {'Runner': QuietRunner, 'FlexibleRunner': QuietFlexibleRunner}
     kind = choice('runner_type', config.get('runner_type', 'Runner'), runners)
     strategy = str((config.get('strategy') or {}).get('type'))

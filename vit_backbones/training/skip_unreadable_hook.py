@@ -127,7 +127,7 @@ class SkipUnreadableImagesHook(Hook):
             runner.logger.warning(f'skipped {images}: {", ".join(names)}')
 
     def _wrap(self, runner: Runner, dataloader: DataLoader) -> bool:
-        """Wrap in place; whether there was anything to wrap."""
+        """Wrap in place; `True` if there was anything to wrap."""
         self._notes = Path(runner.log_dir) / 'unreadable_images.txt'
         wrapped = False
         for dataset in leaf_datasets(dataloader.dataset):
