@@ -47,9 +47,8 @@ _ON_CPU = {
 def measured(subject: Subject, peers: Mapping[str, Subject], repeats: int) -> dict[str, Any]:
     """Measure a model beside its floor and its peers.
 
-    Returns:
-        `parameters`, `flops`, `latency_ms`, `images_per_second`, `peak_memory_mib`, `floor_ms`,
-        `times_floor`, and `peers` with `latency_ms`, `peak_memory_mib` and `times_ours` of each.
+    Gives `parameters`, `flops`, `latency_ms`, `images_per_second`, `peak_memory_mib`, `floor_ms`,
+    `times_floor`, and `peers` with `latency_ms`, `peak_memory_mib` and `times_ours` of each.
     """
     flops, floor = flops_and_floor(subject.visible_step)
     steps = {'ours': subject.step, 'floor': floor} | {name: p.step for name, p in peers.items()}
@@ -78,14 +77,8 @@ def interleaved(
 ) -> dict[str, float]:
     """Time steps in turns (A B C A B C ...), so that what slows the machine slows them all.
 
-    Args:
-        steps: The work, by name.
-        repeats: Rounds that count, at least 1.
-        device: Where they run; on CUDA its events measure, and each step is waited for.
-        warm_ups: Rounds before those.
-
-    Returns:
-        Median of each step in milliseconds.
+    Gives the median of `repeats` rounds of each in milliseconds, after `warm_ups` rounds that do not
+    count. On CUDA its events measure, and each step is waited for.
     """
     clock = _events if device.type == 'cuda' else _wall
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -154,8 +147,7 @@ def _memory_changes(step: Step) -> list[dict[str, Any]]:
 def flops_and_floor(step: Step) -> tuple[int, Step]:
     """Count the arithmetic of a step, and keep it as a step of its own.
 
-    Args:
-        step: Runs once, not in inference mode, which hides the kernels.
+    The step runs once, not in inference mode, which hides the kernels.
 
     Returns:
         FLOPs of its matrix products, convolutions and attentions, a multiply-add counting two;
@@ -202,7 +194,7 @@ class _Calls(TorchDispatchMode):
         return self._kept.setdefault(key, tensor.detach())
 
     def replay(self) -> None:
-        """Carry out the calls, and nothing else."""
+        """Carry out only the calls."""
         with torch.inference_mode():
             for func, args, kwargs in self._calls:
                 func(*args, **kwargs)

@@ -20,14 +20,7 @@ from vit_backbones.position import Grid
 
 
 class Kept(NamedTuple):
-    """An image whose features are on disk.
-
-    Attributes:
-        labelled: The image.
-        item: The same for the feature engine.
-        features: Features of all images.
-        device: Where to compute.
-    """
+    """An image whose features are on disk."""
 
     labelled: Labelled
     item: Item
@@ -72,17 +65,7 @@ def choices(
 
 
 class Comparison(NamedTuple):
-    """Backbones to compare, checked.
-
-    Attributes:
-        data: Images to fit on and to test on.
-        models: The backbones.
-        trainings: Their trainings with a config's recipe, if wanted.
-        environment: As `describe_environment` gives it.
-        cache: Folder in which features are kept.
-        size: (H, W) to resize images to.
-        device: Where to compute.
-    """
+    """Backbones to compare, checked, and their trainings with a config's recipe, if wanted."""
 
     data: LabelledData
     models: Sequence[Choice]
@@ -93,13 +76,12 @@ class Comparison(NamedTuple):
     device: torch.device
 
     def rows(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
-        """A row of results for each backbone.
+        """Run the comparison: a row of results for each backbone.
 
-        Returns:
-            `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
-            `classes` (IoU of each, `None` where there is none), `penalty`, `parameters`,
-            `feature_seconds`, `probe_seconds`, `images_per_second`, `hardware` and `date`; and the
-            results of the training.
+        Keys: `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
+        `classes` (IoU of each, `None` where there is none), `penalty`, `parameters`,
+        `feature_seconds`, `probe_seconds`, `images_per_second`, `hardware` and `date`; and the
+        results of the training.
         """
         known = self.environment
         threads = '' if self.device.type == 'cuda' else f', {known["threads"]} threads'
@@ -157,7 +139,6 @@ def compare(
 
     Args:
         data: As `read_data` takes it.
-        models: The backbones.
         options: `key=value` changes of the config.
         size: (H, W) to resize images to.
         fine_tune: Epochs for which each backbone is trained afterwards, with the recipe of the
@@ -166,8 +147,7 @@ def compare(
         device: As PyTorch names it; by default the GPU, if there is one.
 
     Raises:
-        OSError: For missing files.
-        ValueError: For data or a model that cannot be used.
+        OSError, ValueError: For missing files, or data or a model that cannot be used.
     """
     place = choose_device(device)
     read = read_data(data, options)

@@ -30,13 +30,11 @@ attentions. The libraries: their time over that of the model, so above 1 they ar
 
 
 class Wanted(NamedTuple):
-    """What to measure.
+    """Names of models and paths of configs to measure, and libraries to compare with.
 
     Attributes:
-        models: Names of models, and paths of configs.
         source: Library of the names.
         options: `key=value` changes of the configs.
-        peers: Libraries to compare with.
         repeats: Rounds that count.
     """
 
@@ -73,8 +71,7 @@ def check(wanted: Wanted, setting: Setting) -> None:
     """Build every model once, so that a mistake in the last one shows before the first is measured.
 
     Raises:
-        ValueError: For a model, config or size that cannot be built.
-        FileNotFoundError: If a config is not there.
+        FileNotFoundError, ValueError: For a model, config or size that cannot be built.
     """
     if wanted.options and not any(model.endswith(CONFIGS) for model in wanted.models):
         raise ValueError('options= change configs, and none is among the models')
@@ -89,9 +86,9 @@ def environment(wanted: Wanted, setting: Setting) -> dict[str, Any]:
 
 
 def measure(model: str, wanted: Wanted, setting: Setting) -> dict[str, Any]:
-    """A row: `model`, a `Setting`'s fields, what `measured` gives, and `absent`.
+    """Measure a row: `model`, a `Setting`'s fields, what `measured` gives, and `absent`.
 
-    `absent` says for each library without a peer why there is none.
+    `absent` holds the reason for each library without a peer.
     """
     subject = _subject(model, wanted, setting)
     peers, absent = _peers(subject, wanted.peers)
@@ -109,7 +106,7 @@ def _subject(model: str, wanted: Wanted, setting: Setting) -> Subject:
 
 
 def _peers(subject: Subject, names: Sequence[str]) -> tuple[dict[str, Subject], dict[str, str]]:
-    """Peers by name, and why the other ones are missing."""
+    """Peers by name, and the reasons why others are missing."""
     peers, absent = {}, {}
     if not isinstance(subject.model, ViTFeatBackbone):
         return peers, dict.fromkeys(names, 'is compared with backbones, not with whole models')

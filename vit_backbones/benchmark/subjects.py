@@ -25,10 +25,8 @@ class Setting(NamedTuple):
 
     Attributes:
         size: (H, W) of the images.
-        batch_size: Images per step.
         dtype: Key of `DTYPES`; weights stay float32, autocast uses other types.
         mode: `'forward'`: inference; `'train'`: forward and backward, without an optimizer.
-        device: Where it runs.
         compiled: Whether models go through `torch.compile`.
     """
 
@@ -55,20 +53,14 @@ class Setting(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A model with its input.
-
-    Attributes:
-        model: In train or eval mode, on its device.
-        run: Gives its outputs, or its loss in train mode.
-        setting: The conditions under which it runs.
-    """
+    """A model in train or eval mode, on its device; `run` gives its outputs or its loss."""
 
     model: nn.Module
     run: Callable[[], Any]
     setting: Setting
 
     def step(self) -> None:
-        """One inference or one training step, as it is timed."""
+        """Run one inference or one training step, as it is timed."""
         if self.setting.mode == 'train':
             self._train()
         else:
@@ -76,7 +68,7 @@ class Subject(NamedTuple):
                 self.run()
 
     def visible_step(self) -> None:
-        """The same where kernels can be watched; inference mode hides them."""
+        """Run the same where kernels can be watched; inference mode hides them."""
         if self.setting.mode == 'train':
             self._train()
         else:
@@ -130,10 +122,7 @@ def build_backbone(name: str, source: str, size: Grid, **options: Any) -> ViTFea
 def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Subject:
     """The whole model of an mmdet or mmseg config, without its weights.
 
-    Args:
-        path: The config's file.
-        options: `key=value` changes.
-        setting: The conditions; forward is a prediction with everything that follows the heads.
+    Forward is a prediction with all that follows the heads; `options` are `key=value` changes.
 
     Raises:
         FileNotFoundError: If there is no such config.

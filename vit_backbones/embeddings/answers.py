@@ -24,8 +24,7 @@ class Questions(NamedTuple):
     """Questions about embeddings, each of them optional.
 
     Attributes:
-        search: An image whose nearest neighbours are wanted.
-        top: How many of them.
+        search: An image whose `top` nearest neighbours are wanted.
         plot: `'pca'`, `'tsne'` or `'umap'`, for a picture of all embeddings.
         cluster: Number of groups to make.
         classify: CSV file of labels.
@@ -39,10 +38,7 @@ class Questions(NamedTuple):
 
 
 def check_questions(questions: Questions) -> bool:
-    """Find out before hours of work whether questions can be answered.
-
-    Returns:
-        Whether anything is asked.
+    """Check, before hours of work, that questions can be answered; gives whether there are any.
 
     Raises:
         ImportError: If a package is missing.

@@ -69,7 +69,7 @@ def _check(embeddings: Embeddings, unit: np.ndarray, num_clusters: int) -> None:
 
 
 def as_csv(embeddings: Embeddings, clusters: Clusters) -> bytes:
-    """A table with the columns `path` and `cluster`, in the order of the file."""
+    """Write a table with the columns `path` and `cluster`, in the order of the file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(('path', 'cluster'))

@@ -10,12 +10,12 @@ from vit_backbones.pictures.canvas import Tile, small_tile
 
 
 def readable(path: str | Path) -> np.ndarray | None:
-    """An image (H, W, 3), `None` if it cannot be read."""
+    """Read an image (H, W, 3), or give `None` if that fails."""
     with contextlib.suppress(UnreadableImageError):
         return read_image(path)
     return None
 
 
 def tile_of(path: str | Path, caption: str = '', *, frame: bool = False) -> Tile:
-    """The tile of an image, a grey one if it cannot be read."""
+    """Make the tile of an image, a grey one if it cannot be read."""
     return small_tile(readable(path), Path(path).name, caption, frame=frame)

@@ -19,12 +19,7 @@ _NO_RUN = (
 
 
 class Run(NamedTuple):
-    """A work dir.
-
-    Attributes:
-        path: The folder.
-        name: For tables, legends and files; different from those of the other runs.
-    """
+    """A work dir, and its name for tables, legends and files, which no other run has."""
 
     path: Path
     name: str
@@ -122,7 +117,7 @@ def read_history(run: Run) -> History:
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
-    """Lines of a log, without one that a killed run left half."""
+    """Read the lines of a log, without one that a killed run left half written."""
     lines = []
     for line in log.read_text(encoding='utf-8').splitlines():
         try:

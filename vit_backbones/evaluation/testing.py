@@ -30,12 +30,7 @@ Outputs = Sequence[BaseDataElement] | None
 
 
 class Scored(NamedTuple):
-    """An image with the score that `measure` gives it.
-
-    Attributes:
-        score: 0 to 1.
-        sample: The data sample, with ground truth and prediction, on the CPU.
-    """
+    """A data sample with truth and prediction, on the CPU, and its score by `measure`."""
 
     score: float
     sample: BaseDataElement
@@ -45,13 +40,12 @@ class Predictions(NamedTuple):
     """Results of one pass over the images.
 
     Attributes:
-        classes: Names by label.
-        palette: (n, 3) uint8, RGB by label.
+        palette: (n, 3) uint8 RGB by label.
         confusion: Matrix of all images, as `evaluation.confusion` describes it.
         per_class: (num_classes,) values by the name of a metric: `IoU` and `Acc` in percent as
             mmseg prints them, or mmdet's `AP`; empty if the evaluator gives none.
         worst: The images with the lowest scores, the lowest first.
-        is_pixels: Whether pixels were compared, not instances.
+        is_pixels: Pixels were compared, not instances.
     """
 
     classes: list[str]
@@ -69,7 +63,6 @@ def predict_split(
 
     Args:
         config: Config of the training; changed.
-        checkpoint: Its weights.
         split: `'val'` or `'test'`.
         num_worst: How many of the worst images to keep.
         device: Such as `'cpu'` or `'cuda:1'`; `None` for the GPU where there is one.

@@ -20,14 +20,8 @@ _SHEET_WIDTH = 1600
 def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
     """Draw image | ground truth | prediction of the worst images, and all of them on one sheet.
 
-    Args:
-        result: Predictions of the model.
-        folder: For `worst/RANK_SCORE_NAME.png` and `worst.png`; pictures of an earlier analysis
-            are deleted.
-        title: Title of the sheet.
-
-    Returns:
-        The files, the sheet last; none without images.
+    Writes `worst/RANK_SCORE_NAME.png` and, last, the sheet `worst.png`, and deletes pictures of an
+    earlier analysis. Gives the files, none without images.
     """
     (folder / 'worst.png').unlink(missing_ok=True)
     for old in (folder / 'worst').glob('[0-9]*_[01].[0-9][0-9][0-9]_*.png'):

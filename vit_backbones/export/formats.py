@@ -1,4 +1,4 @@
-"""The formats of exported files: how each is written and run."""
+"""The formats of exported files, with a writer and a reader each."""
 
 import contextlib
 import io
@@ -33,7 +33,6 @@ class Job(NamedTuple):
         example: Images (B, C, H, W); their free sizes do not count.
         free: Names of the images' free axes.
         outputs: Names of the free axes of each output.
-        opset: Version of ONNX's operators.
     """
 
     graph: Graph
@@ -57,11 +56,8 @@ def _program(job: Job) -> ExportedProgram:
 class _Portable(TorchFunctionMode):
     """Replaces operators that some formats lack, while a model is traced.
 
-    Antialiased resampling is done by other operators, and only where sizes differ. Sizes are plain
-    numbers if none is free, and so is everything computed from them.
-
-    Args:
-        free: The images' free axes.
+    Antialiased resampling is done by other operators, and only where sizes differ. If images have
+    no free axes, sizes and all that is computed from them are plain numbers.
     """
 
     def __init__(self, free: Collection[int]) -> None:

@@ -31,7 +31,6 @@ class Exported(NamedTuple):
     """A written file.
 
     Attributes:
-        path: The file.
         format: Its format in words.
         input: Shape of `INPUT`; free sizes have names.
         outputs: Shapes by name, likewise.
@@ -55,11 +54,7 @@ class Exported(NamedTuple):
 
 
 def check_target(path: str | Path, opset: int) -> Path:
-    """The path of a file to export.
-
-    Raises:
-        ValueError: If its suffix or the opset is unknown, or if the file cannot be written.
-    """
+    """Refuse a file to export whose suffix or opset is unknown, or that cannot be written."""
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f'{str(path)!r}: a file to export ends in {", ".join(FORMATS)}')
@@ -109,7 +104,7 @@ def export(
 
 
 def _one_size(graph: Graph, size: Sequence[int] | None, batch: int) -> list[tuple[int, Grid]]:
-    """The batch and size of one kind of images, for which the graph is fitted."""
+    """Fit the graph to one size; gives the batches and sizes to try."""
     backbone = graph.backbone
     size = pair('size', size) or backbone.built_size
     steps = backbone.layer_strides[0]
@@ -164,7 +159,7 @@ def _encoded(job: Job, suffix: str) -> bytes:
 def _checked(
     job: Job, suffix: str, content: bytes, pairs: Iterable[tuple[Tensor, Sequence[Tensor]]]
 ) -> float:
-    """The largest difference of a file's outputs from the references."""
+    """Compare a file's outputs with the references; gives the largest difference."""
     with _explained(job, suffix), _quiet(), torch.no_grad():
         run = FORMATS[suffix].read(content)
         difference = max(_difference(run(images), expected) for images, expected in pairs)

@@ -24,10 +24,9 @@ class Request(NamedTuple):
         out_type: Form of the features.
         pool: Pooling, in place of `out_type`.
         size: (H, W) or the shorter side.
-        batch_size: Images at once.
         dtype: `'fp32'`, `'bf16'` or `'fp16'`.
         normalize: Scale embeddings to length 1.
-        device: Where to compute; by default a GPU if there is one.
+        device: By default a GPU if there is one.
         num_workers: Threads that read images ahead.
         overwrite: Replace the output, and an unfinished run of another job.
     """
@@ -49,7 +48,7 @@ def check_request(request: Request) -> None:
 
     Raises:
         ImportError: If pyarrow is missing.
-        ValueError: For arguments that contradict each other, and a place that cannot be written.
+        ValueError: For arguments that contradict each other, or a place that cannot be written.
     """
     out, form = request.out, request.out_type
     if out.suffix not in WRITERS:
