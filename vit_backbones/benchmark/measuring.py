@@ -26,21 +26,14 @@ from vit_backbones.benchmark.subjects import Subject
 
 Step = Callable[[], Any]
 WARM_UPS = 2  # rounds that do not count: caches, memory pools, kernel choices, compilation
-_aten = torch.ops.aten
-
-
-def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(q, k, v)
-
-
-def _attention_backward(out: Sequence[int], *qkv: Any, **_: Any) -> int:
-    return sdpa_backward_flop_count(out, *qkv[:3])
 
 
 # PyTorch itself counts only the attention of CUDA's kernels
-_ON_CPU = {
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_ON_CPU: dict[Any, Callable[..., int]] = {
+    _flash: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    _flash_backward: lambda out, q, k, v, *_, **__: sdpa_backward_flop_count(out, q, k, v),
 }
 
 
@@ -77,8 +70,8 @@ def interleaved(
 ) -> dict[str, float]:
     """Time steps in turns (A B C A B C ...), so that what slows the machine slows them all.
 
-    Gives the median of `repeats` rounds of each in milliseconds, after `warm_ups` rounds that do not
-    count. On CUDA its events measure, and each step is waited for.
+    Gives the median of `repeats` rounds of each in milliseconds; `warm_ups` before do not count.
+    On CUDA its events measure, and each step is waited for.
     """
     clock = _events if device.type == 'cuda' else _wall
     times: dict[str, list[float]] = {name: [] for name in steps}

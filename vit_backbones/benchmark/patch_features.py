@@ -60,8 +60,8 @@ def compute_features(
     """Run a frozen backbone over images, except those that ran before.
 
     The layers of `loaded`, feature maps, are joined. `cache` holds a folder per model, named by its
-    weights and all else that forms the features; an image is known by its path, time and size. A run
-    may be stopped at any moment. Images are resized to `size` (H, W), if given.
+    weights and all else that forms the features; an image is known by its path, time and size.
+    A run may be stopped at any moment. Images are resized to `size` (H, W), if given.
 
     Raises:
         ValueError: For an image that cannot be read, or whose size the model does not take.

@@ -1,6 +1,7 @@
 """The models to measure (a backbone, a peer of it, a config's whole model) and one step of each."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,21 +62,17 @@ class Subject(NamedTuple):
 
     def step(self) -> None:
         """Run one inference or one training step, as it is timed."""
-        if self.setting.mode == 'train':
-            self._train()
-        else:
-            with torch.inference_mode(), self.setting.autocast():
-                self.run()
+        self._step(torch.inference_mode())
 
     def visible_step(self) -> None:
         """Run the same where kernels can be watched; inference mode hides them."""
-        if self.setting.mode == 'train':
-            self._train()
-        else:
-            with torch.no_grad(), self.setting.autocast():
-                self.run()
+        self._step(torch.no_grad())
 
-    def _train(self) -> None:
+    def _step(self, inference: AbstractContextManager) -> None:
+        if self.setting.mode != 'train':
+            with inference, self.setting.autocast():
+                self.run()
+            return
         self.model.zero_grad(set_to_none=True)
         with self.setting.autocast():
             loss = self.run()

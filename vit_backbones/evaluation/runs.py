@@ -1,5 +1,6 @@
 """Work dirs of `tools/train.py`: names, config, checkpoint and logs."""
 
+import contextlib
 import json
 import os
 import zipfile
@@ -13,9 +14,7 @@ from vit_backbones.pictures.curves import History
 from vit_backbones.training.run import find_last_checkpoint
 
 _LOGS = '*/vis_data/scalars.json'  # one for each start, in folders named by the time
-_NO_RUN = (
-    '{!r} is no work dir of tools/train.py: it holds no config, no record.json and no ' + _LOGS
-)
+_NO_RUN = f'{{!r}} is no work dir of tools/train.py: it holds no config, record.json or {_LOGS}'
 
 
 class Run(NamedTuple):
@@ -45,10 +44,10 @@ def find_runs(
             raise FileNotFoundError(f'work dir {str(path)!r} does not exist (from {Path.cwd()})')
         if any((*path.glob(_LOGS), *path.glob('record.json'), *path.glob('*.py'))):
             paths.append(path)
-        elif len(work_dirs) == 1:
+            continue
+        if len(work_dirs) == 1:
             raise ValueError(_NO_RUN.format(str(path)))
-        else:
-            leave_out(_NO_RUN.format(str(path)))
+        leave_out(_NO_RUN.format(str(path)))
     if not paths:
         raise ValueError(f'none of these {len(work_dirs)} is a work dir of tools/train.py')
     whole = [path.resolve() for path in paths]
@@ -120,10 +119,8 @@ def _lines(log: Path) -> list[dict[str, Any]]:
     """Read the lines of a log, without one that a killed run left half written."""
     lines = []
     for line in log.read_text(encoding='utf-8').splitlines():
-        try:
+        with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
-        except ValueError:
-            continue
     return [line for line in lines if 'step' in line]
 
 

@@ -29,12 +29,9 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
     classes = result.classes if len(result.classes) > 1 else ['']  # a single one needs no name
     files, tiles, shown = [], [], set()
     for rank, (score, sample) in enumerate(result.worst, start=1):
-        image, marks = (
-            mmcv.imread(sample.img_path, channel_order='rgb'),
-            marks_of(sample, SCORE_THR),
-        )
+        image, stem = mmcv.imread(sample.img_path, channel_order='rgb'), Path(sample.img_path).stem
+        marks = marks_of(sample, SCORE_THR)
         picture = draw_sample(image, *marks, classes, result.palette)
-        stem = Path(sample.img_path).stem
         file = folder / 'worst' / f'{rank:02}_{score:.3f}_{stem}.png'
         files.append(write_whole(file, png(picture)))
         small = thumbnail(Image.fromarray(picture), _WIDTH)
