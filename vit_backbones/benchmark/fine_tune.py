@@ -36,10 +36,6 @@ class Training(NamedTuple):
         """Train as `tools/train.py` does, unless that is done; a stopped training goes on.
 
         Gives `fine_tuned`, the mIoU of the last validation (0 to 1), and `fine_tune_minutes`.
-
-        Raises:
-            ValueError: If the training cannot start, or if the config lets no mIoU be recorded.
-            KeyboardInterrupt: After Ctrl-C, with the last checkpoint.
         """
         if not (self.folder / 'record.json').exists():
             self._train(say)
@@ -63,7 +59,7 @@ class Training(NamedTuple):
 def plan_training(
     data: str | Path, options: Sequence[str], choice: Choice, epochs: int, num_images: int
 ) -> Training:
-    """Put a backbone in the place of a config's own.
+    """Put a backbone in the place of a config's own, to train for `epochs` on `num_images`.
 
     The config still decides the head's layers and stride, the images and the learning rates.
     Normalisation and channels follow the backbone; schedules follow the number of epochs.
@@ -72,11 +68,6 @@ def plan_training(
         data: An mmseg config with a `ViTFeatBackbone` and epochs.
         options: `key=value` changes of it.
         choice: The backbone; its `layers` and `img_size` do not count.
-        epochs: Length of the training.
-        num_images: Number of images to train on.
-
-    Raises:
-        OSError, ValueError: For another config, or a backbone that does not fit into it.
     """
     config = _recipe(data, options)
     loaded = _put_in(config.model, choice)

@@ -61,8 +61,7 @@ def read_data(data: str | Path, options: Sequence[str] = ()) -> LabelledData:
         options: `key=value` changes of the config.
 
     Raises:
-        OSError: If files are missing.
-        ValueError: If there are no data to train on, or they lack a class for each pixel.
+        OSError, ValueError: If files are missing, or lack a class for each pixel.
     """
     if Path(data).is_dir():
         if options:

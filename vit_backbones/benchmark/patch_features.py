@@ -62,9 +62,6 @@ def compute_features(
     The layers of `loaded`, feature maps, are joined. `cache` holds a folder per model, named by its
     weights and all else that forms the features; an image is known by its path, time and size.
     A run may be stopped at any moment. Images are resized to `size` (H, W), if given.
-
-    Raises:
-        ValueError: For an image that cannot be read, or whose size the model does not take.
     """
     backbone = loaded.backbone
     if len(set(backbone.strides)) > 1:

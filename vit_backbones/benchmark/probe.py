@@ -82,11 +82,7 @@ class Fitted(NamedTuple):
 
 
 def fit(train: Sequence[Readable], num_classes: int) -> Fitted:
-    """Fit a linear probe on two images or more; the penalty is chosen on every fifth, held out.
-
-    Raises:
-        ValueError: If there are too few images, or no pixel counts.
-    """
+    """Fit a linear probe on two images or more; the penalty is chosen on every fifth, held out."""
     kept, held = hold_out(train)
     scale, counts = _survey(train, num_classes)
     weights = class_weights(counts)

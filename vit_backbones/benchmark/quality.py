@@ -45,10 +45,9 @@ def choices(
     pretrained: bool = False,
     random_weights: int | None = None,
 ) -> list[Choice]:
-    """The backbones of a comparison.
+    """The backbones of a comparison, `NAME` or `CONFIG.py`, maybe with `=CHECKPOINT`.
 
     Args:
-        models: `NAME`, `NAME=CHECKPOINT`, `CONFIG.py` or `CONFIG.py=CHECKPOINT`.
         source: Library of the names.
         layers: Blocks whose outputs are joined.
         size: (H, W) of the images, if they are resized.
@@ -144,7 +143,6 @@ def compare(
         fine_tune: Epochs for which each backbone is trained afterwards, with the recipe of the
             config in `data`.
         cache: Folder in which features are kept.
-        device: As PyTorch names it; by default the GPU, if there is one.
 
     Raises:
         OSError, ValueError: For missing files, or data or a model that cannot be used.

@@ -60,9 +60,6 @@ def of_work_dir(folder: Path) -> list[dict[str, Any]]:
 
     Values of the last validation of `tools/train.py`, 0 to 1, and images a second of
     `tools/test.py`, if it ran.
-
-    Raises:
-        ValueError: If there is no record, or one without a known metric.
     """
     record = _json(folder / 'record.json') if (folder / 'record.json').exists() else None
     if not isinstance(record, Mapping):
@@ -134,7 +131,7 @@ def write_json(path: Path, **content: Any) -> None:
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Describe a place of measurement: `date`, `device`, `threads` and `versions`."""
+    """Describe the conditions of a measurement: `date`, `device`, `threads` and `versions`."""
     on_gpu = device.type == 'cuda'
     return dict(
         date=datetime.now(UTC).date().isoformat(),

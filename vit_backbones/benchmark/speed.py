@@ -32,10 +32,8 @@ attentions. The libraries: their time over that of the model, so above 1 they ar
 class Wanted(NamedTuple):
     """Names of models and paths of configs to measure, and libraries to compare with.
 
-    Attributes:
-        source: Library of the names.
-        options: `key=value` changes of the configs.
-        repeats: Rounds that count.
+    The names are those of `source`; `options` are `key=value` changes of the configs; `repeats` is
+    the number of rounds that count.
     """
 
     models: Sequence[str]
@@ -53,11 +51,7 @@ def settings(
     batch_size: int,
     compiled: bool,
 ) -> list[Setting]:
-    """Every combination of sizes, types and modes.
-
-    Raises:
-        ValueError: For a GPU that is not there, and for float16 on a CPU.
-    """
+    """Every combination of sizes, types and modes; a ValueError if the device cannot run them."""
     chosen = choose_device(device)
     if chosen.type == 'cpu' and 'fp16' in dtypes:
         raise ValueError('dtype=fp16 is for GPUs; on a CPU choose fp32 or bf16')
@@ -68,11 +62,7 @@ def settings(
 
 
 def check(wanted: Wanted, setting: Setting) -> None:
-    """Build every model once, so that a mistake in the last one shows before the first is measured.
-
-    Raises:
-        FileNotFoundError, ValueError: For a model, config or size that cannot be built.
-    """
+    """Build every model once, so that mistakes show before the first one is measured."""
     if wanted.options and not any(model.endswith(CONFIGS) for model in wanted.models):
         raise ValueError('options= change configs, and none is among the models')
     for model in wanted.models:

@@ -104,11 +104,7 @@ def of_backbone(model: nn.Module, setting: Setting, channels: int = 3) -> Subjec
 
 
 def build_backbone(name: str, source: str, size: Grid, **options: Any) -> ViTFeatBackbone:
-    """A backbone with random weights, built for images of a size (H, W).
-
-    Raises:
-        ValueError: If `ViTFeatBackbone` refuses it.
-    """
+    """A backbone with random weights, built for images of a size (H, W)."""
     with quiet_log():
         try:
             return ViTFeatBackbone(name, source=source, img_size=size, **options)
@@ -120,10 +116,6 @@ def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Sub
     """The whole model of an mmdet or mmseg config, without its weights.
 
     Forward is a prediction with all that follows the heads; `options` are `key=value` changes.
-
-    Raises:
-        FileNotFoundError: If there is no such config.
-        ValueError: If the config is wrong, or its model neither a detector nor a segmenter.
     """
     config = load_config(path, options)
     model = _placed(_built(config, path), setting)

@@ -20,12 +20,10 @@ _TEMPERATURE = 0.07
 
 
 class Scores(NamedTuple):
-    """Accuracies by cross-validation.
+    """Accuracies (folds,) on 0-1 of each classifier, by cross-validation.
 
-    Attributes:
-        counts: Images of each class that took part.
-        rare: Images of each class that has too few.
-        accuracies: (folds,) on 0-1 for each classifier.
+    `counts` has the number of images of each class that took part, `rare` that of each class with
+    too few.
     """
 
     counts: dict[str, int]
@@ -34,12 +32,7 @@ class Scores(NamedTuple):
 
 
 def read_labels(file: str | Path) -> dict[str, str]:
-    """Read labels by path from a CSV file with the columns `path` and `label`, which may be empty.
-
-    Raises:
-        OSError: If it cannot be opened.
-        ValueError: If it has other columns, or gives a path two labels.
-    """
+    """Read labels by path from a CSV file with the columns `path` and `label`, maybe empty."""
     labels: dict[str, str] = {}
     try:
         with open(file, newline='', encoding='utf-8-sig') as lines:
@@ -61,12 +54,9 @@ def read_labels(file: str | Path) -> dict[str, str]:
 def match_labels(
     file: str | Path, labels: Mapping[str, str], embeddings: Embeddings
 ) -> tuple[list[str | None], list[str]]:
-    """Match labels by path with images; `file` is for errors.
+    """Match labels by path with images: a label or `None` for each, and the paths that fit none.
 
-    Gives each image's label, or `None`, and the paths that fit no image.
-
-    Raises:
-        ValueError: If no label has an image, one fits several images, or two fit one.
+    `file` is for errors: no label has an image, one fits several images, or two fit one.
     """
     finder = PathFinder(embeddings.paths)
     matched: list[str | None] = [None] * len(embeddings.paths)
@@ -93,9 +83,6 @@ def classify(embeddings: Embeddings, labels: Sequence[str | None]) -> Scores:
 
     kNN weighs neighbours by exp(cosine / 0.07) as Wu et al. 2018 (arXiv:1805.01978) and DINO do;
     logistic regression sees standardised embeddings. Folds are stratified and the same for all.
-
-    Raises:
-        ValueError: If there are fewer than two classes with two images each.
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 

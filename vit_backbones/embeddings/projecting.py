@@ -16,10 +16,6 @@ def project(embeddings: Embeddings, method: str) -> np.ndarray:
     """Project embeddings to (N, 2) float32 by `'pca'`, `'tsne'` or `'umap'`, with a fixed seed.
 
     They get length 1 first, so that distances go by angles; t-SNE sees their principal components.
-
-    Raises:
-        ImportError: If umap-learn is missing.
-        ValueError: If fewer than 4 embeddings differ.
     """
     from sklearn.preprocessing import normalize
 

@@ -26,10 +26,6 @@ def nearest(embeddings: Embeddings, query: int | np.ndarray, top: int) -> list[N
     """Find up to `top` images with the smallest angle to the query, the most similar first.
 
     `query` is the number of an image, which is then left out, or the embedding (C,) of another one.
-
-    Raises:
-        ValueError: If the query's embedding has another length or is not finite, or if there is no
-            other image.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -82,12 +78,9 @@ class PathFinder:
         return self._exact.get(os.path.abspath(path))
 
     def find(self, path: str) -> int | None:
-        """Number of the image that a path means, or `None`.
+        """Number of the image that a path means, or `None`; a ValueError if it may mean several.
 
         It may be the end of an image's path, at least the file name, or a longer one with that end.
-
-        Raises:
-            ValueError: If it fits several images.
         """
         exact = self.exact(path)
         if exact is not None:

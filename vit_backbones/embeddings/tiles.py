@@ -4,9 +4,10 @@ import contextlib
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vit_backbones.images import UnreadableImageError, read_image
-from vit_backbones.pictures.canvas import Tile, small_tile
+from vit_backbones.pictures.canvas import Tile, thumbnail, unreadable
 
 
 def readable(path: str | Path) -> np.ndarray | None:
@@ -18,4 +19,6 @@ def readable(path: str | Path) -> np.ndarray | None:
 
 def tile_of(path: str | Path, caption: str = '', *, frame: bool = False) -> Tile:
     """Make the tile of an image, a grey one if it cannot be read."""
-    return small_tile(readable(path), Path(path).name, caption, frame=frame)
+    pixels = readable(path)
+    picture = unreadable() if pixels is None else thumbnail(Image.fromarray(pixels))
+    return Tile(picture, Path(path).name, caption, frame)

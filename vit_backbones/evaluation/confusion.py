@@ -27,9 +27,6 @@ def measure(
     The score of pixels is the mean IoU of the classes in the image; that of instances is the
     panoptic quality of all classes together, the summed IoU of right instances over the mean number
     of true and predicted ones.
-
-    Raises:
-        ValueError: If ground truth or prediction is missing.
     """
     if compares_pixels(sample):
         truth, predicted = (semantic_labels(sample, kind) for kind in ('gt', 'pred'))

@@ -21,11 +21,8 @@ class ResultWriter:
     """Writes predictions into a folder, each file whole or not at all.
 
     `masks/NAME.png`, `panoptic/NAME.png` and `pictures/NAME.png` are written at once,
-    `predictions.json` and `panoptic.json` by `close`; old files are replaced.
-
-    Args:
-        score_thr: Instances with a lower score, 0 to 1, are left out.
-        pictures: Draw predictions over the images.
+    `predictions.json` and `panoptic.json` by `close`; old files are replaced. Instances with a
+    score below `score_thr` are left out.
     """
 
     def __init__(
@@ -135,14 +132,9 @@ def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[di
 
 
 def panoptic_segments(ids: np.ndarray, void: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Convert mmdet's panoptic map to COCO's.
+    """Convert mmdet's panoptic map (H, W), label + 1000 * instance, to COCO's.
 
-    Args:
-        ids: (H, W), label + 1000 * instance.
-        void: Label of pixels without a class.
-
-    Returns:
-        (H, W) ids from 1, 0 without a class, and COCO's `segments_info`.
+    Gives ids from 1, 0 for the label `void`, and COCO's `segments_info`.
     """
     numbered, segments = np.zeros(ids.shape, np.int64), []
     for each in np.unique(ids):

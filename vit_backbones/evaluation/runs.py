@@ -61,11 +61,7 @@ def find_runs(
 
 
 def config_of(run: Run) -> Path:
-    """The config of a run: the only one, or the one that `record.json` names.
-
-    Raises:
-        ValueError: If there is none, or several without a record.
-    """
+    """The config of a run: the only one, or the one that `record.json` names."""
     files = sorted(run.path.glob('*.py'))
     named = Path(str(_record(run).get('config'))).name
     chosen = files if len(files) == 1 else [path for path in files if path.name == named]
@@ -80,11 +76,7 @@ def config_of(run: Run) -> Path:
 
 
 def checkpoint_of(run: Run) -> Path:
-    """The newest whole checkpoint named `best_...`, else the last one.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """The newest whole checkpoint named `best_...`, else the last one."""
     best = [path for path in run.path.glob('best_*.pth') if zipfile.is_zipfile(path)]
     found = max(best, key=lambda path: path.stat().st_mtime_ns, default=None)
     found = found or find_last_checkpoint(run.path)

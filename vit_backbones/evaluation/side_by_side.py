@@ -30,13 +30,9 @@ def draw_predictions(
     """Draw image | ground truth | prediction, with a legend; gives name and picture of each image.
 
     Args:
-        split: `'train'`, `'val'` or `'test'`, the dataset of this dataloader of the config. Images
-            of `'train'` are neither cropped nor mirrored.
+        split: `'train'`, `'val'` or `'test'`; images of `'train'` are neither cropped nor mirrored.
         num: Number of images, spread evenly over the dataset.
         score_thr: Predicted instances with a lower score are left out.
-
-    Raises:
-        OSError, ValueError: If the config has no such dataset, or it cannot be built.
     """
     config = trained.config
     if split == 'train' and config.get('train_dataloader'):

@@ -26,10 +26,9 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 
 class Job(NamedTuple):
-    """The model to write, and its inputs and outputs.
+    """The model to write, in eval mode, and its inputs and outputs.
 
     Attributes:
-        graph: The model in eval mode.
         example: Images (B, C, H, W); their free sizes do not count.
         free: Names of the images' free axes.
         outputs: Names of the free axes of each output.

@@ -28,13 +28,9 @@ Shape = tuple[int | str, ...]
 
 
 class Exported(NamedTuple):
-    """A written file.
+    """A written file, its format in words, and shapes, in which free sizes have names.
 
-    Attributes:
-        format: Its format in words.
-        input: Shape of `INPUT`; free sizes have names.
-        outputs: Shapes by name, likewise.
-        difference: The largest difference from PyTorch, relative as `TOLERANCE` is.
+    `difference` is the largest difference from PyTorch, relative as `TOLERANCE` is.
     """
 
     path: Path

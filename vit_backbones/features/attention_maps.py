@@ -76,10 +76,7 @@ def attention_weights(
 class _Catcher(TorchFunctionMode):
     """Keeps (B, heads, N) mean weights of the queries `rows` in each attention among all N tokens.
 
-    Attributes:
-        wanted: Indices of these attentions, in their order.
-        count: How many have run.
-        kept: Their mean weights by index.
+    Those of the attentions `wanted` are `kept` by index; `count` is the number that have run.
     """
 
     def __init__(self, batch: int, num_tokens: int, rows: slice, wanted: tuple[int, ...]) -> None:

@@ -22,14 +22,10 @@ _BYTES = 256 * 2**20  # of a part
 
 
 class Parts:
-    """A folder of files, each with the features of some images.
+    """A folder of files, each with the features of some images of a job, known by its fingerprint.
 
     A part is a safetensors file with one array per image and output, `INDEX.NUMBER`; its metadata
     list the images that could not be read. Its name is the index of one of its images.
-
-    Args:
-        folder: Made by `start`, or with the first part.
-        job: Fingerprint of the work.
     """
 
     def __init__(self, folder: Path, job: str) -> None:
@@ -47,10 +43,7 @@ class Parts:
     def start(self, overwrite: bool) -> None:
         """Make the folder, or take over the parts of an earlier run of the same job.
 
-        `overwrite` deletes those of another job.
-
-        Raises:
-            ValueError: If the folder belongs to another job, or another run writes there.
+        `overwrite` deletes those of another job, which are refused otherwise.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (self.folder / 'lock').open('w')
@@ -92,11 +85,7 @@ class Parts:
         write_whole(self.folder / f'{first:08d}.safetensors', content)
 
     def read(self) -> dict[int, str]:
-        """Scan the folder for `indices`; gives the reasons for unreadable images by index.
-
-        Raises:
-            ValueError: If a part is damaged.
-        """
+        """Scan the folder for `indices`; gives the reasons for unreadable images by index."""
         unreadable: dict[int, str] = {}
         for path in sorted(self.folder.glob('*.safetensors')):
             part = _opened(path)

@@ -158,12 +158,7 @@ class _Processes(NamedTuple):
 
 
 def check_same(extractor: Extractor, file: Path) -> None:
-    """Refuse to add to features that another model, or other weights or options made.
-
-    Raises:
-        OSError: If the file is not there.
-        ValueError: If its metadata name another model, weights, layers or options.
-    """
+    """Refuse a file of features that another model, weights, layers or options made."""
     if not file.exists():
         raise FileNotFoundError(f'{file} does not exist')
     found, made = read_metadata(file), json.loads(json.dumps(_metadata(extractor, '')))

@@ -16,7 +16,6 @@ class Item(NamedTuple):
     """An image to run, by its place among the inputs.
 
     Attributes:
-        path: As the user gave it.
         shown: (H, W) as viewers show it.
         size: (H, W) at which the model gets it.
     """

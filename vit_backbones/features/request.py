@@ -21,7 +21,6 @@ class Request(NamedTuple):
 
     Attributes:
         out: File to write: `.parquet`, `.npz` or `.safetensors`.
-        out_type: Form of the features.
         pool: Pooling, in place of `out_type`.
         size: (H, W) or the shorter side.
         dtype: `'fp32'`, `'bf16'` or `'fp16'`.
@@ -44,12 +43,7 @@ class Request(NamedTuple):
 
 
 def check_request(request: Request) -> None:
-    """Refuse an output that cannot be written, before the work starts.
-
-    Raises:
-        ImportError: If pyarrow is missing.
-        ValueError: For arguments that contradict each other, or a place that cannot be written.
-    """
+    """Refuse an output that cannot be written, before the work starts."""
     out, form = request.out, request.out_type
     if out.suffix not in WRITERS:
         raise ValueError(f'out={out}: write to one of {", ".join(f"*{s}" for s in WRITERS)}')

@@ -35,11 +35,8 @@ _FOREIGN = (EOFError, KeyError, OSError, SafetensorError, TypeError, ValueError,
 class Rows(NamedTuple):
     """The features of all images, in the order in which they are written.
 
-    Attributes:
-        names: Names of the outputs, which follow the path in keys; empty for a single one.
-        arrays: Gives the arrays of an image, one per output.
-        shapes: Gives their shapes.
-        dtype: The type of all arrays.
+    `arrays` gives those of an image, one per output, and `shapes` their shapes. `names` of outputs
+    follow the path in keys; there are none for a single output.
     """
 
     items: Sequence[Item]

@@ -63,16 +63,12 @@ def in_rows(tiles: Iterable[Tile], width: int) -> list[Row]:
     return [('', row) for row in rows]
 
 
-def small_tile(
-    pixels: np.ndarray | None, name: str, caption: str = '', *, frame: bool = False
-) -> Tile:
-    """Make a small tile of an image (H, W, 3), or a grey one where it cannot be read."""
-    if pixels is not None:
-        return Tile(thumbnail(Image.fromarray(pixels)), name, caption, frame)
+def unreadable() -> Image.Image:
+    """A grey thumbnail for an image that cannot be read."""
     picture = Image.new('RGB', (THUMBNAIL, THUMBNAIL * 3 // 4), _GREY)
     middle = (picture.width / 2, picture.height / 2)
     ImageDraw.Draw(picture).text(middle, 'cannot be read', _FAINT, font(12), anchor='mm')
-    return Tile(picture, name, caption, frame)
+    return picture
 
 
 def thumbnail(picture: Image.Image, width: int = THUMBNAIL, height: int = 0) -> Image.Image:
@@ -117,10 +113,8 @@ def beside(panels: Iterable[np.ndarray], gap: int = 4) -> np.ndarray:
 def enlarge(cells: np.ndarray, stride: int | tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Draw patches as squares over the pixels that they cover: (h, w, 3) to (H, W, 3).
 
-    Args:
-        cells: One colour per patch.
-        stride: Pixels from patch to patch, or (vertical, horizontal).
-        size: (H, W) of the image; patches are cut at its edge.
+    `stride` is in pixels from patch to patch, or (vertical, horizontal); patches are cut at the
+    edge of the image, whose size is (H, W).
     """
     rows, columns = stride if isinstance(stride, tuple) else (stride, stride)
     large = cells.repeat(rows, axis=0).repeat(columns, axis=1)
@@ -139,11 +133,7 @@ def png(picture: Image.Image | np.ndarray | Figure) -> bytes:
 
 
 def figure_file(figure: Figure, suffix: str = '.png') -> bytes:
-    """Encode a whole figure in the format of a suffix, such as `'.svg'`.
-
-    Raises:
-        ValueError: If matplotlib does not write that format.
-    """
+    """Encode a whole figure in the format of a suffix, such as `'.svg'`."""
     content = io.BytesIO()
     figure.savefig(content, format=suffix.lstrip('.') or 'png')
     return content.getvalue()

@@ -30,7 +30,7 @@ class History(NamedTuple):
 
 
 def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure:
-    """Draw (n,) losses of all iterations and the metrics of `validations`: 1100 x 400 pixels."""
+    """Draw (n,) losses of all iterations and the metrics of validations: 1100 x 400 pixels."""
     figure = Figure(figsize=(11, 4), dpi=100, layout='constrained')
     left, right = figure.subplots(1, 2)
     plot_smoothed(left, np.arange(1, len(losses) + 1), losses, 'tab:blue')
