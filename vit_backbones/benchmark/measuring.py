@@ -68,7 +68,7 @@ def measured(subject: Subject, peers: Mapping[str, Subject], repeats: int) -> di
 def interleaved(
     steps: Mapping[str, Step], repeats: int, device: torch.device, *, warm_ups: int = WARM_UPS
 ) -> dict[str, float]:
-    """Time steps in turns (A B C A B C ...), so that what slows the machine slows them all.
+    """Time steps in turns (A B C A B C ...), so that a slow moment of the machine slows them all.
 
     Gives the median of `repeats` rounds of each in milliseconds; `warm_ups` before do not count.
     On CUDA its events measure, and each step is waited for.
@@ -106,7 +106,7 @@ def peak_memory(step: Step, device: torch.device) -> int:
     """Bytes that PyTorch allocates during a step, at the peak, beyond what it held before.
 
     CUDA gives `max_memory_allocated`, a CPU the profiler's count: tensors and the kernels' own
-    buffers from PyTorch's allocator, without the libraries and without what malloc keeps back.
+    buffers from PyTorch's allocator, without the libraries and memory that malloc keeps back.
     """
     if device.type == 'cuda':
         torch.cuda.synchronize(device)

@@ -54,13 +54,15 @@ def choices(
         pretrained: Give models without a checkpoint the library's weights.
         random_weights: Or draw theirs with this seed.
     """
-    chosen = []
-    for name, _, checkpoint in (each.partition('=') for each in models):
-        choice = Choice(source=source, layers=layers, img_size=size)
-        choice = choice._replace(**{'config' if name.endswith(CONFIGS) else 'model': name})
-        others = dict(pretrained=pretrained, random_weights=random_weights)
-        chosen.append(choice._replace(**dict(checkpoint=checkpoint) if checkpoint else others))
-    return chosen
+    common = Choice(source=source, layers=layers, img_size=size)
+    others = dict(pretrained=pretrained, random_weights=random_weights)
+    return [
+        common._replace(
+            **{'config' if name.endswith(CONFIGS) else 'model': name},
+            **dict(checkpoint=checkpoint) if checkpoint else others,
+        )
+        for name, _, checkpoint in (each.partition('=') for each in models)
+    ]
 
 
 class Comparison(NamedTuple):

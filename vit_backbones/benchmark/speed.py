@@ -22,8 +22,8 @@ from vit_backbones.position import Grid
 
 _COLUMNS = ('model', 'size', 'batch', 'dtype', 'mode', 'ms', 'images/s', 'memory MiB', 'GFLOPs')
 _MEANING = """\
-Random weights, {how}, medians of {repeats} rounds in turns after {warm_ups}. Memory: what PyTorch
-allocates in a step beyond weights and images. GFLOPs: of a batch, attention included, a
+Random weights, {how}, medians of {repeats} rounds in turns after {warm_ups}. Memory: the most that
+PyTorch allocates in a step, without weights and images. GFLOPs: of a batch, attention included, a
 multiply-add counts two. x floor: time over that of only the matrix products, convolutions and
 attentions. The libraries: their time over that of the model, so above 1 they are slower.
 """
@@ -76,7 +76,7 @@ def environment(wanted: Wanted, setting: Setting) -> dict[str, Any]:
 
 
 def measure(model: str, wanted: Wanted, setting: Setting) -> dict[str, Any]:
-    """Measure a row: `model`, a `Setting`'s fields, what `measured` gives, and `absent`.
+    """Measure a row: `model`, a `Setting`'s fields, the keys of `measured`, and `absent`.
 
     `absent` holds the reason for each library without a peer.
     """

@@ -102,7 +102,8 @@ def read_history(run: Run) -> History:
     recorded = [each for each in _record(run).get('validations', ()) if 'iter' in each]
     reach = max((validated, recorded), key=lambda each: each[-1]['iter'] if each else -1)
     entries = recorded if recorded and recorded[-1]['iter'] == reach[-1]['iter'] else reach
-    length = _epoch_length(train) if train else _recorded_length(recorded)
+    whole = next((each for each in recorded if each.get('epoch')), None)
+    length = whole['iter'] / whole['epoch'] if whole and not train else _epoch_length(train)
     steps, losses = ([line[key] for line in train] for key in ('step', 'loss'))
     return History(np.array(steps), np.array(losses), entries, length)
 
@@ -126,11 +127,6 @@ def _epoch_length(lines: Sequence[dict[str, Any]]) -> float | None:
         return None
     lengths = [first[epoch + 1] - step for epoch, step in first.items() if epoch + 1 in first]
     return float(np.median(lengths)) if lengths else lines[-1]['step'] / lines[-1]['epoch']
-
-
-def _recorded_length(entries: Sequence[dict[str, Any]]) -> float | None:
-    whole = [each for each in entries if each.get('epoch')]
-    return whole[0]['iter'] / whole[0]['epoch'] if whole else None
 
 
 def _validation(line: dict[str, Any], epoch_length: float | None) -> dict[str, Any]:

@@ -66,10 +66,9 @@ def attention_weights(
         scale: Factor of the logits; 1 / sqrt(d) by default.
     """
     logits = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        logits = logits.masked_fill(~attn_mask, -torch.inf)
-    elif attn_mask is not None:
-        logits = logits + attn_mask
+    if attn_mask is not None:
+        is_bool = attn_mask.dtype == torch.bool
+        logits = logits.masked_fill(~attn_mask, -torch.inf) if is_bool else logits + attn_mask
     return logits.softmax(-1, dtype=torch.float32)
 
 
@@ -108,8 +107,7 @@ class _Catcher(TorchFunctionMode):
         key: Tensor,
         value: Tensor,
         attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,  # it is off in eval mode
-        is_causal: bool = False,  # it never is in an image
+        *_: object,  # dropout is off in eval mode, and no image is causal
         scale: float | None = None,
         **options: object,
     ) -> None:

@@ -205,7 +205,7 @@ def _join(
     reasons = parts.read() | plan.unreadable
     items = [plan.items[index] for index in parts.indices if index in plan.items]
     if len(items) + len(reasons) < len(paths):
-        raise ValueError('files have changed meanwhile: repeat this to compute what is missing')
+        raise ValueError('files have changed: repeat this to compute the missing features')
     unreadable = {str(paths[index]): why for index, why in sorted(reasons.items())}
     lines = ''.join(f'{path}: {why}\n' for path, why in unreadable.items())
     if unreadable:

@@ -234,6 +234,6 @@ def _check_kinds(pa: Any, file: Path, kinds: dict[str, Any]) -> None:
     if not (is_text and is_vector and pa.types.is_floating(embedding.value_type)):
         columns = ', '.join(f'{name} {kind}' for name, kind in kinds.items()) or 'nothing'
         raise ValueError(
-            f'{file}: it wants the columns path (string) and embedding (fixed-size list of floats) '
+            f'{file}: it needs the columns path (string) and embedding (fixed-size list of floats) '
             f'of tools/extract_features.py, and has {columns}'
         )

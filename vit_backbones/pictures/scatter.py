@@ -44,11 +44,7 @@ _DISTANCES = (7, 14, 24, 36)  # of a label, in points
 
 
 def draw_scatter(
-    points: np.ndarray,
-    read: Read,
-    groups: Sequence[str | None] | None = None,
-    *,
-    title: str = '',
+    points: np.ndarray, read: Read, groups: Sequence[str | None] | None = None, *, title: str = ''
 ) -> bytes:
     """Draw points, and images at some of them that do not overlap: a PNG of 1200 x 900 pixels.
 
