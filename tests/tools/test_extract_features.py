@@ -289,7 +289,7 @@ def test_what_no_process_has_computed_is_missed(main, few, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(extraction, 'compute', lambda *_: None)
         assert main([*COMMAND, 'a.parquet']) == 2
-    assert 'repeat this to compute what is missing' in capsys.readouterr().err
+    assert 'repeat this to compute the missing features' in capsys.readouterr().err
     assert main([*COMMAND, 'a.parquet']) == 0
 
 

@@ -1,1 +1,1 @@
-"""What backbones cost and what they are worth: `tools/benchmark.py`."""
+"""Costs and quality of backbones, for `tools/benchmark.py`."""

@@ -24,11 +24,9 @@ _IN_STEPS = ('milestones', 'step_size', 'periods', 'total_steps')  # of schedule
 
 
 class Training(NamedTuple):
-    """A backbone in a config, ready to train.
+    """The text of a config with a backbone in it, ready to train.
 
-    Attributes:
-        config: Text of the whole config.
-        folder: Its work dir, named after the backbone and everything that decides the result.
+    Its work dir `folder` is named after the backbone and all else that decides the result.
     """
 
     config: str
@@ -37,12 +35,7 @@ class Training(NamedTuple):
     def reached(self, say: Callable[[str], None]) -> dict[str, Any]:
         """Train as `tools/train.py` does, unless that is done; a stopped training goes on.
 
-        Returns:
-            `fine_tuned`, the mIoU of the last validation (0 to 1), and `fine_tune_minutes`.
-
-        Raises:
-            ValueError: If the training cannot start, or if the config lets no mIoU be recorded.
-            KeyboardInterrupt: After Ctrl-C, with the last checkpoint.
+        Gives `fine_tuned`, the mIoU of the last validation (0 to 1), and `fine_tune_minutes`.
         """
         if not (self.folder / 'record.json').exists():
             self._train(say)
@@ -66,7 +59,7 @@ class Training(NamedTuple):
 def plan_training(
     data: str | Path, options: Sequence[str], choice: Choice, epochs: int, num_images: int
 ) -> Training:
-    """Put a backbone in the place of a config's own.
+    """Put a backbone in the place of a config's own, to train for `epochs` on `num_images`.
 
     The config still decides the head's layers and stride, the images and the learning rates.
     Normalisation and channels follow the backbone; schedules follow the number of epochs.
@@ -75,12 +68,6 @@ def plan_training(
         data: An mmseg config with a `ViTFeatBackbone` and epochs.
         options: `key=value` changes of it.
         choice: The backbone; its `layers` and `img_size` do not count.
-        epochs: Length of the training.
-        num_images: Images to train on.
-
-    Raises:
-        ValueError: For another config, or a backbone that does not fit into it.
-        OSError: For files that are not there.
     """
     config = _recipe(data, options)
     loaded = _put_in(config.model, choice)
@@ -96,7 +83,7 @@ def plan_training(
 
 
 def _recipe(data: str | Path, options: Sequence[str]) -> Config:
-    """A config whose backbone another one can replace."""
+    """Load a config whose backbone another one can replace."""
     if Path(data).is_dir():
         raise ValueError(f'fine_tune= trains by the recipe of a config, and {data} is a folder')
     config = load_config(data, options)
@@ -110,7 +97,7 @@ def _recipe(data: str | Path, options: Sequence[str]) -> Config:
 
 
 def _put_in(model: Any, choice: Choice) -> Loaded:
-    """Load a backbone with the outputs that a model takes, and make it the model's own."""
+    """Load a backbone with the outputs that a model takes, and put it into the model."""
     given = model.backbone
     kept = {key: given[key] for key in _KEPT if key in given}
     output = {key: given.get(key, usual) for key, usual in _OUTPUT.items()}

@@ -26,22 +26,13 @@ _BARE = dict(_scope_='mmseg', pipeline=[], serialize_data=False)
 
 
 class Labelled(NamedTuple):
-    """An image and the place of its labels.
-
-    Attributes:
-        image: The file.
-        info: mmseg's entry for it.
-    """
+    """An image, and mmseg's entry for it, which gives the place of its labels."""
 
     image: Path
     info: dict[str, Any]
 
     def labels(self) -> np.ndarray:
-        """(H, W) uint8: the number of each pixel's class, or `IGNORED`.
-
-        Raises:
-            ValueError: If they have another size than the image.
-        """
+        """Read (H, W) uint8: the number of each pixel's class, or `IGNORED`."""
         labels = LoadAnnotations()(dict(self.info))['gt_seg_map']
         size = image_size(self.image)
         if labels.shape != tuple(side for side in size if side > 1):  # mmseg squeezes them
@@ -53,14 +44,7 @@ class Labelled(NamedTuple):
 
 
 class LabelledData(NamedTuple):
-    """Images to fit a linear probe on and to test it.
-
-    Attributes:
-        name: The data in a few words.
-        classes: Names of the classes.
-        train: Images to fit on.
-        val: Images to test on.
-    """
+    """Images to fit a linear probe on and to test it, named in a few words."""
 
     name: str
     classes: list[str]
@@ -77,8 +61,7 @@ def read_data(data: str | Path, options: Sequence[str] = ()) -> LabelledData:
         options: `key=value` changes of the config.
 
     Raises:
-        OSError: If files are missing.
-        ValueError: If there are no data to train on, or they lack a class for each pixel.
+        OSError, ValueError: If files are missing, or lack a class for each pixel.
     """
     if Path(data).is_dir():
         if options:

@@ -26,30 +26,22 @@ from vit_backbones.benchmark.subjects import Subject
 
 Step = Callable[[], Any]
 WARM_UPS = 2  # rounds that do not count: caches, memory pools, kernel choices, compilation
-_aten = torch.ops.aten
-
-
-def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(q, k, v)
-
-
-def _attention_backward(out: Sequence[int], *qkv: Any, **_: Any) -> int:
-    return sdpa_backward_flop_count(out, *qkv[:3])
 
 
 # PyTorch itself counts only the attention of CUDA's kernels
-_ON_CPU = {
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_ON_CPU: dict[Any, Callable[..., int]] = {
+    _flash: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    _flash_backward: lambda out, q, k, v, *_, **__: sdpa_backward_flop_count(out, q, k, v),
 }
 
 
 def measured(subject: Subject, peers: Mapping[str, Subject], repeats: int) -> dict[str, Any]:
     """Measure a model beside its floor and its peers.
 
-    Returns:
-        `parameters`, `flops`, `latency_ms`, `images_per_second`, `peak_memory_mib`, `floor_ms`,
-        `times_floor`, and `peers` with `latency_ms`, `peak_memory_mib` and `times_ours` of each.
+    Gives `parameters`, `flops`, `latency_ms`, `images_per_second`, `peak_memory_mib`, `floor_ms`,
+    `times_floor`, and `peers` with `latency_ms`, `peak_memory_mib` and `times_ours` of each.
     """
     flops, floor = flops_and_floor(subject.visible_step)
     steps = {'ours': subject.step, 'floor': floor} | {name: p.step for name, p in peers.items()}
@@ -76,16 +68,10 @@ def measured(subject: Subject, peers: Mapping[str, Subject], repeats: int) -> di
 def interleaved(
     steps: Mapping[str, Step], repeats: int, device: torch.device, *, warm_ups: int = WARM_UPS
 ) -> dict[str, float]:
-    """Time steps in turns (A B C A B C ...), so that what slows the machine slows them all.
+    """Time steps in turns (A B C A B C ...), so that a slow moment of the machine slows them all.
 
-    Args:
-        steps: The work, by name.
-        repeats: Rounds that count, at least 1.
-        device: Where they run; on CUDA its events measure, and each step is waited for.
-        warm_ups: Rounds before those.
-
-    Returns:
-        Median of each step in milliseconds.
+    Gives the median of `repeats` rounds of each in milliseconds; `warm_ups` before do not count.
+    On CUDA its events measure, and each step is waited for.
     """
     clock = _events if device.type == 'cuda' else _wall
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -120,7 +106,7 @@ def peak_memory(step: Step, device: torch.device) -> int:
     """Bytes that PyTorch allocates during a step, at the peak, beyond what it held before.
 
     CUDA gives `max_memory_allocated`, a CPU the profiler's count: tensors and the kernels' own
-    buffers from PyTorch's allocator, without the libraries and without what malloc keeps back.
+    buffers from PyTorch's allocator, without the libraries and memory that malloc keeps back.
     """
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
@@ -154,8 +140,7 @@ def _memory_changes(step: Step) -> list[dict[str, Any]]:
 def flops_and_floor(step: Step) -> tuple[int, Step]:
     """Count the arithmetic of a step, and keep it as a step of its own.
 
-    Args:
-        step: Runs once, not in inference mode, which hides the kernels.
+    The step runs once, not in inference mode, which hides the kernels.
 
     Returns:
         FLOPs of its matrix products, convolutions and attentions, a multiply-add counting two;
@@ -202,7 +187,7 @@ class _Calls(TorchDispatchMode):
         return self._kept.setdefault(key, tensor.detach())
 
     def replay(self) -> None:
-        """Carry out the calls, and nothing else."""
+        """Carry out only the calls."""
         with torch.inference_mode():
             for func, args, kwargs in self._calls:
                 func(*args, **kwargs)

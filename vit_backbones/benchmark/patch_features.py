@@ -29,8 +29,7 @@ class Features(NamedTuple):
     """A model's features of all images.
 
     Attributes:
-        items: The images.
-        parts: Holds one array (C, h, w) of float16 for each of them.
+        parts: Holds one array (C, h, w) of float16 for each image.
         stride: (vertical, horizontal) of their cells in pixels of `Item.size`.
         images_per_second: Speed of inference with one image at a time, by the median image,
             without reading and writing; `None` if the features come from another device or number
@@ -60,20 +59,9 @@ def compute_features(
 ) -> Features:
     """Run a frozen backbone over images, except those that ran before.
 
-    The layers of `loaded` are joined. Features lie in one folder per model, named by its weights
-    and everything else that forms them; an image is known by its path, time and size. A run may be
-    stopped at any moment.
-
-    Args:
-        loaded: The backbone; its output must be feature maps.
-        images: The files.
-        cache: Folder of these folders.
-        size: (H, W) to resize images to; their own by default.
-        device: Where to compute.
-
-    Raises:
-        OSError: If a file cannot be written.
-        ValueError: For an image that cannot be read, or whose size the model does not take.
+    The layers of `loaded`, feature maps, are joined. `cache` holds a folder per model, named by its
+    weights and all else that forms the features; an image is known by its path, time and size.
+    A run may be stopped at any moment. Images are resized to `size` (H, W), if given.
     """
     backbone = loaded.backbone
     if len(set(backbone.strides)) > 1:

@@ -21,12 +21,9 @@ class Plain(NamedTuple):
 
     Attributes:
         depth: Blocks up to the last one whose output is wanted.
-        width: Channels.
-        heads: Attention heads.
         hidden: Channels within an MLP.
         patch: Side of a patch.
         scaled: Whether it has LayerScale, as DINOv2 does.
-        out_indices: Blocks whose output is wanted.
     """
 
     depth: int
@@ -46,14 +43,10 @@ class Plain(NamedTuple):
 
 
 def plain_sizes(backbone: ViTFeatBackbone, *, scaled: bool = True) -> Plain:
-    """The sizes by which another library builds the same architecture.
-
-    Args:
-        backbone: Over a `VisionTransformer` of timm.
-        scaled: Whether that library has LayerScale.
+    """The sizes by which another library, with LayerScale if `scaled`, builds a backbone.
 
     Raises:
-        ValueError: If the architecture is not that of ViT, DeiT, MAE or DINOv2.
+        ValueError: If the architecture is not that of ViT, DeiT, MAE or DINOv2 in timm.
     """
     if not _is_plain(backbone):
         raise ValueError(_OTHER)
@@ -89,16 +82,14 @@ def _is_plain(backbone: ViTFeatBackbone) -> bool:
 
 
 def build_peer(name: str, backbone: ViTFeatBackbone, size: Grid) -> nn.Module:
-    """The architecture of a backbone as another library builds it, with random weights.
+    """Build the architecture of a backbone as another library does, with random weights.
+
+    It is only as deep as the backbone's last output needs. It gives the wanted blocks' outputs as
+    maps, or the nearest to them: tokens in transformers, the last CLS token in torchvision.
 
     Args:
         name: Key of `PEERS`.
-        backbone: A ViT; the peer is only as deep as its last output needs.
         size: (H, W) of the images that the peer is built for.
-
-    Returns:
-        A module that takes images and returns the wanted blocks' outputs as maps, or the nearest to
-        them: tokens in transformers, the CLS token of the last block in torchvision.
 
     Raises:
         ValueError: If there is none; the reason reads as a sentence after the library's name.
@@ -169,7 +160,7 @@ class _HiddenStates(nn.Module):
         self.model, self._indices = model, indices
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Of images (B, 3, H, W)."""
+        """Run images (B, 3, H, W)."""
         states = self.model(images, output_hidden_states=True).hidden_states
         return tuple(states[index + 1] for index in self._indices)  # the first: the embeddings
 

@@ -23,12 +23,9 @@ POWER = 0.5  # a pixel weighs frequency ** -POWER of its class
 
 
 class Sample(NamedTuple):
-    """An image.
+    """Features (C, h, w) float32 of an image, and labels (H, W), `IGNORED` where they do not count.
 
-    Attributes:
-        features: (C, h, w) float32.
-        labels: (H, W), `IGNORED` for pixels that do not count.
-        steps: Height and width of a cell in pixels of `labels`; cells start at the upper left.
+    `steps` are height and width of a cell in pixels of `labels`; cells start at the upper left.
     """
 
     features: Tensor
@@ -57,18 +54,13 @@ class Scale(NamedTuple):
     std: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
-        """(C, h, w) as (C + 1, h, w), standardised, and a one for the bias."""
+        """Standardise (C, h, w), and add ones for the bias: (C + 1, h, w)."""
         scaled = (features - self.mean) / self.std
         return torch.cat([scaled, torch.ones_like(scaled[:1])])
 
 
 class Equations(NamedTuple):
-    """Normal equations of weighted least squares.
-
-    Attributes:
-        matrix: (C + 1, C + 1) float64.
-        right: (C + 1, classes) float64.
-    """
+    """Normal equations of weighted least squares: (C + 1, C + 1) and (C + 1, classes) float64."""
 
     matrix: Tensor
     right: Tensor
@@ -82,13 +74,7 @@ class Equations(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A linear probe.
-
-    Attributes:
-        scale: Standardises the features.
-        coefficients: (C + 1, classes).
-        penalty: The best on held-out training images.
-    """
+    """A linear probe: `coefficients` (C + 1, classes), and the best penalty on held-out images."""
 
     scale: Scale
     coefficients: Tensor
@@ -96,15 +82,7 @@ class Fitted(NamedTuple):
 
 
 def fit(train: Sequence[Readable], num_classes: int) -> Fitted:
-    """Fit a linear probe; the penalty is chosen on every fifth image, held out.
-
-    Args:
-        train: Images to fit on, two at least.
-        num_classes: Number of classes.
-
-    Raises:
-        ValueError: If there are too few images, or no pixel counts.
-    """
+    """Fit a linear probe on two images or more; the penalty is chosen on every fifth, held out."""
     kept, held = hold_out(train)
     scale, counts = _survey(train, num_classes)
     weights = class_weights(counts)
@@ -147,13 +125,7 @@ def equations(items: Sequence[Readable], scale: Scale, weights: Tensor) -> Equat
 def test(items: Iterable[Readable], scale: Scale, coefficients: Sequence[Tensor]) -> list[Tensor]:
     """IoU of each class, as mmseg's `IoUMetric` has it, for each of several probes.
 
-    Args:
-        items: The images.
-        scale: Standardises their features.
-        coefficients: (C + 1, classes) of each probe.
-
-    Returns:
-        (classes,) per probe, 0 to 1; NaN for a class that is neither there nor predicted.
+    Gives (classes,) per probe, 0 to 1; NaN for a class that is neither there nor predicted.
     """
     areas: list[Tensor | int] = [0] * len(coefficients)
     for item in items:

@@ -20,14 +20,7 @@ from vit_backbones.position import Grid
 
 
 class Kept(NamedTuple):
-    """An image whose features are on disk.
-
-    Attributes:
-        labelled: The image.
-        item: The same for the feature engine.
-        features: Features of all images.
-        device: Where to compute.
-    """
+    """An image whose features are on disk."""
 
     labelled: Labelled
     item: Item
@@ -52,37 +45,28 @@ def choices(
     pretrained: bool = False,
     random_weights: int | None = None,
 ) -> list[Choice]:
-    """The backbones of a comparison.
+    """The backbones of a comparison, `NAME` or `CONFIG.py`, maybe with `=CHECKPOINT`.
 
     Args:
-        models: `NAME`, `NAME=CHECKPOINT`, `CONFIG.py` or `CONFIG.py=CHECKPOINT`.
         source: Library of the names.
         layers: Blocks whose outputs are joined.
         size: (H, W) of the images, if they are resized.
         pretrained: Give models without a checkpoint the library's weights.
         random_weights: Or draw theirs with this seed.
     """
-    chosen = []
-    for name, _, checkpoint in (each.partition('=') for each in models):
-        choice = Choice(source=source, layers=layers, img_size=size)
-        choice = choice._replace(**{'config' if name.endswith(CONFIGS) else 'model': name})
-        others = dict(pretrained=pretrained, random_weights=random_weights)
-        chosen.append(choice._replace(**dict(checkpoint=checkpoint) if checkpoint else others))
-    return chosen
+    common = Choice(source=source, layers=layers, img_size=size)
+    others = dict(pretrained=pretrained, random_weights=random_weights)
+    return [
+        common._replace(
+            **{'config' if name.endswith(CONFIGS) else 'model': name},
+            **dict(checkpoint=checkpoint) if checkpoint else others,
+        )
+        for name, _, checkpoint in (each.partition('=') for each in models)
+    ]
 
 
 class Comparison(NamedTuple):
-    """Backbones to compare, checked.
-
-    Attributes:
-        data: Images to fit on and to test on.
-        models: The backbones.
-        trainings: Their trainings with a config's recipe, if wanted.
-        environment: As `describe_environment` gives it.
-        cache: Folder in which features are kept.
-        size: (H, W) to resize images to.
-        device: Where to compute.
-    """
+    """Backbones to compare, checked, and their trainings with a config's recipe, if wanted."""
 
     data: LabelledData
     models: Sequence[Choice]
@@ -93,13 +77,12 @@ class Comparison(NamedTuple):
     device: torch.device
 
     def rows(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
-        """A row of results for each backbone.
+        """Run the comparison: a row of results for each backbone.
 
-        Returns:
-            `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
-            `classes` (IoU of each, `None` where there is none), `penalty`, `parameters`,
-            `feature_seconds`, `probe_seconds`, `images_per_second`, `hardware` and `date`; and the
-            results of the training.
+        Keys: `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
+        `classes` (IoU of each, `None` where there is none), `penalty`, `parameters`,
+        `feature_seconds`, `probe_seconds`, `images_per_second`, `hardware` and `date`; and the
+        results of the training.
         """
         known = self.environment
         threads = '' if self.device.type == 'cuda' else f', {known["threads"]} threads'
@@ -157,17 +140,14 @@ def compare(
 
     Args:
         data: As `read_data` takes it.
-        models: The backbones.
         options: `key=value` changes of the config.
         size: (H, W) to resize images to.
         fine_tune: Epochs for which each backbone is trained afterwards, with the recipe of the
             config in `data`.
         cache: Folder in which features are kept.
-        device: As PyTorch names it; by default the GPU, if there is one.
 
     Raises:
-        OSError: For missing files.
-        ValueError: For data or a model that cannot be used.
+        OSError, ValueError: For missing files, or data or a model that cannot be used.
     """
     place = choose_device(device)
     read = read_data(data, options)

@@ -58,14 +58,8 @@ def read_runs(runs: Iterable[Path]) -> tuple[list[Row], list[str]]:
 def of_work_dir(folder: Path) -> list[dict[str, Any]]:
     """Rows of a training, one per metric.
 
-    Args:
-        folder: Where `tools/train.py` trained, and `tools/test.py` tested if it did.
-
-    Returns:
-        Values of the last validation, 0 to 1; images a second of the test, if there was one.
-
-    Raises:
-        ValueError: If there is no record, or one without a known metric.
+    Values of the last validation of `tools/train.py`, 0 to 1, and images a second of
+    `tools/test.py`, if it ran.
     """
     record = _json(folder / 'record.json') if (folder / 'record.json').exists() else None
     if not isinstance(record, Mapping):
@@ -92,12 +86,7 @@ def of_work_dir(folder: Path) -> list[dict[str, Any]]:
 
 
 def of_file(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON file: one of `tools/benchmark.py`, or a run of docs/results.
-
-    Raises:
-        OSError: If it is not there.
-        ValueError: If it is another file.
-    """
+    """Rows of a JSON file: one of `tools/benchmark.py`, or a run of docs/results."""
     content = _json(path)
     if isinstance(content, Mapping) and isinstance(content.get('rows'), list):
         environment = content.get('environment') or {}
@@ -121,7 +110,7 @@ def _with_conditions(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data_of(config: Path) -> str | None:
-    """Name of the data that validated a run, from the config in its work dir."""
+    """Name the data that validated a run, from the config in its work dir."""
     if not config.exists():
         return None
     found = Facts.of(load_config(config), ('val',)).datasets['val']
@@ -142,7 +131,7 @@ def write_json(path: Path, **content: Any) -> None:
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Where something is measured: `date`, `device`, `threads` and `versions`."""
+    """Describe the conditions of a measurement: `date`, `device`, `threads` and `versions`."""
     on_gpu = device.type == 'cuda'
     return dict(
         date=datetime.now(UTC).date().isoformat(),
@@ -160,11 +149,7 @@ def heading(environment: Mapping[str, Any]) -> str:
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """Rows as a table, by data, metric and value; columns that no row fills are left out.
-
-    Args:
-        rows: With the keys of `COLUMNS`; missing ones and `None` leave a cell empty.
-    """
+    """Rows as a table, by data, metric and value; columns that no row fills are left out."""
     rows = ordered(rows)
     columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
     lines = [*table_head([heading for _, heading, _ in columns])]

@@ -22,22 +22,18 @@ from vit_backbones.position import Grid
 
 _COLUMNS = ('model', 'size', 'batch', 'dtype', 'mode', 'ms', 'images/s', 'memory MiB', 'GFLOPs')
 _MEANING = """\
-Random weights, {how}, medians of {repeats} rounds in turns after {warm_ups}. Memory: what PyTorch
-allocates in a step beyond weights and images. GFLOPs: of a batch, attention included, a
+Random weights, {how}, medians of {repeats} rounds in turns after {warm_ups}. Memory: the most that
+PyTorch allocates in a step, without weights and images. GFLOPs: of a batch, attention included, a
 multiply-add counts two. x floor: time over that of only the matrix products, convolutions and
 attentions. The libraries: their time over that of the model, so above 1 they are slower.
 """
 
 
 class Wanted(NamedTuple):
-    """What to measure.
+    """Names of models and paths of configs to measure, and libraries to compare with.
 
-    Attributes:
-        models: Names of models, and paths of configs.
-        source: Library of the names.
-        options: `key=value` changes of the configs.
-        peers: Libraries to compare with.
-        repeats: Rounds that count.
+    The names are those of `source`; `options` are `key=value` changes of the configs; `repeats` is
+    the number of rounds that count.
     """
 
     models: Sequence[str]
@@ -55,11 +51,7 @@ def settings(
     batch_size: int,
     compiled: bool,
 ) -> list[Setting]:
-    """Every combination of sizes, types and modes.
-
-    Raises:
-        ValueError: For a GPU that is not there, and for float16 on a CPU.
-    """
+    """Every combination of sizes, types and modes; a ValueError if the device cannot run them."""
     chosen = choose_device(device)
     if chosen.type == 'cpu' and 'fp16' in dtypes:
         raise ValueError('dtype=fp16 is for GPUs; on a CPU choose fp32 or bf16')
@@ -70,12 +62,7 @@ def settings(
 
 
 def check(wanted: Wanted, setting: Setting) -> None:
-    """Build every model once, so that a mistake in the last one shows before the first is measured.
-
-    Raises:
-        ValueError: For a model, config or size that cannot be built.
-        FileNotFoundError: If a config is not there.
-    """
+    """Build every model once, so that mistakes show before the first one is measured."""
     if wanted.options and not any(model.endswith(CONFIGS) for model in wanted.models):
         raise ValueError('options= change configs, and none is among the models')
     for model in wanted.models:
@@ -89,9 +76,9 @@ def environment(wanted: Wanted, setting: Setting) -> dict[str, Any]:
 
 
 def measure(model: str, wanted: Wanted, setting: Setting) -> dict[str, Any]:
-    """A row: `model`, a `Setting`'s fields, what `measured` gives, and `absent`.
+    """Measure a row: `model`, a `Setting`'s fields, the keys of `measured`, and `absent`.
 
-    `absent` says for each library without a peer why there is none.
+    `absent` holds the reason for each library without a peer.
     """
     subject = _subject(model, wanted, setting)
     peers, absent = _peers(subject, wanted.peers)
@@ -109,7 +96,7 @@ def _subject(model: str, wanted: Wanted, setting: Setting) -> Subject:
 
 
 def _peers(subject: Subject, names: Sequence[str]) -> tuple[dict[str, Subject], dict[str, str]]:
-    """Peers by name, and why the other ones are missing."""
+    """Peers by name, and the reasons why others are missing."""
     peers, absent = {}, {}
     if not isinstance(subject.model, ViTFeatBackbone):
         return peers, dict.fromkeys(names, 'is compared with backbones, not with whole models')

@@ -1,6 +1,7 @@
 """The models to measure (a backbone, a peer of it, a config's whole model) and one step of each."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +26,8 @@ class Setting(NamedTuple):
 
     Attributes:
         size: (H, W) of the images.
-        batch_size: Images per step.
         dtype: Key of `DTYPES`; weights stay float32, autocast uses other types.
         mode: `'forward'`: inference; `'train'`: forward and backward, without an optimizer.
-        device: Where it runs.
         compiled: Whether models go through `torch.compile`.
     """
 
@@ -55,35 +54,25 @@ class Setting(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A model with its input.
-
-    Attributes:
-        model: In train or eval mode, on its device.
-        run: Gives its outputs, or its loss in train mode.
-        setting: The conditions under which it runs.
-    """
+    """A model in train or eval mode, on its device; `run` gives its outputs or its loss."""
 
     model: nn.Module
     run: Callable[[], Any]
     setting: Setting
 
     def step(self) -> None:
-        """One inference or one training step, as it is timed."""
-        if self.setting.mode == 'train':
-            self._train()
-        else:
-            with torch.inference_mode(), self.setting.autocast():
-                self.run()
+        """Run one inference or one training step, as it is timed."""
+        self._step(torch.inference_mode())
 
     def visible_step(self) -> None:
-        """The same where kernels can be watched; inference mode hides them."""
-        if self.setting.mode == 'train':
-            self._train()
-        else:
-            with torch.no_grad(), self.setting.autocast():
-                self.run()
+        """Run the same where kernels can be watched; inference mode hides them."""
+        self._step(torch.no_grad())
 
-    def _train(self) -> None:
+    def _step(self, inference: AbstractContextManager) -> None:
+        if self.setting.mode != 'train':
+            with inference, self.setting.autocast():
+                self.run()
+            return
         self.model.zero_grad(set_to_none=True)
         with self.setting.autocast():
             loss = self.run()
@@ -115,11 +104,7 @@ def of_backbone(model: nn.Module, setting: Setting, channels: int = 3) -> Subjec
 
 
 def build_backbone(name: str, source: str, size: Grid, **options: Any) -> ViTFeatBackbone:
-    """A backbone with random weights, built for images of a size (H, W).
-
-    Raises:
-        ValueError: If `ViTFeatBackbone` refuses it.
-    """
+    """A backbone with random weights, built for images of a size (H, W)."""
     with quiet_log():
         try:
             return ViTFeatBackbone(name, source=source, img_size=size, **options)
@@ -130,14 +115,7 @@ def build_backbone(name: str, source: str, size: Grid, **options: Any) -> ViTFea
 def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Subject:
     """The whole model of an mmdet or mmseg config, without its weights.
 
-    Args:
-        path: The config's file.
-        options: `key=value` changes.
-        setting: The conditions; forward is a prediction with everything that follows the heads.
-
-    Raises:
-        FileNotFoundError: If there is no such config.
-        ValueError: If the config is wrong, or its model neither a detector nor a segmenter.
+    Forward is a prediction with all that follows the heads; `options` are `key=value` changes.
     """
     config = load_config(path, options)
     model = _placed(_built(config, path), setting)

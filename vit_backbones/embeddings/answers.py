@@ -24,9 +24,8 @@ class Questions(NamedTuple):
     """Questions about embeddings, each of them optional.
 
     Attributes:
-        search: An image whose nearest neighbours are wanted.
-        top: How many of them.
-        plot: `'pca'`, `'tsne'` or `'umap'`, for a picture of all embeddings.
+        search: An image whose `top` nearest neighbours are wanted.
+        plot: `'pca'`, `'tsne'` or `'umap'`.
         cluster: Number of groups to make.
         classify: CSV file of labels.
     """
@@ -39,16 +38,7 @@ class Questions(NamedTuple):
 
 
 def check_questions(questions: Questions) -> bool:
-    """Find out before hours of work whether questions can be answered.
-
-    Returns:
-        Whether anything is asked.
-
-    Raises:
-        ImportError: If a package is missing.
-        OSError: If the file of labels cannot be opened.
-        ValueError: If a number is too small, or the file of labels is none.
-    """
+    """Check, before hours of work, that questions can be answered; gives whether there are any."""
     for name, smallest in (('top', 1), ('cluster', 2)):
         value = getattr(questions, name)
         if value is not None and value < smallest:
@@ -64,15 +54,12 @@ def check_questions(questions: Questions) -> bool:
 
 
 def answers(questions: Questions, file: str | Path, embed: Embed | None = None) -> Iterator[str]:
-    """Answer questions about a file of embeddings, and write files beside it.
+    """Answer questions about a file of embeddings in lines of text, and write files beside it.
 
     Args:
         questions: Checked by `check_questions`.
         file: Written by `tools/extract_features.py`.
         embed: Gives the embedding (C,) of an image that is not in the file, made as those in it.
-
-    Yields:
-        The answers as lines of text, with the files that were written.
 
     Raises:
         OSError, ValueError: For a wrong file, or too few images for a question.

@@ -1,4 +1,4 @@
-"""How well embeddings predict labels, by cross-validation."""
+"""Predict labels from embeddings, scored by cross-validation."""
 
 import csv
 import json
@@ -20,12 +20,10 @@ _TEMPERATURE = 0.07
 
 
 class Scores(NamedTuple):
-    """Accuracies by cross-validation.
+    """Accuracies (folds,) on 0-1 of each classifier, by cross-validation.
 
-    Attributes:
-        counts: Images of each class that took part.
-        rare: Images of each class that has too few.
-        accuracies: (folds,) on 0-1 for each classifier.
+    `counts` has the number of images of each class that took part, `rare` that of each class with
+    too few.
     """
 
     counts: dict[str, int]
@@ -34,15 +32,7 @@ class Scores(NamedTuple):
 
 
 def read_labels(file: str | Path) -> dict[str, str]:
-    """Read a CSV file with the columns `path` and `label`.
-
-    Returns:
-        The label of each path; rows without a label are skipped.
-
-    Raises:
-        OSError: If it cannot be opened.
-        ValueError: If it has other columns, or gives a path two labels.
-    """
+    """Read labels by path from a CSV file with the columns `path` and `label`, maybe empty."""
     labels: dict[str, str] = {}
     try:
         with open(file, newline='', encoding='utf-8-sig') as lines:
@@ -64,19 +54,9 @@ def read_labels(file: str | Path) -> dict[str, str]:
 def match_labels(
     file: str | Path, labels: Mapping[str, str], embeddings: Embeddings
 ) -> tuple[list[str | None], list[str]]:
-    """Give images their labels.
+    """Match labels by path with images: a label or `None` for each, and the paths that fit none.
 
-    Args:
-        file: Where the labels were read, for errors.
-        labels: By path as in `embeddings`, or by the end of one that no other has, such as the
-            file name.
-        embeddings: All images.
-
-    Returns:
-        Each image's label, or `None`; and the paths in the file that fit no image.
-
-    Raises:
-        ValueError: If no label has an image, one fits several images, or two fit one.
+    `file` is for errors: no label has an image, one fits several images, or two fit one.
     """
     finder = PathFinder(embeddings.paths)
     matched: list[str | None] = [None] * len(embeddings.paths)
@@ -99,14 +79,10 @@ def match_labels(
 
 
 def classify(embeddings: Embeddings, labels: Sequence[str | None]) -> Scores:
-    """Cross-validate two classifiers and the most frequent label.
+    """Cross-validate two classifiers and the most frequent label, with a label or `None` per image.
 
     kNN weighs neighbours by exp(cosine / 0.07) as Wu et al. 2018 (arXiv:1805.01978) and DINO do;
     logistic regression sees standardised embeddings. Folds are stratified and the same for all.
-    `labels` has one per image, or `None`.
-
-    Raises:
-        ValueError: If there are fewer than two classes with two images each.
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
@@ -150,7 +126,7 @@ def _weights(distances: np.ndarray) -> np.ndarray:
 
 
 def as_table(scores: Scores) -> str:
-    """The accuracies for people."""
+    """Write the accuracies as a table for people."""
     folds = len(next(iter(scores.accuracies.values())))
     images, classes = sum(scores.counts.values()), len(scores.counts)
     head = f'accuracy by {folds} folds of {images} images in {classes} classes'
@@ -165,7 +141,7 @@ def as_table(scores: Scores) -> str:
 
 
 def as_json(scores: Scores, settings: Mapping[str, Any]) -> bytes:
-    """The accuracies for programs.
+    """Write the accuracies as JSON for programs.
 
     Keys: `embeddings` (how they were made), `classes` and `too_rare` with numbers of images, and
     `accuracy` with `mean`, `std` and `folds` for each classifier.

@@ -16,10 +16,10 @@ _SILHOUETTE_IMAGES = 5000  # it compares each with each
 
 
 class Clusters(NamedTuple):
-    """Groups of images.
+    """Groups of images, the largest first.
 
     Attributes:
-        labels: (N,) int, the cluster of each image; 0 is the largest.
+        labels: (N,) int, the cluster of each image.
         central: Numbers of the images of each cluster, the most central first.
         silhouette: -1 to 1; near 1 the clusters lie apart, at 0 they overlap; NaN if a sample of
             5000 images is in one cluster.
@@ -31,11 +31,7 @@ class Clusters(NamedTuple):
 
 
 def cluster(embeddings: Embeddings, num_clusters: int) -> Clusters:
-    """Group images by k-means on embeddings of length 1, with a fixed seed.
-
-    Raises:
-        ValueError: If there are too few images, or too few that differ.
-    """
+    """Group images by k-means on embeddings of length 1, with a fixed seed."""
     from sklearn.cluster import KMeans
     from sklearn.preprocessing import normalize
 
@@ -69,7 +65,7 @@ def _check(embeddings: Embeddings, unit: np.ndarray, num_clusters: int) -> None:
 
 
 def as_csv(embeddings: Embeddings, clusters: Clusters) -> bytes:
-    """A table with the columns `path` and `cluster`, in the order of the file."""
+    """Write a table with the columns `path` and `cluster`, in the order of the file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(('path', 'cluster'))

@@ -13,20 +13,9 @@ _COMPONENTS = 50  # input of t-SNE, as scikit-learn's documentation advises
 
 
 def project(embeddings: Embeddings, method: str) -> np.ndarray:
-    """Project embeddings to two dimensions, with a fixed seed.
+    """Project embeddings to (N, 2) float32 by `'pca'`, `'tsne'` or `'umap'`, with a fixed seed.
 
     They get length 1 first, so that distances go by angles; t-SNE sees their principal components.
-
-    Args:
-        embeddings: All images.
-        method: `'pca'`, `'tsne'` or `'umap'`.
-
-    Returns:
-        (N, 2) float32.
-
-    Raises:
-        ImportError: If umap-learn is missing.
-        ValueError: If fewer than 4 embeddings differ.
     """
     from sklearn.preprocessing import normalize
 
@@ -60,5 +49,5 @@ def _umap(unit: np.ndarray) -> np.ndarray:
 
 
 def require_umap() -> object:
-    """The module of umap-learn; an ImportError with the fix if it is missing."""
+    """Import umap-learn, or raise an ImportError with the fix."""
     return require('umap', 'plot=umap', 'umap-learn', instead='take plot=tsne', extra='umap')

@@ -23,20 +23,9 @@ class Neighbour(NamedTuple):
 
 
 def nearest(embeddings: Embeddings, query: int | np.ndarray, top: int) -> list[Neighbour]:
-    """The images whose embeddings have the smallest angle to that of the query.
+    """Find up to `top` images with the smallest angle to the query, the most similar first.
 
-    Args:
-        embeddings: All images.
-        query: The number of one of them, which is then left out; or the embedding (C,) of another
-            image.
-        top: How many at most.
-
-    Returns:
-        The most similar first.
-
-    Raises:
-        ValueError: If the query's embedding has another length or is not finite, or if there is
-            no other image.
+    `query` is the number of an image, which is then left out, or the embedding (C,) of another one.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -85,18 +74,13 @@ class PathFinder:
             self._by_name[Path(path).name].append((i, Path(path).parts))
 
     def exact(self, path: str) -> int | None:
-        """Number of the image with exactly this path, if there is one."""
+        """Number of the image with exactly this path, or `None`."""
         return self._exact.get(os.path.abspath(path))
 
     def find(self, path: str) -> int | None:
-        """Number of the image that a path means, if there is one.
+        """Number of the image that a path means, or `None`; a ValueError if it may mean several.
 
-        Args:
-            path: The same path or its end, at least the file name; or a longer path with the same
-                end.
-
-        Raises:
-            ValueError: If it may be several.
+        It may be the end of an image's path, at least the file name, or a longer one with that end.
         """
         exact = self.exact(path)
         if exact is not None:

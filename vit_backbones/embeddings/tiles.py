@@ -4,18 +4,21 @@ import contextlib
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vit_backbones.images import UnreadableImageError, read_image
-from vit_backbones.pictures.canvas import Tile, small_tile
+from vit_backbones.pictures.canvas import Tile, thumbnail, unreadable
 
 
 def readable(path: str | Path) -> np.ndarray | None:
-    """An image (H, W, 3), `None` if it cannot be read."""
+    """Read an image (H, W, 3), or give `None` if that fails."""
     with contextlib.suppress(UnreadableImageError):
         return read_image(path)
     return None
 
 
 def tile_of(path: str | Path, caption: str = '', *, frame: bool = False) -> Tile:
-    """The tile of an image, a grey one if it cannot be read."""
-    return small_tile(readable(path), Path(path).name, caption, frame=frame)
+    """Make the tile of an image, a grey one if it cannot be read."""
+    pixels = readable(path)
+    picture = unreadable() if pixels is None else thumbnail(Image.fromarray(pixels))
+    return Tile(picture, Path(path).name, caption, frame)

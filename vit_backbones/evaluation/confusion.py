@@ -22,20 +22,11 @@ IOU_THR = 0.5
 def measure(
     sample: BaseDataElement, num_classes: int, ignore_index: int
 ) -> tuple[np.ndarray, float]:
-    """Confusion matrix and score of one image.
+    """Confusion matrix and score of one image, from 0 to 1, or NaN without pixels or instances.
 
-    Args:
-        sample: An mmdet or mmseg data sample with ground truth and prediction.
-        num_classes: Classes of the dataset.
-        ignore_index: Label of pixels that do not count.
-
-    Returns:
-        The matrix, and a score from 0 to 1: of pixels the mean IoU of the classes in the image; of
-        instances the panoptic quality of all classes together, the summed IoU of right instances
-        over the mean number of true and predicted ones. NaN for an image without any.
-
-    Raises:
-        ValueError: If ground truth or prediction is missing.
+    The score of pixels is the mean IoU of the classes in the image; that of instances is the
+    panoptic quality of all classes together, the summed IoU of right instances over the mean number
+    of true and predicted ones.
     """
     if compares_pixels(sample):
         truth, predicted = (semantic_labels(sample, kind) for kind in ('gt', 'pred'))
@@ -66,11 +57,8 @@ def pixel_confusion(
 ) -> np.ndarray:
     """Count the pixels of two label maps (h, w).
 
-    Args:
-        truth: Pixels of other labels than those of classes do not count.
-        predicted: Other labels than those of classes are errors.
-        num_classes: Classes have the labels from 0 to below it.
-        ignore_index: Label that does not count, even if a class has it.
+    True labels outside 0 to `num_classes` - 1, and `ignore_index`, do not count; predicted labels
+    outside are errors.
     """
     counted = (truth >= 0) & (truth < num_classes) & (truth != ignore_index)
     truth, predicted = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
@@ -96,11 +84,6 @@ def match_instances(
 
     Masks overlap where both sides have masks, else boxes. A match needs an IoU of 0.5. Predictions
     with a score below 0.3 do not count.
-
-    Args:
-        truth: With `labels`, `bboxes` and maybe `masks`.
-        predicted: With `scores` too.
-        num_classes: Classes of the dataset.
     """
     predicted = predicted[predicted.scores >= SCORE_THR]
     labels, found = as_array(truth.labels), as_array(predicted.labels)

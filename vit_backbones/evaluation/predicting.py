@@ -32,17 +32,13 @@ class Prediction(NamedTuple):
 def predict(
     trained: Trained, walk: ImageWalk, *, batch_size: int = 1, flip: bool = False
 ) -> Iterator[Prediction]:
-    """Run a model on images.
+    """Run a model on images; gives predictions in their order.
 
     Args:
-        trained: The model.
         walk: The images; an image that the config's pipeline cannot load counts as unreadable.
         batch_size: Images at a time, consecutive and of equal size, so that none is padded because
             of another.
         flip: Average with the mirrored images, by mmseg's `SegTTAModel` or mmdet's `DetTTAModel`.
-
-    Yields:
-        Predictions in the order of the images.
 
     Raises:
         ValueError: If the config has no pipeline for tests, or the model cannot use `flip`.
@@ -59,11 +55,7 @@ def predict(
 
 
 def pipeline_of(config: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
-    """The transforms of a config's first dataset among these splits.
-
-    Raises:
-        ValueError: If it has none of them.
-    """
+    """Find the transforms of a config's first dataset among these splits, or raise a ValueError."""
     loaders = (config.get(f'{split}_dataloader') or {} for split in splits)
     datasets = (each for loader in loaders for _, each in dataset_configs(loader, ''))
     pipeline = next((each['pipeline'] for each in datasets if each.get('pipeline')), None)
@@ -78,12 +70,7 @@ def pipeline_of(config: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
 def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str, Any]]:
     """The transforms that a config tests with, except those that load annotations.
 
-    Args:
-        config: The merged config.
-        flip: Give each image twice, the second time mirrored.
-
-    Raises:
-        ValueError: If the config has no dataset to test or validate on.
+    With `flip` they give each image twice, the second time mirrored.
     """
     pipeline = pipeline_of(config, ('test', 'val'))
     steps = [dict(step) for step in pipeline if 'Annotations' not in str(step['type'])]
@@ -117,7 +104,7 @@ def _with_flips(trained: Trained) -> nn.Module:
 
 
 def _prepared(pipeline: Compose, walk: ImageWalk) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Each image with its output of the pipeline."""
+    """Pair each image with the output of the pipeline."""
     for number, item in enumerate(walk):
         try:
             data = pipeline(dict(img_path=str(item.path), img_id=number))

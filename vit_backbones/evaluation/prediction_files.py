@@ -20,12 +20,9 @@ from vit_backbones.samples import PANOPTIC_OFFSET, as_array, marks_of
 class ResultWriter:
     """Writes predictions into a folder, each file whole or not at all.
 
-    Args:
-        out: The folder. `masks/NAME.png`, `panoptic/NAME.png` and `pictures/NAME.png` are written
-            at once, `predictions.json` and `panoptic.json` by `close`; old files are replaced.
-        trained: The model.
-        score_thr: Instances with a lower score, 0 to 1, are left out.
-        pictures: Whether to draw predictions over the images.
+    `masks/NAME.png`, `panoptic/NAME.png` and `pictures/NAME.png` are written at once,
+    `predictions.json` and `panoptic.json` by `close`; old files are replaced. Instances with a
+    score below `score_thr` are left out.
     """
 
     def __init__(
@@ -39,7 +36,7 @@ class ResultWriter:
         self._segments: list[dict[str, Any]] = []
 
     def add(self, prediction: Prediction) -> None:
-        """Write the prediction of an image, or note it for `close`."""
+        """Write the prediction of an image, or keep it for `close`."""
         item, sample = prediction
         height, width = item.pixels.shape[:2]
         number = len(self._images) + 1
@@ -60,7 +57,7 @@ class ResultWriter:
             self._draw(prediction)
 
     def close(self) -> list[str]:
-        """Write the JSON files; names of all files and folders written."""
+        """Write the JSON files; gives the names of all files and folders written."""
         if 'predictions.json' in self.written:
             self._write_json('predictions.json', self._objects)
         if 'panoptic' in self.written:
@@ -98,12 +95,9 @@ class ResultWriter:
 
 
 def index_png(labels: np.ndarray, palette: np.ndarray) -> bytes:
-    """A PNG in which each pixel is the number of its class.
+    """Encode (H, W) labels from 0 to 65535 as a PNG in which each pixel is the number of its class.
 
-    Args:
-        labels: (H, W) integers from 0 to 65535.
-        palette: (num_colors, 3) uint8 RGB by label, the colours that viewers show; a PNG with
-            labels above 255 has 16 bits and no palette.
+    Viewers show the colours of `palette`; a PNG with labels above 255 has 16 bits and no palette.
     """
     if labels.max(initial=0) > 255:
         picture = Image.fromarray(labels.astype(np.uint16))
@@ -116,12 +110,7 @@ def index_png(labels: np.ndarray, palette: np.ndarray) -> bytes:
 def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[dict[str, Any]]:
     """COCO's annotations of mmdet's instances, without `id`, the highest score first.
 
-    `category_id` is the label + 1, `bbox` is (x, y, width, height).
-
-    Args:
-        instances: With `labels`, `scores` and `bboxes` (left, top, right, bottom), maybe `masks`.
-        image_id: Id of their image.
-        score_thr: Instances with a lower score are left out.
+    `category_id` is the label + 1, `bbox` is (x, y, width, height). Lower scores are left out.
     """
     labels, scores = as_array(instances.labels), as_array(instances.scores)
     boxes, masks = as_array(instances.bboxes), instances.get('masks')
@@ -143,14 +132,9 @@ def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[di
 
 
 def panoptic_segments(ids: np.ndarray, void: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """COCO's ids and segments of mmdet's panoptic map.
+    """Convert mmdet's panoptic map (H, W), label + 1000 * instance, to COCO's.
 
-    Args:
-        ids: (H, W), label + 1000 * instance.
-        void: Label of pixels without a class.
-
-    Returns:
-        (H, W) ids from 1, 0 without a class, and COCO's `segments_info`.
+    Gives ids from 1, 0 for the label `void`, and COCO's `segments_info`.
     """
     numbered, segments = np.zeros(ids.shape, np.int64), []
     for each in np.unique(ids):

@@ -1,5 +1,6 @@
 """Work dirs of `tools/train.py`: names, config, checkpoint and logs."""
 
+import contextlib
 import json
 import os
 import zipfile
@@ -13,18 +14,11 @@ from vit_backbones.pictures.curves import History
 from vit_backbones.training.run import find_last_checkpoint
 
 _LOGS = '*/vis_data/scalars.json'  # one for each start, in folders named by the time
-_NO_RUN = (
-    '{!r} is no work dir of tools/train.py: it holds no config, no record.json and no ' + _LOGS
-)
+_NO_RUN = f'{{!r}} is no work dir of tools/train.py: it holds no config, record.json or {_LOGS}'
 
 
 class Run(NamedTuple):
-    """A work dir.
-
-    Attributes:
-        path: The folder.
-        name: For tables, legends and files; different from those of the other runs.
-    """
+    """A work dir, and its name for tables, legends and files, which no other run has."""
 
     path: Path
     name: str
@@ -50,10 +44,10 @@ def find_runs(
             raise FileNotFoundError(f'work dir {str(path)!r} does not exist (from {Path.cwd()})')
         if any((*path.glob(_LOGS), *path.glob('record.json'), *path.glob('*.py'))):
             paths.append(path)
-        elif len(work_dirs) == 1:
+            continue
+        if len(work_dirs) == 1:
             raise ValueError(_NO_RUN.format(str(path)))
-        else:
-            leave_out(_NO_RUN.format(str(path)))
+        leave_out(_NO_RUN.format(str(path)))
     if not paths:
         raise ValueError(f'none of these {len(work_dirs)} is a work dir of tools/train.py')
     whole = [path.resolve() for path in paths]
@@ -67,11 +61,7 @@ def find_runs(
 
 
 def config_of(run: Run) -> Path:
-    """The config of a run: the only one, or the one that `record.json` names.
-
-    Raises:
-        ValueError: If there is none, or several without a record.
-    """
+    """The config of a run: the only one, or the one that `record.json` names."""
     files = sorted(run.path.glob('*.py'))
     named = Path(str(_record(run).get('config'))).name
     chosen = files if len(files) == 1 else [path for path in files if path.name == named]
@@ -86,11 +76,7 @@ def config_of(run: Run) -> Path:
 
 
 def checkpoint_of(run: Run) -> Path:
-    """The newest whole checkpoint named `best_...`, else the last one.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """The newest whole checkpoint named `best_...`, else the last one."""
     best = [path for path in run.path.glob('best_*.pth') if zipfile.is_zipfile(path)]
     found = max(best, key=lambda path: path.stat().st_mtime_ns, default=None)
     found = found or find_last_checkpoint(run.path)
@@ -116,19 +102,18 @@ def read_history(run: Run) -> History:
     recorded = [each for each in _record(run).get('validations', ()) if 'iter' in each]
     reach = max((validated, recorded), key=lambda each: each[-1]['iter'] if each else -1)
     entries = recorded if recorded and recorded[-1]['iter'] == reach[-1]['iter'] else reach
-    length = _epoch_length(train) if train else _recorded_length(recorded)
+    whole = next((each for each in recorded if each.get('epoch')), None)
+    length = whole['iter'] / whole['epoch'] if whole and not train else _epoch_length(train)
     steps, losses = ([line[key] for line in train] for key in ('step', 'loss'))
     return History(np.array(steps), np.array(losses), entries, length)
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
-    """Lines of a log, without one that a killed run left half."""
+    """Read the lines of a log, without one that a killed run left half written."""
     lines = []
     for line in log.read_text(encoding='utf-8').splitlines():
-        try:
+        with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
-        except ValueError:
-            continue
     return [line for line in lines if 'step' in line]
 
 
@@ -142,11 +127,6 @@ def _epoch_length(lines: Sequence[dict[str, Any]]) -> float | None:
         return None
     lengths = [first[epoch + 1] - step for epoch, step in first.items() if epoch + 1 in first]
     return float(np.median(lengths)) if lengths else lines[-1]['step'] / lines[-1]['epoch']
-
-
-def _recorded_length(entries: Sequence[dict[str, Any]]) -> float | None:
-    whole = [each for each in entries if each.get('epoch')]
-    return whole[0]['iter'] / whole[0]['epoch'] if whole else None
 
 
 def _validation(line: dict[str, Any], epoch_length: float | None) -> dict[str, Any]:

@@ -27,21 +27,12 @@ _PANEL_SIDE = 1024  # larger images are shrunk to it
 def draw_predictions(
     trained: Trained, *, split: str = 'val', num: int = 8, score_thr: float = 0.3
 ) -> Iterator[tuple[str, Image.Image]]:
-    """Draw image | ground truth | prediction, with a legend of the classes.
+    """Draw image | ground truth | prediction, with a legend; gives name and picture of each image.
 
     Args:
-        trained: The model.
-        split: `'train'`, `'val'` or `'test'`, the dataset of this dataloader of the config. Images
-            of `'train'` are neither cropped nor mirrored.
-        num: How many images, spread evenly over the dataset.
+        split: `'train'`, `'val'` or `'test'`; images of `'train'` are neither cropped nor mirrored.
+        num: Number of images, spread evenly over the dataset.
         score_thr: Predicted instances with a lower score are left out.
-
-    Yields:
-        Name and picture of each image.
-
-    Raises:
-        ValueError: If the config has no such dataset, or it cannot be built.
-        OSError: If its files are missing.
     """
     config = trained.config
     if split == 'train' and config.get('train_dataloader'):
@@ -65,7 +56,7 @@ def _draw(sample: BaseDataElement, trained: Trained, score_thr: float) -> Image.
 
 
 def _unchanged(config: Config) -> Config:
-    """The config with each training image once, without augmentation."""
+    """A config with each training image once, without augmentation."""
     config = copy.deepcopy(config)
     loader = config.train_dataloader
     datasets = [dataset for _, dataset in dataset_configs(loader, '')]

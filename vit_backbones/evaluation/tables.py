@@ -13,13 +13,9 @@ Table = list[list[str]]
 
 
 def per_class_table(results: Mapping[str, Predictions]) -> Table:
-    """Values by class, and the difference of each run to the first.
+    """Table of values by class and their mean, with the difference of each run to the first.
 
-    Args:
-        results: By the name of the run; its column has a dash for a class that it lacks.
-
-    Returns:
-        Rows of cells, the header first, the mean over the classes last; empty if no run has values.
+    A column has a dash for a class that the run lacks. The table is empty if no run has values.
     """
     classes = list(dict.fromkeys(name for each in results.values() for name in each.classes))
     metrics = dict.fromkeys(metric for each in results.values() for metric in each.per_class)

@@ -29,36 +29,23 @@ from vit_backbones.training.run import prepare
 Outputs = Sequence[BaseDataElement] | None
 
 
-class Scored(NamedTuple):
-    """An image with the score that `measure` gives it.
-
-    Attributes:
-        score: 0 to 1.
-        sample: The data sample, with ground truth and prediction, on the CPU.
-    """
-
-    score: float
-    sample: BaseDataElement
-
-
 class Predictions(NamedTuple):
     """Results of one pass over the images.
 
     Attributes:
-        classes: Names by label.
-        palette: (n, 3) uint8, RGB by label.
+        palette: (n, 3) uint8 RGB by label.
         confusion: Matrix of all images, as `evaluation.confusion` describes it.
         per_class: (num_classes,) values by the name of a metric: `IoU` and `Acc` in percent as
             mmseg prints them, or mmdet's `AP`; empty if the evaluator gives none.
-        worst: The images with the lowest scores, the lowest first.
-        is_pixels: Whether pixels were compared, not instances.
+        worst: The lowest scores by `measure` with their data samples, the lowest first.
+        is_pixels: True if pixels were compared, False if instances were.
     """
 
     classes: list[str]
     palette: np.ndarray
     confusion: np.ndarray
     per_class: dict[str, np.ndarray]
-    worst: list[Scored]
+    worst: list[tuple[float, BaseDataElement]]
     is_pixels: bool
 
 
@@ -69,14 +56,12 @@ def predict_split(
 
     Args:
         config: Config of the training; changed.
-        checkpoint: Its weights.
         split: `'val'` or `'test'`.
         num_worst: How many of the worst images to keep.
-        device: Such as `'cpu'` or `'cuda:1'`; `None` for the GPU where there is one.
+        device: `None` for the GPU where there is one.
 
     Raises:
-        ValueError: If the config has no such split, or `tools/test.py` refuses it.
-        OSError: If data are missing.
+        OSError, ValueError: If the config has no such split, or `tools/test.py` refuses it.
     """
     place = choose_device(device)
     _test_on(config, split)
@@ -169,5 +154,5 @@ class _Collector(Hook):
     def close(self) -> None:
         self.progress.stop()
 
-    def worst(self) -> list[Scored]:
-        return [Scored(-negative, sample) for negative, _, sample in sorted(self._kept)[::-1]]
+    def worst(self) -> list[tuple[float, BaseDataElement]]:
+        return [(-negative, sample) for negative, _, sample in sorted(self._kept)[::-1]]

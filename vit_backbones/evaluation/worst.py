@@ -20,14 +20,8 @@ _SHEET_WIDTH = 1600
 def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
     """Draw image | ground truth | prediction of the worst images, and all of them on one sheet.
 
-    Args:
-        result: Predictions of the model.
-        folder: For `worst/RANK_SCORE_NAME.png` and `worst.png`; pictures of an earlier analysis
-            are deleted.
-        title: Title of the sheet.
-
-    Returns:
-        The files, the sheet last; none without images.
+    Writes `worst/RANK_SCORE_NAME.png` and, last, the sheet `worst.png`, and deletes pictures of an
+    earlier analysis. Gives the files, none without images.
     """
     (folder / 'worst.png').unlink(missing_ok=True)
     for old in (folder / 'worst').glob('[0-9]*_[01].[0-9][0-9][0-9]_*.png'):
@@ -35,12 +29,9 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
     classes = result.classes if len(result.classes) > 1 else ['']  # a single one needs no name
     files, tiles, shown = [], [], set()
     for rank, (score, sample) in enumerate(result.worst, start=1):
-        image, marks = (
-            mmcv.imread(sample.img_path, channel_order='rgb'),
-            marks_of(sample, SCORE_THR),
-        )
+        image, stem = mmcv.imread(sample.img_path, channel_order='rgb'), Path(sample.img_path).stem
+        marks = marks_of(sample, SCORE_THR)
         picture = draw_sample(image, *marks, classes, result.palette)
-        stem = Path(sample.img_path).stem
         file = folder / 'worst' / f'{rank:02}_{score:.3f}_{stem}.png'
         files.append(write_whole(file, png(picture)))
         small = thumbnail(Image.fromarray(picture), _WIDTH)

@@ -1,4 +1,4 @@
-"""The formats of exported files: how each is written and run."""
+"""The formats of exported files, with a writer and a reader each."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 from torch.overrides import TorchFunctionMode
 
 from vit_backbones.errors import require
@@ -26,14 +26,12 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 
 class Job(NamedTuple):
-    """The model to write, and its inputs and outputs.
+    """The model to write, in eval mode, and its inputs and outputs.
 
     Attributes:
-        graph: The model in eval mode.
         example: Images (B, C, H, W); their free sizes do not count.
         free: Names of the images' free axes.
         outputs: Names of the free axes of each output.
-        opset: Version of ONNX's operators.
     """
 
     graph: Graph
@@ -48,20 +46,11 @@ class Job(NamedTuple):
         return 2 in self.free
 
 
-def _program(job: Job) -> ExportedProgram:
-    axes = dict.fromkeys(job.free, Dim.AUTO)
-    with contextlib.nullcontext() if job.any_size else _Portable(job.free):
-        return torch.export.export(job.graph, (job.example,), dynamic_shapes=(axes,))
-
-
 class _Portable(TorchFunctionMode):
     """Replaces operators that some formats lack, while a model is traced.
 
-    Antialiased resampling is done by other operators, and only where sizes differ. Sizes are plain
-    numbers if none is free, and so is everything computed from them.
-
-    Args:
-        free: The images' free axes.
+    Antialiased resampling is done by other operators, and only where sizes differ. If images have
+    no free axes, sizes and all that is computed from them are plain numbers.
     """
 
     def __init__(self, free: Collection[int]) -> None:
@@ -81,13 +70,11 @@ class _Portable(TorchFunctionMode):
 
 
 def _write_exported(job: Job) -> bytes:
-    buffer = io.BytesIO()
-    torch.export.save(_program(job), buffer, extra_files={NOTES: json.dumps(job.graph.notes())})
+    axes, buffer = dict.fromkeys(job.free, Dim.AUTO), io.BytesIO()
+    with contextlib.nullcontext() if job.any_size else _Portable(job.free):
+        program = torch.export.export(job.graph, (job.example,), dynamic_shapes=(axes,))
+    torch.export.save(program, buffer, extra_files={NOTES: json.dumps(job.graph.notes())})
     return buffer.getvalue()
-
-
-def _read_exported(content: bytes) -> Run:
-    return torch.export.load(io.BytesIO(content)).module()
 
 
 def _write_torchscript(job: Job) -> bytes:
@@ -96,10 +83,6 @@ def _write_torchscript(job: Job) -> bytes:
         traced = torch.jit.trace(job.graph, (job.example,), check_trace=False)
     torch.jit.save(traced, buffer, _extra_files={NOTES: json.dumps(job.graph.notes())})
     return buffer.getvalue()
-
-
-def _read_torchscript(content: bytes) -> Run:
-    return torch.jit.load(io.BytesIO(content))
 
 
 def _write_onnx(job: Job) -> bytes:
@@ -125,11 +108,11 @@ def _write_onnx(job: Job) -> bytes:
     return model.SerializeToString()
 
 
-def _read_onnx(content: bytes) -> Run:
+def _read_onnx(file: io.BytesIO) -> Run:
     runtime = require('onnxruntime', 'ONNX', 'onnxruntime')
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # it raises what it logs
-    session = runtime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+    session = runtime.InferenceSession(file.read(), options, providers=['CPUExecutionProvider'])
 
     def run(images: Tensor) -> list[Tensor]:
         return [torch.from_numpy(each) for each in session.run(None, {INPUT: images.numpy()})]
@@ -140,11 +123,11 @@ def _read_onnx(content: bytes) -> Run:
 class _Format(NamedTuple):
     name: str
     write: Callable[[Job], bytes]
-    read: Callable[[bytes], Run]
+    read: Callable[[io.BytesIO], Run]
 
 
 FORMATS = {
     '.onnx': _Format('ONNX', _write_onnx, _read_onnx),
-    '.pt': _Format('TorchScript', _write_torchscript, _read_torchscript),
-    '.pt2': _Format('torch.export', _write_exported, _read_exported),
+    '.pt': _Format('TorchScript', _write_torchscript, torch.jit.load),
+    '.pt2': _Format('torch.export', _write_exported, lambda file: torch.export.load(file).module()),
 }

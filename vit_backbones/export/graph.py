@@ -33,7 +33,7 @@ class Graph(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, H, W) to one tensor an index, or a level of the neck."""
+        """Run (B, C, H, W) images; gives one tensor per index, or per level of the neck."""
         if self.normalises:
             images = images.flip(1) if self.loaded.is_bgr else images
             images = (images - self.mean) / self.std
@@ -41,7 +41,7 @@ class Graph(nn.Module):
         return outputs if self.neck is None else tuple(self.neck(outputs))
 
     def images(self, batch: int, size: Grid) -> Tensor:
-        """Random images, the same at each call, (batch, C, *size)."""
+        """Draw random images (batch, C, *size), the same at each call."""
         generator = torch.Generator().manual_seed(0)
         shape = (batch, self.backbone.in_channels, *size)
         if self.normalises:

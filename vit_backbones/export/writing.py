@@ -28,14 +28,9 @@ Shape = tuple[int | str, ...]
 
 
 class Exported(NamedTuple):
-    """A written file.
+    """A written file, its format in words, and shapes, in which free sizes have names.
 
-    Attributes:
-        path: The file.
-        format: Its format in words.
-        input: Shape of `INPUT`; free sizes have names.
-        outputs: Shapes by name, likewise.
-        difference: The largest difference from PyTorch, relative as `TOLERANCE` is.
+    `difference` is the largest difference from PyTorch, relative as `TOLERANCE` is.
     """
 
     path: Path
@@ -55,11 +50,7 @@ class Exported(NamedTuple):
 
 
 def check_target(path: str | Path, opset: int) -> Path:
-    """The path of a file to export.
-
-    Raises:
-        ValueError: If its suffix or the opset is unknown, or if the file cannot be written.
-    """
+    """Refuse a file to export whose suffix or opset is unknown, or that cannot be written."""
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f'{str(path)!r}: a file to export ends in {", ".join(FORMATS)}')
@@ -99,7 +90,8 @@ def export(
         references = [graph(images) for images in examples]
     outputs = _outputs(graph, references[0], free)
     job = Job(graph, examples[0], free, outputs, opset)
-    content = _encoded(job, path.suffix)
+    with _guarded(job, path.suffix):
+        content = FORMATS[path.suffix].write(job)
     difference = _checked(job, path.suffix, content, zip(examples, references, strict=True))
     write_whole(path, content)
     named = zip(references[0], outputs.items(), strict=True)
@@ -109,7 +101,7 @@ def export(
 
 
 def _one_size(graph: Graph, size: Sequence[int] | None, batch: int) -> list[tuple[int, Grid]]:
-    """The batch and size of one kind of images, for which the graph is fitted."""
+    """Fit the graph to one size; gives the batches and sizes to try."""
     backbone = graph.backbone
     size = pair('size', size) or backbone.built_size
     steps = backbone.layer_strides[0]
@@ -132,11 +124,8 @@ def _any_sizes(graph: Graph) -> list[tuple[int, Grid]]:
             f'instance {fixed[0]} {fixed[1]}, and dynamic=True leaves the batch free'
         )
     down, across = backbone.layer_strides[-1]
-    return [
-        (2, (5 * down, 7 * across)),
-        (1, backbone.built_size),
-        (3, (6 * down - 1, 4 * across + 1)),
-    ]
+    odd = (6 * down - 1, 4 * across + 1)
+    return [(2, (5 * down, 7 * across)), (1, backbone.built_size), (3, odd)]
 
 
 def _outputs(
@@ -156,17 +145,12 @@ def _shape(tensor: Tensor, free: Mapping[int, str]) -> Shape:
     return tuple(free.get(axis, side) for axis, side in enumerate(tensor.shape))
 
 
-def _encoded(job: Job, suffix: str) -> bytes:
-    with _explained(job, suffix), _quiet(), torch.no_grad():
-        return FORMATS[suffix].write(job)
-
-
 def _checked(
     job: Job, suffix: str, content: bytes, pairs: Iterable[tuple[Tensor, Sequence[Tensor]]]
 ) -> float:
-    """The largest difference of a file's outputs from the references."""
-    with _explained(job, suffix), _quiet(), torch.no_grad():
-        run = FORMATS[suffix].read(content)
+    """Compare a file's outputs with the references; gives the largest difference."""
+    with _guarded(job, suffix):
+        run = FORMATS[suffix].read(io.BytesIO(content))
         difference = max(_difference(run(images), expected) for images, expected in pairs)
     if difference <= TOLERANCE:
         return difference
@@ -177,10 +161,11 @@ def _checked(
 
 
 @contextlib.contextmanager
-def _explained(job: Job, suffix: str) -> Iterator[None]:
-    """Turn the errors of exporters and runtimes into one line."""
+def _guarded(job: Job, suffix: str) -> Iterator[None]:
+    """Silence exporters and runtimes, and turn their errors into one line."""
     try:
-        yield
+        with silence(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            yield
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # each has its own
@@ -210,10 +195,3 @@ def _difference(outputs: Sequence[Tensor], references: Sequence[Tensor]) -> floa
         scale = max(1.0, reference.abs().max().item())
         worst = max(worst, (output - reference).abs().max().item() / scale)
     return worst
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the many lines that exporters print and log about their own work."""
-    with silence(), contextlib.redirect_stdout(io.StringIO()):
-        yield

@@ -19,24 +19,19 @@ _ROWS = 1024  # queries at a time, which bounds the memory
 
 
 def reader(backbone: ViTFeatBackbone) -> str:
-    """The token whose attention `attention_maps` gives, in words."""
+    """Name the token whose attention `attention_maps` gives."""
     return 'CLS token' if backbone.has_cls_token else 'mean of all patches'
 
 
 @torch.no_grad()
 def attention_maps(backbone: ViTFeatBackbone, images: Tensor) -> list[Tensor]:
-    """Attention of the CLS token to the patches; of the mean patch where there is no such token.
+    """Attention of the CLS token, or of the mean patch where there is none, to the patches.
 
-    Args:
-        backbone: A plain ViT; its `out_indices` name the blocks.
-        images: (B, C, H, W), normalised.
-
-    Returns:
-        The weights of each head, (B, heads, h, w), for each block, without those of the prefix
-        tokens, which would make the sum 1.
+    Gives (B, heads, h, w) for each block in `out_indices`, from (B, C, H, W) normalised images. The
+    weights of the prefix tokens are left out; with them the sum is 1.
 
     Raises:
-        ValueError: If its layers do not attend to the whole image, each once, by
+        ValueError: If not every layer attends once to the whole image, by
             `scaled_dot_product_attention` or `nn.MultiheadAttention`.
     """
     strides = {backbone.layer_strides[index] for index in backbone.out_indices}
@@ -62,37 +57,25 @@ def attention_maps(backbone: ViTFeatBackbone, images: Tensor) -> list[Tensor]:
 def attention_weights(
     query: Tensor, key: Tensor, attn_mask: Tensor | None = None, *, scale: float | None = None
 ) -> Tensor:
-    """The weights by which `scaled_dot_product_attention` averages its values.
+    """Softmax weights of `scaled_dot_product_attention`: (B, heads, Q, K) float32, sum 1 over keys.
 
     Args:
         query: (B, heads, Q, d).
         key: (B, heads, K, d).
-        attn_mask: Added to the logits, or a bool mask of where to attend.
+        attn_mask: Added to the logits, or a bool mask of the places to attend to.
         scale: Factor of the logits; 1 / sqrt(d) by default.
-
-    Returns:
-        (B, heads, Q, K) float32, with sum 1 over the keys.
     """
     logits = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        logits = logits.masked_fill(~attn_mask, -torch.inf)
-    elif attn_mask is not None:
-        logits = logits + attn_mask
+    if attn_mask is not None:
+        is_bool = attn_mask.dtype == torch.bool
+        logits = logits.masked_fill(~attn_mask, -torch.inf) if is_bool else logits + attn_mask
     return logits.softmax(-1, dtype=torch.float32)
 
 
 class _Catcher(TorchFunctionMode):
-    """Keeps the mean weights of some queries in each attention among all tokens of the images.
+    """Keeps (B, heads, N) mean weights of the queries `rows` in each attention among all N tokens.
 
-    Args:
-        batch: Number of images.
-        num_tokens: N, the tokens of an image.
-        rows: The queries.
-        wanted: Indices of these attentions, in their order.
-
-    Attributes:
-        count: How many attentions among all tokens have run.
-        kept: (B, heads, N) by index.
+    Those of the attentions `wanted` are `kept` by index; `count` is the number that have run.
     """
 
     def __init__(self, batch: int, num_tokens: int, rows: slice, wanted: tuple[int, ...]) -> None:
@@ -118,8 +101,7 @@ class _Catcher(TorchFunctionMode):
         key: Tensor,
         value: Tensor,
         attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,  # it is off in eval mode
-        is_causal: bool = False,  # it never is in an image
+        *_: object,  # dropout is off in eval mode, and no image is causal
         scale: float | None = None,
         **options: object,
     ) -> None:
@@ -127,7 +109,7 @@ class _Catcher(TorchFunctionMode):
             self._keep(lambda: self._mean(query, key, attn_mask, scale))
 
     def _counts(self, shape: tuple[int, ...]) -> bool:
-        """Whether a shape is that of weights among all tokens of each image."""
+        """Whether weights of this shape are those among all tokens of each image."""
         square = (self.num_tokens, self.num_tokens)
         return len(shape) == 4 and shape[0] == self.batch and tuple(shape[2:]) == square
 

@@ -26,14 +26,13 @@ class Extractor:
     on a GPU, in float32 on a CPU, and gives float16.
 
     Args:
-        loaded: The backbone; moved to the device.
+        loaded: The backbone; it moves to the device.
         size: (H, W) to which images are resized, or one number for the shorter side; `None` leaves
             them as they are.
         longest: Longer side of images where there is no `size` and the model takes any.
         dtype: `'fp32'`, `'bf16'` or `'fp16'`.
         normalize: Scale embeddings to length 1.
         joined: Join the outputs of several layers into one, along the channels.
-        device: Where to compute.
 
     Attributes:
         seconds: How long each batch was in the model.
@@ -75,11 +74,11 @@ class Extractor:
 
     @property
     def names(self) -> list[str]:
-        """Names of an image's outputs; empty for a single one."""
+        """Names of an image's outputs; empty for a single output."""
         return [] if self._joined or len(self.layers) == 1 else self.layers
 
     def read(self, item: Item) -> np.ndarray | str:
-        """An image (H, W, 3), RGB and resized; or the reason why it cannot be read."""
+        """Read an image (H, W, 3), RGB and resized, or give the reason why that fails."""
         try:
             image = read_image(item.path)
         except UnreadableImageError as error:
@@ -91,7 +90,7 @@ class Extractor:
     def read_ahead(
         self, batches: Sequence[Sequence[Item]], num_workers: int
     ) -> Iterator[tuple[Sequence[Item], list[np.ndarray | str]]]:
-        """Read the images of batches, the next ones meanwhile by `num_workers` threads."""
+        """Read the images of batches; `num_workers` threads read the next ones meanwhile."""
         if not num_workers:
             yield from ((batch, [self.read(item) for item in batch]) for batch in batches)
             return
@@ -108,12 +107,12 @@ class Extractor:
             pool.shutdown(cancel_futures=True)
 
     def pixels(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Images (H, W, 3) of one size as the model takes them, (B, 3, H, W), on the device."""
+        """Normalise images (H, W, 3) of one size for the model: (B, 3, H, W) on the device."""
         return self.loaded.normalised(np.stack(images)).to(self.device)
 
     @torch.inference_mode()
     def run(self, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        """Features of images (H, W, 3) of one size: for each one the arrays of its outputs.
+        """Compute the features of images (H, W, 3) of one size: a list of arrays for each.
 
         Raises:
             ValueError: If a number is not finite.
@@ -127,7 +126,7 @@ class Extractor:
         return [list(one) for one in zip(*arrays, strict=True)]
 
     def embed(self, path: str) -> np.ndarray:
-        """The embedding (C,) of one image.
+        """Compute the embedding (C,) of one image.
 
         Raises:
             UnreadableImageError: If it cannot be read.
@@ -139,7 +138,7 @@ class Extractor:
         return self.run([image])[0][0]
 
     def fingerprint(self) -> str:
-        """Digest of everything but the images that features depend on: weights, options."""
+        """Digest of all that the features depend on except the images: weights and options."""
         return self.loaded.fingerprint(self.settings, self._joined)
 
     def _formed(self, outputs: Sequence[Tensor]) -> list[Tensor]:
@@ -173,12 +172,7 @@ def compute(
     bar: Progress,
     doing: str = 'images',
 ) -> None:
-    """Compute batches of images of one size each, and keep them in `parts`.
-
-    Raises:
-        OSError: If a part cannot be written.
-        ValueError: If a number is not finite.
-    """
+    """Compute batches, each of images of one size, and keep the features in `parts`."""
     task = bar.add_task(doing, total=sum(map(len, batches)))
     try:
         for batch, images in extractor.read_ahead(batches, num_workers):

@@ -22,14 +22,10 @@ _BYTES = 256 * 2**20  # of a part
 
 
 class Parts:
-    """A folder of files that hold the features of some images each.
+    """A folder of files, each with the features of some images of a job, known by its fingerprint.
 
     A part is a safetensors file with one array per image and output, `INDEX.NUMBER`; its metadata
-    name the images that could not be read. Its name is the index of one of its images.
-
-    Args:
-        folder: Made by `start`, or with the first part.
-        job: Fingerprint of the work.
+    list the images that could not be read. Its name is the index of one of its images.
     """
 
     def __init__(self, folder: Path, job: str) -> None:
@@ -45,13 +41,9 @@ class Parts:
         self._bytes, self._since = 0, time.monotonic()
 
     def start(self, overwrite: bool) -> None:
-        """Make the folder, or take over what an earlier run of the same job left there.
+        """Make the folder, or take over the parts of an earlier run of the same job.
 
-        Args:
-            overwrite: Delete what another job left there.
-
-        Raises:
-            ValueError: If it belongs to another job, or another run is writing there.
+        `overwrite` deletes those of another job, which are refused otherwise.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (self.folder / 'lock').open('w')
@@ -72,12 +64,7 @@ class Parts:
         write_whole(record, json.dumps({'job': self.job}).encode())
 
     def add(self, arrays: dict[str, np.ndarray], unreadable: dict[int, str]) -> None:
-        """Take the features of a batch; a part is written from time to time, or by `flush`.
-
-        Args:
-            arrays: By `INDEX.NUMBER`.
-            unreadable: Reasons by index.
-        """
+        """Add features by `INDEX.NUMBER`, and reasons by index; now and then writes them."""
         self._unreadable |= unreadable
         self._arrays |= arrays  # all at once: an interrupted batch leaves nothing
         self._bytes += sum(array.nbytes for array in arrays.values())
@@ -85,27 +72,20 @@ class Parts:
             self.flush()
 
     def flush(self) -> None:
-        """Write everything that was added since the last part."""
+        """Write all that was added since the last part."""
         if self._arrays or self._unreadable:
             self.write(self._arrays, self._unreadable)
         self._clear()
 
     def write(self, arrays: Mapping[str, np.ndarray], unreadable: dict[int, str]) -> None:
-        """Write one part; `arrays` and `unreadable` as for `add`, of images in no other part."""
+        """Write one part, with arguments as for `add`, of images in no other part."""
         first = min([*map(_index, arrays), *unreadable])
         metadata = {'unreadable': json.dumps(unreadable)}
         content = save({key: np.ascontiguousarray(a) for key, a in arrays.items()}, metadata)
         write_whole(self.folder / f'{first:08d}.safetensors', content)
 
     def read(self) -> dict[int, str]:
-        """Scan the folder; afterwards `indices` lists the finished images.
-
-        Returns:
-            Reasons for images that cannot be read, by index.
-
-        Raises:
-            ValueError: If a part is damaged.
-        """
+        """Scan the folder for `indices`; gives the reasons for unreadable images by index."""
         unreadable: dict[int, str] = {}
         for path in sorted(self.folder.glob('*.safetensors')):
             part = _opened(path)
@@ -125,7 +105,7 @@ class Parts:
         return [part.get_tensor(f'{index}.{number}') for number in range(count)]
 
     def shapes(self, index: int, count: int) -> list[list[int]]:
-        """Their shapes, without reading them."""
+        """The shapes of these arrays, without reading them."""
         part = self._open(self._where[index])
         return [part.get_slice(f'{index}.{number}').get_shape() for number in range(count)]
 

@@ -31,11 +31,10 @@ class Extracted(NamedTuple):
 
     Attributes:
         what: The features, in words.
-        total: Number of images.
-        before: How many of them an earlier run computed.
+        before: Number of images that an earlier run computed.
         unreadable: Reasons by path.
         listed: File that lists these.
-        seconds: How long it took; `None` if the output was there already.
+        seconds: Duration; `None` if the output was there already.
     """
 
     what: str
@@ -57,8 +56,7 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> Ex
     """Write the features of images, or go on where an earlier run ended.
 
     Args:
-        paths: The images.
-        extractor: Made by `prepare`, of the same request.
+        extractor: Made by `prepare`, for the same request.
         request: Checked by `check_request`.
 
     Returns:
@@ -66,8 +64,8 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> Ex
 
     Raises:
         OSError: If something cannot be written; finished parts stay.
-        ValueError: If there is an output or a part of another job, and no `overwrite`; if not one
-            image could be read.
+        ValueError: If there is an output or a part of another job, and no `overwrite`; if no image
+            can be read.
     """
     started, processes = time.monotonic(), _Processes.join()
     job, out = _fingerprint(paths, extractor, request.batch_size), request.out
@@ -105,7 +103,7 @@ def _compute(
     parts: Parts,
     processes: '_Processes',
 ) -> tuple[Plan, int]:
-    """Compute the missing features; gives the plan, and how many images were done before."""
+    """Compute the missing features; gives the plan, and the number of images done before."""
     processes.wait()
     if processes.rank == 0:
         parts.start(request.overwrite)
@@ -141,7 +139,7 @@ class _Processes(NamedTuple):
         return cls(rank, count)
 
     def wait(self) -> None:
-        """Wait for the others; ends silently if one of them failed, which says why."""
+        """Wait for the others; ends silently if one of them failed, as that one reports it."""
         if self.count > 1:
             try:
                 torch.distributed.barrier()
@@ -160,12 +158,7 @@ class _Processes(NamedTuple):
 
 
 def check_same(extractor: Extractor, file: Path) -> None:
-    """Refuse features that were made in another way.
-
-    Raises:
-        OSError: If the file is not there.
-        ValueError: If its metadata name another model, weights, layers or options.
-    """
+    """Refuse a file of features that another model, weights, layers or options made."""
     if not file.exists():
         raise FileNotFoundError(f'{file} does not exist')
     found, made = read_metadata(file), json.loads(json.dumps(_metadata(extractor, '')))
@@ -208,15 +201,11 @@ def _plan(paths: Sequence[Path], extractor: Extractor, request: Request, bar: Pr
 def _join(
     plan: Plan, paths: Sequence[Path], extractor: Extractor, out: Path, parts: Parts
 ) -> dict[str, str]:
-    """Make the output of all parts, and list the unreadable images; gives these.
-
-    Raises:
-        ValueError: If images are missing, as when files change under two processes.
-    """
+    """Join all parts into the output, and list the unreadable images; gives their reasons."""
     reasons = parts.read() | plan.unreadable
     items = [plan.items[index] for index in parts.indices if index in plan.items]
     if len(items) + len(reasons) < len(paths):
-        raise ValueError('files have changed meanwhile: repeat this to compute what is missing')
+        raise ValueError('files have changed: repeat this to compute the missing features')
     unreadable = {str(paths[index]): why for index, why in sorted(reasons.items())}
     lines = ''.join(f'{path}: {why}\n' for path, why in unreadable.items())
     if unreadable:

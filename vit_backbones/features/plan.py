@@ -13,12 +13,10 @@ _AT_ONCE = 4096  # headers that wait for a thread: a task takes more memory than
 
 
 class Item(NamedTuple):
-    """An image to run.
+    """An image to run, by its place among the inputs.
 
     Attributes:
-        index: Its place among the inputs.
-        path: As the user has it.
-        shown: (H, W) as it is shown.
+        shown: (H, W) as viewers show it.
         size: (H, W) at which the model gets it.
     """
 
@@ -29,12 +27,9 @@ class Item(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The work.
+    """The images with a readable header by index, in batches, and reasons for the others by index.
 
-    Attributes:
-        items: Images with a readable header, by index.
-        batches: The same in batches of one size; they depend only on the inputs.
-        unreadable: Reasons for the other images, by index.
+    Each batch has images of one size; batches depend only on the inputs.
     """
 
     items: dict[int, Item]
@@ -52,13 +47,7 @@ def make_plan(
     """Read the headers of images and put images of one size into batches, the largest first.
 
     Nothing is padded: a batch holds one size. Too large images fail at the start, not after hours.
-
-    Args:
-        paths: The images.
-        resize: How sizes change.
-        batch_size: Images per batch, at most.
-        num_workers: Threads that read.
-        track: Wraps the images' sizes, for a progress bar.
+    `track` wraps the sizes of the images, for a progress bar.
     """
     items, unreadable, buckets = {}, {}, defaultdict(list)
     sizes = track(_sizes(paths, num_workers))

@@ -23,13 +23,11 @@ class Request(NamedTuple):
 
     Attributes:
         out: File to write: `.parquet`, `.npz` or `.safetensors`.
-        out_type: Form of the features.
         pool: Pooling, in place of `out_type`.
         size: (H, W) or the shorter side.
-        batch_size: Images at once.
         dtype: `'fp32'`, `'bf16'` or `'fp16'`.
         normalize: Scale embeddings to length 1.
-        device: Where to compute; by default a GPU if there is one.
+        device: By default a GPU if there is one.
         num_workers: Threads that read images ahead.
         overwrite: Replace the output, and an unfinished run of another job.
     """
@@ -47,12 +45,7 @@ class Request(NamedTuple):
 
 
 def check_request(request: Request) -> None:
-    """Refuse an output that cannot be written, before the work starts.
-
-    Raises:
-        ImportError: If pyarrow is missing.
-        ValueError: For arguments that contradict each other, and a place that cannot be written.
-    """
+    """Refuse an output that cannot be written, before the work starts."""
     out, form = request.out, request.out_type
     if out.suffix not in WRITERS:
         raise ValueError(f'out={out}: write to one of {", ".join(f"*{s}" for s in WRITERS)}')

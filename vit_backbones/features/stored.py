@@ -33,14 +33,10 @@ _FOREIGN = (EOFError, KeyError, OSError, SafetensorError, TypeError, ValueError,
 
 
 class Rows(NamedTuple):
-    """The features of all images.
+    """The features of all images, in the order in which they are written.
 
-    Attributes:
-        items: The images, in the order in which they are written.
-        names: Names of the outputs, which follow the path in keys; empty for a single one.
-        arrays: Gives the arrays of an image, one per output.
-        shapes: Gives their shapes.
-        dtype: The type of all of them.
+    `arrays` gives those of an image, one per output, and `shapes` their shapes. `names` of outputs
+    follow the path in keys; there are none for a single output.
     """
 
     items: Sequence[Item]
@@ -50,7 +46,7 @@ class Rows(NamedTuple):
     dtype: np.dtype
 
     def keyed(self, item: Item, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-        """Values of an image's outputs with their keys."""
+        """Pair the values of an image's outputs with their keys."""
         names = [f':{name}' for name in self.names] or ['']
         return ((item.path + name, value) for name, value in zip(names, values, strict=True))
 
@@ -112,11 +108,7 @@ def write_safetensors(path: Path, rows: Rows, metadata: dict[str, Any]) -> None:
 
 
 def check_header(items: Iterable[Item], names: Sequence[str]) -> None:
-    """Refuse so many arrays that the header grows beyond what the library reads.
-
-    Raises:
-        ValueError: If the header may be larger than 100 MB.
-    """
+    """Refuse arrays whose names may exceed the 100 MB of a header that the library reads."""
     keys = sum(len(json.dumps(item.path)) + _ENTRY for item in items) * (len(names) or 1)
     if keys > _HEADER:
         raise ValueError('.safetensors holds no more than 100 MB of names: write .npz')
@@ -130,7 +122,7 @@ WRITERS: dict[str, Callable[[Path, Rows, dict[str, Any]], None]] = {
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a file of features; nothing for other files."""
+    """Read the metadata of a file of features; empty for other files."""
     try:
         return json.loads(_READERS[path.suffix](path))
     except _FOREIGN:
@@ -155,11 +147,7 @@ _READERS = {'.parquet': _of_parquet, '.npz': _of_npz, '.safetensors': _of_safete
 
 
 def pyarrow(instead: str = 'write .npz') -> tuple[ModuleType, ModuleType]:
-    """pyarrow and its module for Parquet.
-
-    Raises:
-        ImportError: If it is not installed; the message says how to install it.
-    """
+    """Import pyarrow and its module for Parquet, or raise an ImportError with the fix."""
     names = ('pyarrow', 'pyarrow.parquet')
     return tuple(require(name, 'Parquet', 'pyarrow', instead=instead) for name in names)
 
@@ -168,7 +156,6 @@ class Embeddings(NamedTuple):
     """The embeddings of a file.
 
     Attributes:
-        file: The file.
         paths: Paths of the images, as the file has them; each one once.
         vectors: (N, C) float32, all finite, one per path.
         settings: The file's metadata, empty if it has none.
@@ -182,16 +169,14 @@ class Embeddings(NamedTuple):
     notes: list[str]
 
     def output(self, kind: str) -> Path:
-        """The path beside this file for something made from it, e.g. `'search.png'`."""
+        """The path beside this file for a result of a kind, such as `'search.png'`."""
         return self.file.with_name(f'{self.file.name}.{kind}')
 
 
 def read_embeddings(file: str | Path) -> Embeddings:
     """Read a Parquet file of embeddings; rows that repeat a path or are not finite are left out.
 
-    Args:
-        file: With the columns `path` (string) and `embedding` (fixed-size list of floats); the
-            metadata may be missing.
+    It needs the columns `path` (string) and `embedding` (fixed-size list of floats), no metadata.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -225,7 +210,7 @@ def read_embeddings(file: str | Path) -> Embeddings:
 
 
 def _read(file: Path) -> Any:
-    """The two columns as pyarrow's table."""
+    """Read the two columns as a table of pyarrow."""
     pa, parquet = pyarrow(instead='')
     if not file.is_file():
         raise FileNotFoundError(f'{file} does not exist; tools/extract_features.py writes it')
@@ -249,6 +234,6 @@ def _check_kinds(pa: Any, file: Path, kinds: dict[str, Any]) -> None:
     if not (is_text and is_vector and pa.types.is_floating(embedding.value_type)):
         columns = ', '.join(f'{name} {kind}' for name, kind in kinds.items()) or 'nothing'
         raise ValueError(
-            f'{file}: it wants the columns path (string) and embedding (fixed-size list of floats) '
+            f'{file}: it needs the columns path (string) and embedding (fixed-size list of floats) '
             f'of tools/extract_features.py, and has {columns}'
         )

@@ -1,4 +1,4 @@
-"""Pictures of what a backbone makes of images: PCA of its features, and where it looks."""
+"""Pictures of a backbone's view of images: PCA of its features, and its attention."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -27,12 +27,9 @@ _PERCENTILES = (1, 99)  # darkest and brightest colour; a few odd patches do not
 def viewer(
     loaded: Loaded, size: Sequence[int] | None = None, device: torch.device | str = 'cpu'
 ) -> Extractor:
-    """The engine for these pictures.
+    """Make the engine for these pictures, of a backbone that gives feature maps.
 
-    Args:
-        loaded: The backbone; its outputs are feature maps.
-        size: As for `resizing`; `None` for a longer side of 512, or the size of the model.
-        device: Where to compute.
+    `size` is as for `resizing`; `None` for a longer side of 512, or the size of the model.
     """
     return Extractor(loaded, size=size, longest=_LONGER_SIDE, joined=False, device=device)
 
@@ -40,14 +37,8 @@ def viewer(
 def draw_pca(extractor: Extractor, walk: ImageWalk, *, joint: bool = False) -> Iterator[Picture]:
     """Draw the first principal components of patch features as red, green and blue.
 
-    Args:
-        extractor: Made by `viewer`.
-        walk: The images.
-        joint: Fit colours to all images together, so that they mean the same in all, and not to
-            each image and layer.
-
-    Yields:
-        Name and picture of each image: the image, then a panel per layer.
+    Gives name and picture of each image: the image, then a panel per layer. `joint` fits colours to
+    all images together, so that they mean the same in all, and not to each image and layer.
     """
     backbone = extractor.loaded.backbone
     fitted = _fit_jointly(extractor, walk) if joint else None
@@ -65,16 +56,10 @@ def draw_pca(extractor: Extractor, walk: ImageWalk, *, joint: bool = False) -> I
 def draw_attention(
     extractor: Extractor, walk: ImageWalk, heads: Sequence[int] | None = None
 ) -> Iterator[Picture]:
-    """Draw where the CLS token looks, or the mean patch where there is none.
+    """Draw the attention of the CLS token, or of the mean patch where there is none.
 
-    Args:
-        extractor: Made by `viewer`, of a plain ViT.
-        walk: The images.
-        heads: Heads of each layer; by default all of them, up to six.
-
-    Yields:
-        Name and picture of each image: per layer, the image, its heads, and the mean of all heads.
-        The brightest colour is each panel's own 98th percentile.
+    Gives name and picture of each image: a row per layer with the image, `heads` (up to six by
+    default) and the mean of all heads. The brightest colour is each panel's own 98th percentile.
 
     Raises:
         ValueError: For a head that does not exist, and as `attention_maps` does.
@@ -91,7 +76,7 @@ def draw_attention(
 
 
 def _shown(extractor: Extractor, pixels: np.ndarray) -> np.ndarray:
-    """The image at its size for the model, (H, W, 3)."""
+    """Resize an image for the model, (H, W, 3)."""
     return resized(pixels, extractor.resize(pixels.shape[:2]))
 
 
@@ -148,11 +133,7 @@ class Colors(NamedTuple):
 
 
 def fit_colors(features: np.ndarray) -> Colors:
-    """Fit the first three principal components to (N, C) features of patches.
-
-    Raises:
-        ImportError: Without scikit-learn.
-    """
+    """Fit the first three principal components to (N, C) features of patches."""
     pca = require('sklearn.decomposition', 'PCA', 'scikit-learn').PCA(
         3, svd_solver='covariance_eigh'
     )

@@ -1,4 +1,4 @@
-"""Lay pictures out: titled panels, and rows of small pictures with a line or two below each."""
+"""Arrange pictures: titled panels, and rows of small pictures with a line or two below each."""
 
 import functools
 import io
@@ -26,11 +26,7 @@ Panel = tuple[str, np.ndarray]
 class Tile(NamedTuple):
     """A picture on a sheet, drawn at its own size.
 
-    Attributes:
-        picture: The picture.
-        name: Written below it, shortened to fit.
-        caption: A line above the name.
-        frame: Whether to draw a red frame.
+    Its `name`, shortened to fit, stands below it, `caption` in between; `frame` draws a red frame.
     """
 
     picture: Image.Image
@@ -43,11 +39,7 @@ Row = tuple[str, Sequence[Tile]]
 
 
 def draw_sheet(rows: Sequence[Row]) -> Image.Image:
-    """Draw rows of pictures, aligned at their lower edges, with the text below them.
-
-    Args:
-        rows: A title, which may be empty, and the tiles below it.
-    """
+    """Draw rows of pictures below their titles, aligned at the lower edges, text below each."""
     drawn = [_draw_row(title, tiles) for title, tiles in rows]
     size = max(row.width for row in drawn), _GAP + sum(row.height for row in drawn)
     sheet = Image.new('RGB', size, 'white')
@@ -71,16 +63,12 @@ def in_rows(tiles: Iterable[Tile], width: int) -> list[Row]:
     return [('', row) for row in rows]
 
 
-def small_tile(
-    pixels: np.ndarray | None, name: str, caption: str = '', *, frame: bool = False
-) -> Tile:
-    """The tile of an image (H, W, 3), made small; a grey one for an image that cannot be read."""
-    if pixels is not None:
-        return Tile(thumbnail(Image.fromarray(pixels)), name, caption, frame)
+def unreadable() -> Image.Image:
+    """A grey thumbnail for an image that cannot be read."""
     picture = Image.new('RGB', (THUMBNAIL, THUMBNAIL * 3 // 4), _GREY)
     middle = (picture.width / 2, picture.height / 2)
     ImageDraw.Draw(picture).text(middle, 'cannot be read', _FAINT, font(12), anchor='mm')
-    return Tile(picture, name, caption, frame)
+    return picture
 
 
 def thumbnail(picture: Image.Image, width: int = THUMBNAIL, height: int = 0) -> Image.Image:
@@ -91,11 +79,9 @@ def thumbnail(picture: Image.Image, width: int = THUMBNAIL, height: int = 0) -> 
 
 
 def draw_panels(rows: Sequence[Sequence[Panel]], side: int = 640) -> Image.Image:
-    """Draw rows of panels, each below its title; very wide panels stand in columns instead.
+    """Draw rows of titled panels; very wide panels stand in columns instead.
 
-    Args:
-        rows: (title, (H, W, 3) uint8 RGB), all of one H and W.
-        side: Panels with a longer side shrink to it.
+    Panels are (H, W, 3) uint8 RGB, all of one size; they shrink to a longer side of `side`.
     """
     height, width = rows[0][0][1].shape[:2]
     if width > _WIDE * height:
@@ -127,10 +113,8 @@ def beside(panels: Iterable[np.ndarray], gap: int = 4) -> np.ndarray:
 def enlarge(cells: np.ndarray, stride: int | tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Draw patches as squares over the pixels that they cover: (h, w, 3) to (H, W, 3).
 
-    Args:
-        cells: One colour per patch.
-        stride: Pixels from patch to patch, or (vertical, horizontal).
-        size: (H, W) of the image; patches are cut at its edge.
+    `stride` is in pixels from patch to patch, or (vertical, horizontal); patches are cut at the
+    edge of the image, whose size is (H, W).
     """
     rows, columns = stride if isinstance(stride, tuple) else (stride, stride)
     large = cells.repeat(rows, axis=0).repeat(columns, axis=1)
@@ -138,7 +122,7 @@ def enlarge(cells: np.ndarray, stride: int | tuple[int, int], size: tuple[int, i
 
 
 def png(picture: Image.Image | np.ndarray | Figure) -> bytes:
-    """The content of a PNG file with a picture, an array (H, W, 3) or a figure cut to its marks."""
+    """Encode a picture, an array (H, W, 3) or a figure, cut to its marks, as PNG."""
     content = io.BytesIO()
     if isinstance(picture, Figure):
         picture.savefig(content, bbox_inches='tight')
@@ -149,11 +133,7 @@ def png(picture: Image.Image | np.ndarray | Figure) -> bytes:
 
 
 def figure_file(figure: Figure, suffix: str = '.png') -> bytes:
-    """The content of a file with a whole figure, in the format of a suffix, such as `'.svg'`.
-
-    Raises:
-        ValueError: If matplotlib does not write that format.
-    """
+    """Encode a whole figure in the format of a suffix, such as `'.svg'`."""
     content = io.BytesIO()
     figure.savefig(content, format=suffix.lstrip('.') or 'png')
     return content.getvalue()
@@ -161,12 +141,12 @@ def figure_file(figure: Figure, suffix: str = '.png') -> bytes:
 
 @functools.cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """A font with letters of many scripts, of a size in pixels."""
+    """A font with letters of many scripts; `size` in pixels."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf', size)
 
 
 def _step(tile: Tile) -> int:
-    """From the left side of a tile to that of the next."""
+    """Pixels from the left side of a tile to that of the next."""
     return max(tile.picture.width, THUMBNAIL) + _GAP
 
 

@@ -30,15 +30,7 @@ class History(NamedTuple):
 
 
 def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure:
-    """Draw the loss of each iteration and the metrics of each validation.
-
-    Args:
-        losses: (num_iterations,) training losses.
-        entries: As `validations` gives them.
-
-    Returns:
-        A figure of 1100 x 400 pixels.
-    """
+    """Draw (n,) losses of all iterations and the metrics of validations: 1100 x 400 pixels."""
     figure = Figure(figsize=(11, 4), dpi=100, layout='constrained')
     left, right = figure.subplots(1, 2)
     plot_smoothed(left, np.arange(1, len(losses) + 1), losses, 'tab:blue')
@@ -55,7 +47,7 @@ def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure
 
 
 def plot_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str) -> None:
-    """Plot (n,) values over (n,) steps, from a hundred values on faintly under their mean."""
+    """Plot (n,) values over (n,) steps; a hundred or more faintly under their moving mean."""
     window = max(1, len(values) // 50)
     alpha = 1 if window == 1 else 0.3
     axes.plot(steps, values, color=color, alpha=alpha, label='each iteration')
@@ -71,14 +63,11 @@ def _main_metrics(entries: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def compare_curves(histories: Mapping[str, History]) -> Figure:
-    """Draw the loss (left) and the main metric (right) of runs, one colour per run.
+    """Draw the loss (left) and the main metric (right) of named runs, one colour per run.
 
     The x axis shows epochs if all runs count them, else iterations. The loss axis of several runs
     is logarithmic: losses of different heads lie far apart. Runs without a common metric get a
     panel for each one's main metric.
-
-    Args:
-        histories: By the name of the run.
     """
     metrics = _metrics(histories)
     panels = list(dict.fromkeys(filter(None, metrics.values()))) or [None]
@@ -111,7 +100,7 @@ def compare_curves(histories: Mapping[str, History]) -> Figure:
 
 
 def _points(history: History, metric: str | None, unit: float) -> list[tuple[float, float]]:
-    """Place and value of each validation that has a metric."""
+    """(place, value) of each validation that has a metric."""
     values = [(each['iter'] / unit, each['metrics'].get(metric)) for each in history.validations]
     return [point for point in values if point[1] is not None]
 

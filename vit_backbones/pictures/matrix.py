@@ -13,12 +13,8 @@ _SHORT = EngFormatter(places=0, sep='')  # 21k for 21153
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Draw a confusion matrix in percent of each row, with the row's count beside its name.
 
-    The row and column `none` are left out if they are empty.
-
-    Args:
-        matrix: (n + 1, n + 1) counts by true class (row) and predicted class; the last is none.
-        classes: n names.
-        title: Above the picture.
+    `matrix` has (n + 1, n + 1) counts by true class (row) and predicted class. The last row and
+    column are `none`; they are left out if they are empty.
     """
     names = [*classes, 'none']
     if not matrix[-1].any() and not matrix[:, -1].any():

@@ -20,7 +20,7 @@ class Marks(NamedTuple):
 
     Attributes:
         label_map: (h, w) labels of pixels, drawn at the size of the image.
-        labels: (n,) labels of objects; `None` without any.
+        labels: (n,) labels of objects.
         boxes: (n, 4) left, top, right, bottom in pixels of the image.
         masks: (n, h, w), drawn instead of the boxes.
         scores: (n,) 0 to 1, written behind the names.
@@ -36,17 +36,14 @@ class Marks(NamedTuple):
 def draw_sample(
     image: np.ndarray, truth: Marks, prediction: Marks, classes: Sequence[str], palette: np.ndarray
 ) -> np.ndarray:
-    """Draw image, ground truth and prediction side by side.
+    """Draw image, ground truth and prediction side by side: (s * H, 3 * s * W + 8, 3) uint8 RGB.
 
     Args:
-        image: (H, W, 3) uint8, RGB.
+        image: (H, W, 3) uint8 RGB; a small one is enlarged by s > 1.
         truth: Marks of the second panel.
         prediction: Marks of the third panel.
         classes: Names by label.
-        palette: (num_colors, 3) uint8, RGB by label.
-
-    Returns:
-        (s * H, 3 * s * W + 8, 3) uint8, RGB; s > 1 enlarges small images.
+        palette: (num_colors, 3) uint8 RGB by label.
     """
     drawn = (draw_overlay(image, marks, classes, palette) for marks in (truth, prediction))
     return beside([enlarged(image), *drawn])
@@ -76,7 +73,7 @@ def draw_overlay(
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
-    """A copy of an image (H, W, 3), enlarged by a whole number if it is too small for names."""
+    """Copy an image (H, W, 3), enlarged by a whole number if it is too small for names."""
     height, width = image.shape[:2]
     scale = min(-(-_SMALLEST_SIDE // min(height, width)), _LARGEST_SIDE // max(height, width))
     return image.repeat(max(1, scale), axis=0).repeat(max(1, scale), axis=1)
@@ -85,10 +82,7 @@ def enlarged(image: np.ndarray) -> np.ndarray:
 def with_legend(
     picture: np.ndarray, labels: Iterable[int], classes: Sequence[str], palette: np.ndarray
 ) -> np.ndarray:
-    """Write the classes of labels below a picture: (H, W, 3) to (H + h, W, 3).
-
-    Labels without a class are left out; the picture stays as is without any.
-    """
+    """Write the classes of labels below a picture, if there are any: (H, W, 3) to (H + h, W, 3)."""
     places, x, y = [], 6, 0
     for label in sorted(label for label in labels if 0 <= label < len(classes)):
         width = 30 + round(font(12).getlength(classes[label]))
@@ -120,14 +114,14 @@ def _paint_labels(panel: np.ndarray, labels: np.ndarray, palette: np.ndarray) ->
 
 
 def _paint_box(panel: np.ndarray, box: np.ndarray, color: np.ndarray) -> tuple[int, int]:
-    """Draw a box in place; its upper left corner."""
+    """Draw a box in place; gives its upper left corner."""
     left, top, right, bottom = box.round().astype(int).tolist()
     cv2.rectangle(panel, (left, top), (right, bottom), color.tolist(), 2)
     return left, top
 
 
 def _paint_mask(panel: np.ndarray, mask: np.ndarray, color: np.ndarray) -> tuple[int, int]:
-    """Tint and outline a mask in place; the upper left corner of its box."""
+    """Tint and outline a mask in place; gives the upper left corner of its box."""
     mask = _fit(mask.astype(np.uint8), panel)
     _tint(panel, mask > 0, color)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -150,6 +144,6 @@ def _tint(panel: np.ndarray, where: np.ndarray, rgb: np.ndarray) -> None:
 
 
 def _fit(labels: np.ndarray, panel: np.ndarray) -> np.ndarray:
-    """(h, w) labels at the panel's size."""
+    """Resize (h, w) labels to the size of the panel."""
     size = panel.shape[1], panel.shape[0]
     return np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))

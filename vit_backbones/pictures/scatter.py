@@ -44,22 +44,14 @@ _DISTANCES = (7, 14, 24, 36)  # of a label, in points
 
 
 def draw_scatter(
-    points: np.ndarray,
-    read: Read,
-    groups: Sequence[str | None] | None = None,
-    *,
-    title: str = '',
+    points: np.ndarray, read: Read, groups: Sequence[str | None] | None = None, *, title: str = ''
 ) -> bytes:
-    """Draw points, and images at some of them that do not overlap.
+    """Draw points, and images at some of them that do not overlap: a PNG of 1200 x 900 pixels.
 
     Args:
         points: (N, 2).
         read: Gives the image (H, W, 3) of a point by its index, `None` to leave it a point.
         groups: Name of each point's group, which sets its colour; `None` without a group.
-        title: Above the picture.
-
-    Returns:
-        A PNG of 1200 x 900 pixels.
     """
     figure = Figure(figsize=(12, 9), dpi=100, layout='constrained')
     canvas = FigureCanvasAgg(figure)
@@ -78,7 +70,7 @@ def draw_scatter(
 
 
 def _color_by_group(axes: Axes, groups: Sequence[str | None]) -> np.ndarray:
-    """(N, 4) RGBA, with a legend; the largest groups have a colour each."""
+    """Add a legend; gives (N, 4) RGBA, with a colour for each of the largest groups."""
     counts = Counter(name for name in groups if name is not None)
     by_size = sorted(counts, key=lambda name: (-counts[name], len(name), name))
     colored = dict(zip(by_size, _COLORS, strict=False))
@@ -186,7 +178,7 @@ def _label(ax: Axes, rows: Sequence[Row], x: str) -> None:
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    """Short names: without the parts that all of them end with."""
+    """Short names, without the parts that all of them end with."""
     parts = [Path(row.get('config') or row.get('model') or '?').stem.split('_') for row in rows]
     while len(parts) > 1 and all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
         parts = [p[:-1] for p in parts]
