@@ -32,15 +32,13 @@ Tensors = dict[str, Tensor]
 
 
 class Dialect(NamedTuple):
-    """One layout.
+    """One layout, with changes of its tensors before and after the renames.
 
     Attributes:
         name: Name in reports.
         signs: Sets of keys; a file that has all of one set is of this layout.
         table: Regular expressions and replacements, applied to every key in this order; a key
             that becomes empty is dropped.
-        before: Changes the tensors before the renames.
-        after: Changes them afterwards.
     """
 
     name: str

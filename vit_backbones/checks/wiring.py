@@ -1,4 +1,4 @@
-"""Whether the parts of a built model fit: the maps of the backbone, and what the others take."""
+"""Whether the parts of a built model fit: the backbone's maps, and those that others take."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,10 +25,7 @@ _STRIDED = (
 
 
 def wiring_findings(model: nn.Module) -> Iterator[Finding]:
-    """Whether neck and heads of a detector or segmenter take what its `ViTFeatBackbone` gives.
-
-    That is: feature maps, in their number, channels and strides.
-    """
+    """Whether neck and heads take the maps of the `ViTFeatBackbone`: number, channels, strides."""
     takers = [name for name in _TAKERS if getattr(model, name, None) is not None]
     vit = vit_of(model)
     if vit is None or not takers:
@@ -122,10 +119,7 @@ def _configured_strides(model: nn.Module) -> Iterator[tuple[str, Sequence]]:
 def preprocessing_findings(model: nn.Module, *, expects: bool = False) -> Iterator[Finding]:
     """Whether images are normalised as the backbone's weights expect.
 
-    Args:
-        model: A built detector or segmenter. One passes whose `ViTFeatBackbone` holds no pretrained
-            weights, or whose preprocessor does not normalise.
-        expects: Whether weights are still to come.
+    A model without weights passes, unless it `expects` them, as does one that does not normalise.
     """
     vit = vit_of(model)
     preprocessor = getattr(model, 'data_preprocessor', None)
@@ -183,9 +177,7 @@ def _padded(preprocessor: Any) -> tuple[str, tuple[int, int], bool] | None:
 
 def _square(strides: Sequence) -> tuple:
     """mmdet's generators hold strides as pairs (horizontal, vertical)."""
-    pairs = (
-        stride if isinstance(stride, (list, tuple)) else (stride, stride) for stride in strides
-    )
+    pairs = (each if isinstance(each, (list, tuple)) else (each, each) for each in strides)
     return tuple(x if x == y else (y, x) for x, y in pairs)
 
 
@@ -200,9 +192,8 @@ def _decode_head_findings(
     given = [channels[index] for index in picked]
     if getattr(head, 'input_transform', None) == 'resize_concat':
         given = [sum(given)]
-    yield from _compare(
-        'channels', giver, given, f'{name}.in_channels', _listed(head, 'in_channels')
-    )
+    taken = _listed(head, 'in_channels')
+    yield from _compare('channels', giver, given, f'{name}.in_channels', taken)
 
 
 def _listed(module: nn.Module, name: str) -> tuple | None:

@@ -25,14 +25,9 @@ _MOVED = {
 
 
 def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
-    """Read a config file and apply `key=value` changes.
+    """Read a config file (`CONFIGS`) and apply `key=value` changes.
 
-    Args:
-        path: A `.py`, `.yaml` or `.json` config.
-        options: Changes such as `'model.backbone.out_indices=[2,5]'`; list items by their number.
-
-    Returns:
-        The merged config.
+    These are as `'model.backbone.out_indices=[2,5]'`, with list items by their number.
 
     Raises:
         FileNotFoundError: If there is no such file; the closest existing ones are named.
@@ -99,7 +94,6 @@ def _closest_files(path: Path) -> str:
     folder = next(parent for parent in path.parents if parent.is_dir())
     files = [str(file) for file in sorted(folder.glob('**/*.py'))[:5000]]
     by_stem = {Path(file).stem: file for file in files if '_base_' not in file}
-    close = [
-        by_stem[stem] for stem in difflib.get_close_matches(path.stem, by_stem, n=3, cutoff=0.4)
-    ]
+    stems = difflib.get_close_matches(path.stem, by_stem, n=3, cutoff=0.4)
+    close = [by_stem[stem] for stem in stems]
     return f'; did you mean {" or ".join(close)}?' if close else f' (looked from {Path.cwd()})'

@@ -55,15 +55,9 @@ _ALWAYS = {'type', '_delete_', '_scope_'}
 
 
 def check_option(config: Config, key: str, changes: dict[str, Any] | None = None) -> None:
-    """Refuse an option that nothing would read.
+    """Refuse an option that nothing would read; `key` is its dotted place in the unchanged config.
 
-    Args:
-        config: The config before the change.
-        key: Dotted place, e.g. `'model.backbone.out_indices'`.
-        changes: All options by key: a `type` among them is the class at its place.
-
-    Raises:
-        ValueError: If `key` names neither an existing key nor an argument of the class there.
+    A `type` among all `changes` is the class at its place.
     """
     if reason := _reason(config, key, changes or {}):
         raise ValueError(f'options={key}: {reason}')
