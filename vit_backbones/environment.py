@@ -1,4 +1,4 @@
-"""The installed packages, and what does not work together: a line each with its fix.
+"""The installed packages, and their conflicts: a line each with its fix.
 
 It needs only the standard library, so that it can report why an import fails.
 """
@@ -230,7 +230,7 @@ def _gpus() -> list[str]:
 
 
 def _unused(torch: Any, gpus: list[str]) -> Iterator[str]:
-    """The reason why PyTorch does not use an existing GPU."""
+    """Why PyTorch does not use an existing GPU."""
     if torch.version.cuda is None:
         yield (
             f'there is a GPU ({gpus[0]}), but torch {torch.__version__} is built for the CPU: pip '

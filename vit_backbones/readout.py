@@ -186,7 +186,7 @@ class Readout:
             tokens: The layer's tokens, normed if `norm` says so.
             size: (H, W) of the batch in pixels.
             steps: (vertical, horizontal) stride of the layer.
-            sizes: (H, W) of each image if padding is masked; what mixes cells leaves it out then.
+            sizes: (H, W) of each image if padding is masked: pooling and resampling leave it out.
             attend: The model's attention pooling, for `pool='attn'`.
         """
         if sizes and (self.pool or self.out_stride or self.out_type == 'avg_featmap'):

@@ -4,21 +4,8 @@ Class k is shape k filled with texture k; colours are random and say nothing abo
 cut out of textured sheets that lie on the image's raster: a texture has one period in pixels at
 every object size and place, and stays upright while the outline rotates (so horizontal and vertical
 stripes remain two textures); only rings are drawn around the object's centre. A horizontal flip
-turns no texture into another. How hard the data are stands in one place, :class:`Difficulty`:
-
-==================  ============================================================================
-image               128 x 192 pixels (height x width)
-objects an image    2 to 6, each class equally likely
-diameter, pixels    20-32 (30 % of the objects), 32-56 (45 %), 56-88 (25 %); uniform within each
-rotation            up to 30 degrees either way, outline only
-visible part        at least 40 % of every object after overlap and border; the border cuts at
-                    most 15 %
-texture period      8 pixels along rows and columns
-colours             the two of an object at least 90 apart, each at least 60 from the mean of
-                    what lies beneath (Euclidean distance of BGR values on 0-255)
-background          gradient between two random colours at a random angle
-noise               Gaussian on every pixel; its standard deviation is uniform in 0-8 an image
-==================  ============================================================================
+turns no texture into another. Classes are equally likely. The background is a gradient between two
+random colours at a random angle. The noise is Gaussian on every pixel.
 """
 
 import dataclasses
@@ -53,23 +40,24 @@ _MAX_TRIES = 40
 
 @dataclasses.dataclass(frozen=True)
 class Difficulty:
-    """All parameters of the drawing in one table (explained at the top of this module).
+    """How hard the data are, in one table; lengths are in pixels.
 
-    A diameter is the longer side of the unrotated outline; lengths are in pixels.
+    A diameter is the longer side of the unrotated outline, uniform within its range. Contrasts are
+    Euclidean distances of BGR values on 0-255.
     """
 
     height: int = 128
     width: int = 192
-    num_objects: tuple[int, int] = (2, 6)  # fewest and most, both included
+    num_objects: tuple[int, int] = (2, 6)  # fewest and most in an image, both included
     diameters: tuple[tuple[int, int], ...] = ((20, 32), (32, 56), (56, 88))
     diameter_shares: tuple[float, ...] = (0.30, 0.45, 0.25)  # of the objects, for each range
-    max_rotation: float = 30.0  # degrees, either way
-    min_visible: float = 0.40  # of an object's area
-    max_cut: float = 0.15  # of an object's area, beyond the border
-    texture_period: int = 8
-    min_contrast: float = 90.0  # between the colours of an object, of BGR distances of 0-441
-    min_background_contrast: float = 60.0  # of either colour and the mean beneath
-    max_noise: float = 8.0  # standard deviation, on 0-255
+    max_rotation: float = 30.0  # of the outline only, in degrees either way
+    min_visible: float = 0.40  # of an object's area, after overlap and border
+    max_cut: float = 0.15  # of an object's area, by the border
+    texture_period: int = 8  # along rows and columns
+    min_contrast: float = 90.0  # between the two colours of an object
+    min_background_contrast: float = 60.0  # between each of them and the mean beneath
+    max_noise: float = 8.0  # standard deviation on 0-255, uniform from 0 to this in each image
 
 
 DIFFICULTY = Difficulty()

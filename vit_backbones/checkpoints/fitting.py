@@ -1,4 +1,4 @@
-"""Fit the tensors of a checkpoint to a model, and report what matched."""
+"""Fit the tensors of a checkpoint to a model, and report those that matched."""
 
 import math
 import re

@@ -193,7 +193,7 @@ DIALECTS = (
 )
 _RELATIVE = re.compile(r'(^|\.)(rel_pos_[hw]|relative_position_bias_table)$')
 _COMPUTED = re.compile(r'(^|\.)relative_position_index$')
-# Of two models in one file, authors evaluate the averaged one
+# Where a file has two models, authors evaluate the averaged one
 _AVERAGED = re.compile(r'(^|[._])(teacher|ema|target|momentum)')
 
 

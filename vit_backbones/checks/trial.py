@@ -30,21 +30,15 @@ def trial_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
                 f'detectors of mmdet and the segmenters of mmseg'
             )
             return
-        failure = _failure(model, size, samples)
-        if failure is None:
+        try:
+            _step(model, size, samples)
             break
+        except Exception as raised:  # each class has its own
+            failure = describe(raised)
     else:
         yield error(f'a training step on two drawn images fails: {failure}')
         return
     yield from _gradient_findings(facts, model)
-
-
-def _failure(model: nn.Module, size: tuple[int, int], samples: list[Any]) -> str | None:
-    try:
-        _step(model, size, samples)
-    except Exception as raised:  # each class has its own
-        return describe(raised)
-    return None
 
 
 def _gradient_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:

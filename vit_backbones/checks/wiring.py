@@ -17,10 +17,8 @@ _ADVICE = {
     ('strides', 'neck'): ', by out_strides= and num_outs= of a SimpleFeaturePyramid',
 }
 # Where mmdet's heads keep the strides that they were configured for
-_STRIDED = (
-    ('panoptic_head', 'pixel_decoder'),
-    ('rpn_head', 'prior_generator'),
-    ('bbox_head', 'prior_generator'),
+_STRIDED = dict(
+    panoptic_head='pixel_decoder', rpn_head='prior_generator', bbox_head='prior_generator'
 )
 
 
@@ -106,7 +104,7 @@ def _stride_findings(model: nn.Module, giver: str, strides: Sequence) -> Iterato
 
 def _configured_strides(model: nn.Module) -> Iterator[tuple[str, Sequence]]:
     """Places of mmdet's heads that know strides, with these."""
-    for name, part in _STRIDED:
+    for name, part in _STRIDED.items():
         taken = getattr(getattr(getattr(model, name, None), part, None), 'strides', None)
         if taken is not None:
             yield f'{name}.{part}', taken

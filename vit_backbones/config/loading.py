@@ -1,4 +1,4 @@
-"""Read a config file and change it, with errors that say what to do."""
+"""Read a config file and change it, with errors that name the fix."""
 
 import difflib
 import time
@@ -13,7 +13,7 @@ from mmengine.utils import import_modules_from_strings
 from vit_backbones.config.facts import nodes
 from vit_backbones.config.options import check_option
 
-CONFIGS = ('.py', '.yaml', '.yml', '.json')  # what MMEngine reads, by suffix
+CONFIGS = ('.py', '.yaml', '.yml', '.json')  # files that MMEngine reads
 # Modules that `custom_imports` named before there was one per toolbox
 _MOVED = {
     'vit_backbones.training.padding.detection': 'vit_backbones.mmdet',

@@ -17,7 +17,7 @@ class CellSupervision(nn.Module):
     used only in training, teaches it sooner. Auxiliary dense losses of this kind are common in
     segmentation (Zhao et al., Pyramid Scene Parsing Network, CVPR 2017).
 
-    A subclass names the model class as its second base, and defines what raises
+    A subclass names the model class as its second base, and defines the methods that raise
     NotImplementedError here.
 
     Args:

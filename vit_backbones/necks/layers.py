@@ -17,7 +17,7 @@ _LN2D_EPS = 1e-6
 class LN2d(nn.LayerNorm):
     """LayerNorm over the channels of a feature map, at every position on its own.
 
-    The norm of ConvNeXt and ViTDet. It computes what ``nn.LayerNorm(C)`` computes on the
+    The norm of ConvNeXt and ViTDet. It computes the same as ``nn.LayerNorm(C)`` on the
     channels-last map, and like it accumulates half precision in fp32. Being an ``nn.LayerNorm``, it
     is a norm for ``norm_decay_mult`` of MMEngine's optimizer constructors too.
 

@@ -129,7 +129,7 @@ class ViTAdapter(BaseModule):
         return self.backbone.preprocess
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """See `ViTFeatBackbone.get_layer_depth`; what the adapter adds counts as a head."""
+        """See `ViTFeatBackbone.get_layer_depth`; the adapter's own parameters count as a head."""
         return self.backbone.get_layer_depth(param_name, f'{prefix}backbone.')
 
     def _checked_channels(self, num_heads: int, value_ratio: float) -> int:

@@ -115,7 +115,7 @@ def _find_in(data: Path, split: str) -> Path | None:
 
 
 def _read(path: Path, with_masks: bool) -> dict[str, Any]:
-    """A checked COCO file, with images sorted by name and what pycocotools needs filled in."""
+    """A checked COCO file, with sorted images and the keys that pycocotools needs."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
