@@ -54,8 +54,8 @@ def test_what_fits_has_no_problem(installed):
 
 CASES = {
     'torch': ({'torch': '2.10.0'}, 'torch 2.10.0 and torchvision 0.26.0 do not belong .*==2.11.0'),
-    'cpu': ({'torch': '2.11.0+cpu'}, r'torch 2.11.0\+cpu and .*, torch alone is built for the CPU'),
-    'cpu too': ({'torchvision': '0.26.0+cpu'}, 'torchvision alone is built for the CPU'),
+    'cpu': ({'torch': '2.11.0+cpu'}, r'torch 2.11.0\+cpu and .*, only torch is built for the CPU'),
+    'cpu too': ({'torchvision': '0.26.0+cpu'}, 'only torchvision is built for the CPU'),
     'mmcv': ({'mmcv-lite': '2.2.0'}, 'mmcv-lite 2.2.0 does not work with mmdet 3.3.0, .* < 2.2.0'),
     'old mmcv': ({'mmcv-lite': '1.7.0'}, 'mmcv-lite 1.7.0 does not .* >= 2.0.0'),
     'families': (

@@ -9,11 +9,9 @@ from vit_backbones.sources.base import Source
 
 
 class AdaptedModel(BaseModule):
-    """A library's module with the adapter that knows it.
+    """A library's module (`vit`) with the adapter that knows it (`source`).
 
     Attributes:
-        source: Adapter of the library.
-        vit: The library's module.
         depth: Blocks (or stages) of the architecture, pruned ones included.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
     """
@@ -75,7 +73,7 @@ class AdaptedModel(BaseModule):
 
     @property
     def learns(self) -> bool:
-        """Whether any parameter does; adapters such as LoRA's do in frozen blocks.
+        """Whether any parameter learns; adapters such as LoRA's do in frozen blocks.
 
         Set it before frozen and other parameters are joined into one, as FSDP does.
         """

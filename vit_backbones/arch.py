@@ -1,6 +1,6 @@
 """Choose the function that builds a model: by `model_name` and `source`, or by `arch`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from torch import nn
@@ -10,7 +10,6 @@ from vit_backbones.sources import SOURCES, Source, wrap
 from vit_backbones.sources.base import BuildOptions
 from vit_backbones.sources.presets import build_preset, build_sapiens
 
-_SPELLING = ('qkv_bias', 'patch_cfg', 'layer_scale_init_value')  # of mmpretrain's ViT
 _REBUILDING = ('pretrained', 'img_size', 'patch_size', 'drop_path_rate')
 Build = Callable[..., tuple[Source, nn.Module]]
 
@@ -19,25 +18,17 @@ def choose_build(
     model_name: str | nn.Module | None,
     source: str | Build,
     arch: str | Mapping[str, int] | None,
-    spelling: Sequence[object],
+    spelling: Mapping[str, object],
 ) -> tuple[str | None, Build]:
-    """Find the function that builds a model.
+    """The model's name for messages, if it has one, and the function that builds it.
 
     Args:
         model_name: A name, or an existing model.
-        source: A name of `SOURCES` or a function.
+        source: A name of `SOURCES`, or a function.
         arch: mmpretrain's name or sizes of a ViT, in place of both.
-        spelling: Values of `_SPELLING`; `None` for those not given.
-
-    Returns:
-        The model's name for messages, `None` if it has none, and the function of `BuildOptions`.
-
-    Raises:
-        ValueError: If `arch` is given with one of the two, an option with another source, or
-            the source is unknown.
+        spelling: Options of mmpretrain's ViT, `None` if not given.
     """
-    named = zip(_SPELLING, spelling, strict=True)
-    given = {name: value for name, value in named if value is not None}
+    given = {name: value for name, value in spelling.items() if value is not None}
     if arch is not None:
         if model_name is not None or source != 'timm':
             raise ValueError('arch replaces model_name and source: give only arch, or those two')

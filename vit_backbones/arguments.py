@@ -79,13 +79,7 @@ def image_channels(in_channels: int | None, shared: bool) -> int | None:
 def check_weights(
     pretrained: object, checkpoint: object, init_cfg: object, shared: bool = False
 ) -> None:
-    """Refuse weights from more than one place.
-
-    Raises:
-        ValueError: If more than one is given, or `pretrained` is no bool, as in a config that
-            inherits `model.pretrained` from another backbone's.
-        TypeError: If weights would be written into an existing model (`shared`).
-    """
+    """Refuse weights from more than one place, or for an existing model (`shared`)."""
     if pretrained not in (None, True, False):
         raise ValueError(
             f'pretrained must be True or False, got {pretrained!r}; does the config inherit '

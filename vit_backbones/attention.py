@@ -22,19 +22,12 @@ REL_POS = ('rel_pos_h', 'rel_pos_w')  # detectron2's names, tables (2 * side - 1
 
 
 class Attention(NamedTuple):
-    """How the blocks of a plain ViT attend.
+    """How the blocks of a plain ViT attend."""
 
-    Attributes:
-        window: Side of windows in patches, 0 for none.
-        blocks: Blocks that attend within windows.
-        rel_pos: Whether each block has tables of decomposed relative positions.
-        masked: Whether padding is kept out.
-    """
-
-    window: int = 0
-    blocks: tuple[int, ...] = ()
-    rel_pos: bool = False
-    masked: bool = False
+    window: int = 0  # side in patches, 0 for none
+    blocks: tuple[int, ...] = ()  # those that attend within windows
+    rel_pos: bool = False  # each block has tables of decomposed relative positions
+    masked: bool = False  # padding is kept out
 
 
 @dataclass(frozen=True)
@@ -165,12 +158,7 @@ def inside(sizes: Sequence[Grid], shape: Grid, device: torch.device) -> Tensor:
 
 
 class Around(nn.Module):
-    """Replaces a block's attention layer in one forward pass.
-
-    Args:
-        attn: The library's layer; its parameters `REL_POS`, if any, are used.
-        layout: Order of the tokens.
-    """
+    """Replaces a block's attention layer, whose `REL_POS` it uses, in one forward pass."""
 
     def __init__(self, attn: nn.Module, layout: Layout) -> None:
         super().__init__()

@@ -168,7 +168,8 @@ class ViTFeatBackbone(AdaptedModel):
         norm = arguments.respelled_norm(norm, final_norm)
         readout = Readout(out_type, pool, cls_readout, norm, out_stride)
         arguments.choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
-        spelling = qkv_bias, patch_cfg, layer_scale_init_value
+        spelling = dict(qkv_bias=qkv_bias, patch_cfg=patch_cfg)
+        spelling['layer_scale_init_value'] = layer_scale_init_value
         name, build = choose_build(model_name, source, arch, spelling)
         sizes = pair('img_size', img_size), pair('patch_size', patch_size)
         channels = arguments.image_channels(in_channels, shared)

@@ -1,4 +1,4 @@
-"""The installed packages, and what does not work together: a line each with its fix.
+"""The installed packages, and their conflicts: a line each with its fix.
 
 It needs only the standard library, so that it can report why an import fails.
 """
@@ -19,15 +19,10 @@ from vit_backbones.errors import first_line
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with the environment.
-
-    Attributes:
-        text: One line with the fix.
-        stops: Whether it should prevent every start.
-    """
+    """One thing that is wrong with the environment, in one line with its fix."""
 
     text: str
-    stops: bool = True
+    stops: bool = True  # it should prevent every start
 
 
 _OPENCV = tuple(f'opencv-{a}python{b}' for a in ('', 'contrib-') for b in ('', '-headless'))
@@ -138,21 +133,20 @@ def _torch_pair() -> Iterator[Problem]:
     torch, torchvision = version('torch'), version('torchvision')
     if not torch or not torchvision:
         return
-    wanted = re.search(
-        r'torch\s*\(?==\s*([\d.]+)', ' '.join(metadata.requires('torchvision') or ())
-    )
+    needs = ' '.join(metadata.requires('torchvision') or ())
+    wanted = re.search(r'torch\s*\(?==\s*([\d.]+)', needs)
     both = f'torch {torch} and torchvision {torchvision}'
     if wanted and _numbers(wanted[1]) != _numbers(torch):
         yield Problem(
             f'{both} do not belong together, which ends in "operator torchvision::nms does not '
             f'exist": pip install torch=={wanted[1]} torchvision=={torchvision.split("+")[0]}'
         )
-    # Elsewhere wheels for the CPU alone carry no mark
+    # Elsewhere wheels only for the CPU carry no mark
     elif platform.machine() == 'x86_64' and ('+cpu' in torch) != ('+cpu' in torchvision):
         one = 'torch' if '+cpu' in torch else 'torchvision'
         plain = (each.split('+')[0] for each in (torch, torchvision))
         yield Problem(
-            f'{both} do not belong together, {one} alone is built for the CPU, which ends in '
+            f'{both} do not belong together, only {one} is built for the CPU, which ends in '
             f'"operator torchvision::nms does not exist": pip uninstall torch torchvision, then '
             f'pip install torch=={next(plain)} torchvision=={next(plain)}'
         )
@@ -236,7 +230,7 @@ def _gpus() -> list[str]:
 
 
 def _unused(torch: Any, gpus: list[str]) -> Iterator[str]:
-    """The reason why PyTorch does not use an existing GPU."""
+    """Why PyTorch does not use an existing GPU."""
     if torch.version.cuda is None:
         yield (
             f'there is a GPU ({gpus[0]}), but torch {torch.__version__} is built for the CPU: pip '

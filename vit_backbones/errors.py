@@ -7,17 +7,14 @@ from types import ModuleType
 def require(
     module: str, purpose: str, package: str, *, extra: str = 'tools', instead: str = ''
 ) -> ModuleType:
-    """Import a module of an optional package.
+    """Import a module of an optional package; the error names how to install it.
 
     Args:
         module: Its name in Python.
-        purpose: The feature that needs it; the error begins with it.
+        purpose: The feature that needs it.
         package: Its name for people.
-        extra: The extra of this package that installs it.
+        extra: Our extra that installs it.
         instead: Advice for going on without it.
-
-    Raises:
-        ImportError: If it is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(module)

@@ -6,15 +6,9 @@ from pathlib import Path
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
-    """Write a file so that nobody ever sees half of it.
+    """Write a file so that nobody ever sees half of it; an `OSError` names a file.
 
-    Args:
-        path: File to write; missing folders are made, an old file is replaced, and a device such
-            as /dev/stdout is written to.
-        content: The whole file.
-
-    Raises:
-        OSError: If it cannot be written; it names a file.
+    Missing folders are made, an old file is replaced, a device such as /dev/stdout is written to.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,14 +28,10 @@ def write_whole(path: str | Path, content: bytes) -> Path:
 
 
 def check_writable(path: str | Path, *, folder: bool = False) -> None:
-    """Check before long work that its results can be written.
-
-    Args:
-        path: File to write, or the folder of several; neither need exist yet.
-        folder: Whether it is a folder.
+    """Check before long work that a file, or a folder of files, can be written.
 
     Raises:
-        ValueError: If it is the other kind, or if its folder cannot be written to.
+        ValueError: If the path is of the other kind, or if its folder cannot be written to.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() if folder else path.is_file()):

@@ -44,8 +44,9 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
 def _of_input(given: str) -> list[Path]:
     path = Path(given).expanduser()
     if path.is_dir():
-        images = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
-        images = [p for p in images if not _is_hidden(p.relative_to(path))]
+        every = [p for p in sorted(path.rglob('*')) if p.suffix.lower() in SUFFIXES]
+        hidden = [any(part[0] == '.' for part in p.relative_to(path).parts) for p in every]
+        images = [p for p, skipped in zip(every, hidden, strict=True) if not skipped]
         if not images:
             raise ValueError(f'{given}: no images in this folder ({", ".join(sorted(SUFFIXES))})')
         return images
@@ -60,13 +61,9 @@ def _of_input(given: str) -> list[Path]:
     return images
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith('.') for part in path.parts)
-
-
 def _listed(path: Path) -> Iterator[Path]:
-    lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
-    lines = [line for line in lines if line]
+    text = path.read_text(encoding='utf-8-sig')
+    lines = [stripped for line in text.splitlines() if (stripped := line.strip())]
     if not lines:
         raise ValueError(f'{path}: an empty list; it wants one image path per line')
     return (path.parent / line for line in lines)
@@ -85,11 +82,7 @@ def _of_coco(path: Path) -> Iterator[Path]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(H, W) as shown, read only from the file's header.
-
-    Raises:
-        UnreadableImageError: If it is no image.
-    """
+    """(H, W) as shown, read only from the header; an `UnreadableImageError` if it is no image."""
     with _opened(path) as image:
         width, height = image.size
         # getexif() of PNG reads the whole file; the size of TIFF is already as shown
@@ -148,15 +141,12 @@ Resize = Callable[[Grid], Grid]
 
 
 def resizing(sides: Sequence[int] | None, fixed: Grid | None, longest: int | None = None) -> Resize:
-    """How sizes change.
+    """How the sizes of images change.
 
     Args:
-        sides: (H, W), or one number for the shorter side, which keeps the ratio; `None`: not.
+        sides: (H, W), or one number for the shorter side, which keeps the ratio.
         fixed: The only (H, W) that a model takes; `None` if it takes any.
-        longest: Longer side where both of them are `None`.
-
-    Raises:
-        ValueError: If there are not one or two sides of at least 1, or not those of the model.
+        longest: Longer side where both of them are `None`; by default sizes stay.
     """
     if sides is not None and (len(sides) not in (1, 2) or min(sides) < 1):
         raise ValueError(
@@ -175,12 +165,8 @@ def resizing(sides: Sequence[int] | None, fixed: Grid | None, longest: int | Non
         return (lambda size: size) if longest is None else within(longest)
     if len(sides) == 2:
         return lambda size: (sides[0], sides[1])
-    return lambda size: _by_shorter_side(size, sides[0])
-
-
-def _by_shorter_side(size: Grid, side: int) -> Grid:
-    height, width = (max(side, round(length * side / min(size))) for length in size)
-    return height, width
+    (side,) = sides
+    return lambda size: tuple(max(side, round(each * side / min(size))) for each in size)
 
 
 def within(side: int) -> Resize:
@@ -197,30 +183,18 @@ def resized(pixels: np.ndarray, size: Grid) -> np.ndarray:
 
 
 class Item(NamedTuple):
-    """One image.
-
-    Attributes:
-        path: The file.
-        file_name: Path below the folder that all images share.
-        name: The same without suffix, to name files that are made from the image.
-        pixels: (H, W, 3) uint8, RGB.
-    """
+    """One image."""
 
     path: Path
-    file_name: str
-    name: str
-    pixels: np.ndarray
+    file_name: str  # path below the folder that all images share
+    name: str  # the same without suffix, to name files that are made from the image
+    pixels: np.ndarray  # (H, W, 3) uint8, RGB
 
 
 class ImageWalk:
-    """Goes through images, more than once if wanted, and remembers the unreadable ones.
+    """Goes through images, more than once if wanted; `doing` is a word for the progress bar.
 
-    Args:
-        paths: The images.
-        doing: A word for the progress bar.
-
-    Attributes:
-        unreadable: A line for each image that could not be read, with the reason.
+    `unreadable` has a line for each image that could not be read, with the reason.
     """
 
     def __init__(self, paths: Sequence[Path], doing: str) -> None:

@@ -19,11 +19,6 @@ def inject(vit: nn.Module, lora: Mapping[str, Any]) -> None:
         vit: The model; all its own parameters are frozen.
         lora: `r`, the rank (8); `alpha`: updates are scaled by alpha / r (16); `targets`, ends of
             the names of linear layers (`('qkv',)`); `dropout` of their inputs (0).
-
-    Raises:
-        ValueError: For an unknown option, and if no layer has such a name.
-        TypeError: If `lora` is no dict.
-        ImportError: If peft is missing.
     """
     if not isinstance(lora, Mapping):
         raise TypeError(f'lora takes a dict of {", ".join(_OPTIONS)}, got {lora!r}')

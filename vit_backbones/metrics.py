@@ -9,12 +9,7 @@ _PERCENT |= {name + part for name in ('PQ', 'SQ', 'RQ') for part in ('', '_th', 
 
 
 def headline(metrics: dict[str, Any], wanted: Any = None) -> str:
-    """The name of the main metric.
-
-    Args:
-        metrics: At least one, by name.
-        wanted: Name to prefer if it is among them, such as `save_best` of a config.
-    """
+    """The main one of some metrics: `wanted`, as a config's `save_best`, if it is among them."""
     if wanted in metrics:
         return wanted
     short = {name.split('/')[-1]: name for name in metrics}

@@ -48,9 +48,6 @@ def resample_positions(
     Returns:
         (1, num_prefix + new_h*new_w, C) or (1, new_h, new_w, C) in the table's dtype; the table
         itself for equal grids.
-
-    Raises:
-        ValueError: If the table does not hold `num_prefix + h*w` rows.
     """
     if table.ndim == 4:
         options = dict(antialias=antialias, offset=offset, align_corners=align_corners, mode=mode)
@@ -82,12 +79,7 @@ def resample_positions(
 def resample_relative(table: Tensor, num_rows: int) -> Tensor:
     """Resample one axis of decomposed relative positions, linearly as ViTDet does.
 
-    Args:
-        table: (2*n - 1, d), one row for each distance along the axis.
-        num_rows: Rows wanted.
-
-    Returns:
-        (num_rows, d) in the table's dtype; the table itself where it has as many.
+    The table (2*n - 1, d), a row for each distance along the axis, becomes (num_rows, d).
     """
     if len(table) == num_rows:
         return table
@@ -106,9 +98,6 @@ def resample_map(maps: Tensor, size: Grid, step: tuple[float, float]) -> Tensor:
         maps: (B, C, h, w).
         size: (H, W) of the output.
         step: Source cells per output cell, (vertical, horizontal).
-
-    Returns:
-        (B, C, H, W).
     """
     rows = bilinear_weights(size[0], maps.shape[-2], step[0]).to(maps)  # (H, h)
     columns = bilinear_weights(size[1], maps.shape[-1], step[1]).to(maps)  # (W, w)
@@ -118,14 +107,8 @@ def resample_map(maps: Tensor, size: Grid, step: tuple[float, float]) -> Tensor:
 def resample_antialiased(maps: Tensor, size: Grid) -> Tensor:
     """`F.interpolate` with `mode='bicubic', antialias=True`, by two matrix products.
 
-    ONNX has no operator that does the same: onnxruntime's `Resize` differs by 1 %.
-
-    Args:
-        maps: (B, C, h, w).
-        size: (H, W) of the output; of traced sizes, the weights are part of the graph.
-
-    Returns:
-        (B, C, H, W).
+    ONNX has no operator that does the same: onnxruntime's `Resize` differs by 1 %. The weights for
+    traced sizes are part of the graph.
     """
     rows = _antialiased_weights(size[0], maps.shape[-2]).to(maps)  # (H, h)
     columns = _antialiased_weights(size[1], maps.shape[-1]).to(maps)  # (W, w)

@@ -1,6 +1,5 @@
 """The tokens of a ViT, and the outputs that users want of them. Knows no model."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vit_backbones.arguments import NORMS, choice, integer
-from vit_backbones.position import Grid, resample_map
+from vit_backbones.position import Grid, cells, resample_map
 
 CLS_READOUTS = ('ignore', 'add', 'concat')
 
@@ -110,16 +109,7 @@ POOLINGS: dict[str, Pooling] = {
 class Readout:
     """The outputs that a caller wants of the tokens of each layer.
 
-    Attributes:
-        out_type: Form of outputs that are not pooled, a key of `FORMATTERS`.
-        pool: A key of `POOLINGS`, `'attn'` or `'model'`; `None` for no pooling.
-        cls_readout: Use of the CLS token in maps, one of `CLS_READOUTS`.
-        norm: Outputs that get the final norm, one of `NORMS`.
-        out_stride: Stride of maps in pixels, `None` for the model's own.
-
-    Raises:
-        ValueError: For an unknown value, and for a form of outputs that are pooled.
-        TypeError: If `out_stride` is no int.
+    The arguments of that name of `ViTFeatBackbone`, checked.
     """
 
     out_type: str = 'featmap'
@@ -193,11 +183,10 @@ class Readout:
         """The output of one layer.
 
         Args:
-            tokens: The layer's tokens, normed where they shall be.
+            tokens: The layer's tokens, normed if `norm` says so.
             size: (H, W) of the batch in pixels.
             steps: (vertical, horizontal) stride of the layer.
-            sizes: (H, W) of each image, if padding is masked: where cells are mixed, each image
-                is formed without its padding.
+            sizes: (H, W) of each image if padding is masked: pooling and resampling leave it out.
             attend: The model's attention pooling, for `pool='attn'`.
         """
         if sizes and (self.pool or self.out_stride or self.out_type == 'avg_featmap'):
@@ -211,17 +200,16 @@ class Readout:
         maps = featmap(tokens, self.cls_readout)
         if self.out_stride is None:
             return maps
-        target = tuple((side + self.out_stride - 1) // self.out_stride for side in size)
+        target = cells(size, (self.out_stride, self.out_stride))
         return resample_map(maps, target, tuple(self.out_stride / step for step in steps))
 
     def _padded(self, maps: Sequence[Tensor], size: Grid) -> list[Tensor]:
-        rows, columns = (math.ceil(side / self.out_stride) for side in size)
+        rows, columns = cells(size, (self.out_stride, self.out_stride))
         return [F.pad(m, (0, columns - m.shape[3], 0, rows - m.shape[2])) for m in maps]
 
 
 def _without_padding(tokens: Tokens, sizes: Sequence[Grid], steps: Grid) -> Iterator[Tokens]:
     """The tokens of each image whose patches hold pixels of it."""
     for at, own in enumerate(sizes):
-        cells = tuple(math.ceil(side / step) for side, step in zip(own, steps, strict=True))
         one = Tokens(tokens.patches[at : at + 1], tokens.prefix[at : at + 1], tokens.grid)
-        yield cropped(one, cells)
+        yield cropped(one, cells(own, steps))

@@ -11,12 +11,9 @@ PANOPTIC_OFFSET = 1000  # mmdet's INSTANCE_OFFSET: panoptic id = label + 1000 * 
 
 
 def marks_of(sample: BaseDataElement, score_thr: float = 0.3) -> tuple[Marks, Marks]:
-    """Ground truth and prediction of a data sample.
+    """Ground truth and prediction of a data sample, without instances of a lower score.
 
-    Args:
-        sample: With any of `gt_instances`, `gt_sem_seg`, `gt_panoptic_seg`, `pred_instances`,
-            `pred_sem_seg`, `pred_panoptic_seg`.
-        score_thr: Instances with a lower score are left out.
+    They are any of `instances`, `sem_seg` and `panoptic_seg` behind `gt_` and `pred_`.
     """
     truth, prediction = (
         Marks(semantic_labels(sample, kind), *_objects(sample.get(f'{kind}_instances'), score_thr))
@@ -38,12 +35,7 @@ def _objects(instances: InstanceData | None, score_thr: float) -> tuple[np.ndarr
 
 
 def semantic_labels(sample: BaseDataElement, kind: str) -> np.ndarray | None:
-    """(h, w) labels of a sample's semantic or panoptic map, `None` if it has none.
-
-    Args:
-        sample: A data sample.
-        kind: `'gt'` or `'pred'`.
-    """
+    """(h, w) labels of a sample's map of a kind, `'gt'` or `'pred'`; `None` if it has none."""
     panoptic = sample.get(f'{kind}_panoptic_seg')
     if panoptic is not None:
         return _flat(panoptic.sem_seg) % PANOPTIC_OFFSET

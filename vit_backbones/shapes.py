@@ -4,21 +4,8 @@ Class k is shape k filled with texture k; colours are random and say nothing abo
 cut out of textured sheets that lie on the image's raster: a texture has one period in pixels at
 every object size and place, and stays upright while the outline rotates (so horizontal and vertical
 stripes remain two textures); only rings are drawn around the object's centre. A horizontal flip
-turns no texture into another. How hard the data are stands in one place, :class:`Difficulty`:
-
-==================  ============================================================================
-image               128 x 192 pixels (height x width)
-objects an image    2 to 6, each class equally likely
-diameter, pixels    20-32 (30 % of the objects), 32-56 (45 %), 56-88 (25 %); uniform within each
-rotation            up to 30 degrees either way, outline only
-visible part        at least 40 % of every object after overlap and border; the border cuts at
-                    most 15 %
-texture period      8 pixels along rows and columns
-colours             the two of an object at least 90 apart, each at least 60 from the mean of
-                    what lies beneath (Euclidean distance of BGR values on 0-255)
-background          gradient between two random colours at a random angle
-noise               Gaussian on every pixel; its standard deviation is uniform in 0-8 an image
-==================  ============================================================================
+turns no texture into another. Classes are equally likely. The background is a gradient between two
+random colours at a random angle. The noise is Gaussian on every pixel.
 """
 
 import dataclasses
@@ -34,17 +21,6 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 from rich.progress import track
-
-__all__ = [
-    'CLASSES',
-    'DIFFICULTY',
-    'PALETTE',
-    'TEXTURES',
-    'Difficulty',
-    'Drawing',
-    'draw_image',
-    'write_shapes',
-]
 
 CLASSES: tuple[str, ...] = (
     'circle', 'square', 'triangle', 'hexagon', 'star', 'cross', 'ring', 'crescent',
@@ -64,56 +40,37 @@ _MAX_TRIES = 40
 
 @dataclasses.dataclass(frozen=True)
 class Difficulty:
-    """All parameters of the drawing in one table (explained at the top of this module).
+    """How hard the data are, in one table; lengths are in pixels.
 
-    Attributes:
-        height: Image height in pixels.
-        width: Image width in pixels.
-        num_objects: Fewest and most objects an image, both included.
-        diameters: Ranges in pixels; the diameter is the longer side of the unrotated outline.
-        diameter_shares: Share of the objects that fall in each range; they add up to 1.
-        max_rotation: Degrees, either way.
-        min_visible: Least part of an object's area (0-1) that stays visible.
-        max_cut: Largest part of an object's area (0-1) beyond the border.
-        texture_period: Pixels.
-        min_contrast: Least BGR distance (0-441) between the two colours of an object.
-        min_background_contrast: Least BGR distance between either colour and the mean beneath.
-        max_noise: Largest standard deviation of the noise, on 0-255.
+    A diameter is the longer side of the unrotated outline, uniform within its range. Contrasts are
+    Euclidean distances of BGR values on 0-255.
     """
 
     height: int = 128
     width: int = 192
-    num_objects: tuple[int, int] = (2, 6)
+    num_objects: tuple[int, int] = (2, 6)  # fewest and most in an image, both included
     diameters: tuple[tuple[int, int], ...] = ((20, 32), (32, 56), (56, 88))
-    diameter_shares: tuple[float, ...] = (0.30, 0.45, 0.25)
-    max_rotation: float = 30.0
-    min_visible: float = 0.40
-    max_cut: float = 0.15
-    texture_period: int = 8
-    min_contrast: float = 90.0
-    min_background_contrast: float = 60.0
-    max_noise: float = 8.0
+    diameter_shares: tuple[float, ...] = (0.30, 0.45, 0.25)  # of the objects, for each range
+    max_rotation: float = 30.0  # of the outline only, in degrees either way
+    min_visible: float = 0.40  # of an object's area, after overlap and border
+    max_cut: float = 0.15  # of an object's area, by the border
+    texture_period: int = 8  # along rows and columns
+    min_contrast: float = 90.0  # between the two colours of an object
+    min_background_contrast: float = 60.0  # between each of them and the mean beneath
+    max_noise: float = 8.0  # standard deviation on 0-255, uniform from 0 to this in each image
 
 
 DIFFICULTY = Difficulty()
 
 
 class Drawing(NamedTuple):
-    """One drawn image.
+    """One drawn image of N objects."""
 
-    Attributes:
-        image: (H, W, 3) uint8, BGR as OpenCV writes it.
-        masks: (N, H, W) bool, the visible pixels of each object; no pixel belongs to two.
-        labels: (N,) int64, indices into ``CLASSES``.
-        diameters: (N,) float64, pixels, before rotation and overlap.
-        visible: (N,) float64, visible part of each object's whole area, 0-1.
-    """
-
-    image: np.ndarray
-    masks: np.ndarray
-    labels: np.ndarray
-    diameters: np.ndarray
-    visible: np.ndarray
+    image: np.ndarray  # (H, W, 3) uint8, BGR as OpenCV writes it
+    masks: np.ndarray  # (N, H, W) bool, visible pixels of each object; no pixel belongs to two
+    labels: np.ndarray  # (N,) int64, indices into CLASSES
+    diameters: np.ndarray  # (N,) float64, pixels, before rotation and overlap
+    visible: np.ndarray  # (N,) float64, visible part of each object's whole area, 0-1
 
 
 class _Placed(NamedTuple):
@@ -173,14 +130,11 @@ _PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
 
 
 def draw_image(seed: int | Sequence[int], *, difficulty: Difficulty = DIFFICULTY) -> Drawing:
-    """Draw one image, a pure function of the arguments.
+    """Draw one image with its objects, from back to front; the same seed gives the same pixels.
 
     Args:
-        seed: Non-negative integer, or several of them; the same seed gives the same pixels.
+        seed: Non-negative integer, or several of them.
         difficulty: Parameters of the drawing.
-
-    Returns:
-        The image (H, W, 3) in BGR and its N objects, from back to front.
     """
     rng = np.random.default_rng(seed)
     objects = None
@@ -210,10 +164,8 @@ def _place(rng: np.random.Generator, difficulty: Difficulty) -> list[_Placed] | 
     for _ in range(rng.integers(low, high, endpoint=True)):
         # Class and size come before the search for a place: it would favour small objects.
         label = int(rng.integers(len(CLASSES)))
-        size_range = difficulty.diameters[
-            rng.choice(len(difficulty.diameters), p=difficulty.diameter_shares)
-        ]
-        diameter = rng.uniform(*size_range)
+        number = rng.choice(len(difficulty.diameters), p=difficulty.diameter_shares)
+        diameter = rng.uniform(*difficulty.diameters[number])
         candidates = (_outline(rng, label, diameter, difficulty) for _ in range(_MAX_TRIES))
         fitting = next((new for new in candidates if _fits(new, objects, difficulty)), None)
         if fitting is None:
@@ -302,14 +254,7 @@ def write_shapes(
     half set under ``root``, and several processes may call this at once. Image i of a split
     depends only on ``seed``, not on how many are drawn.
 
-    Args:
-        root: Folder to write. With the same parameters in it nothing is drawn.
-        num_train: Training images, at least 1.
-        num_val: Validation images, at least 1.
-        seed: Non-negative integer.
-
-    Returns:
-        ``root`` as a path.
+    With the same parameters in ``root`` nothing is drawn. Returns ``root`` as a path.
 
     Raises:
         ValueError: If a number is out of range, or ``root`` holds anything but this dataset with

@@ -47,20 +47,20 @@ def quiet_prints() -> Iterator[None]:
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """Hide the logs and warnings of libraries."""
-    disabled = logging.root.manager.disable
-    logging.disable()
-    try:
-        with warnings.catch_warnings(action='ignore'):
-            yield
-    finally:
-        logging.disable(disabled)
+    with _hidden(logging.CRITICAL), warnings.catch_warnings(action='ignore'):
+        yield
+
+
+def aloud() -> contextlib.AbstractContextManager[None]:
+    """Let the logs of libraries through `silence`."""
+    return _hidden(logging.NOTSET)
 
 
 @contextlib.contextmanager
-def aloud() -> Iterator[None]:
-    """Let the logs of libraries through `silence`."""
+def _hidden(level: int) -> Iterator[None]:
+    """Hide logs up to a level."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.NOTSET)
+    logging.disable(level)
     try:
         yield
     finally:

@@ -19,14 +19,10 @@ POSITION_INTERPOLATIONS = ('timm', 'original')
 
 
 class Weights:
-    """Loads the weights of a library's model, and knows whether it has them.
+    """Loads the weights of a library's model, and knows whether it has them (`came`).
 
     Like an adapter it holds no tensors: methods take the library's module, which wrappers (EMA
     copies, FSDP) may replace. It is made before anything is removed from the module.
-
-    Attributes:
-        came: Whether weights were loaded, or came with the module given.
-        report: Summary of the loaded checkpoint in one line; `None` without one.
     """
 
     def __init__(
@@ -38,7 +34,7 @@ class Weights:
         allow_partial: bool = False,
     ) -> None:
         self.came: bool = False
-        self.report: str | None = None
+        self.report: str | None = None  # summary of the loaded checkpoint in one line
         self._source, self._model_name = source, model_name
         self._built = frozenset(vit.state_dict())
         self._pool, self._allow_partial = pool, allow_partial
@@ -71,9 +67,8 @@ class Weights:
         tensors = read_checkpoint(checkpoint)
         if prefix is not None:
             prefix = prefix.removesuffix('.') + '.'
-            tensors = {
-                n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)
-            }
+            size = len(prefix)
+            tensors = {n[size:]: t for n, t in tensors.items() if n.startswith(prefix)}
         try:
             tensors, layout = self._source.translate(vit, tensors)
             report = self._match(vit, tensors, pos_interp, layout)
@@ -90,11 +85,7 @@ class Weights:
     def fit_state_dict(
         self, vit: nn.Module, state_dict: dict[str, Tensor], prefix: str, pos_interp: str
     ) -> None:
-        """Fit the tensors below `prefix` + `'vit.'`, saved at another `img_size`, in place.
-
-        Raises:
-            ValueError: If that cannot be done for a model of fixed size.
-        """
+        """Fit the tensors below `prefix` + `'vit.'`, saved at another `img_size`, in place."""
         inside, grid, own = f'{prefix}vit.', prefix + GRID_KEY, vit.state_dict()
         # a file without LoRA's updates, for a model that has them
         respell(state_dict, {inside + name for name in own})

@@ -1,4 +1,4 @@
-"""Weight files: safe reading, fitting to a model, the report of what matched."""
+"""Weight files: safe reading, fitting to a model, the report of the matches."""
 
 from vit_backbones.checkpoints.fitting import PositionTable, Report, match
 from vit_backbones.checkpoints.reading import names, read_checkpoint, sections

@@ -1,4 +1,4 @@
-"""Fit the tensors of a checkpoint to a model, and report what matched."""
+"""Fit the tensors of a checkpoint to a model, and report those that matched."""
 
 import math
 import re
@@ -20,25 +20,12 @@ PREFIXES = (
 )
 # Parts of files beyond the backbone: classifiers, pooling heads, parts of pre-training
 KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token)(\.|$)')
-# Tensors without which features are noise even if 95 % match, in the names of all libraries, each
-# with advice for files that lack it
-_VITAL = (
-    (
-        'CLS token',
-        re.compile(r'(^|\.)(cls_token|class_token|class_embedding)$'),
-        'with_cls_token=False runs it without, ',
-    ),
-    (
-        'patch embedding',
-        re.compile(r'(patch_embed\.proj|conv_proj|patch_embeddings?(\.projection)?)\.weight$'),
-        '',
-    ),
-    (
-        'position table',
-        re.compile(r'(^|\.)(pos_embed|pos_embedding|position_embeddings?(\.weight)?)$'),
-        '',
-    ),
-)
+# Tensors without which features are noise even if 95 % match, in the names of all libraries
+_VITAL = {
+    'CLS token': r'(^|\.)(cls_token|class_token|class_embedding)$',
+    'patch embedding': r'(patch_embed\.proj|conv_proj|patch_embeddings?(\.projection)?)\.weight$',
+    'position table': r'(^|\.)(pos_embed|pos_embedding|position_embeddings?(\.weight)?)$',
+}
 MIN_MATCHED = 0.95
 # Key under which a saved backbone keeps the (h, w) of its position table
 GRID_KEY = 'position_grid'
@@ -53,9 +40,8 @@ class Report:
         resized: Names among them that were resampled to more or fewer values.
         missing: Names of the model that the file lacks or holds in another shape.
         absent: Names among them that the file lacks.
-        leftover: Names of the file that fit nowhere: not in the model with this shape, not known
-            heads, not pruned parts.
-        dialect: Layout of the file's keys, where it is not timm's or the library's own.
+        leftover: Names of the file that fit nowhere, known heads and pruned parts left out.
+        dialect: Layout of the file's keys, if it is not timm's or the library's own.
     """
 
     matched: dict[str, Tensor] = field(default_factory=dict)
@@ -85,8 +71,9 @@ class Report:
                 f'needed ({hint}); missing: {_first_ten(self.missing)}; of no use in the file: '
                 f'{_first_ten(self.leftover)}{remark}'
             )
-        for part, pattern, advice in _VITAL:
-            for name in filter(pattern.search, self.absent):
+        for part, pattern in _VITAL.items():
+            for name in filter(re.compile(pattern).search, self.absent):
+                advice = 'with_cls_token=False runs it without, ' if part == 'CLS token' else ''
                 raise ValueError(
                     f'checkpoint {path!r} has no {part}, which the model has as {name}: {advice}'
                     f'allow_partial=True loads the rest and leaves a random one'
@@ -104,10 +91,9 @@ class PositionTable:
 
     Attributes:
         name: Key in the state dict.
-        shape: Shape of the model's table.
-        grid: (h, w) of it.
-        num_prefix: Rows in front of the grid.
-        lacks_cls: Whether the model runs without a CLS token, whose row a file may have.
+        shape: That of the model's table.
+        grid: (h, w) of it, behind `num_prefix` rows.
+        lacks_cls: The model runs without a CLS token, whose row a file may have.
         native_size: (H, W) in pixels for which the architecture's published weights are made.
         interpolation: Keyword arguments of `resample_positions`.
     """
@@ -157,21 +143,17 @@ def match(
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
     dialect: str | None = None,
 ) -> Report:
-    """Fit a checkpoint's tensors to a model's.
+    """Fit a checkpoint's tensors to a model's state dict; nothing is loaded yet.
 
     Args:
         tensors: The checkpoint by key, bare or under one of `PREFIXES`; keys outside the prefix
             belong to other parts of a whole model and are ignored.
         model: The model's state dict.
-        patch_embed: Name of the patch embedding's weight, resampled to another patch size and
-            number of input channels.
-        positions: Fits the position table, where the model has one.
+        patch_embed: Name of the weight that is resampled to another patch and number of channels.
+        positions: Fits the position table, if the model has one.
         built: Names that the model had before unused parts were removed.
         convert: Converts tensors, and the recorded grid under `GRID_KEY`, to the model's layout.
         dialect: Layout from which the tensors were translated, for the report.
-
-    Returns:
-        The report; nothing is loaded yet.
     """
     prefix = max(PREFIXES, key=lambda p: sum(p + name in tensors for name in model))
     # the record of the grid stands beside `vit.`
@@ -213,13 +195,7 @@ def refit(
 ) -> dict[str, Tensor]:
     """Tensors of a saved model that had to be resized, in the shapes of the model.
 
-    Args:
-        saved: The tensors under the model's own names.
-        model: The model's state dict.
-        report: The report of `match` for them.
-
-    Raises:
-        ValueError: If some cannot be resized.
+    A `ValueError` if some cannot be; `report` is that of `match` for them.
     """
     misfits = [n for n in saved if n in model and saved[n].shape != model[n].shape]
     if lost := [name for name in misfits if name not in report.matched]:

@@ -32,15 +32,13 @@ Tensors = dict[str, Tensor]
 
 
 class Dialect(NamedTuple):
-    """One layout.
+    """One layout, with changes of its tensors before and after the renames.
 
     Attributes:
         name: Name in reports.
         signs: Sets of keys; a file that has all of one set is of this layout.
         table: Regular expressions and replacements, applied to every key in this order; a key
             that becomes empty is dropped.
-        before: Changes the tensors before the renames.
-        after: Changes them afterwards.
     """
 
     name: str
@@ -195,7 +193,7 @@ DIALECTS = (
 )
 _RELATIVE = re.compile(r'(^|\.)(rel_pos_[hw]|relative_position_bias_table)$')
 _COMPUTED = re.compile(r'(^|\.)relative_position_index$')
-# Of two models in one file, authors evaluate the averaged one
+# Where a file has two models, authors evaluate the averaged one
 _AVERAGED = re.compile(r'(^|[._])(teacher|ema|target|momentum)')
 
 

@@ -17,35 +17,21 @@ from vit_backbones.checkpoints.fitting import GRID_KEY
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz')
 # Opened while there is one, in this order: an averaged copy comes before a student
 _WRAPPERS = (
-    'state_dict',
-    'model',
-    'teacher',
-    'student',
-    'model_state',
-    'model_ema',
-    'module',
-    'target_encoder',
-    'encoder',
+    *('state_dict', 'model', 'teacher', 'student', 'model_state', 'model_ema', 'module'),
+    *('target_encoder', 'encoder'),
 )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint.
+    """Read the tensors of a checkpoint of one of `SUFFIXES` to the CPU, by their key in the file.
 
     Torch files are read with `weights_only=True`, NumPy archives with `allow_pickle=False`.
     Wrappers such as `{'state_dict': ...}` are opened; values other than tensors are left out.
 
-    Args:
-        path: A `.pth`, `.pt`, `.bin`, `.ckpt`, `.safetensors` or `.npz` file.
-
-    Returns:
-        Tensors on the CPU by their key in the file.
-
     Raises:
         TypeError: If `path` is no path.
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is a directory, empty, truncated, of another kind, needs code to be
-            run, or holds no tensors.
+        ValueError: If it is of another kind, damaged, needs code to be run, or holds no tensors.
     """
     return _tensors(path, 'cpu')
 

@@ -1,4 +1,4 @@
-"""Rename tables: keys of other projects' ViTs and what timm calls them. Data only.
+"""Rename tables: keys of other projects' ViTs and timm's for them. Data only.
 
 Each table holds regular expressions and replacements, applied to every key in their order; a key
 that becomes empty is dropped. The facts are those of the projects named in `dialects.py`.
@@ -61,7 +61,7 @@ TRANSFORMERS_SAM: Renames = (
     (r'\.layer_norm([12])\.', r'.norm\1.'),
     *SAM,
 )
-# Beside timm's names what pre-training needs
+# Tensors beside timm's that only pre-training needs
 BEIT: Renames = ((r'^(mask_token$|lm_head\.|cls_pt_layers\.).*', ''),)
 META_DINOV2: Renames = (
     (r'^blocks\.\d+\.(\d+)\.', r'blocks.\1.'),  # chunks hold blocks under their place in the model

@@ -105,14 +105,13 @@ def _to_torch(name: str, tensor: Tensor) -> Tensor:
 def spell(tensors: Tensors, names: Collection[str], *, cls_row: bool) -> Tensors:
     """Convert tensors in `VisionTransformer`'s layout to the layout of one model of timm.
 
+    They compute the same; those that cannot be moved are kept.
+
     Args:
         tensors: All tensors of a checkpoint as `to_timm` translates them, with a row for the CLS
             token in the position table.
         names: The model's keys.
         cls_row: Whether the model's position table has that row.
-
-    Returns:
-        Tensors that compute the same; those that cannot be moved are kept.
     """
     for step in _STEPS:
         tensors = step(tensors, names)

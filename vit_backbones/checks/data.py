@@ -33,7 +33,7 @@ def drawn_findings(facts: Facts) -> Iterator[Finding]:
 
 
 def dataset_findings(dataset: Any, split: str) -> Iterator[Finding]:
-    """What the images and labels of a built dataset show, possibly one in wrappers."""
+    """Findings in the images and labels of a built dataset, possibly one in wrappers."""
     place = f'{split}_dataloader.dataset'
     if not len(dataset):
         yield error(f'{place} holds no image: its ann_file, data_prefix and filter_cfg leave none')
@@ -46,9 +46,7 @@ def dataset_findings(dataset: Any, split: str) -> Iterator[Finding]:
 def image_findings(dataset: Any, split: str) -> Iterator[Finding]:
     """Decode each image and annotation once, and run the whole pipeline on the first one.
 
-    Args:
-        dataset: A built dataset, possibly in wrappers; only MMEngine's datasets are decoded.
-        split: Name for the message, such as `'val'`.
+    Only MMEngine's datasets, possibly in wrappers, are decoded.
     """
     broken: list[str] = []
     for leaf in leaf_datasets(dataset):

@@ -1,4 +1,4 @@
-"""What a check finds: an error, which stops a training, or a warning; a line each.
+"""Findings of checks: errors, which stop a training, and warnings; a line each.
 
 A check takes the facts of a config, a built model or a built dataset, and yields findings.
 """

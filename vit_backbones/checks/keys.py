@@ -14,14 +14,11 @@ _HOOKS = ('default_hooks', 'custom_hooks')
 
 
 def unknown_findings(facts: Facts) -> Iterator[Finding]:
-    """What no class of a config takes.
+    """Each `type` that is not registered, and each key that its class does not take.
 
-    In the model only near misses are errors here: some of its classes read more than their
-    signatures say, and building it finds the others.
-
-    Returns:
-        An error for each `type` that is not registered and each key that its class does not take; a
-        warning where a key is only much like one that is read, such as `optim_wraper`.
+    A key that is only much like one that is read, such as `optim_wraper`, gives a warning. In the
+    model only near misses are errors here: some of its classes read more than their signatures
+    say, and building it finds the others.
     """
     for place, node, scope in nodes(facts.config, closed=_is_closed):
         if place == 'default_hooks':  # which takes any name
@@ -41,7 +38,7 @@ def unknown_findings(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_closed(node: Node, key: str) -> bool:
-    """Whether no class of MMEngine's registries reads what a dict has under a key."""
+    """Whether no class of MMEngine's registries reads the value of a dict under a key."""
     if not node.place:  # variables of the config file are there as well
         return refusal(key, '', None, None)[0] is not None
     return str(key).endswith(_OPAQUE) or str(node.content.get('type')).endswith('Albu')

@@ -17,11 +17,7 @@ _OF_A_RESUME = ('meta', 'message_hub', 'optimizer')  # keys of the file
 
 
 def check_environment() -> None:
-    """Refuse packages that do not work together, before mmdet or mmseg is imported.
-
-    Raises:
-        ValueError: For the first problem that stops everything, see `vit_backbones.environment`.
-    """
+    """Refuse packages that do not work together, before mmdet or mmseg is imported."""
     for problem in environment.problems():
         if problem.stops:
             raise ValueError(problem.text)
@@ -36,13 +32,8 @@ def weight_file_findings(facts: Facts) -> Iterator[Finding]:
 
 
 def checkpoint_findings(path: str, *, resume: bool = False) -> Iterator[Finding]:
-    """Whether a checkpoint can be loaded.
-
-    Args:
-        path: Local file; MMEngine reads what has a scheme, such as `https://`.
-        resume: Whether the training goes on from it, which takes more than weights.
-    """
-    if '://' in path:
+    """Whether a checkpoint can be loaded, and holds all that a resumed training needs."""
+    if '://' in path:  # MMEngine reads it
         return
     try:
         names(path)

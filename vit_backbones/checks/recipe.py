@@ -28,11 +28,9 @@ _OF_ALL = ('decode_head', 'auxiliary_head', 'panoptic_head')  # the others know 
 
 
 def config_findings(facts: Facts, *, needs_data: bool = True) -> Iterator[Finding]:
-    """What a config shows: names that nothing reads, files that are not there.
+    """Names in a config that nothing reads, and files that are missing.
 
-    Args:
-        facts: Those of the config.
-        needs_data: Whether missing data are an error, or a warning.
+    Missing data are an error if the caller `needs_data`, else a warning.
     """
     yield from unknown_findings(facts)
     yield from constructor_findings(facts)
@@ -44,10 +42,7 @@ def config_findings(facts: Facts, *, needs_data: bool = True) -> Iterator[Findin
 
 
 def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
-    """What the built model shows, with the facts of its config.
-
-    What spoils only a training needs `'train'` among the splits.
-    """
+    """Findings in the built model; those on training only with `'train'` among the splits."""
     model = model.module if is_model_wrapper(model) else model
     yield from wiring_findings(model)
     yield from preprocessing_findings(model, expects=facts.names_weights)
@@ -150,7 +145,6 @@ def _counted_heads(model: nn.Module) -> Iterator[tuple[str, int]]:
 
 def _fix(head: str, number: int) -> str:
     if head == 'panoptic_head':
-        return (
-            f'num_things_classes + num_stuff_classes must be {number}, here and in the fusion head'
-        )
+        both = 'num_things_classes + num_stuff_classes'
+        return f'{both} must be {number}, here and in the fusion head'
     return f'set model.{head}.num_classes={number}, or the metainfo of the dataset'

@@ -22,7 +22,7 @@ from vit_backbones.terminal import quiet_prints
 
 
 def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Finding]:
-    """What breaks or spoils a training; `reads_data` reads its data, which must be there then."""
+    """Mistakes that break or spoil a training; `reads_data` reads its data, which it then needs."""
     use_scope(config)
     facts = Facts.of(config, ('train', 'val'))
     yield from config_findings(facts, needs_data=reads_data)

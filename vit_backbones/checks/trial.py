@@ -1,4 +1,4 @@
-"""One training step on two drawn images, to find what only a step shows."""
+"""One training step on two drawn images, for mistakes that only a step shows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,21 +30,15 @@ def trial_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
                 f'detectors of mmdet and the segmenters of mmseg'
             )
             return
-        failure = _failure(model, size, samples)
-        if failure is None:
+        try:
+            _step(model, size, samples)
             break
+        except Exception as raised:  # each class has its own
+            failure = describe(raised)
     else:
         yield error(f'a training step on two drawn images fails: {failure}')
         return
     yield from _gradient_findings(facts, model)
-
-
-def _failure(model: nn.Module, size: tuple[int, int], samples: list[Any]) -> str | None:
-    try:
-        _step(model, size, samples)
-    except Exception as raised:  # each class has its own
-        return describe(raised)
-    return None
 
 
 def _gradient_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
@@ -93,10 +87,9 @@ def _image_sizes(model: nn.Module) -> list[tuple[int, int]]:
 def data_samples(
     config: Config, model: nn.Module, size: tuple[int, int], count: int = 2
 ) -> list[Any] | None:
-    """Ground truth of `count` images of `size`, with a rectangle in each.
+    """Data samples of mmdet or mmseg for `count` images of `size` (H, W), with a rectangle in each.
 
-    Returns:
-        Data samples of mmdet or mmseg, `None` where a model takes other data.
+    `None` where a model takes other data.
     """
     bases = type(model).__mro__
     toolboxes = {base.__module__.split('.')[0] for base in bases}

@@ -1,4 +1,4 @@
-"""Whether the parts of a built model fit: the maps of the backbone, and what the others take."""
+"""Whether the parts of a built model fit: the backbone's maps, and those that others take."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,18 +17,13 @@ _ADVICE = {
     ('strides', 'neck'): ', by out_strides= and num_outs= of a SimpleFeaturePyramid',
 }
 # Where mmdet's heads keep the strides that they were configured for
-_STRIDED = (
-    ('panoptic_head', 'pixel_decoder'),
-    ('rpn_head', 'prior_generator'),
-    ('bbox_head', 'prior_generator'),
+_STRIDED = dict(
+    panoptic_head='pixel_decoder', rpn_head='prior_generator', bbox_head='prior_generator'
 )
 
 
 def wiring_findings(model: nn.Module) -> Iterator[Finding]:
-    """Whether neck and heads of a detector or segmenter take what its `ViTFeatBackbone` gives.
-
-    That is: feature maps, in their number, channels and strides.
-    """
+    """Whether neck and heads take the maps of the `ViTFeatBackbone`: number, channels, strides."""
     takers = [name for name in _TAKERS if getattr(model, name, None) is not None]
     vit = vit_of(model)
     if vit is None or not takers:
@@ -109,7 +104,7 @@ def _stride_findings(model: nn.Module, giver: str, strides: Sequence) -> Iterato
 
 def _configured_strides(model: nn.Module) -> Iterator[tuple[str, Sequence]]:
     """Places of mmdet's heads that know strides, with these."""
-    for name, part in _STRIDED:
+    for name, part in _STRIDED.items():
         taken = getattr(getattr(getattr(model, name, None), part, None), 'strides', None)
         if taken is not None:
             yield f'{name}.{part}', taken
@@ -122,10 +117,7 @@ def _configured_strides(model: nn.Module) -> Iterator[tuple[str, Sequence]]:
 def preprocessing_findings(model: nn.Module, *, expects: bool = False) -> Iterator[Finding]:
     """Whether images are normalised as the backbone's weights expect.
 
-    Args:
-        model: A built detector or segmenter. One passes whose `ViTFeatBackbone` holds no pretrained
-            weights, or whose preprocessor does not normalise.
-        expects: Whether weights are still to come.
+    A model without weights passes, unless it `expects` them, as does one that does not normalise.
     """
     vit = vit_of(model)
     preprocessor = getattr(model, 'data_preprocessor', None)
@@ -183,9 +175,7 @@ def _padded(preprocessor: Any) -> tuple[str, tuple[int, int], bool] | None:
 
 def _square(strides: Sequence) -> tuple:
     """mmdet's generators hold strides as pairs (horizontal, vertical)."""
-    pairs = (
-        stride if isinstance(stride, (list, tuple)) else (stride, stride) for stride in strides
-    )
+    pairs = (each if isinstance(each, (list, tuple)) else (each, each) for each in strides)
     return tuple(x if x == y else (y, x) for x, y in pairs)
 
 
@@ -200,9 +190,8 @@ def _decode_head_findings(
     given = [channels[index] for index in picked]
     if getattr(head, 'input_transform', None) == 'resize_concat':
         given = [sum(given)]
-    yield from _compare(
-        'channels', giver, given, f'{name}.in_channels', _listed(head, 'in_channels')
-    )
+    taken = _listed(head, 'in_channels')
+    yield from _compare('channels', giver, given, f'{name}.in_channels', taken)
 
 
 def _listed(module: nn.Module, name: str) -> tuple | None:

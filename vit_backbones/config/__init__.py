@@ -1,4 +1,4 @@
-"""Read configs, and find what they name: classes, arguments, datasets."""
+"""Read configs, and find the classes, arguments and datasets that they name."""
 
 from vit_backbones.config.loading import CONFIGS, load_config, use_scope
 

@@ -100,17 +100,12 @@ def build_dataset(config: Config, split: str) -> Any:
         with quiet_log(), quiet_prints():
             return DATASETS.build(copy.deepcopy(wanted))
     except Exception as error:  # each library has its own
-        raise ValueError(
-            f'{split}_dataloader.dataset of {config.filename}: {describe(error)}'
-        ) from error
+        place = f'{split}_dataloader.dataset of {config.filename}'
+        raise ValueError(f'{place}: {describe(error)}') from error
 
 
 def provide_data(config: Config, splits: Sequence[str]) -> None:
-    """Draw the built-in data if the config wants them, and refuse data that are not there.
-
-    Raises:
-        OSError: If files are missing, or cannot be written.
-    """
+    """Draw the built-in data if the config wants them; an `OSError` for data that are missing."""
     if config.get('builtin_data'):
         with quiet_log(), quiet_prints():
             write_shapes(**config.builtin_data)

@@ -37,13 +37,13 @@ def describe(raised: BaseException) -> str:
     if fix := next((fix for begin, fix in _FIXES.items() if begin in text), None):
         return text + fix
     known = isinstance(raised, (ValueError, TypeError, OSError, ImportError))
-    if not text and raised.__traceback__ is not None:  # a bare assertion says what it asserts
+    if not text and raised.__traceback__ is not None:  # for a bare assertion, its line
         text = traceback.extract_tb(raised.__traceback__)[-1].line
     return text if known and text else f'{type(raised).__name__}: {text}'.rstrip(': ')
 
 
 def not_registered(name: str, scope: str, registry_name: str) -> str:
-    """One line for a `type` that no imported module registers, with what to write instead."""
+    """One line for a `type` that no imported module registers, with its fix."""
     line = f'{name!r} is not in the {scope}::{registry_name} registry'
     if scopes := scopes_of(name, registry_name):
         whole = f', or default_scope = {scopes[0]!r} for the whole config'

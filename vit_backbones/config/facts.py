@@ -1,4 +1,4 @@
-"""What a config says of its datasets, its backbone and its weights; walks over its dicts."""
+"""Datasets, backbone and weights as a config names them; walks over its dicts."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -20,31 +20,20 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a config says of its data and its model; the dicts are those of the config itself.
-
-    Attributes:
-        config: The merged config.
-        scope: Its `default_scope`.
-        datasets: By split, (place, dict) of each dataset, those in wrappers included.
-        evaluators: By split, the dict of each.
-        chain: Dicts of the model, its backbone, and the ViT in a `ViTAdapter`.
-        starts: Local files that parts of the model start from, by an `init_cfg`.
-        load_from: File that the whole model starts from.
-        builtin_data: How the built-in data are drawn, `None` with other data.
-    """
+    """The data and the model of a merged config; the dicts are those of the config itself."""
 
     config: Config
-    scope: str | None
-    datasets: dict[str, list[tuple[str, dict[str, Any]]]]
-    evaluators: dict[str, list[dict[str, Any]]]
-    chain: list[dict[str, Any]]
-    starts: list[str]
-    load_from: str | None
-    builtin_data: dict[str, Any] | None
+    scope: str | None  # its `default_scope`
+    datasets: dict[str, list[tuple[str, dict[str, Any]]]]  # by split, (place, dict) of each
+    evaluators: dict[str, list[dict[str, Any]]]  # by split
+    chain: list[dict[str, Any]]  # dicts of the model, its backbone, and the ViT in a `ViTAdapter`
+    starts: list[str]  # local files that parts of the model start from, by an `init_cfg`
+    load_from: str | None  # file that the whole model starts from
+    builtin_data: dict[str, Any] | None  # how they are drawn, `None` with other data
 
     @classmethod
     def of(cls, config: Config, splits: Sequence[str] = ('train', 'val', 'test')) -> 'Facts':
-        """Those of a config; dataloaders and evaluators of other splits are left out."""
+        """Facts of a config; dataloaders and evaluators of other splits are left out."""
         loaders = {f'{split}_dataloader': config.get(f'{split}_dataloader') for split in splits}
         found = [list(dataset_configs(each or (), place)) for place, each in loaders.items()]
         model = config.get('model') or {}
@@ -89,13 +78,13 @@ def nodes(
     *,
     closed: Callable[[Node, str], bool] = lambda node, key: False,
 ) -> Iterator[Node]:
-    """The dicts of a config or of a part of it, each before those inside it.
+    """The dicts of a config or of a part of it, each before those inside it, which it may change.
 
     Args:
-        tree: What to walk. Each dict may be changed when it comes.
-        place: Dotted place of `tree`.
-        scope: That of `tree`; a config has its own.
-        closed: Whether to leave out what a dict has under a key.
+        tree: Config, dict or list to walk.
+        place: Its dotted place.
+        scope: Its scope; a config has its own.
+        closed: Whether to leave out the value of a dict under a key.
     """
     if isinstance(tree, Config):
         tree, scope = tree._cfg_dict, tree.get('default_scope')

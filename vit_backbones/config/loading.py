@@ -1,4 +1,4 @@
-"""Read a config file and change it, with errors that say what to do."""
+"""Read a config file and change it, with errors that name the fix."""
 
 import difflib
 import time
@@ -13,7 +13,7 @@ from mmengine.utils import import_modules_from_strings
 from vit_backbones.config.facts import nodes
 from vit_backbones.config.options import check_option
 
-CONFIGS = ('.py', '.yaml', '.yml', '.json')  # what MMEngine reads, by suffix
+CONFIGS = ('.py', '.yaml', '.yml', '.json')  # files that MMEngine reads
 # Modules that `custom_imports` named before there was one per toolbox
 _MOVED = {
     'vit_backbones.training.padding.detection': 'vit_backbones.mmdet',
@@ -25,14 +25,9 @@ _MOVED = {
 
 
 def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
-    """Read a config file and apply `key=value` changes.
+    """Read a config file (`CONFIGS`) and apply `key=value` changes.
 
-    Args:
-        path: A `.py`, `.yaml` or `.json` config.
-        options: Changes such as `'model.backbone.out_indices=[2,5]'`; list items by their number.
-
-    Returns:
-        The merged config.
+    These are as `'model.backbone.out_indices=[2,5]'`, with list items by their number.
 
     Raises:
         FileNotFoundError: If there is no such file; the closest existing ones are named.
@@ -99,7 +94,6 @@ def _closest_files(path: Path) -> str:
     folder = next(parent for parent in path.parents if parent.is_dir())
     files = [str(file) for file in sorted(folder.glob('**/*.py'))[:5000]]
     by_stem = {Path(file).stem: file for file in files if '_base_' not in file}
-    close = [
-        by_stem[stem] for stem in difflib.get_close_matches(path.stem, by_stem, n=3, cutoff=0.4)
-    ]
+    stems = difflib.get_close_matches(path.stem, by_stem, n=3, cutoff=0.4)
+    close = [by_stem[stem] for stem in stems]
     return f'; did you mean {" or ".join(close)}?' if close else f' (looked from {Path.cwd()})'

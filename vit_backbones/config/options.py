@@ -26,13 +26,13 @@ _TOP = set(
     'activation_checkpointing builtin_data compile custom_imports efficient_conv_bn_eval '
     'find_unused_parameters model_wrapper_cfg runner_type strategy'.split()
 )
-# What MMEngine's optimizer constructor and ours read
+# Keys that MMEngine's optimizer constructor and ours read
 _PARAMWISE = set(
     'bias_lr_mult bias_decay_mult norm_decay_mult flat_decay_mult dwconv_decay_mult '
     'dcn_offset_lr_mult bypass_duplicate custom_keys decay_rate layer_decay_rate num_layers '
     'decay_type'.split()
 )
-# Dicts without a `type`: place, what MMEngine makes of them, further keys that it reads there
+# Dicts without a `type`: place, classes that take them, further keys that it reads there
 _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
     ('train_cfg', (EpochBasedTrainLoop, IterBasedTrainLoop), {'by_epoch'}),
     ('val_cfg', (ValLoop,), set()),
@@ -55,15 +55,9 @@ _ALWAYS = {'type', '_delete_', '_scope_'}
 
 
 def check_option(config: Config, key: str, changes: dict[str, Any] | None = None) -> None:
-    """Refuse an option that nothing would read.
+    """Refuse an option that nothing would read; `key` is its dotted place in the unchanged config.
 
-    Args:
-        config: The config before the change.
-        key: Dotted place, e.g. `'model.backbone.out_indices'`.
-        changes: All options by key: a `type` among them is the class at its place.
-
-    Raises:
-        ValueError: If `key` names neither an existing key nor an argument of the class there.
+    A `type` among all `changes` is the class at its place.
     """
     if reason := _reason(config, key, changes or {}):
         raise ValueError(f'options={key}: {reason}')
@@ -104,24 +98,21 @@ def refusal(
     others: Iterable[str] = (),
     lenient: bool = False,
 ) -> tuple[str | None, bool]:
-    """Why nothing would read a key at a place of the config.
+    """Why nothing would read a key (`part`), `None` if it is fine; and whether that is certain.
 
     Args:
         part: The key.
         place: Dotted place of the dict that has it.
-        kind: The `type` of that dict, if any.
-        scope: In which the type is looked up.
-        others: Keys that are read there, whatever the class says.
+        kind: The `type` of that dict, if any, a name in `scope` or a class.
+        scope: That of the config, or of the dict.
+        others: Keys that are read there as well.
         lenient: Allow unknown names there and refuse only likely typos.
-
-    Returns:
-        The reason, `None` if the key is fine; and whether that is certain.
     """
     names, takes_more = _arguments_at(place, kind, scope)
     if part in names | _ALWAYS or not (names or takes_more or others):
         return None, True
     allowed = sorted(names.union(others))
-    # A class that takes any keyword gets the benefit of the doubt, unless this is a near miss.
+    # where a class takes any keyword, only near misses are refused
     cutoff = 0.9 if lenient else 0.8 if takes_more else 0.6
     closest = difflib.get_close_matches(part, allowed, n=1, cutoff=cutoff)
     takes_more |= lenient

@@ -15,8 +15,7 @@ from torch import nn
 def arguments_of(taker: Callable[..., Any]) -> tuple[set[str], bool]:
     """Names that a class or function takes, `**kwargs` followed through the base classes.
 
-    Returns:
-        The names, and whether `**kwargs` go further than the signatures show.
+    Also whether `**kwargs` go further than the signatures show.
     """
     functions = [taker]
     if inspect.isclass(taker):
@@ -32,7 +31,7 @@ def arguments_of(taker: Callable[..., Any]) -> tuple[set[str], bool]:
 
 
 def find_registered(name: str, scope: str | None = None) -> list[Callable[..., Any]]:
-    """What a `type` may mean: the class or function of that name in each of MMEngine's registries.
+    """Each class or function that a `type` may mean, from all of MMEngine's registries.
 
     Names are as in a config: `'Mask2Former'`, looked up in `scope` first, or `'mmdet.Mask2Former'`.
     """

@@ -14,10 +14,10 @@ class CellSupervision(nn.Module):
 
     The first layers of a neck and a head are random, and a query gets one class signal an object,
     so a backbone behind them learns slowly at first. One 1x1 convolution on the backbone's own map,
-    used only in training, teaches it sooner. Auxiliary dense losses of this
-    kind are common in segmentation (Zhao et al., Pyramid Scene Parsing Network, CVPR 2017).
+    used only in training, teaches it sooner. Auxiliary dense losses of this kind are common in
+    segmentation (Zhao et al., Pyramid Scene Parsing Network, CVPR 2017).
 
-    A subclass names the model class as its second base, and defines what raises
+    A subclass names the model class as its second base, and defines the methods that raise
     NotImplementedError here.
 
     Args:
@@ -43,26 +43,17 @@ class CellSupervision(nn.Module):
         raise NotImplementedError
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[Any]) -> dict[str, Tensor]:
-        """Losses of the head and of the cells.
+        """Losses of the head and of the cells, by name.
 
-        Args:
-            batch_inputs: (B, C, H, W).
-            batch_data_samples: With ground truth of the same H and W.
-
-        Returns:
-            Named losses.
+        Images are (B, C, H, W), and the samples have ground truth of the same H and W.
         """
         features = self.backbone(batch_inputs)
         logits = self.auxiliary_classifier(features[-1])
-        rows, columns = (
-            _centres(size, self.backbone.strides[-1]) for size in batch_inputs.shape[-2:]
-        )
-        targets = torch.stack(
-            [self._cell_classes(sample, rows, columns) for sample in batch_data_samples]
-        )
-        entropy = F.cross_entropy(
-            logits, targets.to(logits.device), ignore_index=IGNORED, reduction='sum'
-        )
+        stride = self.backbone.strides[-1]
+        rows, columns = (_centres(size, stride) for size in batch_inputs.shape[-2:])
+        classes = [self._cell_classes(sample, rows, columns) for sample in batch_data_samples]
+        targets = torch.stack(classes).to(logits.device)
+        entropy = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction='sum')
         num_cells = (targets != IGNORED).sum().clamp(min=1)
         losses = {'loss_dense': self.auxiliary_weight * entropy / num_cells}
         self.iterations += 1

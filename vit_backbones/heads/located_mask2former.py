@@ -30,8 +30,7 @@ class LocatedMask2FormerHead(Mask2FormerHead):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        places = _spread(self.num_queries)
-        self.places = nn.Parameter(places.logit())  # (Q, 2), x and y
+        self.places = nn.Parameter(_spread(self.num_queries).logit())  # (Q, 2), x and y
         self.window = nn.Linear(self.query_embed.embedding_dim, 4)  # moves and log widths
         nn.init.zeros_(self.window.weight)
         nn.init.zeros_(self.window.bias)
@@ -39,14 +38,9 @@ class LocatedMask2FormerHead(Mask2FormerHead):
     def forward(
         self, x: tuple[Tensor, ...], batch_data_samples: SampleList
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Class and mask logits of every decoder layer.
+        """Logits of classes (B, Q, classes + 1) and masks (B, Q, h, w) of every decoder layer.
 
-        Args:
-            x: Neck's maps (B, C, h, w).
-            batch_data_samples: As in Mask2Former.
-
-        Returns:
-            Lists of (B, Q, classes + 1) and (B, Q, h, w).
+        The neck's maps `x` are (B, C, h, w) each.
         """
         encode = self.decoder_positional_encoding
         placed = [m + encode(m.new_zeros(m[:, 0].shape, dtype=torch.bool)) for m in x]
@@ -81,6 +75,5 @@ def _spread(num_points: int) -> Tensor:
     """Points (N, 2) evenly over the unit square: Roberts' R2 sequence."""
     root = 1.32471795724474602596  # of x**3 = x + 1
     steps = torch.tensor([1 / root, 1 / root**2], dtype=torch.float64)
-    return (
-        ((0.5 + torch.arange(1, num_points + 1)[:, None] * steps) % 1.0).float().clamp(0.01, 0.99)
-    )
+    points = (0.5 + torch.arange(1, num_points + 1)[:, None] * steps) % 1.0
+    return points.float().clamp(0.01, 0.99)

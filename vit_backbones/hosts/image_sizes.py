@@ -17,16 +17,11 @@ _FOLLOWERS: 'WeakSet[ImageSizes]' = WeakSet()
 
 
 class ImageSizes:
-    """Where the images of the next batches end; set by data preprocessors if it `follows` them.
-
-    Attributes:
-        sizes: (H, W) of each image, `None` for whole images.
-        batch_shape: (H, W) of the batch, `None` for any.
-    """
+    """Where the images of the next batches end; set by data preprocessors if it `follows` them."""
 
     def __init__(self, *, follows: bool) -> None:
-        self.sizes: list[Grid] | None = None
-        self.batch_shape: Grid | None = None
+        self.sizes: list[Grid] | None = None  # (H, W) of each image, `None` for whole images
+        self.batch_shape: Grid | None = None  # (H, W) of the batch, `None` for any
         self._follows = follows
         self.__setstate__({})
 

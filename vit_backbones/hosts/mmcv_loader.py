@@ -6,13 +6,13 @@ functions stay mmcv's own: `vit_backbones.hosts.mmcv_ops` serves only the leaf f
 """
 
 import importlib.abc
-import importlib.machinery
 import importlib.util
 import logging
 import os
 import sys
 import types
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import NoReturn
 
 from vit_backbones.hosts.mmcv_ops import SERVED, refuse
@@ -28,10 +28,7 @@ def install() -> str:
     Call it before anything imports `mmcv.ops`, mmdet or mmseg. Calling it again changes nothing.
     A compiled `mmcv._ext` is left untouched, an mmcv that is not installed too, and the
     environment variable `VIT_BACKBONES_MMCV_OPS=off` switches the stand-in off. mmcv itself is
-    not imported.
-
-    Returns:
-        One line that says what happened; it is logged too, at level INFO.
+    not imported. Returns one line on the outcome, which is logged too, at level INFO.
 
     Raises:
         ValueError: `VIT_BACKBONES_MMCV_OPS` is neither `on` (the default) nor `off`.
@@ -47,7 +44,7 @@ def install() -> str:
         line = f'mmcv ops: nothing changed ({_SWITCH}=off).'
     elif mmcv is None:
         line = 'mmcv ops: nothing changed (mmcv is not installed).'
-    elif loaded or _has_compiled(mmcv):
+    elif loaded or PathFinder.find_spec(_EXTENSION, mmcv.submodule_search_locations):
         line = "mmcv ops: mmcv's own compiled extension, left untouched."
     else:
         _put_stand_in()
@@ -56,14 +53,8 @@ def install() -> str:
     return line
 
 
-def _has_compiled(mmcv: importlib.machinery.ModuleSpec) -> bool:
-    """Whether `mmcv._ext` lies beside the given mmcv; looked up without importing mmcv."""
-    folders = mmcv.submodule_search_locations
-    return importlib.machinery.PathFinder.find_spec(_EXTENSION, folders) is not None
-
-
 def _put_stand_in() -> None:
-    spec = importlib.machinery.ModuleSpec(_EXTENSION, _StandInLoader(), origin=__name__)
+    spec = ModuleSpec(_EXTENSION, _StandInLoader(), origin=__name__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.modules[_EXTENSION] = module
@@ -96,7 +87,7 @@ class _StandIn(types.ModuleType):
 class _StandInLoader(importlib.abc.Loader):
     """Loader of the stand-in: mmcv's `check_ops_exist` wants a spec that has one."""
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
         return _StandIn(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:

@@ -24,7 +24,7 @@ SERVED: dict[str, Callable[..., Any]] = {}
 
 
 def refuse(what: str) -> NoReturn:
-    """Name what is missing, and how to get it."""
+    """Name the missing operator, and how to get it."""
     raise NotImplementedError(
         f"{what} of mmcv is not among vit_backbones' stand-ins ({', '.join(sorted(SERVED))}). "
         'Install an mmcv with compiled operators: remove mmcv-lite, then build mmcv==2.1.0 from '
@@ -433,7 +433,7 @@ def _ms_deform_attn_backward(
     _write([grad_value, grad_locations, grad_weights], grads)
 
 
-# What mmcv reports about its build, in `collect_env`
+# Facts on mmcv's build, which `collect_env` reports
 
 
 @_serve

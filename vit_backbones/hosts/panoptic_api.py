@@ -34,30 +34,13 @@ _STAND_IN_LINE = 'panopticapi: not installed; vit_backbones serves the names tha
 
 
 def rgb2id(color: np.ndarray | Sequence[int]) -> np.ndarray | int:
-    """Segment ids of colours: `R + 256 * G + 256**2 * B`.
-
-    Args:
-        color: (H, W, 3) RGB image of integers in [0, 255], or one colour.
-
-    Returns:
-        (H, W) int32 ids in [0, 256**3), or one int.
-    """
+    """Ids `R + 256 * G + 256**2 * B`, (H, W) int32, of an RGB image (H, W, 3) or of one colour."""
     ids = np.asarray(color, dtype=np.int32) @ np.array([1, 256, 256**2], dtype=np.int32)
     return ids if ids.ndim else int(ids)
 
 
 def id2rgb(id_map: np.ndarray | int) -> np.ndarray | list[int]:
-    """Colours of segment ids, the inverse of `rgb2id`.
-
-    Args:
-        id_map: (H, W) integers in [0, 256**3), or one id.
-
-    Returns:
-        (H, W, 3) uint8 RGB image, or one colour as a list of three ints.
-
-    Raises:
-        ValueError: an id is outside [0, 256**3).
-    """
+    """Colours (H, W, 3) uint8 RGB of segment ids (H, W), or of one as a list of three ints."""
     ids = np.asarray(id_map, dtype=np.int64)
     outside = ids[(ids < 0) | (ids >= OFFSET)]
     if outside.size:
@@ -68,19 +51,12 @@ def id2rgb(id_map: np.ndarray | int) -> np.ndarray | list[int]:
 
 @dataclasses.dataclass
 class PQStatCat:
-    """Counts of one category.
+    """Counts of one category."""
 
-    Attributes:
-        iou: sum of the IoUs of the matched pairs of segments.
-        tp: number of matched pairs.
-        fp: number of predicted segments without a match.
-        fn: number of true segments without a match.
-    """
-
-    iou: float = 0.0
-    tp: int = 0
-    fp: int = 0
-    fn: int = 0
+    iou: float = 0.0  # sum over the matched pairs of segments
+    tp: int = 0  # matched pairs
+    fp: int = 0  # predicted segments without a match
+    fn: int = 0  # true segments without a match
 
     def __iadd__(self, other: 'PQStatCat') -> 'PQStatCat':
         self.iou += other.iou
@@ -112,7 +88,7 @@ class PQStat:
         `pq = iou / (tp + (fp + fn) / 2)` is `sq = iou / tp` times `rq = tp / (tp + (fp + fn) / 2)`.
 
         Args:
-            categories: category id to a mapping whose `'isthing'` is 0 or 1.
+            categories: Category id to a mapping whose `'isthing'` is 0 or 1.
             isthing: True for only things, False for only stuff, None for both.
 
         Returns:
@@ -120,12 +96,9 @@ class PQStat:
             and `rq` in [0, 1] and their number `n` (the means of no category are NaN); and
             `pq`, `sq`, `rq` by category id, 0 for those that do not occur.
         """
-        chosen = [
-            category_id
-            for category_id, category in categories.items()
-            if isthing is None or (category['isthing'] == 1) == isthing
-        ]
-        per_class = {category_id: _qualities(self[category_id]) for category_id in chosen}
+        things = {index: each.get('isthing') == 1 for index, each in categories.items()}
+        chosen = [index for index, is_thing in things.items() if isthing in (None, is_thing)]
+        per_class = {index: _qualities(self[index]) for index in chosen}
         found = [per_class[i] for i in chosen if self[i] != PQStatCat()]
         means = {
             key: sum(result[key] for result in found) / len(found) if found else math.nan
@@ -142,13 +115,11 @@ def _qualities(counts: PQStatCat) -> dict[str, float]:
 
 
 def install() -> str:
-    """Makes `panopticapi`, `.evaluation` and `.utils` importable where the package is missing.
+    """Make `panopticapi`, `.evaluation` and `.utils` importable where the package is missing.
 
     A real `panopticapi` is left untouched. Calling it again changes nothing. Modules of mmdet that
-    were imported earlier hold `None` in place of these names; they get them too.
-
-    Returns:
-        One line that says what happened; it is logged too, at level INFO.
+    were imported earlier hold `None` in place of these names; they get them too. Returns one line
+    on the outcome, which is logged too, at level INFO.
     """
     if getattr(sys.modules.get(f'{_PACKAGE}.evaluation'), 'PQStat', None) is PQStat:
         return _STAND_IN_LINE
@@ -176,7 +147,7 @@ def _put_stand_in() -> None:
 
 
 def _put_module(name: str, members: Mapping[str, Any]) -> types.ModuleType:
-    """Puts a module with these members into `sys.modules`."""
+    """Put a module with these members into `sys.modules`."""
     module = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None, origin=__name__)
     vars(module).update(members)

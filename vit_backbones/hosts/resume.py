@@ -44,11 +44,7 @@ def _under_both_names(name: str, function: Callable[..., Any]) -> list[tuple[Any
 
 
 def _method_of_history_buffer(owner: Any, name: str) -> Callable[..., Any]:
-    """Stand in for `getattr` in a checkpoint.
-
-    Raises:
-        pickle.UnpicklingError: If anything but one of the four methods is asked for.
-    """
+    """Stand in for `getattr` in a checkpoint, for the four methods only."""
     if owner is not HistoryBuffer or name not in _METHODS:
         raise pickle.UnpicklingError(
             f'GLOBAL builtins.getattr of {owner!r}, {name!r} is not allowed'

@@ -26,29 +26,17 @@ _OF_WEIGHTS = ('checkpoint', 'checkpoint_path', 'init_cfg', 'pretrained')
 
 
 class Choice(NamedTuple):
-    """The choice of a backbone and its weights.
-
-    Attributes:
-        model: Its name in `source`, unless `config` is given.
-        source: Model library.
-        config: Path of an mmdet or mmseg config with the backbone.
-        options: `key=value` changes of that config.
-        checkpoint: Weights of the model, or a whole checkpoint that was trained with the config.
-        pretrained: The library's published weights.
-        random_weights: Seed of random weights, under which each part of the model matters.
-        img_size: (H, W) to build for, in place of the model's or the config's.
-        layers: Blocks that give the outputs, in place of the last one or the config's.
-    """
+    """The choice of a backbone, by `model` and `source` or by `config`, and of its weights."""
 
     model: str | None = None
     source: str = 'timm'
-    config: str | None = None
-    options: Sequence[str] = ()
-    checkpoint: str | None = None
+    config: str | None = None  # path of an mmdet or mmseg config with the backbone
+    options: Sequence[str] = ()  # `key=value` changes of that config
+    checkpoint: str | None = None  # of the model, or a whole one that was trained with the config
     pretrained: bool = False
-    random_weights: int | None = None
-    img_size: Sequence[int] | None = None
-    layers: str | Sequence[str | int] | None = None
+    random_weights: int | None = None  # seed
+    img_size: Sequence[int] | None = None  # (H, W), in place of the model's or the config's
+    layers: str | Sequence[str | int] | None = None  # in place of the last one or the config's
 
     @classmethod
     def of(cls, args: Any) -> 'Choice':
@@ -58,25 +46,15 @@ class Choice(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A backbone that is ready to run.
-
-    Attributes:
-        backbone: In eval mode, without gradients.
-        name: The model's name or its config's, as given.
-        weights: Their origin in a few words.
-        mean: For each channel in the model's order, on 0-255.
-        std: Likewise.
-        is_bgr: Whether the model takes blue first, as configs without `bgr_to_rgb` train it.
-        options: Arguments with which it was built.
-    """
+    """A backbone that is ready to run, in eval mode and without gradients."""
 
     backbone: ViTFeatBackbone
-    name: str
-    weights: str
-    mean: tuple[float, ...]
+    name: str  # the model's or its config's, as given
+    weights: str  # their origin in a few words
+    mean: tuple[float, ...]  # of each channel in the model's order, on 0-255
     std: tuple[float, ...]
-    is_bgr: bool = False
-    options: Mapping[str, Any] = MappingProxyType({})
+    is_bgr: bool = False  # the model takes blue first, as configs without `bgr_to_rgb` train it
+    options: Mapping[str, Any] = MappingProxyType({})  # arguments with which it was built
 
     def normalised(self, images: np.ndarray) -> Tensor:
         """Normalise images (B, H, W, 3) in RGB on 0-255; gives (B, 3, H, W) float32."""
@@ -98,12 +76,10 @@ class Loaded(NamedTuple):
 
 
 def load_backbone(choice: Choice, **options: Any) -> Loaded:
-    """Build the chosen backbone.
+    """Build the chosen backbone, with further arguments of `ViTFeatBackbone`, such as `pool`.
 
-    Args:
-        choice: The backbone and its weights.
-        **options: Arguments of `ViTFeatBackbone`, such as `out_type` or `pool`. With any of them
-            the config's own `out_type`, `out_stride`, `cls_readout` and `pool` do not count.
+    With any of these the config's own `out_type`, `out_stride`, `cls_readout` and `pool` do not
+    count.
 
     Raises:
         ValueError: If the choice is incomplete or contradicts itself, or if `ViTFeatBackbone`
@@ -238,22 +214,15 @@ def _weights(choice: Choice, asked: dict[str, Any]) -> str:
         return f'random, seed {choice.random_weights}'
     if choice.pretrained:
         return 'pretrained'
-    prefix = _trained_prefix(choice.checkpoint)
-    if prefix is None:
-        asked['checkpoint'] = choice.checkpoint
-    else:
-        checkpoint = dict(type='Pretrained', checkpoint=choice.checkpoint, prefix=prefix)
-        asked['init_cfg'] = checkpoint
-    return choice.checkpoint
-
-
-def _trained_prefix(checkpoint: str) -> str | None:
-    """Where our backbone stands in a whole model's checkpoint; `None` in other files."""
-    held = names(checkpoint)
+    held = names(choice.checkpoint)  # our backbone stands below a prefix in a whole model's
     for prefix in ('backbone.backbone.vit.', 'backbone.vit.'):
         if any(name.startswith(prefix) for name in held):
-            return prefix
-    return None
+            start = dict(type='Pretrained', checkpoint=choice.checkpoint, prefix=prefix)
+            asked['init_cfg'] = start
+            break
+    else:
+        asked['checkpoint'] = choice.checkpoint
+    return choice.checkpoint
 
 
 def _indices(layers: str | Sequence[str | int]) -> str | list[int]:

@@ -20,19 +20,12 @@ from vit_backbones.terminal import quiet_log
 
 
 class Trained(NamedTuple):
-    """A model that is ready to run.
-
-    Attributes:
-        model: In eval mode, on its device.
-        config: The merged config.
-        classes: Names by label.
-        palette: (256, 3) uint8 or longer, RGB by label.
-    """
+    """A model that is ready to run, in eval mode on its device, with its merged config."""
 
     model: nn.Module
     config: Config
     classes: list[str]
-    palette: np.ndarray
+    palette: np.ndarray  # (256, 3) uint8 or longer, RGB by label
 
     @property
     def segments(self) -> bool:
@@ -55,8 +48,8 @@ def load_trained(
         checkpoint: File that its training wrote. Weights that the training started from are not
             read: they need not be there any more.
         options: `key=value` changes of the config.
-        device: `'cpu'`, `'cuda'`, ...; by default the GPU if there is one.
-        slide: (crop, stride) of the windows in which a segmenter goes over images.
+        device: By default the GPU if there is one.
+        slide: (crop, stride) in pixels of the windows in which a segmenter goes over images.
 
     Raises:
         ValueError: If the config cannot be built, the checkpoint is of another one, or `slide` is
@@ -80,7 +73,7 @@ def load_trained(
 
 
 def _loaded(cfg: Config, config: str, checkpoint: str) -> tuple[nn.Module, dict[str, Any]]:
-    """The model, and what the checkpoint notes beside its weights."""
+    """The model, and the notes of the checkpoint beside its weights."""
     use_scope(cfg)
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)

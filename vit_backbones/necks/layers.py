@@ -17,7 +17,7 @@ _LN2D_EPS = 1e-6
 class LN2d(nn.LayerNorm):
     """LayerNorm over the channels of a feature map, at every position on its own.
 
-    The norm of ConvNeXt and ViTDet. It computes what ``nn.LayerNorm(C)`` computes on the
+    The norm of ConvNeXt and ViTDet. It computes the same as ``nn.LayerNorm(C)`` on the
     channels-last map, and like it accumulates half precision in fp32. Being an ``nn.LayerNorm``, it
     is a norm for ``norm_decay_mult`` of MMEngine's optimizer constructors too.
 
@@ -52,16 +52,10 @@ class LN2d(nn.LayerNorm):
 
 
 def build_norm(norm_cfg: dict[str, Any] | None, num_channels: int) -> nn.Module:
-    """Build a norm layer from an OpenMMLab ``norm_cfg``.
+    """Build a norm layer from an OpenMMLab ``norm_cfg``, which stays unchanged; None is no norm.
 
-    Args:
-        norm_cfg: ``dict(type='LN2d' | 'GN' | 'BN' | 'SyncBN', **options)``, left unchanged, or
-            None for no norm. 'LN2d' is this package's with eps 1e-6 in whichever registry scope is
-            active: others register a layer of that name too.
-        num_channels: Channels of the map to normalise.
-
-    Returns:
-        The norm layer; ``nn.Identity`` for None.
+    'LN2d' is this package's, with eps 1e-6, in whichever registry scope is active: others register
+    a layer of that name too.
     """
     if norm_cfg is None:
         return nn.Identity()
@@ -81,18 +75,7 @@ def conv_block(
     """Build a size-preserving convolution with norm and activation, in PyTorch's initialisation.
 
     mmcv's ``ConvModule`` is the same but for its Kaiming initialisation, which detectron2's
-    pyramid does not have.
-
-    Args:
-        in_channels: Channels of the input map.
-        out_channels: Channels of the output map.
-        kernel_size: Odd size of the square kernel.
-        norm_cfg: As in ``build_norm``. The convolution has a bias only where this is None.
-        act_cfg: OpenMMLab activation config, or None for no activation.
-
-    Returns:
-        Modules ``conv``, then ``norm`` and ``act`` where asked for: (B, C_in, H, W) to
-        (B, C_out, H, W).
+    pyramid does not have. The kernel is odd; the convolution has a bias only without a norm.
     """
     conv = nn.Conv2d(
         in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=norm_cfg is None

@@ -154,7 +154,7 @@ def _of_vitdet(channels: int, rescaled: int | Sequence[int]) -> int:
 def _match_inputs(
     in_channels: int | Sequence[int], in_strides: int | Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Spread an int over the entries of the other argument, and check what results."""
+    """Spread an int over the entries of the other argument, and check the result."""
     num_strides = 1 if isinstance(in_strides, int) else len(in_strides)
     channels = (in_channels,) * num_strides if isinstance(in_channels, int) else tuple(in_channels)
     strides = (in_strides,) * len(channels) if isinstance(in_strides, int) else tuple(in_strides)

@@ -45,7 +45,7 @@ class ViTAdapter(BaseModule):
         value_ratio: Channels of its values, as a part of the ViT's.
         ffn_ratio: Channels within the MLP, likewise.
         num_extra: More attentions to the last layer.
-        drop_path_rate: Of the MLPs.
+        drop_path_rate: Stochastic depth rate of the MLPs.
         norm_cfg: Norm of the stem's convolutions and of the outputs; SyncBN in the original.
         init_cfg: As in MMEngine.
 
@@ -129,7 +129,7 @@ class ViTAdapter(BaseModule):
         return self.backbone.preprocess
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """See `ViTFeatBackbone.get_layer_depth`; what the adapter adds counts as a head."""
+        """See `ViTFeatBackbone.get_layer_depth`; the adapter's own parameters count as a head."""
         return self.backbone.get_layer_depth(param_name, f'{prefix}backbone.')
 
     def _checked_channels(self, num_heads: int, value_ratio: float) -> int:
@@ -156,11 +156,7 @@ class ViTAdapter(BaseModule):
 class SpatialPrior(nn.Module):
     """Maps of an image at strides 4 to 32 by 3x3 convolutions, as wide as the ViT.
 
-    Args:
-        in_channels: Channels of images.
-        width: Of the first convolutions; 2, 4 and 4 times it further on.
-        out_channels: Channels of each map.
-        norm_cfg: Norm behind each convolution.
+    The first convolutions have `width` channels, the others 2, 4 and 4 times as many.
     """
 
     def __init__(
@@ -190,13 +186,7 @@ class SpatialPrior(nn.Module):
 class Extractor(nn.Module):
     """Takes features of a map into queries: deformable attention, then a convolutional MLP.
 
-    Args:
-        channels: Of queries and map.
-        num_heads: Of the attention.
-        num_points: Places at which each head looks.
-        value_ratio: Channels of the values, as a part of `channels`.
-        ffn_ratio: Channels within the MLP, likewise.
-        drop_path_rate: Of the MLP.
+    Queries and map have `channels`; the other arguments are those of `ViTAdapter`.
     """
 
     def __init__(

@@ -34,14 +34,9 @@ def read_coco(
         data: A COCO file, or a folder with those of `train` and `val`.
         val_data: The same to validate on; without it and without a `val` in `data`, every fifth
             image is held out.
-        images: Folder of the images, or of one folder per split; looked for around the files by
-            default.
+        images: Folder of the images, or of one folder per split; by default around the files.
         folder: Absolute folder for the files of the splits.
-        with_masks: Whether the config learns masks, so that each object must have one.
-
-    Raises:
-        OSError: If a file or an image is missing.
-        ValueError: If a file is not COCO or contradicts itself.
+        with_masks: The config learns masks, so that each object must have one.
     """
     paths = _paths(data, val_data)
     contents = {split: _read(path, with_masks) for split, path in paths.items()}
@@ -120,7 +115,7 @@ def _find_in(data: Path, split: str) -> Path | None:
 
 
 def _read(path: Path, with_masks: bool) -> dict[str, Any]:
-    """A checked COCO file, with images sorted by name and what pycocotools needs filled in."""
+    """A checked COCO file, with sorted images and the keys that pycocotools needs."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
@@ -129,14 +124,12 @@ def _read(path: Path, with_masks: bool) -> dict[str, Any]:
     for line in _contradictions(content, with_masks):
         raise ValueError(f'{str(path)!r}: {line}')
     images = sorted(content['images'], key=lambda image: image['file_name'])
+    categories = sorted(content['categories'], key=lambda category: category['id'])
     return dict(
         info=content.get('info') or {},
         images=images,
         annotations=_annotations_of(images, content['annotations']),
-        categories=[
-            dict(each, name=str(each['name']))
-            for each in sorted(content['categories'], key=lambda category: category['id'])
-        ],
+        categories=[dict(each, name=str(each['name'])) for each in categories],
     )
 
 
@@ -197,9 +190,8 @@ def _annotations_of(images: Sequence[dict], annotations: Sequence[dict]) -> list
 
 def _split(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for images in hold_out(content['images']):
-        yield content | dict(
-            images=images, annotations=_annotations_of(images, content['annotations'])
-        )
+        annotations = _annotations_of(images, content['annotations'])
+        yield content | dict(images=images, annotations=annotations)
 
 
 def _common_categories(paths: dict[str, Path], contents: dict[str, dict]) -> list[dict]:

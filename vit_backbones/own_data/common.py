@@ -1,4 +1,4 @@
-"""What COCO files and folders of masks have in common."""
+"""Own data as configs name them, and steps that COCO files and folders of masks share."""
 
 import colorsys
 from collections.abc import Sequence
@@ -10,27 +10,16 @@ T = TypeVar('T')
 
 
 class OwnData(NamedTuple):
-    """Data as a config names them.
-
-    Attributes:
-        source: Where they were read.
-        classes: Names in the order of the labels.
-        palette: RGB on 0-255, per class.
-        datasets: Keys of the config's datasets, by split: `'train'` and `'val'`.
-        files: Contents of the files that `datasets` name and that are not there yet.
-        num_images: By split.
-        held_out: Whether `'val'` was taken out of `'train'`.
-        same_size: Whether all images to validate on have one size.
-    """
+    """Data as a config names them; splits are `'train'` and `'val'`."""
 
     source: Path
-    classes: list[str]
-    palette: list[tuple[int, int, int]]
-    datasets: dict[str, dict[str, Any]]
-    files: dict[Path, bytes]
+    classes: list[str]  # in the order of the labels
+    palette: list[tuple[int, int, int]]  # RGB on 0-255, per class
+    datasets: dict[str, dict[str, Any]]  # keys of the config's datasets, by split
+    files: dict[Path, bytes]  # those that `datasets` name and that are not there yet
     num_images: dict[str, int]
-    held_out: bool
-    same_size: bool
+    held_out: bool  # 'val' was taken out of 'train'
+    same_size: bool  # of all images to validate on
 
     def summary(self) -> str:
         """One line with the data, the number of images and the classes."""
@@ -44,11 +33,7 @@ class OwnData(NamedTuple):
 
 
 def hold_out(items: Sequence[T]) -> tuple[list[T], list[T]]:
-    """Split items, one per image, into those to train on and every fifth to validate on.
-
-    Raises:
-        ValueError: If none is left to train on.
-    """
+    """Split items, one per image, into those to train on and every fifth to validate on."""
     if len(items) < 2:
         raise ValueError('1 image is too few: it is held out to validate on, and none is left')
     kept = [item for i, item in enumerate(items) if i % _HELD_OUT]

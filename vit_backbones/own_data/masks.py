@@ -24,26 +24,12 @@ _COCO_GOES_TO = 'configs/vitdet and configs/mask2former'  # configs that take a 
 
 
 class Pairs(NamedTuple):
-    """Images and masks of the same names.
-
-    Attributes:
-        images: Absolute folder of the images.
-        masks: Absolute folder of the masks.
-        names: Paths below either, sorted and without suffix.
-        suffix: That of the images, such as `'.jpg'`; masks are PNGs.
-    """
+    """Images and masks of the same names, in two absolute folders."""
 
     images: Path
     masks: Path
-    names: list[str]
-    suffix: str
-
-    def paths(self) -> list[tuple[Path, Path]]:
-        """(image, mask) of each name."""
-        return [
-            (self.images / f'{name}{self.suffix}', self.masks / f'{name}.png')
-            for name in self.names
-        ]
+    names: list[str]  # paths below either, sorted and without suffix
+    suffix: str  # that of the images; masks are PNGs
 
 
 class Mask(NamedTuple):
@@ -64,10 +50,6 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
         val_data: The same to validate on; without it and without a `val` in `data`, every fifth
             image is held out.
         folder: Absolute folder for the lists of the splits.
-
-    Raises:
-        OSError: If folders, images or masks are missing.
-        ValueError: If masks are no label masks, or contradict the classes or their images.
     """
     pairs = {'train': _find(data, 'train')}
     if val_data is not None:
@@ -176,8 +158,9 @@ def _check_partners(images: Path, masks: Path, named: set[str], labelled: set[st
 
 
 def _read_all(pairs: Pairs) -> list[Mask]:
+    images = [pairs.images / f'{name}{pairs.suffix}' for name in pairs.names]
     with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        masks = pool.map(_read, *zip(*pairs.paths(), strict=True))
+        masks = pool.map(_read, images, [pairs.masks / f'{name}.png' for name in pairs.names])
         return list(bar.track(masks, len(pairs.names), description='reading masks'))
 
 

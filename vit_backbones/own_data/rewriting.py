@@ -21,15 +21,7 @@ _INSTANCE = 'configs/mask2former/mask2former_vit-b-dinov2_coco-instance.py'
 
 
 def check_takes_own_data(facts: Facts) -> str:
-    """Refuse a config whose data cannot be replaced.
-
-    Returns:
-        `'mmdet'` or `'mmseg'`.
-
-    Raises:
-        ValueError: If the config is of neither, learns panoptic masks, lacks data to train or
-            validate on, mixes several, or has an evaluator that suits only its own data.
-    """
+    """The toolbox of a config whose data can be replaced, `'mmdet'` or `'mmseg'`, else an error."""
     toolbox = facts.scope
     if toolbox not in _METRICS:
         raise ValueError(
@@ -69,10 +61,9 @@ def put_data(facts: Facts, own: OwnData) -> None:
     for split in _SPLITS:
         ((_, dataset),) = facts.datasets[split]
         kept = {key: dataset[key] for key in _KEPT if key in dataset}
+        metainfo = dict(classes=own.classes, palette=own.palette)
         dataset.clear()
-        dataset.update(
-            **own.datasets[split], metainfo=dict(classes=own.classes, palette=own.palette), **kept
-        )
+        dataset.update(**own.datasets[split], metainfo=metainfo, **kept)
         for _, node, _ in nodes(cfg[f'{split}_dataloader']):
             node.pop('reduce_zero_label', None)
     if cfg.default_scope == 'mmseg' and not own.same_size:
