@@ -9,7 +9,7 @@ from PIL import Image
 
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.benchmark.labelled import Labelled
-from vit_backbones.features import finished
+from vit_backbones.features import parts
 
 COLOURS = np.array([[220, 30, 30], [30, 200, 40], [40, 60, 230]], np.uint8)
 CAMVID = Path(os.environ.get('VIT_BACKBONES_DATA', '/nowhere'))
@@ -124,7 +124,7 @@ def test_a_second_run_reads_no_image_and_gives_the_same(quality, calls):
 
 
 def test_a_stopped_run_goes_on_where_it_was(quality, calls, monkeypatch):
-    monkeypatch.setattr(finished, '_SECONDS', 0)  # each image is a part of its own
+    monkeypatch.setattr(parts, '_SECONDS', 0)  # each image is a part of its own
     (first,) = quality()
     files = sorted(Path('work_dirs/features').rglob('*.safetensors'))
     assert len(files) == 8

@@ -21,8 +21,8 @@ from safetensors.numpy import load_file
 from torch.nn import functional as F
 
 from vit_backbones.embeddings.answers import Questions
-from vit_backbones.features import finished, plan
 from vit_backbones.features import job as extraction
+from vit_backbones.features import parts, plan
 from vit_backbones.features.extractor import Extractor
 from vit_backbones.files import write_whole
 from vit_backbones.images import UnreadableImageError, read_image
@@ -85,7 +85,7 @@ def few(tmp_path, monkeypatch):
 @pytest.fixture
 def often(monkeypatch):
     """Every batch is a part of its own."""
-    monkeypatch.setattr(finished, '_SECONDS', 0)
+    monkeypatch.setattr(parts, '_SECONDS', 0)
 
 
 @torch.no_grad()
@@ -342,7 +342,7 @@ def test_a_full_disk_leaves_what_was_done(main, few, often, monkeypatch, capsys)
         return write_whole(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr('vit_backbones.features.finished.write_whole', full)
+        patch.setattr('vit_backbones.features.parts.write_whole', full)
         assert main([*COMMAND, 'a.parquet']) == 2
     error = capsys.readouterr().err
     assert error.startswith('error: No space left on device: ')
@@ -467,7 +467,7 @@ def test_a_killed_run_goes_on_to_the_same_rows(few):
     arguments = ['images', '--model', 'vit_tiny_patch16_224', '--random-weights', '0', '--size']
     arguments += ['384', '--device', 'cpu', '--batch-size', '2', '--out']
     script = (  # the tool with a part after each batch
-        'import runpy, sys; import vit_backbones.features.finished as c; c._SECONDS = 0; '
+        'import runpy, sys; import vit_backbones.features.parts as c; c._SECONDS = 0; '
         f'sys.argv[0] = {command()[1]!r}; sys.path.insert(0, {str(REPOSITORY / "tools")!r}); '
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )

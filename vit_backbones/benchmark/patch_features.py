@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vit_backbones.features.extractor import Extractor, compute
-from vit_backbones.features.finished import Parts
+from vit_backbones.features.parts import Parts
 from vit_backbones.features.plan import Item
 from vit_backbones.files import write_whole
 from vit_backbones.images import UnreadableImageError, image_size

@@ -10,7 +10,7 @@ from vit_backbones.embeddings import classifying, clustering, search
 from vit_backbones.embeddings.projecting import project, require_umap
 from vit_backbones.embeddings.tiles import readable
 from vit_backbones.errors import require
-from vit_backbones.features.stored import Embeddings, read_embeddings
+from vit_backbones.features.feature_files import Embeddings, read_embeddings
 from vit_backbones.files import write_whole
 from vit_backbones.images import image_size
 from vit_backbones.pictures.canvas import draw_sheet, png

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vit_backbones.embeddings.tiles import tile_of
-from vit_backbones.features.stored import Embeddings
+from vit_backbones.features.feature_files import Embeddings
 from vit_backbones.pictures.canvas import Row
 
 _COLUMNS = 5

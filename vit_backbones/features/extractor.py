@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from vit_backbones.devices import DTYPES
-from vit_backbones.features.finished import Parts
+from vit_backbones.features.parts import Parts
 from vit_backbones.features.plan import Item, reason_of
 from vit_backbones.images import UnreadableImageError, image_size, read_image, resized, resizing
 from vit_backbones.models.chosen import Loaded

@@ -15,10 +15,10 @@ from rich.progress import Progress
 
 from vit_backbones.errors import first_line
 from vit_backbones.features.extractor import Extractor, compute
-from vit_backbones.features.finished import Parts
+from vit_backbones.features.feature_files import WRITERS, Rows, check_header, read_metadata
+from vit_backbones.features.parts import Parts
 from vit_backbones.features.plan import Item, Plan, make_plan
 from vit_backbones.features.request import Request
-from vit_backbones.features.stored import WRITERS, Rows, check_header, read_metadata
 from vit_backbones.files import write_whole
 from vit_backbones.terminal import progress
 from vit_backbones.version import __version__

@@ -10,7 +10,7 @@ import torch
 
 from vit_backbones.devices import choose_device
 from vit_backbones.features.extractor import Extractor
-from vit_backbones.features.stored import WRITERS, pyarrow
+from vit_backbones.features.feature_files import WRITERS, pyarrow
 from vit_backbones.files import check_writable
 from vit_backbones.models.chosen import Choice, Loaded, load_backbone
 from vit_backbones.readout import PoolingError

@@ -8,9 +8,9 @@ import pytest
 from pyarrow import parquet
 from safetensors.numpy import load_file
 
-from vit_backbones.features import stored as outputs
+from vit_backbones.features import feature_files as outputs
+from vit_backbones.features.feature_files import WRITERS, Rows, read_embeddings, read_metadata
 from vit_backbones.features.plan import Item
-from vit_backbones.features.stored import WRITERS, Rows, read_embeddings, read_metadata
 
 
 def rows(number=5, names=(), dtype=np.float32):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vit_backbones.features.finished import Parts
+from vit_backbones.features.parts import Parts
 
 
 @pytest.fixture
