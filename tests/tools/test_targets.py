@@ -17,7 +17,7 @@ SETTING = Setting((64, 96))
 MEMORY = Case(
     'with_cp',
     'test_vit',
-    SETTING._replace(mode='train', batch_size=2),
+    SETTING._replace(mode='train', batch_size=8),
     {'with_cp': partial(ours, with_cp=True), 'without': ours},
     (
         Goal('with_cp', 'without', 0.9, figure='memory'),
