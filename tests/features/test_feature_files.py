@@ -160,7 +160,7 @@ def test_a_damaged_file_is_told(damage, write_embeddings):
 )
 def test_other_columns_are_told(columns, tmp_path):
     parquet.write_table(pa.table(columns), tmp_path / 'x.parquet')
-    with pytest.raises(ValueError, match=r'wants the columns path .* and has path'):
+    with pytest.raises(ValueError, match=r'it needs the columns path .* and has path'):
         read_embeddings(tmp_path / 'x.parquet')
 
 
