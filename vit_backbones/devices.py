@@ -6,11 +6,7 @@ DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of a name, by default the GPU if there is one.
-
-    Raises:
-        ValueError: If it is not there, or if PyTorch knows no such device.
-    """
+    """The device of a name, by default the GPU if there is one; a `ValueError` if it is missing."""
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
         if device.type == 'cuda' and not torch.cuda.is_available():

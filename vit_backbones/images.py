@@ -218,8 +218,7 @@ class ImageWalk:
     def close(self, out: Path) -> str:
         """Write `unreadable.txt` into a folder if there are such images; gives a few words on it.
 
-        Raises:
-            ValueError: If no image at all could be read.
+        A `ValueError` if no image at all could be read.
         """
         listed, lines = out / 'unreadable.txt', list(self.unreadable.values())
         if len(lines) == len(self.paths):

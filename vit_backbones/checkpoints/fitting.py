@@ -59,9 +59,8 @@ class Report:
     def check(self, path: str, remark: str = '') -> None:
         """Refuse the file `path` if it fits badly; `remark` ends the message for too few matches.
 
-        Raises:
-            ValueError: If under 95 % of the model's tensors matched, the file lacks the CLS token,
-                the patch embedding or the position table, or unknown tensors are left.
+        95 % of the model's tensors must match and no unknown ones be left; the CLS token, the patch
+        embedding and the position table must be there.
         """
         total = len(self.matched) + len(self.missing)
         hint = 'another architecture or img_size? allow_partial=True loads what fits'

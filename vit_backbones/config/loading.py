@@ -31,8 +31,7 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such file; the closest existing ones are named.
-        ValueError: If the config cannot be read, or an option names neither an existing key nor an
-            argument of the class at that place.
+        ValueError: If the config cannot be read, or nothing would read an option.
     """
     config = _read(Path(path))
     changes = dict(map(_parse, options))

@@ -82,8 +82,7 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
     count.
 
     Raises:
-        ValueError: If the choice is incomplete or contradicts itself, or if `ViTFeatBackbone`
-            refuses it.
+        ValueError: If the choice is incomplete or contradicts itself, or is refused when built.
         OSError: For files that are not there.
     """
     if (choice.model is None) == (choice.config is None):
@@ -112,8 +111,7 @@ def load_neck(choice: Choice) -> nn.Module:
     """Build the neck of a config, with its weights out of the whole model's checkpoint.
 
     Raises:
-        ValueError: If the choice has no config, if the config has no neck behind the ViT itself, or
-            if the checkpoint has no weights of it.
+        ValueError: If the config has no neck behind the ViT, or the checkpoint no weights of it.
         OSError: For files that are not there.
     """
     if choice.config is None:

@@ -52,8 +52,7 @@ def load_trained(
         slide: (crop, stride) in pixels of the windows in which a segmenter goes over images.
 
     Raises:
-        ValueError: If the config cannot be built, the checkpoint is of another one, or `slide` is
-            given for a model other than mmseg's segmenters.
+        ValueError: If the config cannot be built, or the checkpoint or `slide` does not suit it.
         OSError: For files that are not there.
     """
     preflight.check_environment()

@@ -25,7 +25,9 @@ def use_own_data(
     images: str | Path | None = None,
     folder: str | Path,
 ) -> str:
-    """Put your own data into a config: datasets, classes, evaluators, heads.
+    """Put your own data into a config, and return a line on them and their classes.
+
+    Datasets, classes, evaluators and heads change. Nothing is written after an error in the data.
 
     Args:
         cfg: A config of mmdet or mmseg with one dataset each to train and to validate on; changed
@@ -37,13 +39,9 @@ def use_own_data(
         folder: For the lists of the images of each split: `train.json` and `val.json`, or
             `train.txt` and `val.txt`.
 
-    Returns:
-        One line with the data, the number of images and the classes.
-
     Raises:
         OSError: If files are missing.
-        ValueError: If the config takes no such data, or they contradict themselves; nothing is
-            written then.
+        ValueError: If the config takes no such data, or they contradict themselves.
     """
     facts = Facts.of(cfg)
     toolbox = check_takes_own_data(facts)
