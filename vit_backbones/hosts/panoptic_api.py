@@ -96,8 +96,11 @@ class PQStat:
             and `rq` in [0, 1] and their number `n` (the means of no category are NaN); and
             `pq`, `sq`, `rq` by category id, 0 for those that do not occur.
         """
-        things = {index: each.get('isthing') == 1 for index, each in categories.items()}
-        chosen = [index for index, is_thing in things.items() if isthing in (None, is_thing)]
+        chosen = [
+            index
+            for index, each in categories.items()
+            if isthing is None or (each['isthing'] == 1) == isthing
+        ]
         per_class = {index: _qualities(self[index]) for index in chosen}
         found = [per_class[i] for i in chosen if self[i] != PQStatCat()]
         means = {
