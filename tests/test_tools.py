@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from toy_task import write_toy_config
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.hosts.resume import allow_mmengine_checkpoints
+from vit_backbones.hosts.mmengine_pickles import allow_mmengine_checkpoints
 from vit_backbones.training.run import _was_interrupted
 
 REPOSITORY = Path(__file__).parents[1]

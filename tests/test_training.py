@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.checkpoints import read_checkpoint
 from vit_backbones.config.explain import describe
-from vit_backbones.hosts.resume import allow_mmengine_checkpoints
+from vit_backbones.hosts.mmengine_pickles import allow_mmengine_checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 MASK2FORMER = str(ROOT / 'configs/mask2former_vit.py')

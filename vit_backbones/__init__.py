@@ -13,7 +13,7 @@ try:
     from mmengine.config.utils import MODULE2PACKAGE
 
     from vit_backbones.hosts import mmcv_loader, panoptic_api
-    from vit_backbones.hosts.resume import allow_mmengine_checkpoints
+    from vit_backbones.hosts.mmengine_pickles import allow_mmengine_checkpoints
 
     mmcv_loader.install()
     panoptic_api.install()

@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from toy_task import write_toy_config
 
-from vit_backbones.hosts.resume import allow_mmengine_checkpoints
+from vit_backbones.hosts.mmengine_pickles import allow_mmengine_checkpoints
 
 
 @pytest.fixture(autouse=True)
