@@ -578,3 +578,10 @@ def test_images_of_another_shape_are_refused(shape):
     message = rf'images must be \(B, 3, H, W\), got \({", ".join(map(str, shape))}\)'
     with pytest.raises(ValueError, match=message):
         backbone(**SMALL)(torch.zeros(shape))
+
+
+def test_is_init_is_settable_as_in_mmengine():
+    vit = ViTFeatBackbone('test_vit')
+    vit.is_init = True
+    assert vit.is_init
+    assert vit.holds_weights

@@ -21,6 +21,7 @@ from vit_backbones.checks.recipe import class_findings
 from vit_backbones.config.facts import Facts, dataset_configs
 from vit_backbones.config.loading import load_config
 from vit_backbones.own_data import use_own_data
+from vit_backbones.own_data.masks import read_masks
 from vit_backbones.own_data.rewriting import put_classes
 from vit_backbones.terminal import quiet_prints
 
@@ -469,6 +470,17 @@ def test_coco__what_is_no_json(own, tmp_path):
 
 def save(array, data):
     Image.fromarray(array).save(data / 'masks/03.png')
+
+
+def test_a_mask_counts_beside_a_file_of_its_name_in_capitals(tmp_path):
+    for folder in ('images', 'masks'):
+        (tmp_path / folder).mkdir()
+        for index in range(5):
+            array = np.full((8, 8), index % 2, np.uint8)
+            Image.fromarray(array).save(tmp_path / folder / f'{index}.png')
+    for index in range(5):
+        (tmp_path / 'masks' / f'{index}.PNG').write_text('no mask')
+    assert read_masks(tmp_path, None, folder=tmp_path).num_images == {'train': 4, 'val': 1}
 
 
 # One mistake each in a folder of masks, given with one of its masks

@@ -50,7 +50,9 @@ def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
         except KeyboardInterrupt as stop:
             say(str(stop) or 'interrupted', error=True)
             return 130
-        except BrokenPipeError:  # `| head` has read enough
+        except BrokenPipeError as error:  # `| head` has read enough
+            if getattr(error, 'while_running', False):
+                raise
             sys.stdout = open(os.devnull, 'w')
             return 0
         except (ImportError, OSError, RuntimeError, ValueError) as error:
@@ -88,7 +90,7 @@ def _line(error: Exception) -> str:
 def _while_importing(error: Exception) -> bool:
     """Whether packages that do not fit together raised it, as torch and torchvision do."""
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, RuntimeError) and any('importlib' in f.filename for f in frames)
+    return isinstance(error, RuntimeError) and any(each.name == '<module>' for each in frames)
 
 
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
@@ -104,9 +106,11 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
             return f'{flags[name]} {words.replace(",", "")}'
         return flags[name] + (' ' if not value and re.match(r'[^,;:)]', following) else '')
 
+    if not flags:
+        return text
+    names = rf'(?<![\w./\'"=-])({"|".join(flags)})=(?!False\b|None\b)'
     values = r'(True\b|\.\.\.|\(([^()]*)\)|\'([\w.+-]+)\'|)(?=(\S?))'
-    names = '|'.join(flags)
-    return re.sub(rf'(?<![\w./\'"=-])({names})={values}', spelled, text) if names else text
+    return re.sub(names + values, spelled, text)
 
 
 def positive(text: str) -> int:

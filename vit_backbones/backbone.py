@@ -85,7 +85,7 @@ class ViTFeatBackbone(AdaptedModel):
             `'concat'` behind every patch's channels (2C channels).
         pool: Embeddings (B, C') in place of `out_type`: `'cls'`, `'avg'`, `'max'`, `'cls+avg'` (2C
             channels), `'gem'` (generalised mean), `'attn'` (the model's own attention pooling) or
-            `'model'` (the embedding of the last block that the library's own head classifies).
+            `'model'` (the last block's embedding as the library's own head classifies it).
         norm: Outputs with final norm: the `'last'` block's (as in libraries), `'all'`, `'none'`.
         final_norm: mmpretrain's spelling of `norm`: `True` is `'last'`, `False` is `'none'`.
         out_stride: Resample maps bilinearly to ceil(H / s) x ceil(W / s) of the unpadded image.
@@ -243,7 +243,14 @@ class ViTFeatBackbone(AdaptedModel):
         """Whether weights were loaded, or came with the module given."""
         return self.weights.came
 
-    is_init = holds_weights  # MMEngine's name for it
+    @property
+    def is_init(self) -> bool:
+        """MMEngine's name for `holds_weights`; settable as there."""
+        return self.weights.came
+
+    @is_init.setter
+    def is_init(self, value: bool) -> None:
+        self.weights.came = value
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the ViT.
@@ -324,7 +331,7 @@ class ViTFeatBackbone(AdaptedModel):
     def set_input_size(self, size: Sequence[int]) -> None:
         """Resample the position table to (H, W) images for good, e.g. before an export.
 
-        Not needed for running. Call it before an optimizer is built: the parameter is a new one.
+        Not needed for running. Call it before an optimizer is built: the parameter changes shape.
         """
         self.source.set_input_size(self.vit, pair('size', size), self.pos_interp)
         if hasattr(self, GRID_KEY):

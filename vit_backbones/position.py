@@ -10,7 +10,7 @@ Grid = tuple[int, int]
 
 
 def cells(size: Grid, steps: Grid) -> Grid:
-    """(h, w) of the cells that cover an image, each as large as `steps`; traced sizes as well."""
+    """(h, w) of the cells that cover an image, each of size `steps`; also for traced sizes."""
     return tuple((side + step - 1) // step for side, step in zip(size, steps, strict=True))
 
 

@@ -83,6 +83,6 @@ def progress(*, silent: bool = False) -> Progress:
 
 
 def track(items: Collection[_T], doing: str) -> Iterator[_T]:
-    """Go through items, with the work (`doing`) beside a bar."""
+    """Go through items beside a bar that names the work (`doing`)."""
     with progress() as bar:
         yield from bar.track(items, description=doing)

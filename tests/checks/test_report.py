@@ -288,3 +288,10 @@ def test_low_rank_updates_of_random_weights_are_refused(check):
     code, lines = check('lora.py')
     assert lines_of(lines, 'error: model.backbone has no weights, and lora keeps random ones')
     assert code == 1
+
+
+@pytest.mark.parametrize('option', ['load_from=5', 'builtin_data=True', 'model=[1]'])
+def test_a_value_of_a_wrong_type_is_an_error_with_a_line(option, check):
+    code, lines = check('seg.py', option)
+    assert code == 1
+    assert lines[0].startswith('error: ')

@@ -30,6 +30,7 @@ FLAGS = {
         ('model.backbone.size=3, my_size=3, size-3', 'model.backbone.size=3, my_size=3, size-3'),
         ("the file 'size=3' or out/size=3", "the file 'size=3' or out/size=3"),
         ('size must be 3, other=True', 'size must be 3, other=True'),
+        ('amp=False, or checkpoint=None', 'amp=False, or checkpoint=None'),
     ],
 )
 def test_arguments_are_spelled_as_flags(text, spelled):
@@ -102,3 +103,23 @@ def test_a_crash_keeps_its_traceback():
 def test_results_of_check_models_that_cannot_be_read_are_one_line(tmp_path, capsys):
     assert load_tool('check_models').main(['--out', str(tmp_path)]) == 2
     assert capsys.readouterr().err == f'error: {tmp_path} cannot be written: it is no file\n'
+
+
+def test_a_pipe_that_breaks_while_a_training_runs_is_a_crash():
+    error = BrokenPipeError()
+    error.while_running = True
+    with pytest.raises(BrokenPipeError):
+        fail(error, ['first'])
+    assert fail(BrokenPipeError(), ['first']) == 0
+
+
+def test_packages_that_do_not_fit_together_get_the_advice_to_install(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'unfit.py').write_text("raise RuntimeError('operator a::b does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @one_line_errors
+    def main(argv):
+        import unfit  # noqa: F401
+
+    assert main([]) == 2
+    assert 'does not exist; install the pinned set' in capsys.readouterr().err

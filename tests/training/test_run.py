@@ -45,3 +45,9 @@ def test_ctrl_c_names_the_last_checkpoint(folder):
 def test_a_result_is_one_line(seconds, text, folder):
     finished = Finished('mIoU 40.0 %', {}, seconds, str(folder / 'w'))
     assert str(finished) == f'mIoU 40.0 % · {text} · w'
+
+
+def test_warnings_of_the_checks_are_logged(folder):
+    train(write_toy_config(folder, 'warned', more='optim_wraper = dict()'))
+    (log,) = folder.glob('work_dirs/warned/*/*.log')
+    assert "WARNING - 'optim_wraper' is neither" in log.read_text()

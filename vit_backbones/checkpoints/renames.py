@@ -1,7 +1,7 @@
 """Rename tables: keys of other projects' ViTs and timm's for them. Data only.
 
 Each table holds regular expressions and replacements, applied to every key in their order; a key
-that becomes empty is dropped. The facts are those of the projects named in `dialects.py`.
+that becomes empty is dropped. The facts are those of the projects named in `layouts.py`.
 """
 
 Renames = tuple[tuple[str, str], ...]

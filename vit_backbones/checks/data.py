@@ -77,12 +77,13 @@ def _decode_all(dataset: Any, loaders: Sequence[Any]) -> Iterator[str | None]:
     paths = set()
 
     def decode(index: int) -> str | None:
-        info = dataset.get_data_info(index)
-        path = info.get('img_path')
-        if path in paths:
-            return None
-        paths.add(path)
+        path = f'image {index}'
         try:
+            info = dataset.get_data_info(index)
+            path = info.get('img_path')
+            if path in paths:
+                return None
+            paths.add(path)
             _decoded(info, loaders)
         except Exception as raised:  # each decoder has its own exceptions
             return f'{path} ({first_line(raised)})'
@@ -108,8 +109,8 @@ def category_findings(dataset: Any, place: str) -> Iterator[Finding]:
     names = [each['name'] for each in categories]
     unknown = [name for name in classes if name not in names]
     yield error(
-        f'{place}.metainfo.classes has {", ".join(unknown[:5])}, which {dataset.ann_file} has not '
-        f'among its categories ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""}): these '
+        f'{place}.metainfo.classes has {", ".join(unknown[:5])}, which are no categories of '
+        f'{dataset.ann_file} ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""}): these '
         f'are never learned; spell them alike'
     )
 

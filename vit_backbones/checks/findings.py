@@ -3,7 +3,10 @@
 A check takes the facts of a config, a built model or a built dataset, and yields findings.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from vit_backbones.config.explain import describe
 
 
 class Finding(NamedTuple):
@@ -24,3 +27,11 @@ def error(text: str) -> Finding:
 def warning(text: str) -> Finding:
     """Something that may harm the training, or does in some setups."""
     return Finding('warning', text)
+
+
+def caught(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings; an exception of a check, as of a value of a wrong type, is the last one."""
+    try:
+        yield from findings
+    except Exception as raised:  # each library has its own
+        yield error(describe(raised))

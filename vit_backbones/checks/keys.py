@@ -16,7 +16,7 @@ _HOOKS = ('default_hooks', 'custom_hooks')
 def unknown_findings(facts: Facts) -> Iterator[Finding]:
     """Each `type` that is not registered, and each key that its class does not take.
 
-    A key that is only much like one that is read, such as `optim_wraper`, gives a warning. In the
+    A key that is similar to one that is read, such as `optim_wraper`, gives a warning. In the
     model only near misses are errors here: some of its classes read more than their signatures
     say, and building it finds the others.
     """

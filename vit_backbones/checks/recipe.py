@@ -77,8 +77,8 @@ def weight_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
         yield error(f'model.backbone has no weights, and {frozen} keeps random ones: {fix}')
     elif 'pretrained' not in given:
         yield warning(
-            f'model.backbone has no weights and starts from random ones: {fix}, or if you want '
-            f'that, pretrained=False'
+            f'model.backbone has no weights and starts from random ones: {fix}, or, if '
+            f'random weights are wanted, pretrained=False'
         )
 
 

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
 from vit_backbones.checks.data import dataset_findings
-from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.checks.findings import Finding, caught, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.checks.trial import trial_findings
 from vit_backbones.config.datasets import missing_data
@@ -25,7 +25,7 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     """Mistakes that break or spoil a training; `reads_data` reads its data, which it then needs."""
     use_scope(config)
     facts = Facts.of(config, ('train', 'val'))
-    yield from config_findings(facts, needs_data=reads_data)
+    yield from caught(config_findings(facts, needs_data=reads_data))
     if not isinstance(config.get('model'), dict):
         yield error('the config has no model: is it only the _base_ of others?')
         model = None
@@ -33,10 +33,10 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
         model, found = _built(config.model)
         yield from found
     if model is not None:
-        yield from model_findings(facts, model)
-        yield from trial_findings(facts, model)
+        yield from caught(model_findings(facts, model))
+        yield from caught(trial_findings(facts, model))
     for split in facts.datasets if reads_data else ():
-        yield from _data_findings(facts, split)
+        yield from caught(_data_findings(facts, split))
 
 
 def _built(config: dict[str, Any]) -> tuple[nn.Module | None, list[Finding]]:

@@ -36,7 +36,8 @@ class Facts:
         """Facts of a config; dataloaders and evaluators of other splits are left out."""
         loaders = {f'{split}_dataloader': config.get(f'{split}_dataloader') for split in splits}
         found = [list(dataset_configs(each or (), place)) for place, each in loaders.items()]
-        model = config.get('model') or {}
+        model = config.get('model')
+        model = model if isinstance(model, dict) else {}
         return cls(
             config=config,
             scope=config.get('default_scope'),
@@ -78,7 +79,7 @@ def nodes(
     *,
     closed: Callable[[Node, str], bool] = lambda node, key: False,
 ) -> Iterator[Node]:
-    """The dicts of a config or of a part of it, each before those inside it, which it may change.
+    """The dicts of a config or a part of it; each comes before those inside it and may be changed.
 
     Args:
         tree: Config, dict or list to walk.

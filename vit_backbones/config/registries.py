@@ -1,4 +1,4 @@
-"""Classes in MMEngine's registries: by name, their arguments, and names much like another."""
+"""Classes in MMEngine's registries: by name, their arguments, and similar names."""
 
 import contextlib
 import difflib
@@ -43,14 +43,14 @@ def find_registered(name: str, scope: str | None = None) -> list[Callable[..., A
 
 
 def close_arguments(kind: str, name: str) -> list[str]:
-    """Arguments of the class `kind` that are much like `name`, which it does not take."""
+    """Arguments of the class `kind` that are similar to `name`, which it does not take."""
     takers = [each.module_dict.get(kind) for root in _root_registries() for each in _family(root)]
     names = {each for taker in takers if taker for each in arguments_of(taker)[0]}
     return difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.8)
 
 
 def close_names(name: str, registry_name: str) -> list[str]:
-    """Registered names much like one that is not, those of all imported packages included.
+    """Registered names similar to one that is not, those of all imported packages included.
 
     The registry is named as MMEngine's root registry is, such as `'model'`.
     """

@@ -37,7 +37,7 @@ class ImageSizes:
         self.batch_shape = batch_shape
 
     def of(self, images: Tensor) -> list[Grid] | None:
-        """The sizes of the images of a batch (B, C, H, W), if they were set for such a one."""
+        """The sizes set for a batch (B, C, H, W); `None` for whole images."""
         sizes, shape = self.sizes, tuple(images.shape[-2:])
         if sizes is None:
             return None

@@ -1,7 +1,7 @@
 """Train on your own data: they replace those of a config.
 
-`coco` and `masks` read data into an `OwnData`, which speaks as configs do; `rewriting` puts it into
-a config. Images stay where they are, nothing is copied.
+`coco` and `masks` read data into an `OwnData`, which names them as configs do; `rewriting` puts it
+into a config. Images stay where they are, nothing is copied.
 """
 
 from pathlib import Path

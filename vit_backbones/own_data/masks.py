@@ -101,7 +101,7 @@ def _find(data: Path, split: str) -> Pairs:
         raise FileNotFoundError(f'{str(data)!r} does not exist (looked from {Path.cwd()})')
     images, masks = (_subfolder(data, names, split) for names in (_IMAGES, _MASKS))
     names, suffix = _names_of(images)
-    labelled = {name for name, end in _files(masks, ('.png',)).items() if end == '.png'}
+    labelled = {name for name, suffix in _files(masks) if suffix == '.png'}
     if not labelled:
         raise ValueError(
             f"{str(masks)!r} has no mask: one .png per image, of the image's name; a COCO file is "
@@ -123,7 +123,7 @@ def _subfolder(data: Path, names: Sequence[str], split: str) -> Path:
 
 def _names_of(images: Path) -> tuple[list[str], str]:
     """The sorted names of images, and their suffix."""
-    suffixes = _files(images, _SUFFIXES)
+    suffixes = {name: end for name, end in _files(images) if end.lower() in _SUFFIXES}
     if not suffixes:
         raise ValueError(f'{str(images)!r} has no image ({", ".join(_SUFFIXES)})')
     found = Counter(suffixes.values()).most_common()
@@ -136,13 +136,11 @@ def _names_of(images: Path) -> tuple[list[str], str]:
     return sorted(suffixes), found[0][0]
 
 
-def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, str]:
-    """Suffixes of the files below a folder, by path without suffix."""
-    return {
-        path.relative_to(folder).with_suffix('').as_posix(): path.suffix
-        for path in folder.rglob('*')
-        if path.is_file() and path.name[0] != '.' and path.suffix.lower() in suffixes
-    }
+def _files(folder: Path) -> Iterator[tuple[str, str]]:
+    """(path without suffix, suffix) of each file below a folder."""
+    for path in folder.rglob('*'):
+        if path.is_file() and path.name[0] != '.':
+            yield path.relative_to(folder).with_suffix('').as_posix(), path.suffix
 
 
 def _check_partners(images: Path, masks: Path, named: set[str], labelled: set[str]) -> None:

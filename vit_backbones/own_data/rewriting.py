@@ -82,7 +82,7 @@ def put_data(facts: Facts, own: OwnData) -> None:
 
 
 def shorten_first_part(cfg: Config, num_images: int) -> None:
-    """Let a head that `auxiliary_iters` leaves out at first learn, however few images there are."""
+    """Shorten `auxiliary_iters`, which leave the head out, to a quarter of the training at most."""
     if 'auxiliary_iters' in cfg.model:
         iters = math.ceil(num_images / cfg.train_dataloader.batch_size)  # of an epoch
         total = cfg.train_cfg.get('max_iters') or iters * cfg.train_cfg.max_epochs

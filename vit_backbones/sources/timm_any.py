@@ -32,7 +32,7 @@ class TimmAny(TimmSource):
     Args:
         vit: The unpruned model; the adapter keeps only names and sizes.
         size: (H, W) for which it was built.
-        fixed: For models that take only squares: the (H, W) of the only images, smaller than
+        fixed: For models that take only squares: the only (H, W) of images, smaller than
             `size`. They are padded to `size`, and maps are cropped.
     """
 

@@ -69,8 +69,8 @@ def train(
     resuming, and after Ctrl-C `command` is named to go on.
 
     Raises:
+        OSError: For a config or own data that are missing, or a folder that cannot be written.
         ValueError: For anything else that stops the training before its first batch.
-        OSError: For files that are not there.
         UnreadableDataError: If too many images in a row cannot be read.
         KeyboardInterrupt: After Ctrl-C; it names the last checkpoint.
     """
@@ -146,7 +146,7 @@ def _execute(
         if runner is not None and runner.is_running:
             error.while_running = True
             raise
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise
         raise ValueError(describe(error)) from error
     return Finished(result, metrics, time.monotonic() - start, runner.work_dir)
