@@ -60,7 +60,8 @@ def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
                 raise
             if Parser.debug:
                 traceback.print_exc()
-            say(f'error: {_line(error)}', error=True)
+            if is_first_process() or getattr(error, 'of_any_process', False):
+                print(f'error: {_line(error)}', file=sys.stderr)
             return 2
 
     return run
@@ -108,7 +109,9 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
 
     if not flags:
         return text
-    names = rf'(?<![\w./\'"=-])({"|".join(flags)})=(?!False\b|None\b)'
+    text = re.sub(rf'^({"|".join(flags)})(?= (must|takes)\b)', lambda m: flags[m[1]], text)
+    # not inside a path, nor before False and None; only `options` are given a path that is bare
+    names = rf'(?<![\w./\'"=-])(?!(?!options=)\S*[/*])({"|".join(flags)})=(?!False\b|None\b)'
     values = r'(True\b|\.\.\.|\(([^()]*)\)|\'([\w.+-]+)\'|)(?=(\S?))'
     return re.sub(names + values, spelled, text)
 

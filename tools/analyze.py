@@ -22,7 +22,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--out',
         metavar='DIR',
-        help='for the results (default: analysis in the work dir, or here for several runs)',
+        help='folder for the results (default: analysis in the work dir; for several runs, here)',
     )
     parser.add_argument(
         '--checkpoint',
@@ -31,7 +31,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--split', choices=['val', 'test'], default='val', help='(default: val)')
     parser.add_argument(
-        '--num-worst', type=cli.not_negative, default=8, metavar='N', help='to draw (default: 8)'
+        '--num-worst',
+        type=cli.not_negative,
+        default=8,
+        metavar='N',
+        help='images to draw (default: 8)',
     )
     cli.add_device_option(parser)
     cli.add_flag(parser, '--curves-only', 'predict nothing: needs no data and no weights')
@@ -39,7 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name in ('checkpoint', 'split', 'num_worst', 'device', 'cfg_options'):
         if args.curves_only and getattr(args, name) != parser.get_default(name):
-            parser.error(f'--{name.replace("_", "-")} is of predictions, without --curves-only')
+            parser.error(f'--{name.replace("_", "-")} is for predictions: leave out --curves-only')
     return args
 
 

@@ -97,7 +97,10 @@ def add_targets(commands: Any) -> None:
     parser.set_defaults(run=run_targets)
     parser.add_argument('cases', nargs='*', metavar='CASE', help='only these (default: all)')
     parser.add_argument(
-        '--peak-tflops', type=float, metavar='X', help="the GPU's peak in bf16, to show its use"
+        '--peak-tflops',
+        type=float,
+        metavar='X',
+        help="the GPU's peak in bf16, to show its utilisation",
     )
     add_run_options(parser)
 
@@ -175,7 +178,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         '--random-weights',
         type=int,
         metavar='SEED',
-        help='random weights for models without a checkpoint, as a lower bound',
+        help='random weights for models without a checkpoint, as a baseline',
     )
     parser.add_argument(
         '--layers',

@@ -45,7 +45,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     cli.add_size_option(parser, 'the longer side to 512')
     cli.add_flag(parser, '--joint', 'PCA: the same colours for all images')
     parser.add_argument(
-        '--heads', nargs='+', type=int, metavar='I', help='attention: 0-based (default: 0 to 5)'
+        '--heads',
+        nargs='+',
+        type=int,
+        metavar='I',
+        help='attention: 0-based (default: the first 6)',
     )
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='val')
     parser.add_argument(

@@ -92,7 +92,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """An image (H, W, 3), uint8 RGB, else as OpenCV's `IMREAD_COLOR` and mmcv's pipelines see it.
+    """An image (H, W, 3), uint8 RGB, otherwise as OpenCV's `IMREAD_COLOR` and mmcv read it.
 
     It is turned as its EXIF says, without transparency, with the high byte of 16 bits, and grey as
     three equal channels. A file that ends too early is refused, not filled with grey.

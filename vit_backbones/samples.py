@@ -13,7 +13,7 @@ PANOPTIC_OFFSET = 1000  # mmdet's INSTANCE_OFFSET: panoptic id = label + 1000 * 
 def marks_of(sample: BaseDataElement, score_thr: float = 0.3) -> tuple[Marks, Marks]:
     """Ground truth and prediction of a data sample, without instances of a lower score.
 
-    They are any of `instances`, `sem_seg` and `panoptic_seg` behind `gt_` and `pred_`.
+    Reads any of `instances`, `sem_seg` and `panoptic_seg` with the prefix `gt_` or `pred_`.
     """
     truth, prediction = (
         Marks(semantic_labels(sample, kind), *_objects(sample.get(f'{kind}_instances'), score_thr))

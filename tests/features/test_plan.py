@@ -45,4 +45,4 @@ def test_unreadable_headers_are_set_aside(draw, tmp_path):
 
 def test_names_that_no_file_can_hold_are_set_aside():
     plan = make_plan([Path('a\udcff.png')], resizing(None, None), 8)
-    assert plan.unreadable == {0: 'its name is no UTF-8'}
+    assert plan.unreadable == {0: 'its name is not UTF-8'}

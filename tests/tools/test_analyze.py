@@ -188,7 +188,7 @@ def test_unwritable_output_is_one_line(analyze, place):
 def test_what_curves_alone_do_not_use_is_refused(capsys):
     with pytest.raises(SystemExit, match='2'):
         load_tool('analyze').main(['a', '--curves-only', '--checkpoint', 'a.pth'])
-    assert '--checkpoint is of predictions' in capsys.readouterr().err
+    assert '--checkpoint is for predictions' in capsys.readouterr().err
 
 
 def test_a_mistake_makes_no_folder(analyze, place):

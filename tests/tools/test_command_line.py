@@ -29,7 +29,11 @@ FLAGS = {
         ('options=...: no config', '--cfg-options: no config'),
         ('model.backbone.size=3, my_size=3, size-3', 'model.backbone.size=3, my_size=3, size-3'),
         ("the file 'size=3' or out/size=3", "the file 'size=3' or out/size=3"),
-        ('size must be 3, other=True', 'size must be 3, other=True'),
+        ('size must be 3, other=True', '--size must be 3, other=True'),
+        ('the size must be 3', 'the size must be 3'),
+        ('size=4*.png: no such image', 'size=4*.png: no such image'),
+        ('size=4/x.parquet does not exist', 'size=4/x.parquet does not exist'),
+        ('options=load_from=a/b.pth', '--cfg-options load_from=a/b.pth'),
         ('amp=False, or checkpoint=None', 'amp=False, or checkpoint=None'),
     ],
 )
@@ -123,3 +127,13 @@ def test_packages_that_do_not_fit_together_get_the_advice_to_install(tmp_path, m
 
     assert main([]) == 2
     assert 'does not exist; install the pinned set' in capsys.readouterr().err
+
+
+def test_an_error_of_one_process_is_reported_by_that_process(monkeypatch, capsys):
+    monkeypatch.setenv('RANK', '1')
+    error = ValueError('try size=3')
+    assert fail(error, ['first']) == 2
+    assert capsys.readouterr().err == ''
+    error.of_any_process = True
+    assert fail(error, ['first']) == 2
+    assert capsys.readouterr().err == 'error: try --size 3\n'

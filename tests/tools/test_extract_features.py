@@ -380,7 +380,7 @@ def test_names_that_are_no_utf8_are_told(main, few, capsys):
     assert main(['images', *MODEL, '--out', 'a.parquet']) == 0
     assert '1 unreadable: images/\\udcff.png (listed' in capsys.readouterr().out
     listed = Path('a.parquet.unreadable.txt').read_bytes()
-    assert listed == b'images/\xff.png: its name is no UTF-8\n'
+    assert listed == b'images/\xff.png: its name is not UTF-8\n'
 
 
 def test_an_image_of_another_size_than_its_header_tells_is_set_aside(main, few, monkeypatch):

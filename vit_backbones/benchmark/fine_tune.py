@@ -41,7 +41,9 @@ class Training(NamedTuple):
             self._train(say)
         values = {row['metric']: row for row in of_work_dir(self.folder)}
         if 'mIoU' not in values:
-            raise ValueError(f'{self.folder}/record.json has no mIoU: set val_evaluator to one')
+            raise ValueError(
+                f'{self.folder}/record.json has no mIoU: give val_evaluator a metric with mIoU'
+            )
         return dict(fine_tuned=values['mIoU']['value'], fine_tune_minutes=values['mIoU']['minutes'])
 
     def _train(self, say: Callable[[str], None]) -> None:

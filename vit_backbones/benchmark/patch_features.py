@@ -68,7 +68,7 @@ def compute_features(
         backbone.out_stride = _STRIDE
     stride = backbone.strides[0]
     digest = loaded.fingerprint(_FORMAT, size, backbone.strides)
-    parts = Parts(cache / f'{Path(loaded.name).name}-{digest[:16]}', digest)
+    parts = Parts(cache / f'{Path(loaded.name).name}-{digest[:16]}', digest, shared=True)
     extractor = _InHalf(loaded, size=size, device=device)
     items = [_item(path, extractor, size) for path in images]
     with progress() as bar:

@@ -35,7 +35,7 @@ class Extractor:
         joined: Join the outputs of several layers into one, along the channels.
 
     Attributes:
-        seconds: How long each batch was in the model.
+        seconds: Time of each batch in the model and in the conversion to arrays.
 
     Raises:
         ValueError: For a size that the model does not take, or maps with `normalize`.
@@ -153,9 +153,9 @@ class Extractor:
         with np.errstate(over='ignore'):  # refused below
             array = output.cpu().numpy().astype(self.dtype)
         if not np.isfinite(array).all():
+            half = 'try dtype=bf16 or fp32; in fp32 ' if self.dtype == np.float16 else ''
             raise ValueError(
-                f'the features are not finite as {self.dtype}: try dtype=bf16 or fp32; in fp32 '
-                f'the weights are at fault'
+                f'the features are not finite as {self.dtype}: {half}the weights are at fault'
             )
         return array
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import Progress
 
-from vit_backbones.errors import first_line
 from vit_backbones.features.extractor import Extractor, compute
 from vit_backbones.features.feature_files import WRITERS, Rows, check_header, read_metadata
 from vit_backbones.features.parts import Parts
@@ -106,7 +105,7 @@ def _compute(
     """Compute the missing features; gives the plan, and the number of images done before."""
     processes.wait()
     if processes.rank == 0:
-        parts.start(request.overwrite)
+        parts.start(request.out, request.overwrite)
     processes.wait()
     with progress(silent=processes.rank > 0) as bar:
         plan = _plan(paths, extractor, request, bar)
@@ -148,12 +147,11 @@ class _Processes(NamedTuple):
 
     @contextlib.contextmanager
     def failing(self) -> Iterator[None]:
-        """Let a process other than the first, which reports nothing else, report its failure."""
+        """Mark a failure for a report by its process, whichever that is."""
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
-            if self.rank:
-                raise SystemExit(f'error: {first_line(error)}') from None
+            error.of_any_process = True
             raise
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import hashlib
 import json
 import shutil
 import time
@@ -25,11 +26,12 @@ class Parts:
     """A folder of files, each with the features of some images of a job, known by its fingerprint.
 
     A part is a safetensors file with one array per image and output, `INDEX.NUMBER`; its metadata
-    list the images that could not be read. Its name is the index of one of its images.
+    list the images that could not be read. Its name is the index of one of its images, or in a
+    `shared` folder, which runs over other images use too, a hash of the indices of all of them.
     """
 
-    def __init__(self, folder: Path, job: str) -> None:
-        self.folder, self.job = folder, job
+    def __init__(self, folder: Path, job: str, *, shared: bool = False) -> None:
+        self.folder, self.job, self.shared = folder, job, shared
         self.draft = folder / '.draft'
         self._where: dict[int, Path] = {}
         self._open = functools.lru_cache(_OPEN)(_opened)
@@ -40,8 +42,8 @@ class Parts:
         self._unreadable: dict[int, str] = {}
         self._bytes, self._since = 0, time.monotonic()
 
-    def start(self, overwrite: bool) -> None:
-        """Make the folder, or take over the parts of an earlier run of the same job.
+    def start(self, out: Path, overwrite: bool) -> None:
+        """Make the folder for `out`, or take over the parts of an earlier run of the same job.
 
         `overwrite` deletes those of another job, which are refused otherwise.
         """
@@ -50,7 +52,7 @@ class Parts:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f'{self.folder}: another run is at work on it') from None
+            raise ValueError(f'{out}: another run is at work on it') from None
         record = self.folder / _JOB
         job = json.loads(record.read_text())['job'] if record.exists() else None
         if job not in (None, self.job) and not overwrite:
@@ -78,15 +80,17 @@ class Parts:
         self._clear()
 
     def write(self, arrays: Mapping[str, np.ndarray], unreadable: dict[int, str]) -> None:
-        """Write one part, with arguments as for `add`, of images in no other part."""
-        first = min([*map(_index, arrays), *unreadable])
+        """Write one part, with arguments as for `add`."""
+        held = sorted({*map(_index, arrays), *unreadable})
+        name = hashlib.sha256(repr(held).encode()).hexdigest() if self.shared else f'{held[0]:08d}'
         metadata = {'unreadable': json.dumps(unreadable)}
         content = save({key: np.ascontiguousarray(a) for key, a in arrays.items()}, metadata)
-        write_whole(self.folder / f'{first:08d}.safetensors', content)
+        write_whole(self.folder / f'{name}.safetensors', content)
 
     def read(self) -> dict[int, str]:
         """Scan the folder for `indices`; gives the reasons for unreadable images by index."""
         unreadable: dict[int, str] = {}
+        self._where.clear()
         for path in sorted(self.folder.glob('*.safetensors')):
             part = _opened(path)
             reasons = json.loads(part.metadata()['unreadable'])

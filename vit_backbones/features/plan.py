@@ -77,7 +77,7 @@ def _size(path: Path) -> Grid | str:
         str(path).encode()
         return image_size(path)
     except UnicodeEncodeError:
-        return 'its name is no UTF-8'
+        return 'its name is not UTF-8'
     except UnreadableImageError as error:
         return reason_of(path, error)
 

@@ -37,8 +37,9 @@ def viewer(
 def draw_pca(extractor: Extractor, walk: ImageWalk, *, joint: bool = False) -> Iterator[Picture]:
     """Draw the first principal components of patch features as red, green and blue.
 
-    Gives name and picture of each image: the image, then a panel per layer. `joint` fits colours to
-    all images together, so that they mean the same in all, and not to each image and layer.
+    Gives name and picture of each image: the image, then a panel per layer. By default
+    colours are fitted to each image and layer; `joint` fits those of a layer to all images, so that
+    they mean the same in all.
     """
     backbone = extractor.loaded.backbone
     fitted = _fit_jointly(extractor, walk) if joint else None
