@@ -91,7 +91,8 @@ def _line(error: Exception) -> str:
 def _while_importing(error: Exception) -> bool:
     """Whether packages that do not fit together raised it, as torch and torchvision do."""
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, RuntimeError) and any(each.name == '<module>' for each in frames)
+    importing = any(each.name == '<module>' or 'importlib' in each.filename for each in frames)
+    return isinstance(error, RuntimeError) and importing
 
 
 def with_flags(text: str, flags: Mapping[str, str]) -> str:

@@ -183,10 +183,10 @@ def test_keys_that_nothing_reads_are_told(check):
     code, lines = check('typos.py')
     assert lines_of(
         lines,
-        "error: 'batchsize' is neither a key of 'train_dataloader'; did you mean 'batch_size'?",
+        "error: 'batchsize' is not a key of 'train_dataloader'; did you mean 'batch_size'?",
         "error: 'max_epoch' is neither a key of 'train_cfg' nor an argument of EpochBased",
         "error: train_dataloader.dataset.pipeline.1: 'LoadAnotations' is not in the mmseg::trans",
-        "warning: 'find_unused_paramters' is neither a key of 'the config'; did you mean",
+        "warning: 'find_unused_paramters' is not a key of 'the config'; did you mean",
     )
     assert code == 1
 

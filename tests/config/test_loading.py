@@ -61,7 +61,7 @@ def test_check_option__existing_keys_and_arguments_pass(key):
             r"'out_indces' is neither a key of 'model.backbone' nor an argument of "
             r"ViTFeatBackbone; did you mean 'out_indices'\?",
         ),
-        ('modle.backbone.depth', r"'modle' is neither a key of 'the config'; did you mean 'model'"),
+        ('modle.backbone.depth', r"'modle' is not a key of 'the config'; did you mean 'model'"),
         ('model.head.loss_wieght', "did you mean 'loss_weight'"),
         ('train_cfg.max_epoch', "did you mean 'max_epochs'"),
         ('train_dataloader.batchsize', "did you mean 'batch_size'"),

@@ -58,8 +58,8 @@ def test_the_picture_has_a_row_for_each_cluster(embeddings):
 @pytest.mark.parametrize(
     ('vectors', 'asked', 'message'),
     [
-        (np.eye(4), 4, 'takes 2 to 3 here; images in file.parquet: 4'),
-        (np.eye(3)[[0, 1, 0, 1]], 3, 'takes 2 to 2 here'),
+        (np.eye(4), 4, 'must be from 2 to 3 here; images in file.parquet: 4'),
+        (np.eye(3)[[0, 1, 0, 1]], 3, 'must be from 2 to 2 here'),
         (np.eye(2), 2, 'needs 3 images, 2 of them different; images in file.parquet: 2'),
         (np.ones((5, 2)), 2, 'needs 3 images, 2 of them different'),
     ],

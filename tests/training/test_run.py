@@ -50,4 +50,4 @@ def test_a_result_is_one_line(seconds, text, folder):
 def test_warnings_of_the_checks_are_logged(folder):
     train(write_toy_config(folder, 'warned', more='optim_wraper = dict()'))
     (log,) = folder.glob('work_dirs/warned/*/*.log')
-    assert "WARNING - 'optim_wraper' is neither" in log.read_text()
+    assert "WARNING - 'optim_wraper' is not" in log.read_text()

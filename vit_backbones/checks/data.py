@@ -109,8 +109,8 @@ def category_findings(dataset: Any, place: str) -> Iterator[Finding]:
     names = [each['name'] for each in categories]
     unknown = [name for name in classes if name not in names]
     yield error(
-        f'{place}.metainfo.classes has {", ".join(unknown[:5])}, which are no categories of '
-        f'{dataset.ann_file} ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""}): these '
+        f'{place}.metainfo.classes has {", ".join(unknown[:5])}, which {dataset.ann_file} does not '
+        f'list as categories ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""}): these '
         f'are never learned; spell them alike'
     )
 

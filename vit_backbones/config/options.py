@@ -119,7 +119,8 @@ def refusal(
     if takes_more and not closest:
         return None, False
     owner = f' nor an argument of {getattr(kind, "__name__", kind)}' if kind else ''
-    reason = f'{part!r} is neither a key of {place or "the config"!r}{owner}' + (
+    neither = 'neither' if owner else 'not'
+    reason = f'{part!r} is {neither} a key of {place or "the config"!r}{owner}' + (
         f'; did you mean {closest[0]!r}?' if closest else f'; allowed: {", ".join(allowed)}'
     )
     return reason, not takes_more

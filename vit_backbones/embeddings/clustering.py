@@ -58,7 +58,9 @@ def _silhouette(unit: np.ndarray, labels: np.ndarray) -> float:
 def _check(embeddings: Embeddings, unit: np.ndarray, num_clusters: int) -> None:
     most = min(len(np.unique(unit, axis=0)), len(unit) - 1)
     if num_clusters > most:
-        allowed = f'takes 2 to {most} here' if most >= 2 else 'needs 3 images, 2 of them different'
+        allowed = (
+            f'must be from 2 to {most} here' if most >= 2 else 'needs 3 images, 2 of them different'
+        )
         raise ValueError(
             f'cluster={num_clusters} {allowed}; images in {embeddings.file}: {len(unit)}'
         )

@@ -239,7 +239,7 @@ def no_weights(model_name: object, why: object) -> RuntimeError:
     """The error for pretrained weights that cannot be had."""
     return RuntimeError(
         f'no pretrained weights for {model_name!r}: {why}. Give a local file with checkpoint=..., '
-        f'or pretrained=False for random weights'
+        f'or leave pretrained=True out for random weights'
     )
 
 
