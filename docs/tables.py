@@ -33,19 +33,19 @@ _VARIABLES = {'camvid': 'CAMVID_ROOT=... VIT_TINY=... ', 'nuclei': 'NUCLEI_ROOT=
 _SHORT = ('config', 'data', 'metric', 'value', 'parameters', 'minutes', 'images_per_second')
 
 
-def result(work_dir: Path, **told: Any) -> dict[str, Any]:
+def result(work_dir: Path, **noted: Any) -> dict[str, Any]:
     """A run's entry in docs/results.
 
     Args:
         work_dir: Where `tools/train.py` trained, and `tools/test.py` tested if it did.
-        **told: `config`, `data`, `metric` as the evaluator spells it, and `hardware`.
+        **noted: `config`, `data`, `metric` as the evaluator spells it, and `hardware`.
     """
     record = json.loads((work_dir / 'record.json').read_text())
-    if Path(record['config']).stem != Path(told['config']).stem:
-        raise SystemExit(f'{work_dir} is of {record["config"]}, not of {told["config"]}')
-    run = next(run for run in of_work_dir(work_dir) if run['metric'] == told['metric'])
-    variables = next((v for data, v in _VARIABLES.items() if data in told['config']), '')
-    return run | told | dict(command=f'{variables}python tools/train.py {told["config"]}')
+    if Path(record['config']).stem != Path(noted['config']).stem:
+        raise SystemExit(f'{work_dir} is of {record["config"]}, not of {noted["config"]}')
+    run = next(run for run in of_work_dir(work_dir) if run['metric'] == noted['metric'])
+    variables = next((v for data, v in _VARIABLES.items() if data in noted['config']), '')
+    return run | noted | dict(command=f'{variables}python tools/train.py {noted["config"]}')
 
 
 def table(results: Path = DOCS / 'results') -> str:
@@ -66,16 +66,16 @@ def _runs(results: Path) -> list[Row]:
 
 def targets(file: Path = DOCS / 'results/speed/targets.json') -> str:
     """The speed and memory that the package promises, and what `make bench` measured."""
-    told = json.loads(file.read_text())
-    where = told['environment']
+    noted = json.loads(file.read_text())
+    where = noted['environment']
     versions = ', '.join(f'{name} {version}' for name, version in where['versions'].items())
     source = f'{where["device"]}, {where["threads"]} threads, {versions}, {where["date"]}:'
-    return '\n'.join([source, '', *HEADING, *map(goal_row, told['goals'])])
+    return '\n'.join([source, '', *HEADING, *map(goal_row, noted['goals'])])
 
 
 def quality(results: Path = DOCS / 'results/quality') -> str:
     """What `tools/benchmark.py quality` measured."""
-    return markdown(row for told in _runs(results) for row in told['rows'])
+    return markdown(row for noted in _runs(results) for row in noted['rows'])
 
 
 def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
@@ -140,10 +140,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Add a run or only check if asked, else write the tables; gives the exit code."""
-    told = vars(parse_args(argv))
-    action = told.pop('action')
+    noted = vars(parse_args(argv))
+    action = noted.pop('action')
     if action == 'add':
-        run = result(told.pop('work_dir'), **told)
+        run = result(noted.pop('work_dir'), **noted)
         path = DOCS / f'results/{Path(run["config"]).stem}.json'
         path.write_text(json.dumps(run, indent=2) + '\n')
     stale = old()
