@@ -161,7 +161,7 @@ def test_paths_exist(page):
 def test_modules_of_custom_imports_exist(page):
     for names in re.findall(r'imports=\[([^]]+)\]', page.read_text()):
         for name in re.findall(r"'([^']+)'", names):
-            importlib.import_module(name)
+            assert importlib.import_module(name).__name__ == name
 
 
 def rows_of_backbones():

@@ -12,7 +12,7 @@ from torch import Tensor
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.models.random_weights import redraw
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import BuildOptions, refusal
+from vit_backbones.sources.base import BuildOptions, first_line
 from vit_backbones.sources.timm_build import build_timm
 
 SIZES: tuple[Grid, ...] = ((256, 320), (250, 333))
@@ -65,7 +65,7 @@ def check(module: str, name: str) -> Check:
             how, error = _compare(name, size)
         except Exception as error:  # anything a model raises is its result
             refuses = isinstance(error, ValueError) and 'cannot be used' in str(error)
-            reason = str(error) if refuses else f'{type(error).__name__}: {refusal(error)}'
+            reason = str(error) if refuses else f'{type(error).__name__}: {first_line(error)}'
             return Check(module, name, 'refuses' if refuses else 'fails', reason)
         worst = max(worst, error)
     status = 'works' if worst <= 1 else 'fails'

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from vit_backbones.environment import explained, report, row
-from vit_backbones.errors import first_line
+from vit_backbones.errors import one_line
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -55,7 +55,7 @@ def _ops() -> str:
 
         return mmcv_loader.install().removeprefix('mmcv ops: ')
     except Exception as error:  # it is among the problems
-        return f'none ({first_line(error)})'
+        return f'none ({one_line(error)})'
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -69,13 +69,6 @@ def integer(name: str, value: object, low: int, high: int | None = None, reason:
     return int(value)
 
 
-def image_channels(in_channels: int | None, shared: bool) -> int | None:
-    """Channels of the images, 3 by default; `None` for those of an existing model (`shared`)."""
-    if in_channels is None:
-        return None if shared else 3
-    return integer('in_channels', in_channels, 1)
-
-
 def check_weights(
     pretrained: object, checkpoint: object, init_cfg: object, shared: bool = False
 ) -> None:

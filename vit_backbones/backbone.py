@@ -23,7 +23,7 @@ from vit_backbones.lora import inject, merge
 from vit_backbones.position import Grid
 from vit_backbones.readout import Readout, Tokens
 from vit_backbones.sources.base import BuildOptions
-from vit_backbones.weights import POSITION_INTERPOLATIONS, Weights
+from vit_backbones.weights import Weights
 
 
 def _of_readout(name: str) -> property:
@@ -167,31 +167,25 @@ class ViTFeatBackbone(AdaptedModel):
         arguments.check_weights(pretrained, checkpoint, init_cfg, shared)
         norm = arguments.respelled_norm(norm, final_norm)
         readout = Readout(out_type, pool, cls_readout, norm, out_stride)
-        arguments.choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS)
         spelling = dict(qkv_bias=qkv_bias, patch_cfg=patch_cfg)
         spelling['layer_scale_init_value'] = layer_scale_init_value
         name, build = choose_build(model_name, source, arch, spelling)
-        sizes = pair('img_size', img_size), pair('patch_size', patch_size)
-        channels = arguments.image_channels(in_channels, shared)
-        dropped = arguments.rate('drop_path_rate', drop_path_rate)
-        options = BuildOptions(bool(pretrained), *sizes, channels, dropped, pos_interp)
+        channels = 3 if in_channels is None and not shared else in_channels
+        options = BuildOptions.of(
+            pretrained, img_size, patch_size, channels, drop_path_rate, pos_interp
+        )
         super().__init__(*build(options), init_cfg)
         self.readout, self.pos_interp = readout, pos_interp
         self.model_name = name or type(self.vit).__name__
         self.in_channels = channels or self.source.in_channels(self.vit)
         self._set_attention(window_size, window_block_indexes, use_rel_pos, mask_padding)
         self._set_layers(out_indices, frozen_stages)
-        partly = flag('allow_partial', allow_partial)
-        self.weights = Weights(self.source, self.model_name, self.vit, pool, partly)
+        self.weights = Weights(self.source, self.model_name, self.vit, pool, allow_partial)
         self._set_cls_token(with_cls_token)
         self._prune()
-        if flag('with_cp', with_cp):
-            self.source.set_checkpointing(self.vit)
+        self._set_checkpointing(with_cp)
         self.weights.start(self.vit, checkpoint, pos_interp, came=bool(pretrained) or shared)
-        if lora is not None:
-            self.init_weights()  # while layers have the names that files know
-            inject(self.vit, lora)
-        self._freeze()
+        self._set_learning(lora)
 
     @classmethod
     def from_module(cls, vit: nn.Module, **options: object) -> 'ViTFeatBackbone':
@@ -373,6 +367,16 @@ class ViTFeatBackbone(AdaptedModel):
         stages = arguments.integer('frozen_stages', frozen_stages, -1, self.depth, reason)
         self.frozen_stages = stages
         self.out_indices = arguments.resolve_out_indices(out_indices, self.depth)
+
+    def _set_checkpointing(self, with_cp: bool) -> None:
+        if flag('with_cp', with_cp):
+            self.source.set_checkpointing(self.vit)
+
+    def _set_learning(self, lora: Mapping[str, object] | None) -> None:
+        if lora is not None:
+            self.init_weights()  # while layers have the names that files know
+            inject(self.vit, lora)
+        self._freeze()
 
     def _set_cls_token(self, with_cls_token: bool | None) -> None:
         if with_cls_token not in (None, True, False):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any, NamedTuple
 
-from vit_backbones.errors import first_line
+from vit_backbones.errors import one_line
 
 
 class Problem(NamedTuple):
@@ -59,7 +59,7 @@ def problems() -> Iterator[Problem]:
 
 def explained(error: BaseException) -> str:
     """A failed import in one line, with the problem behind it where that is known."""
-    line = first_line(error)
+    line = one_line(error)
     known = [each.text for each in problems() if each.stops]
     if isinstance(error, ModuleNotFoundError):
         known += [each.text for each in _missing() if each.text.startswith(f'{error.name} ')]
@@ -212,7 +212,7 @@ def _first_failure() -> str | None:
             with warnings.catch_warnings(action='ignore'):
                 importlib.import_module(name)
         except Exception as error:  # each library has its own
-            line = first_line(error)
+            line = one_line(error)
             return f'{name} cannot be imported ({line}): install the pinned set of requirements.txt'
     return None
 

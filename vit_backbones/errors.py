@@ -23,6 +23,6 @@ def require(
         raise ImportError(f'{purpose} needs {package}: {fix}') from None
 
 
-def first_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """The text of an exception in one line, or its type where it has none."""
     return ' '.join(str(error).split()) or type(error).__name__

@@ -8,14 +8,13 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule, initialize
 from torch import Tensor, nn
 
+from vit_backbones.arguments import flag
 from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpoint
 from vit_backbones.checkpoints.fitting import GRID_KEY, refit
 from vit_backbones.checkpoints.layouts import recognised
 from vit_backbones.lora import respell
 from vit_backbones.readout import PoolingError
-from vit_backbones.sources.base import Source
-
-POSITION_INTERPOLATIONS = ('timm', 'original')
+from vit_backbones.sources.base import POSITION_INTERPOLATIONS, Source
 
 
 class Weights:
@@ -37,7 +36,7 @@ class Weights:
         self.report: str | None = None  # summary of the loaded checkpoint in one line
         self._source, self._model_name = source, model_name
         self._built = frozenset(vit.state_dict())
-        self._pool, self._allow_partial = pool, allow_partial
+        self._pool, self._allow_partial = pool, flag('allow_partial', allow_partial)
 
     def start(
         self, vit: nn.Module, checkpoint: str | Path | None, pos_interp: str, *, came: bool

@@ -12,7 +12,7 @@ import numpy as np
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.facts import Facts
-from vit_backbones.errors import first_line
+from vit_backbones.errors import one_line
 from vit_backbones.terminal import progress
 
 _LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones
@@ -63,7 +63,7 @@ def image_findings(dataset: Any, split: str) -> Iterator[Finding]:
         dataset[0]
     except Exception as raised:  # each transform has its own exceptions
         yield error(
-            f'{split}_dataloader.dataset.pipeline fails on the first image ({first_line(raised)})'
+            f'{split}_dataloader.dataset.pipeline fails on the first image ({one_line(raised)})'
         )
 
 
@@ -86,7 +86,7 @@ def _decode_all(dataset: Any, loaders: Sequence[Any]) -> Iterator[str | None]:
             paths.add(path)
             _decoded(info, loaders)
         except Exception as raised:  # each decoder has its own exceptions
-            return f'{path} ({first_line(raised)})'
+            return f'{path} ({one_line(raised)})'
         return None
 
     with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

@@ -18,7 +18,7 @@ from vit_backbones.checkpoints import names, read_checkpoint
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import model_chain
 from vit_backbones.config.loading import load_config
-from vit_backbones.errors import first_line
+from vit_backbones.errors import one_line
 from vit_backbones.models.random_weights import redraw
 from vit_backbones.terminal import quiet_log
 
@@ -156,7 +156,7 @@ def _load_part(module: nn.Module, checkpoint: str | None, prefix: str) -> None:
     try:
         module.load_state_dict(own)
     except RuntimeError as error:
-        raise ValueError(f'{checkpoint}: {first_line(error)}') from error
+        raise ValueError(f'{checkpoint}: {one_line(error)}') from error
 
 
 def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:

@@ -3,14 +3,17 @@
 import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from vit_backbones.arguments import choice, integer, pair, rate
 from vit_backbones.attention import Attention
 from vit_backbones.position import Grid, cells, resample_positions
 from vit_backbones.readout import PoolingError, Tokens, cls
+
+POSITION_INTERPOLATIONS = ('timm', 'original')
 
 
 class BuildOptions(NamedTuple):
@@ -29,6 +32,26 @@ class BuildOptions(NamedTuple):
     in_channels: int | None = 3
     drop_path_rate: float = 0.0
     pos_interp: str = 'timm'
+
+    @classmethod
+    def of(
+        cls,
+        pretrained: bool | None,
+        img_size: int | Sequence[int] | None,
+        patch_size: int | Sequence[int] | None,
+        in_channels: int | None,
+        drop_path_rate: float,
+        pos_interp: str,
+    ) -> 'BuildOptions':
+        """Check the arguments of `ViTFeatBackbone`."""
+        return cls(
+            pretrained=bool(pretrained),
+            img_size=pair('img_size', img_size),
+            patch_size=pair('patch_size', patch_size),
+            in_channels=None if in_channels is None else integer('in_channels', in_channels, 1),
+            drop_path_rate=rate('drop_path_rate', drop_path_rate),
+            pos_interp=choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS),
+        )
 
 
 class Model(NamedTuple):
@@ -230,7 +253,7 @@ def needs_cls_token(vit: nn.Module) -> str:
     )
 
 
-def refusal(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of a library's error."""
     return str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__
 

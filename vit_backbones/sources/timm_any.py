@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vit_backbones.position import Grid, cells
 from vit_backbones.readout import Tokens, cropped
-from vit_backbones.sources.base import needs_cls_token, refusal, two
+from vit_backbones.sources.base import first_line, needs_cls_token, two
 from vit_backbones.sources.timm_base import TimmSource
 from vit_backbones.sources.timm_positions import biases_of_grid, fitted_axes, fitted_biases
 from vit_backbones.sources.timm_trial import Trial, layers, run, shape_of
@@ -170,9 +170,11 @@ class TimmAny(TimmSource):
         try:
             converted = convert(rest, vit) | kept
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f'holds tables that timm cannot resize: {refusal(error)}') from error
+            raise ValueError(
+                f'holds tables that timm cannot resize: {first_line(error)}'
+            ) from error
         except (AttributeError, KeyError) as error:  # foreign keys
-            raise ValueError(f'has keys that timm cannot convert: {refusal(error)}') from error
+            raise ValueError(f'has keys that timm cannot convert: {first_line(error)}') from error
         return converted | fitted_axes(vit, converted)
 
     def _placed(
@@ -194,11 +196,11 @@ class TimmAny(TimmSource):
             trial = run(forward, vit, images.to('meta'))
         except Exception as error:  # each architecture refuses in its own way
             if 'meta' not in str(error):
-                return refusal(error)
+                return first_line(error)
             try:
                 trial = run(forward, vit, images)  # a few look into their tensors
             except Exception as again:
-                return refusal(again)
+                return first_line(again)
         if len(trial.grids) != len(self._strides):
             return f'it has {len(trial.grids)} layers of {len(self._strides)}: was it pruned?'
         for (rows, columns), (down, across) in zip(trial.grids, self._strides, strict=True):

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import BuildOptions, Model, Source, no_weights, refusal, two
+from vit_backbones.sources.base import BuildOptions, Model, Source, first_line, no_weights, two
 from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.sources.timm_any import TimmAny
 from vit_backbones.sources.timm_base import native_size
@@ -46,7 +46,9 @@ def build_timm(
     except RuntimeError:  # of pretrained weights
         raise
     except Exception as error:  # each architecture refuses a size in its own way
-        raise ValueError(f'timm model {model_name!r} cannot be used: {refusal(error)}') from error
+        raise ValueError(
+            f'timm model {model_name!r} cannot be used: {first_line(error)}'
+        ) from error
     source = TimmPlain()
     if options.img_size is not None:
         source.set_input_size(vit, options.img_size, options.pos_interp)
@@ -69,7 +71,7 @@ def _fit(
             vit = create(img_size=built)
             return TimmAny(vit, built, in_channels, fixed), vit
         except (AssertionError, ValueError) as error:
-            reason = refusal(error)
+            reason = first_line(error)
     rows, columns = source.fixed_size(vit)
     raise ValueError(f'it is of fixed size {rows}x{columns}, got img_size={img_size} ({reason})')
 
@@ -132,7 +134,7 @@ def _create(
     except Exception as error:
         if not pretrained:
             raise
-        raise no_weights(model_name, refusal(error)) from None
+        raise no_weights(model_name, first_line(error)) from None
 
 
 def _check_name(model_name: str) -> None:
@@ -148,4 +150,4 @@ def _check_name(model_name: str) -> None:
         timm.models.get_pretrained_cfg(model_name)
     except RuntimeError as error:
         tags = ', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'
-        raise ValueError(f'{refusal(error)} Those with weights: {tags}') from error
+        raise ValueError(f'{first_line(error)} Those with weights: {tags}') from error

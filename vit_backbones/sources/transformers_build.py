@@ -22,7 +22,7 @@ from torch import nn
 
 from vit_backbones.errors import require
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import BuildOptions, Model, Source, no_weights, refusal, two
+from vit_backbones.sources.base import BuildOptions, Model, Source, first_line, no_weights, two
 from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.sources.transformers_families import FAMILIES
 from vit_backbones.sources.transformers_vit import Family, TransformersViT
@@ -134,7 +134,7 @@ def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 
     except (OSError, TypeError, ValueError) as error:
         missing = isinstance(error, OSError)
         raise (RuntimeError if missing and pretrained else ValueError)(
-            f'no config for model_name {shown} of source transformers: {refusal(error)}. '
+            f'no config for model_name {shown} of source transformers: {first_line(error)}. '
             f'Give a folder with a config.json, a config or a model type: {", ".join(FAMILIES)}'
         ) from None
     config = getattr(config, 'vision_config', config)
@@ -207,7 +207,7 @@ def _pretrained(
                 str(model_name), config=config, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise no_weights(model_name, refusal(error)) from None
+        raise no_weights(model_name, first_line(error)) from None
     missing = sorted(name for name in report['missing_keys'] if not UNUSED.search(name))
     if missing:
         raise RuntimeError(
