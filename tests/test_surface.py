@@ -6,6 +6,7 @@ own, so that nothing of it reaches other tests.
 
 import argparse
 import contextlib
+import fcntl
 import importlib
 import inspect
 import io
@@ -419,11 +420,15 @@ def measure(folder):
 @pytest.fixture(scope='module')
 def today(tmp_path_factory):
     """What `measure` finds, in a process of its own."""
-    out = tmp_path_factory.mktemp('surface') / 'today.json'
-    done = subprocess.run(
-        [sys.executable, __file__, out], env=os.environ | {'OMP_NUM_THREADS': '1'}
-    )
-    assert done.returncode == 0
+    # the processes of pytest-xdist share the folder above theirs: the first one measures for all
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if 'PYTEST_XDIST_WORKER' in os.environ else shared
+    out = shared / 'surface.json'
+    with (shared / 'surface.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            environment = os.environ | {'OMP_NUM_THREADS': '1'}
+            subprocess.run([sys.executable, __file__, out], env=environment, check=True)
     return json.loads(out.read_text())
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -212,7 +213,7 @@ def run_quality(args: argparse.Namespace) -> int:
         device=args.device,
     )
     print(heading(comparison.environment), flush=True)
-    rows = comparison.rows(cli.say)
+    rows = comparison.rows(cli.say, shlex.join(['python', *sys.argv]))
     print(f'\n{markdown(rows)}\n\n{by_class(rows)}')
     if args.out is not None:
         write_json(args.out, environment=comparison.environment, rows=rows)

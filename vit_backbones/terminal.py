@@ -11,6 +11,8 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+_T = TypeVar('_T')
+
 
 @contextlib.contextmanager
 def quiet_log() -> Iterator[None]:
@@ -65,9 +67,6 @@ def _hidden(level: int) -> Iterator[None]:
         yield
     finally:
         logging.disable(disabled)
-
-
-_T = TypeVar('_T')
 
 
 def progress(*, silent: bool = False) -> Progress:

@@ -1,7 +1,5 @@
 """Fine-tune every backbone with the recipe of one config and report its mIoU."""
 
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,13 +30,15 @@ class Training(NamedTuple):
     config: str
     folder: Path
 
-    def reached(self, say: Callable[[str], None]) -> dict[str, Any]:
+    def reached(self, say: Callable[[str], None], command: str = '') -> dict[str, Any]:
         """Train as `tools/train.py` does, unless that is done; a stopped training goes on.
+
+        `command` is the one that goes on, for the message after Ctrl-C.
 
         Gives `fine_tuned`, the mIoU of the last validation (0 to 1), and `fine_tune_minutes`.
         """
         if not (self.folder / 'record.json').exists():
-            self._train(say)
+            self._train(say, command)
         values = {row['metric']: row for row in of_work_dir(self.folder)}
         if 'mIoU' not in values:
             raise ValueError(
@@ -46,12 +46,11 @@ class Training(NamedTuple):
             )
         return dict(fine_tuned=values['mIoU']['value'], fine_tune_minutes=values['mIoU']['minutes'])
 
-    def _train(self, say: Callable[[str], None]) -> None:
+    def _train(self, say: Callable[[str], None], command: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f'{self.folder.name}.py'
         write_whole(path, self.config.encode())
         resume = 'auto' if find_last_checkpoint(self.folder) else None
-        command = shlex.join(['python', *sys.argv])
         with aloud():
             work_dir = str(self.folder)
             done = train(str(path), work_dir=work_dir, resume=resume, command=command, say=say)

@@ -11,7 +11,7 @@ from vit_backbones.benchmark.fine_tune import Training, plan_training
 from vit_backbones.benchmark.labelled import Labelled, LabelledData, read_data
 from vit_backbones.benchmark.patch_features import Features, compute_features
 from vit_backbones.benchmark.probe import Sample, fit, test
-from vit_backbones.benchmark.results import describe_environment, ordered, table_row
+from vit_backbones.benchmark.results import describe_environment, ordered, table_head, table_row
 from vit_backbones.config.loading import CONFIGS
 from vit_backbones.devices import choose_device
 from vit_backbones.features.plan import Item
@@ -76,7 +76,7 @@ class Comparison(NamedTuple):
     size: Grid | None
     device: torch.device
 
-    def rows(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    def rows(self, say: Callable[[str], None], command: str = '') -> list[dict[str, Any]]:
         """Run the comparison: a row of results for each backbone.
 
         Keys: `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
@@ -89,7 +89,7 @@ class Comparison(NamedTuple):
         common = dict(hardware=known['device'] + threads, date=known['date'])
         rows = [self._row(_load(model)) | common for model in self.models]
         for row, training in zip(rows, self.trainings, strict=False):
-            row |= training.reached(say)
+            row |= training.reached(say, command)
         return rows
 
     def _row(self, loaded: Loaded) -> dict[str, Any]:
@@ -161,11 +161,12 @@ def compare(
 def by_class(rows: Sequence[dict[str, Any]]) -> str:
     """IoU of each class in percent, one column per model, as a table in Markdown."""
     rows = ordered(rows)
-    lines = [['IoU, %', *(f'`{row["model"]}`' for row in rows)], ['---'] * (1 + len(rows))]
+    lines = [*table_head(['IoU, %', *(f'`{row["model"]}`' for row in rows)])]
     for name in rows[0]['classes']:
         values = [row['classes'][name] for row in rows]
-        lines.append([name, *('' if each is None else f'{100 * each:.1f}' for each in values)])
-    return '\n'.join(map(table_row, lines))
+        cells = ('' if each is None else f'{100 * each:.1f}' for each in values)
+        lines.append(table_row([name, *cells]))
+    return '\n'.join(lines)
 
 
 def _load(choice: Choice) -> Loaded:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.checkpoints import names, read_checkpoint
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import model_chain
+from vit_backbones.config.facts import listed, model_chain
 from vit_backbones.config.loading import load_config
 from vit_backbones.errors import one_line
 from vit_backbones.models.random_weights import redraw
@@ -124,9 +124,8 @@ def load_neck(choice: Choice) -> nn.Module:
     if config.model.backbone.get('backbone'):
         raise ValueError(f'{choice.config}: its neck takes the maps of {kind}, not of the ViT')
     scope = config.get('default_scope') or 'mmengine'
-    parts = necks if isinstance(necks, list) else [necks]
     with _quiet_set_up():
-        layers = [MODELS.build({'_scope_': scope} | each.to_dict()) for each in parts]
+        layers = [MODELS.build({'_scope_': scope} | each.to_dict()) for each in listed(necks)]
     neck = layers[0] if isinstance(necks, dict) else nn.Sequential(*layers)
     if choice.random_weights is not None:
         return redraw(neck, choice.random_weights).eval()
