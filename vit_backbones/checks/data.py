@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vit_backbones.checks.findings import Finding, error
+from vit_backbones.checks.looks import LOOKS, Look
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.facts import Facts
 from vit_backbones.errors import one_line
@@ -33,32 +34,44 @@ def drawn_findings(facts: Facts) -> Iterator[Finding]:
 
 
 def dataset_findings(dataset: Any, split: str) -> Iterator[Finding]:
-    """Findings in the images and labels of a built dataset, possibly one in wrappers."""
+    """Findings in a built dataset, possibly one in wrappers, all of whose images are read."""
+    yield from image_findings(dataset, split)
+    yield from start_findings(dataset, split)
+
+
+def start_findings(dataset: Any, split: str) -> Iterator[Finding]:
+    """Findings in a built dataset that need no image, or a few: those before each training."""
     place = f'{split}_dataloader.dataset'
     if not len(dataset):
         yield error(f'{place} holds no image: its ann_file, data_prefix and filter_cfg leave none')
-    yield from image_findings(dataset, split)
     for leaf in leaf_datasets(dataset):
         yield from category_findings(leaf, place)
         yield from label_findings(leaf, place)
 
 
-def image_findings(dataset: Any, split: str) -> Iterator[Finding]:
+def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> Iterator[Finding]:
     """Decode each image and annotation once, and run the whole pipeline on the first one.
 
-    Only MMEngine's datasets, possibly in wrappers, are decoded.
+    Only MMEngine's datasets, possibly in wrappers, are decoded; each of `looks` sees each of their
+    images.
     """
     broken: list[str] = []
+    found: list[Finding] = []
     for leaf in leaf_datasets(dataset):
-        loaders = _loaders_of(leaf)
+        loaders = loaders_of(leaf)
         if loaders and hasattr(leaf, 'get_data_info'):
-            broken += [reason for reason in _decode_all(leaf, loaders) if reason]
+            walk = list(_walk(leaf, loaders, looks))
+            broken += [reason for reason, _ in walk if reason]
+            answers = [each for reason, each in walk if each is not None]
+            for look, of_all in zip(looks, zip(*answers, strict=True), strict=False):
+                found += look.findings(leaf, of_all, f'{split}_dataloader.dataset')
     if broken:
         yield error(
             f'{len(broken)} {split} image{"s" * (len(broken) > 1)} cannot be decoded: '
             f'{", ".join(broken[:5])}{" ..." if len(broken) > 5 else ""}; repair or remove them'
         )
         return
+    yield from found
     try:
         dataset[0]
     except Exception as raised:  # each transform has its own exceptions
@@ -67,34 +80,39 @@ def image_findings(dataset: Any, split: str) -> Iterator[Finding]:
         )
 
 
-def _loaders_of(dataset: Any) -> list[Any]:
+def loaders_of(dataset: Any) -> list[Any]:
+    """The transforms of a dataset that read files: those named `Load...`."""
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    return [each for each in transforms if type(each).__name__.startswith('Load')]
+    bare = [getattr(each, 'transform', each) for each in transforms]  # some hook wraps them
+    return [each for each in bare if type(each).__name__.startswith('Load')]
 
 
-def _decode_all(dataset: Any, loaders: Sequence[Any]) -> Iterator[str | None]:
-    """For each image, the reason why it cannot be decoded, or `None`."""
+def _walk(
+    dataset: Any, loaders: Sequence[Any], looks: Sequence[Look]
+) -> Iterator[tuple[str | None, list[Any] | None]]:
+    """For each image, the reason why it cannot be decoded, and the answers of `looks`."""
     paths = set()
 
-    def decode(index: int) -> str | None:
+    def decode(index: int) -> tuple[str | None, list[Any] | None]:
         path = f'image {index}'
         try:
             info = dataset.get_data_info(index)
             path = info.get('img_path')
             if path in paths:
-                return None
+                return None, None
             paths.add(path)
-            _decoded(info, loaders)
+            loaded = loaded_by(loaders, info)
         except Exception as raised:  # each decoder has its own exceptions
-            return f'{path} ({one_line(raised)})'
-        return None
+            return f'{path} ({one_line(raised)})', None
+        return None, [look.ask(loaded) for look in looks]
 
     with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        reasons = pool.map(decode, range(len(dataset)))
-        yield from bar.track(reasons, len(dataset), description='decoding images')
+        walked = pool.map(decode, range(len(dataset)))
+        yield from bar.track(walked, len(dataset), description='decoding images')
 
 
-def _decoded(info: dict[str, Any], loaders: Sequence[Any]) -> dict[str, Any]:
+def loaded_by(loaders: Sequence[Any], info: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a dataset after its loading transforms."""
     for loader in loaders:
         info = loader(info)
     return info
@@ -120,10 +138,10 @@ def label_findings(dataset: Any, place: str) -> Iterator[Finding]:
     classes = _classes_of(dataset)
     if not classes or not hasattr(dataset, 'seg_map_suffix'):
         return
-    loaders = _loaders_of(dataset)
+    loaders = loaders_of(dataset)
     for index in range(min(len(dataset), _LABELLED)):
         try:
-            info = _decoded(dataset.get_data_info(index), loaders)
+            info = loaded_by(loaders, dataset.get_data_info(index))
         except Exception:  # image_findings reports it
             continue
         ignored = {getattr(dataset, 'ignore_index', 255)}

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from vit_backbones.checks import preflight
-from vit_backbones.checks.data import image_findings
+from vit_backbones.checks.data import image_findings, start_findings
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.config.datasets import missing_data
@@ -193,9 +193,12 @@ def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
     if facts.load_from and (cfg.get('resume') or 'test' in splits):
         _heed(preflight.fit_findings(runner.model, facts.load_from))
     _heed([*findings, *model_findings(facts, runner.model)])
-    split = splits[-1]
-    if runner.rank == 0 and cfg.get(f'{split}_dataloader') is not None:
-        _heed(image_findings(getattr(runner, f'{split}_loop').dataloader.dataset, split))
+    for split in splits:
+        loader = runner.loader(split)  # built in every process, as `Runner.train` would
+        if loader is not None and runner.rank == 0:
+            _heed(start_findings(loader.dataset, split))
+            if split != 'train':
+                _heed(image_findings(loader.dataset, split))
     return runner
 
 

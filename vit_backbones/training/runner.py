@@ -69,8 +69,22 @@ class _Quiet:
         with quiet_prints():
             return Runner.build_dataloader(*args, **kwargs)
 
+    def loader(self, split: str) -> DataLoader | None:
+        """The dataloader of a split, which its loop will use; `None` where there is none."""
+        if getattr(self, f'_{split}_dataloader') is None:
+            return None
+        if split != 'train':
+            return getattr(self, f'{split}_loop').dataloader
+        self._build_train_dataloader()
+        return self._train_dataloader
+
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the loop; hooks see its dataloader first, before an iteration-based one starts."""
+        """Build the loop; its dataloader exists already."""
+        self._build_train_dataloader()
+        return super().build_train_loop(loop)
+
+    def _build_train_dataloader(self) -> None:
+        """Build it once; hooks see it first, before an iteration-based loop starts."""
         if isinstance(self._train_dataloader, dict):
             self._train_dataloader = self.build_dataloader(
                 self._train_dataloader,
@@ -78,7 +92,6 @@ class _Quiet:
                 diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False),
             )
             self.call_hook('after_build_train_dataloader', dataloader=self._train_dataloader)
-        return super().build_train_loop(loop)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call a hook's method, and notice when set-up is over."""
