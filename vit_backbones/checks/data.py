@@ -1,21 +1,27 @@
 """Checks of the data: folders and files of a config, images and labels of a built dataset."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vit_backbones.checks.coco_files import coco_findings
 from vit_backbones.checks.findings import Finding, error
-from vit_backbones.checks.looks import LOOKS, Look
+from vit_backbones.checks.listed_sizes import SIZES
+from vit_backbones.checks.looks import Look
+from vit_backbones.checks.objects_given import OBJECTS, instance_findings
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.facts import Facts
 from vit_backbones.errors import one_line
 from vit_backbones.terminal import progress
 
+# Each sees every loaded image
+LOOKS: tuple[Look, ...] = (
+    SIZES,
+    OBJECTS,
+)
 _LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones
 
 
@@ -35,18 +41,20 @@ def drawn_findings(facts: Facts) -> Iterator[Finding]:
 
 def dataset_findings(dataset: Any, split: str) -> Iterator[Finding]:
     """Findings in a built dataset, possibly one in wrappers, all of whose images are read."""
-    yield from image_findings(dataset, split)
     yield from start_findings(dataset, split)
+    yield from image_findings(dataset, split)
 
 
 def start_findings(dataset: Any, split: str) -> Iterator[Finding]:
     """Findings in a built dataset that need no image, or a few: those before each training."""
-    place = f'{split}_dataloader.dataset'
-    if not len(dataset):
-        yield error(f'{place} holds no image: its ann_file, data_prefix and filter_cfg leave none')
+    place, found = f'{split}_dataloader.dataset', []
     for leaf in leaf_datasets(dataset):
-        yield from category_findings(leaf, place)
-        yield from label_findings(leaf, place)
+        found += coco_findings(leaf, split)
+        found += instance_findings(leaf, place)
+        found += label_findings(leaf, place)
+    yield from dict.fromkeys(found)  # several datasets may read one file
+    if not len(dataset) and not any(each.level == 'error' for each in found):
+        yield error(f'{place} holds no image: its ann_file, data_prefix and filter_cfg leave none')
 
 
 def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> Iterator[Finding]:
@@ -116,21 +124,6 @@ def loaded_by(loaders: Sequence[Any], info: dict[str, Any]) -> dict[str, Any]:
     for loader in loaders:
         info = loader(info)
     return info
-
-
-def category_findings(dataset: Any, place: str) -> Iterator[Finding]:
-    """Whether each class of a dataset is a category of its COCO file."""
-    classes = _classes_of(dataset)
-    if len(getattr(dataset, 'cat_ids', classes)) >= len(classes):
-        return
-    categories = json.loads(Path(dataset.ann_file).read_text(encoding='utf-8'))['categories']
-    names = [each['name'] for each in categories]
-    unknown = [name for name in classes if name not in names]
-    yield error(
-        f'{place}.metainfo.classes has {", ".join(unknown[:5])}, which {dataset.ann_file} does not '
-        f'list as categories ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""}): these '
-        f'are never learned; spell them alike'
-    )
 
 
 def label_findings(dataset: Any, place: str) -> Iterator[Finding]:
