@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from vit_backbones.errors import counted
+
 _HELD_OUT = 5  # every fifth image, beginning with the first, is held out
 T = TypeVar('T')
 
@@ -47,9 +49,3 @@ def colours(number: int) -> list[tuple[int, int, int]]:
         tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.8 - 0.3 * (i % 2), 0.9))
         for i, hue in enumerate(hues)
     ]
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 image`, `2 images`, `3 classes`."""
-    plural = 'es' if noun.endswith('s') else 's'
-    return f'{number} {noun}{plural * (number != 1)}'
