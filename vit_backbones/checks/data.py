@@ -1,5 +1,6 @@
 """Checks of the data: folders and files of a config, images and labels of a built dataset."""
 
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,8 +92,9 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
 def loaders_of(dataset: Any) -> list[Any]:
     """The transforms of a dataset that read files: those named `Load...`."""
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    bare = [getattr(each, 'transform', each) for each in transforms]  # some hook wraps them
-    return [each for each in bare if type(each).__name__.startswith('Load')]
+    inner = [(each, getattr(each, 'transform', None)) for each in transforms]
+    bare = [each if inspect.ismethod(within) else within or each for each, within in inner]
+    return [each for each in bare if type(each).__name__.startswith('Load')]  # a hook wraps some
 
 
 def _walk(
