@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.errors import counted
 
 _NAMED = 3  # names in a line
+_SHORT = 10  # classes that are all written out
 
 
 class Category(NamedTuple):
@@ -39,7 +41,7 @@ def name_findings(
         classes: The dataset's classes, by label.
         stops: Whether a wrong label is an error, as in a training, or a warning.
     """
-    listed = [each.name for each in categories]
+    classes, listed = list(classes), [each.name for each in categories]
     named = [each for each in categories if each.id in labels]
     wrong = [each for each in named if classes[labels[each.id] :][:1] != [each.name]]
     doubled = [name for name, times in Counter(each.name for each in named).items() if times > 1]
@@ -57,9 +59,9 @@ def name_findings(
             f'categories ({_some(listed, 5)}): these are never learned{effect}; spell them alike'
         )
     elif wrong:
-        order = [each.name for each in named]
-        fix = f'write classes={tuple(order)}' if len(order) <= 10 else 'write classes in that order'
-        text = f'{place}: labels follow the order of the categories in {path}{effect}; {fix}'
+        order = f'metainfo.classes={tuple(each.name for each in named)}'
+        fix = order if len(named) <= _SHORT else 'the classes in that order'
+        text = f'{place}: labels follow the order of the categories in {path}{effect}; write {fix}'
     else:
         return
     yield (error if stops else warning)(text)
@@ -73,14 +75,15 @@ def unused_findings(
     if empty:
         number = f'{len(empty)} of {len(labels)} classes' if len(labels) > 1 else 'the class'
         yield warning(
-            f'{place}: {path} has no object of {number} ({_some(empty)}): never learned; leave '
-            f'them out, or add objects'
+            f'{place}: {path} has no object of {number} ({_some(empty)}): never learned; '
+            f'add objects, or leave them out'
         )
     other = [each for each in categories if each.id not in labels and each.objects]
     if other:
+        number = counted(sum(each.objects for each in other), 'object')
         yield warning(
-            f'{place}: {sum(each.objects for each in other)} objects of {path} are left out, since '
-            f'metainfo.classes lacks their categories ({_some([each.name for each in other])})'
+            f'{place}: {number} of {path} not learned, since metainfo.classes lacks their '
+            f'categories ({_some([each.name for each in other])})'
         )
 
 
@@ -88,17 +91,14 @@ def _effect(wrong: Sequence[Category], labels: Mapping[Any, int], classes: Seque
     """`, so that ...`: which category gets which label."""
     if not wrong:
         return ''
-    told = [
-        f'{each.name!r} ({each.objects} objects) gets label {labels[each.id]}, '
-        + (
-            f'the class {classes[labels[each.id]]!r}'
-            if labels[each.id] < len(classes)
-            else f'and the last class has {len(classes) - 1}'
-        )
+    owners = {label: f'that of {name!r}' for label, name in enumerate(classes)}
+    gets = [
+        f'{each.name!r} ({counted(each.objects, "object")}) gets label {labels[each.id]}, '
+        f'{owners.get(labels[each.id], "which no class has")}'
         for each in wrong[:_NAMED]
     ]
     more = f', and {len(wrong) - _NAMED} more are wrong' if len(wrong) > _NAMED else ''
-    return f', so that {", ".join(told)}{more}'
+    return f', so that {", ".join(gets)}{more}'
 
 
 def _some(names: Sequence[str], most: int = _NAMED) -> str:

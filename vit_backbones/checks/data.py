@@ -1,5 +1,6 @@
 """Checks of the data: folders and files of a config, images and labels of a built dataset."""
 
+import contextlib
 import inspect
 import os
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ LOOKS: tuple[Look, ...] = (
     SIZES,
     OBJECTS,
 )
+_SAMPLED = 16  # images of which only the size is asked
 _LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones
 
 
@@ -87,6 +89,20 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
         yield error(
             f'{split}_dataloader.dataset.pipeline fails on the first image ({one_line(raised)})'
         )
+
+
+def sample_findings(dataset: Any, split: str) -> Iterator[Finding]:
+    """Whether a few images have the sizes that their dataset lists."""
+    for leaf in leaf_datasets(dataset):
+        loaders = [each for each in loaders_of(leaf) if 'Image' in type(each).__name__]
+        answers = []
+        for index in range(0, len(leaf), max(1, len(leaf) // _SAMPLED)) if loaders else ():
+            with contextlib.suppress(Exception):  # the training skips what cannot be decoded
+                info = leaf.get_data_info(index)
+                if 'height' not in info:
+                    break
+                answers.append(SIZES.ask(loaded_by(loaders, info)))
+        yield from SIZES.findings(leaf, answers, f'{split}_dataloader.dataset')
 
 
 def loaders_of(dataset: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.looks import Look
-from vit_backbones.own_data.common import counted
+from vit_backbones.errors import counted
 
 _ORIENTATION = 0x0112  # EXIF; 1 is upright, from 5 on width and height change places
 _SAME_SHAPE = 0.02  # by which the two sides may be scaled apart

@@ -7,7 +7,7 @@ import numpy as np
 
 from vit_backbones.checks.findings import Finding, error, note, warning
 from vit_backbones.checks.looks import Look
-from vit_backbones.own_data.common import counted
+from vit_backbones.errors import counted
 
 _ASKED = 2000  # entries of a dataset whose objects are looked at before each training
 _FEW = 1000  # one empty mask in so many is no line: COCO has some

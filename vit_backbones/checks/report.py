@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-from vit_backbones.checks.coco_files import build_surveyed, file_findings
+from vit_backbones.checks.coco_files import build_surveyed, evaluator_findings, file_findings
 from vit_backbones.checks.data import dataset_findings
 from vit_backbones.checks.findings import Finding, caught, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
@@ -42,6 +42,7 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     for split in facts.datasets:
         read = _data_findings if reads_data else file_findings
         yield from caught(read(facts, split))
+        yield from caught(evaluator_findings(facts, split))
 
 
 def _built(config: dict[str, Any]) -> tuple[nn.Module | None, list[Finding]]:

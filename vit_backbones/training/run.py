@@ -13,8 +13,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from vit_backbones.checks import preflight
-from vit_backbones.checks.coco_files import built, kept_findings
-from vit_backbones.checks.data import image_findings, start_findings
+from vit_backbones.checks.coco_files import built, evaluator_findings, kept_findings
+from vit_backbones.checks.data import image_findings, sample_findings, start_findings
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.config.datasets import missing_data
@@ -200,7 +200,10 @@ def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
         if loader is not None and runner.rank == 0:
             _heed(start_findings(loader.dataset, split))
             _heed(kept_findings(loader.dataset, split))
-            if split != 'train':
+            _heed(evaluator_findings(facts, split))
+            if split == 'train':
+                _heed(sample_findings(loader.dataset, split))
+            else:
                 _heed(image_findings(loader.dataset, split))
     return runner
 
