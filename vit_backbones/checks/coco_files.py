@@ -1,5 +1,6 @@
 """Findings in the COCO files of mmdet's datasets: names and labels, objects, what is learned."""
 
+import contextlib
 import copy
 import json
 import os
@@ -34,14 +35,37 @@ def coco_findings(dataset: Any, split: str) -> Iterator[Finding]:
     if survey is None:
         return
     yield from _problem_findings(survey)
-    place, names = f'{split}_dataloader.dataset', []
-    path, categories, labels = survey.path, survey.categories, dataset.cat2label
-    if survey.classes:
-        stops = split != 'test'
-        names += name_findings(place, path, categories, labels, survey.classes, stops=stops)
+    names = list(_name_findings(dataset, split))
     yield from names
     if split == 'train' and not names:
-        yield from unused_findings(place, path, categories, labels)
+        place = f'{split}_dataloader.dataset'
+        yield from unused_findings(place, survey.path, survey.categories, dataset.cat2label)
+
+
+def _name_findings(dataset: Any, split: str) -> Iterator[Finding]:
+    survey = dataset.coco_survey
+    if survey.classes:
+        yield from name_findings(
+            f'{split}_dataloader.dataset',
+            survey.path,
+            survey.categories,
+            dataset.cat2label,
+            survey.classes,
+            stops=split != 'test',
+        )
+
+
+def label_findings(config: Config) -> Iterator[Finding]:
+    """Whether the labels that a model predicts are those of its classes, as far as files show it.
+
+    Only COCO files to test or validate on that are there and small are read.
+    """
+    facts, read = Facts.of(config, ('test', 'val')), set()
+    for _, wanted, path in _coco_files(facts, 'test', 'val'):
+        if path not in read and _size(path) <= _LARGEST:
+            read.add(path)
+            with contextlib.suppress(Exception):  # a prediction needs no data
+                yield from _name_findings(build_surveyed(config, wanted), 'test')
 
 
 def kept_findings(dataset: Any, split: str) -> Iterator[Finding]:
@@ -121,11 +145,7 @@ def evaluator_findings(facts: Facts, split: str) -> Iterator[Finding]:
 
 def file_findings(facts: Facts, split: str) -> Iterator[Finding]:
     """Findings in the COCO files of a config, without an image; large files are left out."""
-    for place, wanted in facts.datasets[split]:
-        path = _path(wanted)
-        kinds = find_registered(str(wanted.get('type')), facts.scope)
-        if not os.path.isfile(path) or not any(hasattr(each, 'COCOAPI') for each in kinds):
-            continue
+    for place, wanted, path in _coco_files(facts, split):
         if _size(path) > _LARGEST:
             yield note(f'{path} has {_size(path):.0f} MB and was not read: data=True reads it')
             continue
@@ -136,6 +156,14 @@ def file_findings(facts: Facts, split: str) -> Iterator[Finding]:
             continue
         yield from coco_findings(dataset, split)
         yield from kept_findings(dataset, split)
+
+
+def _coco_files(facts: Facts, *splits: str) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """(place, dict, path) of each dataset that reads a COCO file, which is there."""
+    for place, wanted in chain(*(facts.datasets[split] for split in splits)):
+        kinds = find_registered(str(wanted.get('type')), facts.scope)
+        if any(hasattr(each, 'COCOAPI') for each in kinds) and os.path.isfile(_path(wanted)):
+            yield place, wanted, _path(wanted)
 
 
 def _path(dataset: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ def _orientation(path: str) -> int:
 
 def _findings(dataset: Any, answers: Sequence[Any], place: str) -> Iterator[Finding]:
     known = [each for each in answers if each is not None]
-    total = counted(len(known), 'image')
+    total = counted(len(known), 'image') + ' looked at' * (len(known) < len(dataset))
     differ = [(each.difference, each) for each in known]
     for kind, fix in _FIXES.items():
         found = [each for other, each in differ if other == kind]
