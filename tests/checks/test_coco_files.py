@@ -68,7 +68,7 @@ def test_a_doubled_name_of_no_class_changes_no_label(tmp_path):
 def test_a_misspelt_class_is_an_error_with_the_labels_that_shift(tmp_path):
     assert found(tmp_path, coco(), classes=('cat', 'dgo', 'cow')) == [
         'error: train_dataloader.dataset.metainfo.classes has dgo, which boxes.json does not list '
-        'as categories (cat, dog, cow): these are never learned, so that \'cow\' (4 objects) gets '
+        "as categories (cat, dog, cow): these are never learned, so that 'cow' (4 objects) gets "
         "label 1, that of 'dgo'; spell them alike"
     ]
 
@@ -78,7 +78,7 @@ def test_of_many_wrong_labels_the_first_are_named(tmp_path):
     content['categories'] += [dict(id=i, name=f'kind {i}') for i in range(4, 14)]
     classes = [each['name'] for each in reversed(content['categories'])]
     (line,) = found(tmp_path, content, classes=classes)
-    assert line.endswith(", and 9 more are wrong; write the classes in that order")
+    assert line.endswith(', and 9 more are wrong; write the classes in that order')
 
 
 def test_classes_without_objects_and_objects_without_a_class_are_warnings(tmp_path):
@@ -141,8 +141,8 @@ def test_mistakes_in_the_objects_are_named_with_their_file(tmp_path):
     content = coco()
     for each in content['annotations']:
         each['area'] = 0
-    (line,) = found(tmp_path, content)
-    assert line.startswith('error: boxes.json: ')
+    lines = found(tmp_path, content)
+    assert {line[:19] for line in lines if line.startswith('error')} == {'error: boxes.json: '}
 
 
 def test_lists_of_images_to_test_on_need_no_annotations(tmp_path):
@@ -155,7 +155,7 @@ def test_a_file_that_stops_mmdet_is_an_error_of_its_own(tmp_path):
     content = coco()
     content['annotations'][0]['id'] = 2
     write(tmp_path, content)
-    with pytest.raises(ValueError, match=r"boxes\.json: .*\bid\b"):
+    with pytest.raises(ValueError, match=r'boxes\.json: .*\bid\b'):
         build(config(tmp_path))
 
 

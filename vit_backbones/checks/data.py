@@ -124,7 +124,7 @@ def _walk(
         try:
             info = dataset.get_data_info(index)
             path = info.get('img_path')
-            if path in paths:
+            if path in paths and 'instances' not in info:  # objects may be those of another entry
                 return None, None
             paths.add(path)
             loaded = loaded_by(loaders, info)

@@ -85,15 +85,22 @@ def _findings(dataset: Any, answers: Sequence[Any], place: str) -> Iterator[Find
                 f'{place}: {len(found)} of {total} {_verb(found, "has", "have")} another size than '
                 f'{getattr(dataset, "ann_file", "")} lists ({_named(found)}), {fix}'
             )
-    tagged = [each for kind, each in differ if kind is None and each.orientation != 1]
+    tagged = [each for kind, each in differ if kind is None and each.orientation in range(2, 9)]
     # Where width and height change places, their sizes show that the file lists turned images
-    if tagged and not any(e.orientation > 4 and len(set(e.decoded)) == 2 for e in tagged):
+    sure = any(each.orientation > 4 and len(set(each.decoded)) == 2 for each in tagged)
+    if tagged and not sure and _turns(dataset):
         yield warning(
             f'{place}: {len(tagged)} of {total} {_verb(tagged, "has", "have")} an EXIF orientation '
             f'({", ".join(each.path for each in tagged[:_NAMED])}), which turns them when they '
             f'are decoded and keeps their size: see that the listed objects are turned too, or '
             f'remove the tag'
         )
+
+
+def _turns(dataset: Any) -> bool:
+    """Whether the loading transforms heed an EXIF orientation."""
+    kinds = [str(getattr(each, 'color_type', '')) for each in dataset.pipeline.transforms]
+    return not any(kind.endswith('ignore_orientation') or kind == 'unchanged' for kind in kinds)
 
 
 def _verb(items: Sequence[Any], one: str, several: str) -> str:
