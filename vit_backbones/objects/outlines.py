@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_backbones.objects.survey import GONE, ROUNDING, Kind, Problem, Survey, is_polygon
+from vit_backbones.objects.survey import GONE, ROUNDING, Kind, Problem, Survey
 
 _READ = 5  # coordinates of the first polygon with which pycocotools knows it for one
 _COMPARED = 20_000  # masks, evenly spread
@@ -15,22 +15,23 @@ _FEW_POINTS = 'with a polygon of fewer than three points or half a point'
 
 def broken_masks(survey: Survey, measured: bool) -> Iterator[Problem]:
     """Masks that cannot be read, or are those of another image."""
-    bare = np.array([not mask for mask in survey.masks])
-    if bare.any():
+    if not all(survey.masks):
+        bare = np.array([not mask for mask in survey.masks])
         then = 'the config learns masks; draw them, or take a config for boxes'
         yield survey.problem(bare, 'without segmentation', then, stops=True)
         return
-    odd = ~np.array([_is_readable(mask) for mask in survey.masks])
-    if odd.any():
+    readable = np.fromiter(map(_is_readable, survey.masks), bool, survey.number)
+    if not readable.all():
         then = 'it takes polygons [[x1, y1, x2, y2, ...], ...], or RLE with size and counts'
-        yield survey.problem(odd, 'with a segmentation of another form', then, stops=True)
+        yield survey.problem(~readable, 'with a segmentation of another form', then, stops=True)
         return
-    sides = survey.sides.tolist()
-    other = ~np.array([_fits(*pair) for pair in zip(survey.masks, sides, strict=True)])
+    other = survey.rle & survey.joins
+    for i in np.flatnonzero(other):
+        other[i] = not _fits(survey.masks[i], survey.images[survey.image[i]])
     if other.any():
         then = 'its size is [height, width], and its counts are of all pixels'
         yield survey.problem(other, 'with RLE of another size than the image', then, stops=True)
-    short = np.array([isinstance(m, list) and len(m[0]) < _READ for m in survey.masks])
+    short = ~survey.rle & (survey.polygons.first < _READ)
     if measured and short.any():
         then = 'pycocotools fails; draw their masks anew, or remove them'
         yield survey.problem(short, _FEW_POINTS, then, stops=True)
@@ -47,22 +48,18 @@ def _is_readable(mask: Any) -> bool:
         return False
 
 
-def _fits(mask: Any, side: Sequence[float]) -> bool:
-    """Whether a mask is no RLE, or one of this (width, height); NaN fits all."""
-    if not isinstance(mask, dict) or math.isnan(side[0]):
-        return True
-    height, width = mask['size']
-    counts = mask['counts']
-    whole = isinstance(counts, str) or sum(counts) == height * width
-    return whole and [width, height] == side
+def _fits(rle: dict[str, Any], image: dict[str, Any]) -> bool:
+    height, width = rle['size']
+    whole = isinstance(rle['counts'], str) or sum(rle['counts']) == height * width
+    return whole and (height, width) == (image['height'], image['width'])
 
 
 def odd_masks(survey: Survey) -> Iterator[Kind]:
     """Masks that mmdet learns in part, not at all, or beside their box."""
     yield Kind(survey.maskless, _FEW_POINTS, f'{GONE}; draw their masks anew')
-    parts = np.array([isinstance(m, list) and not all(map(is_polygon, m)) for m in survey.masks])
+    parts = (survey.polygons.taken < survey.polygons.all) & ~survey.maskless
     then = 'mmdet leaves these parts out; draw them anew'
-    yield Kind(parts & ~survey.maskless, f'{_FEW_POINTS} among others', then, True)
+    yield Kind(parts, f'{_FEW_POINTS} among others', then, True)
     if not survey.takes_rle:
         yield Kind(survey.rle, 'with RLE', 'poly2mask=False leaves them out; set poly2mask=True')
     yield Kind(_elsewhere(survey), 'whose mask lies beside the box', 'make them agree', True)

@@ -16,6 +16,7 @@ from vit_backbones.objects.survey import (
     Kind,
     Problem,
     Survey,
+    column_of,
     listed,
     problem_of,
 )
@@ -24,11 +25,13 @@ _FEW = 1000  # one odd box in so many is no line: COCO has some
 _CORNERS = 1 / 3  # boxes that leave the image if they are two corners, at least
 _MOST = 1 / 2  # boxes that leave the image if their scale is another, at least
 _IDS = {int, str}
+_FLAG = {int, bool, float, type(None)}
 # Types of the keys that mmdet and pycocotools read and that have no default
 _KEYS = {
     'images': dict(id=_IDS, file_name={str}, height=NUMBERS, width=NUMBERS),
     'categories': dict(id=_IDS, name=_IDS),
-    'annotations': dict(id=_IDS, image_id=_IDS, category_id=_IDS, bbox={list}, area=NUMBERS),
+    'annotations': dict(id=_IDS, image_id=_IDS, category_id=_IDS, bbox={list}, area=NUMBERS)
+    | dict(iscrowd=_FLAG, ignore=_FLAG),
 }
 _SIZE = 'give each image the height and width of its file in pixels'
 _ADVICE = {
@@ -113,7 +116,7 @@ def _incomplete(content: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(True, f'{strange[0]!r} is among {name}, which are dicts: remove it')
         else:
             for key, kinds in keys.items():
-                values = [entry.get(key) for entry in entries]
+                values = column_of(entries, key)
                 if not set(map(type, values)) <= kinds:
                     wrong = np.array([type(value) not in kinds for value in values])
                     value = values[wrong.argmax()]
@@ -130,16 +133,16 @@ def _incomplete(content: dict[str, Any]) -> Iterator[Problem]:
 def _joins(survey: Survey) -> Iterator[Problem]:
     """Ids that stand for several, and objects of no image or no category."""
     for name in ('images', 'categories', 'annotations'):
-        ids = Counter(entry['id'] for entry in getattr(survey, name))
-        if len(ids) < ids.total():
-            doubled = [each for each, times in ids.items() if times > 1]
+        ids = column_of(getattr(survey, name), 'id')
+        if len(set(ids)) < len(ids):
+            doubled = [each for each, times in Counter(ids).items() if times > 1]
             text = f'{counted(len(doubled), "id")} of several {name} ({listed(doubled)})'
             yield Problem(True, f'{text}: number the {name} anew')
     for name, key in (('images', 'image_id'), ('categories', 'category_id')):
         known = {entry['id'] for entry in getattr(survey, name)}
-        given = [a[key] for a in survey.annotations]
-        unknown = np.array([each not in known for each in given])
-        if unknown.any():
+        given = survey.column(key)
+        if not known.issuperset(given):
+            unknown = np.array([each not in known for each in given])
             yield _unknown(survey, unknown, name, key, known)
 
 
@@ -166,8 +169,9 @@ def _broken(survey: Survey, measured: bool) -> Iterator[Problem]:
     if not survey.whole.all():
         what = f'with a bbox such as {survey.annotations[survey.whole.argmin()]["bbox"]}'
         yield survey.problem(~survey.whole, what, _ADVICE['bbox'], stops=True)
-    uncrowded = np.array(['iscrowd' not in a for a in survey.annotations])
-    if measured and uncrowded.any():
+    crowd = survey.column('iscrowd')
+    if measured and None in crowd:
+        uncrowded = np.array([each is None for each in crowd])
         then = 'pycocotools fails without; add iscrowd=0'
         yield survey.problem(uncrowded, 'without iscrowd', then, stops=True)
     if survey.with_masks:
@@ -198,15 +202,19 @@ def _left_out(survey: Survey) -> Iterator[Problem]:
         names = [str(category['name']) for category in survey.categories]
         yield Problem(True, f'no object is of the classes to learn, but of {listed(names)}')
         return
-    found = []
+    reasons = []
     for kind in chain(_odd_boxes(survey), odd_masks(survey) if survey.with_masks else ()):
         count = np.count_nonzero(kind.wrong)
         if count > kind.tolerated * survey.number / _FEW:
             yield survey.problem(kind.wrong, kind.what, kind.then)
-            found.append(f'{count} {kind.what}')
-    if not survey.learned.any() and count < survey.number:
-        reasons = ', '.join(found)
-        yield Problem(True, f'none of {counted(survey.number, "object")} is learned: {reasons}')
+            reasons.append(f'{count} {kind.what}')
+            if count == survey.number:
+                return
+    if not survey.learned.any():
+        crowd = np.count_nonzero(survey.crowd)
+        reasons += [f'{crowd} with iscrowd=1'] if crowd else []
+        text = f'none of {counted(survey.number, "annotation")} is learned: {", ".join(reasons)}'
+        yield Problem(True, text)
 
 
 def _odd_boxes(survey: Survey) -> Iterator[Kind]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +25,30 @@ class Problem(NamedTuple):
 class Kind(NamedTuple):
     """Objects that share a mistake."""
 
-    wrong: np.ndarray  # (N,) bool
-    what: str  # they are 'objects ...'
+    wrong: np.ndarray  # (N,) bool, of all
+    what: str  # they are 'annotations ...'
     then: str  # what follows, and the fix
     tolerated: bool = False  # a few in a large file are no line
+
+
+class Polygons(NamedTuple):
+    """Polygons per object; RLE has none."""
+
+    all: np.ndarray  # (N,) their number
+    taken: np.ndarray  # (N,) number of those with three points or more, which mmdet takes
+    first: np.ndarray  # (N,) coordinates of the first one, 0 without one
+
+    @classmethod
+    def of(cls, masks: Sequence[Any]) -> 'Polygons':
+        """Count them."""
+        lists = [() if isinstance(mask, dict) else mask for mask in masks]
+        counts = np.fromiter(map(len, lists), int, len(lists))
+        lengths = np.fromiter(map(len, chain.from_iterable(lists)), int)
+        right = np.append(0, np.cumsum((lengths >= _SHORTEST) & (lengths % 2 == 0)))
+        ends = np.cumsum(counts)
+        starts = ends - counts
+        first = np.append(lengths, 0)[starts]
+        return cls(counts, right[ends] - right[starts], np.where(counts, first, 0))
 
 
 class Survey:
@@ -44,54 +65,59 @@ class Survey:
         self.categories, self.classes = content['categories'], classes
         self.with_masks, self.takes_rle = with_masks, takes_rle
         self.number = len(self.annotations)
+        self._columns: dict[str, list[Any]] = {}
         index = {image['id']: i for i, image in enumerate(self.images)}
-        self.image = np.array([index.get(a['image_id'], -1) for a in self.annotations])
+        places = map(index.get, self.column('image_id'), repeat(-1))
+        self.image = np.fromiter(places, int, self.number)
         self.joins = self.image >= 0
 
     def problem(
         self, wrong: np.ndarray, what: str, then: str, *, stops: bool | None = None
     ) -> Problem:
         """A line on objects, as `problem_of` writes it."""
-        return problem_of(self.annotations, wrong, what, then, name='objects', stops=stops)
+        return problem_of(self.annotations, wrong, what, then, name='annotations', stops=stops)
 
-    def flags(self, key: str) -> np.ndarray:
-        """Objects whose key is set."""
-        return np.array([bool(a.get(key)) for a in self.annotations])
+    def column(self, key: str) -> list[Any]:
+        """The value of each annotation, `None` without one."""
+        if key not in self._columns:
+            self._columns[key] = column_of(self.annotations, key)
+        return self._columns[key]
 
     @cached_property
     def whole(self) -> np.ndarray:
         """Boxes of four finite numbers."""
-        boxes = [a['bbox'] for a in self.annotations]
-        if set(map(len, boxes)) == {4} and set(map(type, chain(*boxes))) <= NUMBERS:
+        boxes = self.column('bbox')
+        types = set(map(type, chain.from_iterable(boxes)))
+        if set(map(len, boxes)) == {4} and types <= NUMBERS:
             return np.isfinite(self.boxes).all(1)
         return np.array([len(box) == 4 and set(map(type, box)) <= NUMBERS for box in boxes])
 
     @cached_property
     def boxes(self) -> np.ndarray:
         """(N, 4), x, y, width and height in pixels."""
-        flat = chain.from_iterable(a['bbox'] for a in self.annotations)
+        flat = chain.from_iterable(self.column('bbox'))
         return np.fromiter(flat, float, 4 * self.number).reshape(-1, 4)
 
     @cached_property
     def sides(self) -> np.ndarray:
         """(N, 2), width and height of the image of each object, NaN without one."""
-        sides = [(image['width'], image['height']) for image in self.images]
-        return np.array([*sides, (np.nan, np.nan)], dtype=float)[self.image]
+        sides = [column_of(self.images, key) for key in ('width', 'height')]
+        return np.array(sides, dtype=float).T[self.image] + np.where(self.joins, 0, np.nan)[:, None]
 
     @cached_property
     def area(self) -> np.ndarray:
         """In pixels."""
-        return np.array([a['area'] for a in self.annotations], dtype=float)
+        return np.array(self.column('area'), dtype=float)
 
     @cached_property
     def crowd(self) -> np.ndarray:
         """Objects that are regions of many, which are not learned."""
-        return self.flags('iscrowd')
+        return np.array(self.column('iscrowd'), dtype=bool)
 
     @cached_property
     def ignored(self) -> np.ndarray:
         """Objects that mmdet leaves out, and pycocotools does not."""
-        return self.flags('ignore')
+        return np.array(self.column('ignore'), dtype=bool)
 
     @cached_property
     def outside(self) -> np.ndarray:
@@ -124,22 +150,27 @@ class Survey:
             for category in self.categories
             if self.classes is None or category['name'] in self.classes
         }
-        return np.array([a['category_id'] in ids for a in self.annotations])
+        return np.fromiter(map(ids.__contains__, self.column('category_id')), bool, self.number)
 
     @cached_property
     def masks(self) -> list[Any]:
-        """Polygons or RLE."""
-        return [a.get('segmentation') for a in self.annotations]
+        """Lists of polygons, or RLE as dicts."""
+        return self.column('segmentation')
 
     @cached_property
     def rle(self) -> np.ndarray:
         """Objects whose mask is RLE."""
-        return np.array([isinstance(mask, dict) for mask in self.masks])
+        return np.fromiter((type(mask) is dict for mask in self.masks), bool, self.number)
+
+    @cached_property
+    def polygons(self) -> Polygons:
+        """Polygons of all objects, in their order."""
+        return Polygons.of(self.masks)
 
     @cached_property
     def maskless(self) -> np.ndarray:
         """Objects whose mask has no polygon that mmdet takes."""
-        return ~self.rle & ~np.array([any(map(is_polygon, mask)) for mask in self.masks])
+        return ~self.rle & (self.polygons.taken == 0)
 
     @cached_property
     def learned(self) -> np.ndarray:
@@ -150,9 +181,12 @@ class Survey:
         return self.joins & self.of_classes & ~gone
 
 
-def is_polygon(part: Sequence[float]) -> bool:
-    """Whether mmdet takes it: three points, or more."""
-    return len(part) >= _SHORTEST and not len(part) % 2
+def column_of(entries: Sequence[dict[str, Any]], key: str) -> list[Any]:
+    """The value of each entry, `None` without one."""
+    try:
+        return list(map(itemgetter(key), entries))
+    except KeyError:
+        return [entry.get(key) for entry in entries]
 
 
 def problem_of(
