@@ -536,7 +536,7 @@ def test_masks__wrong_folders_are_one_line(mistake, message, train, tmp_path, ca
 
 def test_masks_of_0_and_255_alone_are_refused(own, tmp_path):
     with pytest.raises(
-        ValueError, match=r'contain only label 0; at least two .* Label objects 1, 2'
+        ValueError, match=r'only label 0 and 255, which is ignored; at least two .* objects 1, 2'
     ):
         own(SEGMENTER, write_masks(tmp_path / 'd', labels=(0, 255)))
 

@@ -4,19 +4,24 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from inspect import ismethod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vit_backbones.checks.findings import Finding, error
-from vit_backbones.checks.looks import LOOKS, Look
+from vit_backbones.checks.label_maps import LABEL_MAPS, classes_of, sample_findings
+from vit_backbones.checks.listed_files import lists_label_maps, missing_findings
+from vit_backbones.checks.looks import Look
 from vit_backbones.config.datasets import leaf_datasets
+from vit_backbones.config.emptied import why_empty
 from vit_backbones.config.facts import Facts
 from vit_backbones.errors import one_line
 from vit_backbones.terminal import progress
 
-_LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones
+LOOKS: tuple[Look, ...] = (  # at each image whose data are read
+    LABEL_MAPS,
+)
 
 
 def drawn_findings(facts: Facts) -> Iterator[Finding]:
@@ -40,13 +45,28 @@ def dataset_findings(dataset: Any, split: str) -> Iterator[Finding]:
 
 
 def start_findings(dataset: Any, split: str) -> Iterator[Finding]:
-    """Findings in a built dataset that need no image, or a few: those before each training."""
+    """Findings in a built dataset that need no image: those before each training."""
     place = f'{split}_dataloader.dataset'
-    if not len(dataset):
-        yield error(f'{place} holds no image: its ann_file, data_prefix and filter_cfg leave none')
-    for leaf in leaf_datasets(dataset):
+    leaves = list(leaf_datasets(dataset))
+    empty = [leaf for leaf in leaves if not len(leaf)]
+    yield from (error(f'{place}: {why_empty(leaf)}') for leaf in empty)
+    if not empty and not len(dataset):
+        yield error(
+            f'{place} is a {type(dataset).__name__} that gives no image: let it repeat some'
+        )
+    for leaf in leaves:
+        yield from missing_findings(leaf, split, loads_labels=_loads_labels(leaf))
         yield from category_findings(leaf, place)
-        yield from label_findings(leaf, place)
+
+
+def few_findings(dataset: Any, split: str) -> Iterator[Finding]:
+    """What some images show of a dataset that is too large to be read before each training."""
+    leaves = [
+        (leaf, partial(_loaded, leaf, loaders_of(leaf)))
+        for leaf in leaf_datasets(dataset)
+        if hasattr(leaf, 'get_data_info')
+    ]
+    yield from sample_findings(leaves, f'{split}_dataloader.dataset')
 
 
 def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> Iterator[Finding]:
@@ -55,8 +75,10 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
     Only MMEngine's datasets, possibly in wrappers, are decoded; each of `looks` sees each of their
     images.
     """
+    place = f'{split}_dataloader.dataset'
     broken: list[str] = []
     found: list[Finding] = []
+    walked: list[tuple[Any, list[list[Any]]]] = []
     for leaf in leaf_datasets(dataset):
         loaders = loaders_of(leaf)
         if loaders and hasattr(leaf, 'get_data_info'):
@@ -64,7 +86,11 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
             broken += [reason for reason, _ in walk if reason]
             answers = [each for reason, each in walk if each is not None]
             for look, of_all in zip(looks, zip(*answers, strict=True), strict=False):
-                found += look.findings(leaf, of_all, f'{split}_dataloader.dataset')
+                found += look.findings(leaf, of_all, place)
+            walked.append((leaf, answers))
+    for number, look in enumerate(looks):
+        leaves = [(leaf, [each[number] for each in answers]) for leaf, answers in walked]
+        found += look.split_findings(leaves, place)
     if broken:
         yield error(
             f'{len(broken)} {split} image{"s" * (len(broken) > 1)} cannot be decoded: '
@@ -75,16 +101,22 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
     try:
         dataset[0]
     except Exception as raised:  # each transform has its own exceptions
-        yield error(
-            f'{split}_dataloader.dataset.pipeline fails on the first image ({one_line(raised)})'
-        )
+        yield error(f'{place}.pipeline fails on the first image ({one_line(raised)})')
 
 
 def loaders_of(dataset: Any) -> list[Any]:
     """The transforms of a dataset that read files: those named `Load...`."""
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    bare = [getattr(each, 'transform', each) for each in transforms]  # some hook wraps them
+    # Some hook wraps them; a transform of mmcv has a method of that name
+    inner = [getattr(each, 'transform', each) for each in transforms]
+    bare = [
+        each if ismethod(within) else within for each, within in zip(transforms, inner, strict=True)
+    ]
     return [each for each in bare if type(each).__name__.startswith('Load')]
+
+
+def _loads_labels(dataset: Any) -> bool:
+    return any('Annotation' in type(each).__name__ for each in loaders_of(dataset))
 
 
 def _walk(
@@ -102,6 +134,9 @@ def _walk(
                 return None, None
             paths.add(path)
             loaded = loaded_by(loaders, info)
+        except FileNotFoundError as raised:
+            is_named = lists_label_maps(dataset)  # by `missing_findings`
+            return None if is_named else f'{path} ({one_line(raised)})', None
         except Exception as raised:  # each decoder has its own exceptions
             return f'{path} ({one_line(raised)})', None
         return None, [look.ask(loaded) for look in looks]
@@ -118,9 +153,13 @@ def loaded_by(loaders: Sequence[Any], info: dict[str, Any]) -> dict[str, Any]:
     return info
 
 
+def _loaded(dataset: Any, loaders: Sequence[Any], index: int) -> dict[str, Any]:
+    return loaded_by(loaders, dataset.get_data_info(index))
+
+
 def category_findings(dataset: Any, place: str) -> Iterator[Finding]:
     """Whether each class of a dataset is a category of its COCO file."""
-    classes = _classes_of(dataset)
+    classes = classes_of(dataset)
     if len(getattr(dataset, 'cat_ids', classes)) >= len(classes):
         return
     categories = json.loads(Path(dataset.ann_file).read_text(encoding='utf-8'))['categories']
@@ -131,29 +170,3 @@ def category_findings(dataset: Any, place: str) -> Iterator[Finding]:
         f'list as categories ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""}): these '
         f'are never learned; spell them alike'
     )
-
-
-def label_findings(dataset: Any, place: str) -> Iterator[Finding]:
-    """Whether the label maps of an mmseg dataset hold labels that it has no class for."""
-    classes = _classes_of(dataset)
-    if not classes or not hasattr(dataset, 'seg_map_suffix'):
-        return
-    loaders = loaders_of(dataset)
-    for index in range(min(len(dataset), _LABELLED)):
-        try:
-            info = loaded_by(loaders, dataset.get_data_info(index))
-        except Exception:  # image_findings reports it
-            continue
-        ignored = {getattr(dataset, 'ignore_index', 255)}
-        highest = max(set(np.unique(info.get('gt_seg_map', ()))) - ignored, default=0)
-        if highest >= len(classes):
-            yield error(
-                f'{place}: {info["seg_map_path"]} holds label {highest:.0f}, but labels of '
-                f'{len(classes)} classes run from 0 to {len(classes) - 1}: name all classes, or '
-                f'draw the labels anew (reduce_zero_label=True takes 1 off each)'
-            )
-            return
-
-
-def _classes_of(dataset: Any) -> Sequence[str]:
-    return (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()

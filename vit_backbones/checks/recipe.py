@@ -11,6 +11,7 @@ from torch import nn
 from vit_backbones.checks.data import drawn_findings
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.keys import unknown_findings
+from vit_backbones.checks.one_output import BINARY, one_output_findings
 from vit_backbones.checks.preflight import weight_file_findings
 from vit_backbones.checks.wiring import (
     padding_findings,
@@ -48,6 +49,7 @@ def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     yield from preprocessing_findings(model, expects=facts.names_weights)
     yield from padding_findings(model)
     yield from class_findings(facts, model)
+    yield from one_output_findings(facts, model)
     if 'train' in facts.datasets:
         yield from weight_findings(facts, model)
         yield from amp_findings(facts, model)
@@ -121,6 +123,14 @@ def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
             yield error(f'{place}.metainfo.classes is the text {classes!r}: write ({classes!r},)')
             continue
         for name, number in heads if classes else ():
+            if number == 1 and name in (
+                'decode_head',
+                'auxiliary_head',
+            ):  # mmseg counts the background
+                if (name, 1) not in reported:
+                    reported.add((name, 1))
+                    yield error(f'model.{name} is for 1 class, the only one it can find: {BINARY}')
+                continue
             of_things = 'thing_classes' in metainfo and not name.endswith(_OF_ALL)
             wanted = metainfo['thing_classes'] if of_things else classes
             if number != len(wanted) and (name, len(wanted)) not in reported:

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from vit_backbones.checks import preflight
-from vit_backbones.checks.data import image_findings, start_findings
+from vit_backbones.checks.data import few_findings, image_findings, start_findings
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.config.datasets import missing_data
@@ -197,8 +197,8 @@ def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
         loader = runner.loader(split)  # built in every process, as `Runner.train` would
         if loader is not None and runner.rank == 0:
             _heed(start_findings(loader.dataset, split))
-            if split != 'train':
-                _heed(image_findings(loader.dataset, split))
+            looks = few_findings if split == 'train' else image_findings
+            _heed(looks(loader.dataset, split))
     return runner
 
 
