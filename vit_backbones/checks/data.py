@@ -55,18 +55,17 @@ def start_findings(dataset: Any, split: str) -> Iterator[Finding]:
             f'{place} is a {type(dataset).__name__} that gives no image: let it repeat some'
         )
     for leaf in leaves:
-        yield from missing_findings(leaf, split, loads_labels=_loads_labels(leaf))
         yield from category_findings(leaf, place)
 
 
 def few_findings(dataset: Any, split: str) -> Iterator[Finding]:
     """What some images show of a dataset that is too large to be read before each training."""
-    leaves = [
-        (leaf, partial(_loaded, leaf, loaders_of(leaf)))
-        for leaf in leaf_datasets(dataset)
-        if hasattr(leaf, 'get_data_info')
-    ]
-    yield from sample_findings(leaves, f'{split}_dataloader.dataset')
+    place = f'{split}_dataloader.dataset'
+    leaves = [each for each in leaf_datasets(dataset) if hasattr(each, 'get_data_info')]
+    for leaf in leaves:
+        yield from missing_findings(leaf, place, loads_labels=_loads_labels(leaf), skips=True)
+    loading = [(leaf, partial(_loaded, leaf, loaders_of(leaf))) for leaf in leaves]
+    yield from sample_findings(loading, place)
 
 
 def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> Iterator[Finding]:
@@ -82,6 +81,7 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
     for leaf in leaf_datasets(dataset):
         loaders = loaders_of(leaf)
         if loaders and hasattr(leaf, 'get_data_info'):
+            yield from missing_findings(leaf, place, loads_labels=_loads_labels(leaf))
             walk = list(_walk(leaf, loaders, looks))
             broken += [reason for reason, _ in walk if reason]
             answers = [each for reason, each in walk if each is not None]

@@ -62,7 +62,8 @@ def count_labels(loaded: dict[str, Any]) -> LabelMap | None:
 
 def _sizes(labels: np.ndarray, image: np.ndarray) -> str:
     (height, width), (rows, columns) = labels.shape, image.shape[:2]
-    turned = ' when its EXIF orientation is applied' * (labels.shape == image.shape[1::-1])
+    is_turned = labels.shape == (columns, rows)
+    turned = '; an EXIF orientation turns images only' * is_turned
     return f' ({width}x{height} pixels, the image {columns}x{rows}{turned})'
 
 

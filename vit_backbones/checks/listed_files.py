@@ -13,10 +13,12 @@ def lists_label_maps(dataset: Any) -> bool:
     return hasattr(dataset, 'reduce_zero_label') and backend == 'local'
 
 
-def missing_findings(dataset: Any, split: str, *, loads_labels: bool) -> Iterator[Finding]:
+def missing_findings(
+    dataset: Any, place: str, *, loads_labels: bool, skips: bool = False
+) -> Iterator[Finding]:
     """Images and label maps of a dataset of mmseg that do not exist.
 
-    A training skips those of `'train'` as long as some are left.
+    With `skips`, as a training does, those are an error only if no file is left.
     """
     if not lists_label_maps(dataset) or not len(dataset):
         return
@@ -25,19 +27,18 @@ def missing_findings(dataset: Any, split: str, *, loads_labels: bool) -> Iterato
     if loads_labels:
         kinds['seg_map_path'] = 'label maps', 'seg_map_suffix'
     for key, (what, option) in kinds.items():
-        paths = [path for each in entries if '://' not in (path := str(each.get(key, '://')))]
+        paths = [str(each[key]) for each in entries if '://' not in str(each.get(key, '://'))]
         missing = _missing(paths)
-        if missing:
-            is_skipped = split == 'train' and len(missing) < len(paths)
-            line = (
-                f'{split}_dataloader.dataset: {len(missing)} of {len(paths)} {what} do not exist, '
-                f'the first is {missing[0]!r}; {_there(missing[0])}'
-            )
-            yield (
-                warning(f'{line}; a training skips these: add or remove them')
-                if is_skipped
-                else error(f'{line}: {_fix(dataset, option)}')
-            )
+        if not missing:
+            continue
+        line = (
+            f'{place}: {len(missing)} of {len(paths)} {what} do not exist, the first is '
+            f'{missing[0]!r}; {_there(missing[0])}'
+        )
+        if skips and len(missing) < len(paths):
+            yield warning(f'{line}; a training skips these: add or remove them')
+        else:
+            yield error(f'{line}: {_fix(dataset, option)}')
 
 
 def _missing(paths: Sequence[str]) -> list[str]:
@@ -70,7 +71,6 @@ def _there(path: str) -> str:
 
 
 def _fix(dataset: Any, option: str) -> str:
-    suffix, other = getattr(dataset, option, None), ''
-    if os.path.isfile(dataset.ann_file or ''):
-        other = f'; {dataset.ann_file!r} lists names, to which mmseg adds it'
-    return f'add them, or set {option}={suffix!r} and data_prefix to what is there{other}'
+    listed = os.path.isfile(dataset.ann_file or '')
+    names = f'; {dataset.ann_file!r} lists names without suffix' if listed else ''
+    return f'add them, or correct {option}={getattr(dataset, option, None)!r} or data_prefix{names}'
