@@ -1,11 +1,11 @@
 """Checks of the data: folders and files of a config, images and labels of a built dataset."""
 
+import inspect
 import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from inspect import ismethod
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,8 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
         )
         return
     yield from found
+    if hasattr(dataset, '__len__') and not len(dataset):  # `start_findings` has the reason
+        return
     try:
         dataset[0]
     except Exception as raised:  # each transform has its own exceptions
@@ -107,12 +109,9 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
 def loaders_of(dataset: Any) -> list[Any]:
     """The transforms of a dataset that read files: those named `Load...`."""
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    # Some hook wraps them; a transform of mmcv has a method of that name
-    inner = [getattr(each, 'transform', each) for each in transforms]
-    bare = [
-        each if ismethod(within) else within for each, within in zip(transforms, inner, strict=True)
-    ]
-    return [each for each in bare if type(each).__name__.startswith('Load')]
+    inner = [(each, getattr(each, 'transform', None)) for each in transforms]
+    bare = [each if inspect.ismethod(within) else within or each for each, within in inner]
+    return [each for each in bare if type(each).__name__.startswith('Load')]  # a hook wraps some
 
 
 def _loads_labels(dataset: Any) -> bool:

@@ -37,7 +37,7 @@ def why_empty(dataset: Any) -> str:
     if listed:
         lacks = _after_filter(dataset, listed)
         if kept and indices is not None:
-            lacks = f'indices={indices} keeps none of its {kept} images'
+            lacks = f'indices={indices} keeps none of {kept}'
     elif hasattr(dataset, 'img_suffix') and not os.path.isfile(place or ''):
         lacks = _without_suffix(dataset)
     else:
@@ -63,11 +63,11 @@ def _without_suffix(dataset: Any) -> str:
     if not names:
         return f'{wanted}, nor in anything else: set data_root and data_prefix to your images'
     ends = Counter(os.path.splitext(name)[1] for name in names).most_common(_SHOWN)
-    counted = ', '.join(f'{number} in {end or "no suffix"}' for end, number in ends)
+    counted = ', '.join(f'{number} {end or "without suffix"}' for end, number in ends)
     close = next((end for end, _ in ends if end.lower() == suffix.lower()), ends[0][0])
     return (
-        f'{wanted}; {len(names)} are there, {counted}, the first is {min(names)!r}: '
-        f'set img_suffix={close!r}, or data_prefix to another folder'
+        f'{wanted}, and it holds {counted}, such as {min(names)!r}: set img_suffix={close!r}, or '
+        f'data_prefix to another folder'
     )
 
 
