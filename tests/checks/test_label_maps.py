@@ -269,6 +269,18 @@ def test_a_training_is_refused_by_the_same_line(train, capsys):
     assert capsys.readouterr().err == f'{WRONG["black and white"][2]}\n'
 
 
+def test_entries_that_never_load_are_an_error(found):
+    draw((0, 1))
+    kinds = ('LoadImageFromFile', 'LoadAnnotations')
+    pipeline = [dict(type=kind) for kind in kinds] + [dict(type='PackSegInputs')]
+    pipeline[1]['reduce_zero_label'] = True
+    (line,) = found(look=few_findings, pipeline=pipeline)
+    assert line.startswith(
+        f'error: {PLACE}: none of 4 images can be loaded with its label map, the first fails with: '
+    )
+    assert line.endswith('the `reduce_zero_label` is True')
+
+
 def test_labels_are_counted_before_a_training(folder):
     draw((1,))
     config = Config.fromfile('seg.py')

@@ -1,11 +1,12 @@
 """Heads of mmseg with one output: their losses, their threshold, and the classes they are for."""
 
 import pytest
-from checked_configs import SEGMENTER
+from checked_configs import ROOT, SEGMENTER
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
-from vit_backbones.checks.one_output import BINARY, one_output_findings
+from vit_backbones.checks.one_output import one_output_findings
 from vit_backbones.checks.recipe import class_findings
 from vit_backbones.config.facts import Facts
 
@@ -115,12 +116,43 @@ def test_one_output_is_for_two_classes(found):
     assert found(HEAD | dict(num_classes=3), classes=('a', 'b', 'c')) == [line]
 
 
+SINGLE = (
+    "is for 1 class, the only one it can find: name the background too, as in classes=('background'"
+    ", 'object'), and set num_classes=2"
+)
+BINARY = (
+    ", out_channels=1, threshold=0.5 and loss_decode=dict(type='CrossEntropyLoss', "
+    'use_sigmoid=True)'
+)
+
+
 @pytest.mark.parametrize('classes', [('sky',), ('road', 'sky')])
 @pytest.mark.parametrize('loss', [SIGMOID, dict(type='CrossEntropyLoss')])
 def test_a_head_for_one_class_gets_the_whole_fix(loss, classes, found):
     head = dict(num_classes=1, loss_decode=loss)
-    line = f'error: model.decode_head is for 1 class, the only one it can find: {BINARY}'
+    line = f'error: model.decode_head {SINGLE}{BINARY}'
     assert found(head, classes=classes) == [line]
+
+
+def test_an_auxiliary_head_for_one_class_is_found(found):
+    head = dict(
+        type='FCNHead', in_channels=64, in_index=0, channels=8, num_convs=1, num_classes=1,
+        norm_cfg=dict(type='GN', num_groups=1),
+    )  # fmt: skip
+    line = f'error: model.auxiliary_head {SINGLE}{BINARY}'
+    assert found(HEAD, auxiliary_head=head) == [line]
+
+
+def test_queries_have_no_single_output():
+    config = Config.fromfile(ROOT / 'configs/mask2former/mask2former_vit-ti_camvid.py')
+    head = nn.Module()  # the one of Mask2Former has these and no `loss_decode`
+    head.num_classes = head.out_channels = 1
+    model = nn.Module()
+    model.decode_head = head
+    facts = Facts.of(config, ('train',))
+    assert [each.text for each in one_output_findings(facts, model)] == [
+        f'model.decode_head {SINGLE}'
+    ]
 
 
 def test_softmax_over_one_output_is_found_before_a_step(check):

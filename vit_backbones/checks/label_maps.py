@@ -12,6 +12,7 @@ from PIL import Image
 
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.looks import Look
+from vit_backbones.errors import one_line
 
 _SAMPLE = 50  # label maps that each training looks at; a wrong numbering shows in a few
 _LARGE_SAMPLE = 1000  # where those hold a single class: objects may be rare
@@ -170,7 +171,10 @@ def _left_findings(
         yield level(f'{held} {only}, so there is nothing to tell apart{hint}')
     elif is_whole:
         yield from _absent_findings(dataset, counts, place, len(maps))
-        if ignored > _MUCH * (ignored + counts.total()) and dataset.label_map is None:
+        if (
+            ignored > _MUCH * (ignored + counts.total())
+            and getattr(dataset, 'label_map', None) is None
+        ):
             yield warning(f'{held} {share}{hint}')
 
 
@@ -191,7 +195,7 @@ def _absent_findings(
 
 
 def _is_black_and_white(dataset: Any, maps: Sequence[LabelMap]) -> bool:
-    as_drawn = not dataset.reduce_zero_label and dataset.label_map is None
+    as_drawn = not dataset.reduce_zero_label and getattr(dataset, 'label_map', None) is None
     return as_drawn and {*_total(maps)} == {0, _WHITE} and _ignored(dataset) == _WHITE
 
 
@@ -215,32 +219,45 @@ def sample_findings(
     """
     answered, is_whole = [], True
     for dataset, load in leaves:
-        if classes_of(dataset) and hasattr(dataset, 'reduce_zero_label') and len(dataset):
-            answers = _sample(dataset, load)
-            yield from file_findings(dataset, answers, place)
-            answered.append((dataset, answers))
-            is_whole &= len(answers) == len(dataset)
+        if not classes_of(dataset) or not hasattr(dataset, 'reduce_zero_label') or not len(dataset):
+            continue
+        tried = _sample(dataset, load)
+        if all(reason for _, reason in tried):
+            yield error(
+                f'{place}: none of {len(tried)} images can be loaded with its label map, the first '
+                f'fails with: {tried[0][1]}'
+            )
+            continue
+        answers = [answer for answer, _ in tried]
+        yield from file_findings(dataset, answers, place)
+        answered.append((dataset, answers))
+        is_whole &= len(answers) == len(dataset)
     yield from split_findings(answered, place, is_whole=is_whole)
 
 
-def _sample(dataset: Any, load: Callable[[int], dict[str, Any]]) -> list[LabelMap | None]:
-    """Answers for some images, spread evenly; for more where these hold a single class."""
+def _sample(
+    dataset: Any, load: Callable[[int], dict[str, Any]]
+) -> list[tuple[LabelMap | None, str | None]]:
+    """Answers for some images, or the reasons why they have none, spread evenly over the dataset.
+
+    Where these hold a single class, of more images: objects may be rare.
+    """
+
+    def ask(index: int) -> tuple[LabelMap | None, str | None]:
+        try:
+            return count_labels(load(index)), None
+        except Exception as raised:  # each decoder has its own; a training skips such images
+            return None, one_line(raised)
+
     for size in (_SAMPLE, _LARGE_SAMPLE):
         number = min(size, len(dataset))
         indices = [i * len(dataset) // number for i in range(number)]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            answers = list(pool.map(lambda index: _asked(load, index), indices))
-        labels = {*_total(each for each in answers if each)} - {_ignored(dataset)}
-        if len(labels) > 1 or number == len(dataset):
+            tried = list(pool.map(ask, indices))
+        labels = {*_total(answer for answer, _ in tried if answer)} - {_ignored(dataset)}
+        if len(labels) > 1 or number == len(dataset) or not any(answer for answer, _ in tried):
             break
-    return answers
-
-
-def _asked(load: Callable[[int], dict[str, Any]], index: int) -> LabelMap | None:
-    try:
-        return count_labels(load(index))
-    except Exception:  # whatever cannot be read is reported elsewhere, or skipped by the training
-        return None
+    return tried
 
 
 def _total(maps: Iterable[LabelMap]) -> Counter[int]:

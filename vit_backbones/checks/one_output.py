@@ -12,10 +12,15 @@ from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.wiring import parts_of
 from vit_backbones.config.facts import Facts, listed
 
-BINARY = (
-    "for one kind of object, name the background too, as in classes=('background', 'object'), and "
-    'set num_classes=2, out_channels=1, threshold=0.5 and '
-    "loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)"
+OTHER_HEADS = ('STDCHead',)  # it learns edges
+MMSEG_HEADS = ('decode_head', 'auxiliary_head')
+_SINGLE = (
+    "is for 1 class, the only one it can find: name the background too, as in classes=('background'"
+    ", 'object'), and set num_classes=2"
+)
+_BINARY = (
+    ", out_channels=1, threshold=0.5 and loss_decode=dict(type='CrossEntropyLoss', "
+    'use_sigmoid=True)'
 )
 _FIX = (
     "take dict(type='CrossEntropyLoss', use_sigmoid=True) or dict(type='LovaszLoss', "
@@ -26,24 +31,24 @@ _ONLY_ON_GPU = ('FocalLoss',)  # it takes one output there, and fails on a CPU
 
 def one_output_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     """Whether heads with one output learn from their losses, and can be thresholded."""
-    for name in ('decode_head', 'auxiliary_head'):
+    for name in MMSEG_HEADS:
         configs = listed(facts.chain[0].get(name))
         for number, head in enumerate(parts_of(model, name)):
-            if not hasattr(head, 'loss_decode') or getattr(head, 'out_channels', None) != 1:
-                continue
             place = f'model.{name}' + f'.{number}' * (len(configs) > 1)
-            if head.num_classes == 1:  # `class_findings` has a line on it
+            classes, is_plain = getattr(head, 'num_classes', None), hasattr(head, 'loss_decode')
+            if classes == 1 and type(head).__name__ not in OTHER_HEADS:
+                yield error(f'{place} {_SINGLE}{_BINARY * is_plain}')
+            elif not is_plain or getattr(head, 'out_channels', None) != 1:
                 continue
-            if head.num_classes > 2:
+            elif classes > 2:
                 yield error(
-                    f'{place}.out_channels=1 is for two classes, and num_classes is '
-                    f'{head.num_classes}: leave it out'
+                    f'{place}.out_channels=1 is for two classes, and num_classes is {classes}: '
+                    f'leave it out'
                 )
-                continue
-            if 'train' in facts.datasets:
-                yield from _loss_findings(head, place)
-            if name == 'decode_head':
-                yield from _threshold_findings(head, configs[number : number + 1], place)
+            else:
+                yield from _loss_findings(head, place) if 'train' in facts.datasets else ()
+                if name == 'decode_head':
+                    yield from _threshold_findings(head, configs[number : number + 1], place)
 
 
 def _loss_findings(head: nn.Module, place: str) -> Iterator[Finding]:
