@@ -11,6 +11,7 @@ from torch import nn
 from vit_backbones.checks.data import drawn_findings
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.keys import unknown_findings
+from vit_backbones.checks.one_output import MMSEG_HEADS, OTHER_HEADS, one_output_findings
 from vit_backbones.checks.preflight import weight_file_findings
 from vit_backbones.checks.wiring import (
     padding_findings,
@@ -23,7 +24,6 @@ from vit_backbones.config.datasets import metainfo_of, missing_data
 from vit_backbones.config.facts import Facts
 
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
-_OTHER = ('STDCHead',)  # it learns edges
 _OF_ALL = ('decode_head', 'auxiliary_head', 'panoptic_head')  # the others know only things
 
 
@@ -49,6 +49,7 @@ def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     yield from preprocessing_findings(model, expects=facts.names_weights)
     yield from padding_findings(model)
     yield from class_findings(facts, model)
+    yield from one_output_findings(facts, model)
     if 'train' in facts.datasets:
         yield from weight_findings(facts, model)
         yield from amp_findings(facts, model)
@@ -122,6 +123,8 @@ def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
             yield error(f'{place}.metainfo.classes is the text {classes!r}: write ({classes!r},)')
             continue
         for name, number in heads if classes else ():
+            if number == 1 and name in MMSEG_HEADS:  # `one_output_findings` has a line on it
+                continue
             of_things = 'thing_classes' in metainfo and not name.endswith(_OF_ALL)
             wanted = metainfo['thing_classes'] if of_things else classes
             if number != len(wanted) and (name, len(wanted)) not in reported:
@@ -159,7 +162,7 @@ def _counted_heads(model: nn.Module) -> Iterator[tuple[str, int]]:
         for name in _HEADS:
             for head in parts_of(owner, name):
                 number = getattr(head, 'num_classes', None)
-                other = type(head).__name__ in _OTHER or getattr(head, 'class_agnostic', False)
+                other = type(head).__name__ in OTHER_HEADS or getattr(head, 'class_agnostic', False)
                 if isinstance(number, int) and not other:
                     yield prefix + name, number
 

@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from vit_backbones.config.emptied import why_empty
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config, use_scope
@@ -127,8 +128,9 @@ def dataset_images(config: str, options: Sequence[str], split: str) -> list[Path
     except Exception as error:  # each class has its own
         raise ValueError(f'{split}_dataloader.dataset of {config}: {describe(error)}') from error
     paths = [Path(path) for paths in found for path in paths]
-    if not paths:
-        raise ValueError(f'{split}_dataloader.dataset of {config} holds no image')
+    for leaf, of_leaf in zip(leaf_datasets(dataset), found, strict=True):
+        if not of_leaf:
+            raise ValueError(f'{split}_dataloader.dataset of {config}: {why_empty(leaf)}')
     return list(dict.fromkeys(paths))
 
 

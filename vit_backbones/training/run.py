@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 
 from vit_backbones.checks import preflight
 from vit_backbones.checks.coco_files import built, evaluator_findings, kept_findings
-from vit_backbones.checks.data import image_findings, sample_findings, start_findings
+from vit_backbones.checks.data import few_findings, image_findings, start_findings
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.config.datasets import missing_data
@@ -201,10 +201,8 @@ def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
             _heed(start_findings(loader.dataset, split))
             _heed(kept_findings(loader.dataset, split))
             _heed(evaluator_findings(facts, split))
-            if split == 'train':
-                _heed(sample_findings(loader.dataset, split))
-            else:
-                _heed(image_findings(loader.dataset, split))
+            looks = few_findings if split == 'train' else image_findings
+            _heed(looks(loader.dataset, split))
     return runner
 
 
