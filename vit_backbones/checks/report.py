@@ -13,7 +13,9 @@ from torch import nn
 from vit_backbones.checks.data import dataset_findings
 from vit_backbones.checks.findings import Finding, caught, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
+from vit_backbones.checks.training_parts import built_hooks
 from vit_backbones.checks.trial import trial_findings
+from vit_backbones.checks.validation_trial import validation_findings
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import WEIGHTS, Facts, model_chain, nodes
@@ -35,6 +37,8 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     if model is not None:
         yield from caught(model_findings(facts, model))
         yield from caught(trial_findings(facts, model))
+        hooks = built_hooks(facts)[0]
+        yield from caught(validation_findings(facts, model, hooks, reads_data=reads_data))
     for split in facts.datasets if reads_data else ():
         yield from caught(_data_findings(facts, split))
 

@@ -16,6 +16,7 @@ from vit_backbones.checks import preflight
 from vit_backbones.checks.data import image_findings, start_findings
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.recipe import config_findings, model_findings
+from vit_backbones.checks.validating import ValidationError
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts
@@ -37,6 +38,7 @@ _HOOKS = {
     'curves': 'CurvesHook',
     'pictures': 'PredictionPicturesHook',
     'record': 'RecordHook',
+    'sanity_check': 'SanityCheckHook',
     'skip_unreadable': 'SkipUnreadableImagesHook',
 }
 
@@ -55,6 +57,7 @@ def train(
     resume: str | None = None,
     seed: int | None = None,
     deterministic: bool = False,
+    sanity_check: bool = True,
     options: Sequence[str] = (),
     launcher: str = 'none',
     command: str = '',
@@ -65,8 +68,9 @@ def train(
     `dataset`, `val_dataset` and `images` replace the config's data as in `use_own_data`. `work_dir`
     is the config's own by default, else `work_dirs/<config name>`. `amp` takes bfloat16 where the
     GPU has it, else float16. `resume` is a checkpoint file, or `'auto'` for the last whole one of
-    the work dir. `options` are `key=value` changes of the config. `say` gets the lines on data and
-    resuming, and after Ctrl-C `command` is named to go on.
+    the work dir. `sanity_check` validates two batches before the first epoch. `options` are
+    `key=value` changes of the config. `say` gets the lines on data and resuming, and after Ctrl-C
+    `command` is named to go on.
 
     Raises:
         OSError: For a config or own data that are missing, or a folder that cannot be written.
@@ -85,6 +89,8 @@ def train(
             _use_amp(cfg)
         if resume is not None:
             _resume(cfg, resume, say)
+        if not sanity_check:
+            cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
         _add_hooks(cfg, _HOOKS)
         return prepare(cfg, ('train', 'val'))
 
@@ -146,7 +152,8 @@ def _execute(
         if runner is not None and runner.is_running:
             error.while_running = True
             raise
-        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        described = isinstance(error, (OSError, ValidationError))
+        if described and not isinstance(error, BrokenPipeError):
             raise
         raise ValueError(describe(error)) from error
     return Finished(result, metrics, time.monotonic() - start, runner.work_dir)
