@@ -12,7 +12,6 @@ from vit_backbones.checks.data import drawn_findings
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.preflight import weight_file_findings
-from vit_backbones.checks.training_parts import part_findings
 from vit_backbones.checks.wiring import (
     padding_findings,
     parts_of,
@@ -35,8 +34,6 @@ def config_findings(facts: Facts, *, needs_data: bool = True) -> Iterator[Findin
     """
     yield from unknown_findings(facts)
     yield from constructor_findings(facts)
-    if 'train' in facts.datasets:
-        yield from part_findings(facts)
     if facts.builtin_data:  # the training draws them
         yield from drawn_findings(facts)
     else:

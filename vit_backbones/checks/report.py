@@ -13,7 +13,7 @@ from torch import nn
 from vit_backbones.checks.data import dataset_findings
 from vit_backbones.checks.findings import Finding, caught, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
-from vit_backbones.checks.training_parts import built_hooks
+from vit_backbones.checks.training_parts import built_hooks, part_findings
 from vit_backbones.checks.trial import trial_findings
 from vit_backbones.checks.validation_trial import validation_findings
 from vit_backbones.config.datasets import missing_data
@@ -28,6 +28,7 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     use_scope(config)
     facts = Facts.of(config, ('train', 'val'))
     yield from caught(config_findings(facts, needs_data=reads_data))
+    yield from caught(part_findings(facts))
     if not isinstance(config.get('model'), dict):
         yield error('the config has no model: is it only the _base_ of others?')
         model = None

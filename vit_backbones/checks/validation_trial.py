@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,7 +54,9 @@ def validation_findings(
             if not real:
                 loader, evaluator = _with_drawing(facts, model, loader, evaluator, Path(folder))
             _keep_files(evaluator, Path(folder))
-            yield from _trial(model, loader, evaluator, hooks, 'the first' if real else 'a drawn')
+            which = 'the first' if real else 'a drawn'
+            for each in _trial(model, loader, evaluator, hooks, which):
+                yield each._replace(text=re.sub(rf'{folder}/\S+', 'it', each.text))
         except NotDrawnError as raised:
             yield warning(f'{_MISSING}{raised}')
 
