@@ -8,7 +8,7 @@ import pytest
 from coco_data import PIPELINE, build, coco, config, write
 from PIL import Image
 
-from vit_backbones.checks.data import image_findings, few_findings
+from vit_backbones.checks.data import few_findings, image_findings
 
 STORED = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
 

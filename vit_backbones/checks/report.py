@@ -14,7 +14,9 @@ from vit_backbones.checks.coco_files import build_surveyed, evaluator_findings, 
 from vit_backbones.checks.data import dataset_findings
 from vit_backbones.checks.findings import Finding, caught, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
+from vit_backbones.checks.training_parts import built_hooks, part_findings
 from vit_backbones.checks.trial import trial_findings
+from vit_backbones.checks.validation_trial import validation_findings
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import WEIGHTS, Facts, model_chain, nodes
@@ -30,6 +32,7 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     use_scope(config)
     facts = Facts.of(config, ('train', 'val'))
     yield from caught(config_findings(facts, needs_data=reads_data))
+    yield from caught(part_findings(facts))
     if not isinstance(config.get('model'), dict):
         yield error('the config has no model: is it only the _base_ of others?')
         model = None
@@ -39,6 +42,8 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     if model is not None:
         yield from caught(model_findings(facts, model))
         yield from caught(trial_findings(facts, model))
+        hooks = built_hooks(facts)[0]
+        yield from caught(validation_findings(facts, model, hooks, reads_data=reads_data))
     for split in facts.datasets:
         read = _data_findings if reads_data else file_findings
         yield from caught(read(facts, split))
