@@ -194,4 +194,5 @@ def test_flips_of_one_output_are_the_mean_of_two_probabilities(
         assert sure.float().mean() > 0.99
         shares.append(share)
     both = torch.stack(shares) > 0.45
-    assert both.any() and not both.all()
+    assert both.any()
+    assert not both.all()

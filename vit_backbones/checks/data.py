@@ -1,5 +1,6 @@
 """Checks of the data: folders and files of a config, images and labels of a built dataset."""
 
+import inspect
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -9,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from vit_backbones.checks.bit_depth import PIXELS
 from vit_backbones.checks.findings import Finding, error
-from vit_backbones.checks.looks import LOOKS, Look
+from vit_backbones.checks.looks import Look
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.facts import Facts
 from vit_backbones.errors import one_line
 from vit_backbones.terminal import progress
 
+# Each sees every loaded image
+LOOKS: tuple[Look, ...] = (PIXELS,)  # one a line
 _LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones
 
 
@@ -83,8 +87,9 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
 def loaders_of(dataset: Any) -> list[Any]:
     """The transforms of a dataset that read files: those named `Load...`."""
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    bare = [getattr(each, 'transform', each) for each in transforms]  # some hook wraps them
-    return [each for each in bare if type(each).__name__.startswith('Load')]
+    inner = [(each, getattr(each, 'transform', None)) for each in transforms]
+    bare = [each if inspect.ismethod(within) else within or each for each, within in inner]
+    return [each for each in bare if type(each).__name__.startswith('Load')]  # a hook wraps some
 
 
 def _walk(

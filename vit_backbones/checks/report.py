@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
+from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.data import dataset_findings
 from vit_backbones.checks.findings import Finding, caught, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
@@ -36,7 +37,7 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
         yield from caught(model_findings(facts, model))
         yield from caught(trial_findings(facts, model))
     for split in facts.datasets if reads_data else ():
-        yield from caught(_data_findings(facts, split))
+        yield from caught(_data_findings(facts, split, model))
 
 
 def _built(config: dict[str, Any]) -> tuple[nn.Module | None, list[Finding]]:
@@ -93,7 +94,7 @@ def without_weights(model: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
-def _data_findings(facts: Facts, split: str) -> Iterator[Finding]:
+def _data_findings(facts: Facts, split: str, model: nn.Module | None) -> Iterator[Finding]:
     """Read the data of a split: every image, and the labels of the first ones."""
     wanted = (facts.config.get(f'{split}_dataloader') or {}).get('dataset')
     if wanted is None:
@@ -109,4 +110,6 @@ def _data_findings(facts: Facts, split: str) -> Iterator[Finding]:
     except Exception as raised:  # each class has its own
         yield error(f'{place}: {describe(raised)}')
         return
+    if model is not None:
+        yield from channel_findings(model, dataset, split)
     yield from dataset_findings(dataset, split)

@@ -11,8 +11,11 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from torch import nn
 
 from vit_backbones.checks import preflight
+from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.data import image_findings, start_findings
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.recipe import config_findings, model_findings
@@ -196,10 +199,15 @@ def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
     for split in splits:
         loader = runner.loader(split)  # built in every process, as `Runner.train` would
         if loader is not None and runner.rank == 0:
+            _heed(channel_findings(_bare(runner.model), loader.dataset, split))
             _heed(start_findings(loader.dataset, split))
             if split != 'train':
                 _heed(image_findings(loader.dataset, split))
     return runner
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 def _heed(findings: Iterable[Finding]) -> None:
