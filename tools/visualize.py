@@ -86,7 +86,7 @@ def draw_features(args: argparse.Namespace) -> str:
     if not args.attention:
         options['norm'] = 'all'
     loaded = load_backbone(choice, **options)
-    walk = ImageWalk(paths, 'drawing', loaded.reader.read)
+    walk = ImageWalk(paths, 'drawing', loaded.read)
     if line := deep_line(paths, loaded.reader):
         print(line)
     extractor = viewer(loaded, args.size, choose_device(args.device))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from mmcv.transforms import Compose
+from mmcv.transforms import Compose, LoadImageFromFile
 from mmengine.config import Config
 
 from vit_backbones.bits import bits_of
@@ -24,7 +24,7 @@ class Reader(NamedTuple):
     Attributes:
         read: Gives an image (H, W, C); three channels are RGB. It raises `UnreadableImageError`.
         size: Gives its (H, W).
-        steps: The transforms of the config that it stands for; empty for `read_image`.
+        steps: The config's transforms, if they read otherwise than `read_image` does.
         in_8_bits: Whether deeper files lose their low bits.
     """
 
@@ -38,28 +38,35 @@ RGB_READER = Reader()
 
 
 def reader_of(config: Config) -> Reader:
-    """The reader of a config: its own loading transforms, or the same pixels by `read_image`.
+    """The reader of a config: its own loading transforms, or `read_image` where that is equal.
 
-    Those of the test or validation pipeline count, else of the training's.
+    The transforms of the test or validation pipeline count, else of the training's.
     """
     try:
         pipeline = pipeline_of(config, ('test', 'val', 'train'))
     except ValueError:  # a config without data
         return RGB_READER
     steps = [dict(step) for step in pipeline if _loads_images(_name(step))]
-    if not steps or (len(steps) == 1 and reads_rgb(_name(steps[0]), steps[0])):
+    if not steps:
         return RGB_READER
-    use_scope(config)
-    load = Compose(steps)
-    deep = any(_keeps_bits(_name(step), step) for step in steps)
+    plain = len(steps) == 1 and _reads_rgb(steps[0])
+    if not plain:
+        use_scope(config)
+    load = LoadImageFromFile() if plain else Compose(steps)
+
+    def as_plain(path: str | Path) -> bool:  # the same pixels, and it refuses half a file
+        return plain and bits_of(path) <= 8
 
     def read(path: str | Path) -> np.ndarray:
-        return loaded_image(load, path)
+        return read_image(path) if as_plain(path) else _loaded(load, path)
 
-    return Reader(read, lambda path: read(path).shape[:2], steps, not deep)
+    def size(path: str | Path) -> Grid:
+        return image_size(path) if as_plain(path) else read(path).shape[:2]
+
+    return Reader(read, size, () if plain else steps, not any(map(_keeps_bits, steps)))
 
 
-def loaded_image(load: Callable[[dict[str, Any]], Any], path: str | Path) -> np.ndarray:
+def _loaded(load: Callable[[dict[str, Any]], Any], path: str | Path) -> np.ndarray:
     """An image (H, W, C) by loading transforms, which give blue first; RGB if C is 3."""
     try:
         image = np.asarray(load(dict(img_path=str(path), img_id=0))['img'])
@@ -69,18 +76,17 @@ def loaded_image(load: Callable[[dict[str, Any]], Any], path: str | Path) -> np.
     return image[..., ::-1] if image.shape[-1] == 3 else image
 
 
-def reads_rgb(name: str, options: Mapping[str, Any]) -> bool:
+def _reads_rgb(step: Mapping[str, Any]) -> bool:
     """Whether a loading transform gives 8-bit colours, turned as shown: those of `read_image`."""
-    local = (options.get('backend_args') or {}).get('backend', 'local') == 'local'
-    plain = options.get('imdecode_backend') in (None, 'cv2') and not options.get('file_client_args')
-    return (name == 'LoadImageFromFile' and options.get('color_type', 'color') == 'color') and (
-        plain and local
-    )
+    usual = dict(color_type=('color',), imdecode_backend=('cv2', None), file_client_args=(None,))
+    backend = (step.get('backend_args') or {}).get('backend', 'local')
+    kept = all(step.get(key, values[0]) in values for key, values in usual.items())
+    return _name(step) == 'LoadImageFromFile' and kept and backend == 'local'
 
 
-def _keeps_bits(name: str, options: Mapping[str, Any]) -> bool:
-    kind = str(options.get('color_type', 'color'))
-    return name != 'LoadImageFromFile' or kind.startswith(('unchanged', 'anydepth'))
+def _keeps_bits(step: Mapping[str, Any]) -> bool:
+    kind = str(step.get('color_type', 'color'))
+    return _name(step) != 'LoadImageFromFile' or kind.startswith(('unchanged', 'anydepth'))
 
 
 def _loads_images(name: str) -> bool:

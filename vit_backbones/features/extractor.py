@@ -80,13 +80,11 @@ class Extractor:
     def read(self, item: Item) -> np.ndarray | str:
         """Read an image (H, W, C) and resize it, or give the reason why that fails."""
         try:
-            image = self.loaded.reader.read(item.path)
+            image = self.loaded.read(item.path)
         except UnreadableImageError as error:
             return reason_of(item.path, error)
         if image.shape[:2] != item.shown:
             return 'its header gives another size'
-        if image.shape[-1] != (taken := self.loaded.backbone.in_channels):
-            return f'it has {image.shape[-1]} channels, and the model takes {taken}'
         return resized(image, item.size)
 
     def read_ahead(

@@ -20,6 +20,7 @@ from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import listed, model_chain
 from vit_backbones.config.loading import load_config
 from vit_backbones.errors import one_line
+from vit_backbones.images import UnreadableImageError
 from vit_backbones.loaders import RGB_READER, Reader, reader_of
 from vit_backbones.models.random_weights import redraw
 from vit_backbones.terminal import quiet_log
@@ -58,6 +59,14 @@ class Loaded(NamedTuple):
     is_bgr: bool = False  # the model takes blue first, as configs without `bgr_to_rgb` train it
     options: Mapping[str, Any] = MappingProxyType({})  # arguments with which it was built
     reader: Reader = RGB_READER  # of the images that it was trained on
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """Read an image (H, W, in_channels); an `UnreadableImageError` if that fails."""
+        image, taken = self.reader.read(path), self.backbone.in_channels
+        if image.shape[-1] != taken:
+            given = f'it has {image.shape[-1]} channels, and the model takes {taken}'
+            raise UnreadableImageError(f'{path}: {given}')
+        return image
 
     def normalised(self, images: np.ndarray) -> Tensor:
         """Normalise images (B, H, W, C) of `reader`; gives (B, C, H, W) float32."""
