@@ -1,10 +1,7 @@
 """tools/check_config.py tries a validation step, and builds the parts around the model."""
 
-import json
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from checked_configs import DETECTOR, SEGMENTER, lines_of
 

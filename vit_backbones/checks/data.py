@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from vit_backbones.checks.bit_depth import PIXELS
 from vit_backbones.checks.coco_files import coco_findings
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.label_maps import LABEL_MAPS, sample_findings
@@ -26,6 +27,7 @@ LOOKS: tuple[Look, ...] = (
     SIZES,
     OBJECTS,
     LABEL_MAPS,
+    PIXELS,
 )
 _SAMPLED = 16  # images of which only the size is asked
 

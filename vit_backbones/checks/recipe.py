@@ -21,9 +21,10 @@ from vit_backbones.checks.wiring import (
     wiring_findings,
 )
 from vit_backbones.config.datasets import metainfo_of, missing_data
-from vit_backbones.config.facts import Facts
+from vit_backbones.config.facts import Facts, nodes
 
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
+_PADDING = ('Pad', 'RandomCenterCropPad', 'LetterResize')
 _OF_ALL = ('decode_head', 'auxiliary_head', 'panoptic_head')  # the others know only things
 
 
@@ -48,12 +49,30 @@ def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     yield from wiring_findings(model)
     yield from preprocessing_findings(model, expects=facts.names_weights)
     yield from padding_findings(model)
+    yield from pad_findings(facts, model)
     yield from class_findings(facts, model)
     yield from one_output_findings(facts, model)
     if 'train' in facts.datasets:
         yield from weight_findings(facts, model)
         yield from amp_findings(facts, model)
         yield from _auxiliary_findings(facts, model)
+
+
+def pad_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
+    """Whether a pipeline pads, before the data preprocessor asks where images end."""
+    vit = vit_of(model)
+    if vit is None or not vit.masks_padding:
+        return
+    for place, dataset in facts.every_dataset:
+        for where, node, _ in nodes(dataset.get('pipeline') or [], f'{place}.pipeline'):
+            kind = node.get('type')
+            name = getattr(kind, '__name__', str(kind)).split('.')[-1]
+            if name in _PADDING:
+                yield warning(
+                    f'{where} is {name}, whose padding counts as image: '
+                    f'backbone.mask_padding=True does not mask it; leave {name} out, the '
+                    f'data_preprocessor pads'
+                )
 
 
 def constructor_findings(facts: Facts) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
+from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.coco_files import build_surveyed, evaluator_findings, file_findings
 from vit_backbones.checks.data import dataset_findings
 from vit_backbones.checks.findings import Finding, caught, error, warning
@@ -45,8 +46,8 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
         hooks = built_hooks(facts)[0]
         yield from caught(validation_findings(facts, model, hooks, reads_data=reads_data))
     for split in facts.datasets:
-        read = _data_findings if reads_data else file_findings
-        yield from caught(read(facts, split))
+        found = _data_findings(facts, split, model) if reads_data else file_findings(facts, split)
+        yield from caught(found)
         yield from caught(evaluator_findings(facts, split))
 
 
@@ -104,7 +105,7 @@ def without_weights(model: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
-def _data_findings(facts: Facts, split: str) -> Iterator[Finding]:
+def _data_findings(facts: Facts, split: str, model: nn.Module | None) -> Iterator[Finding]:
     """Read the data of a split: every image, and the labels of the first ones."""
     wanted = (facts.config.get(f'{split}_dataloader') or {}).get('dataset')
     if wanted is None:
@@ -119,4 +120,6 @@ def _data_findings(facts: Facts, split: str) -> Iterator[Finding]:
     except Exception as raised:  # each class has its own
         yield error(f'{place}: {describe(raised)}')
         return
+    if model is not None:
+        yield from channel_findings(model, dataset, split)
     yield from dataset_findings(dataset, split)

@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS
 
 from vit_backbones.config.emptied import why_empty
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import Facts
+from vit_backbones.config.facts import Facts, dataset_configs
 from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.config.registries import find_registered
 from vit_backbones.shapes import write_shapes
@@ -61,6 +61,19 @@ def _missing(place: str, value: Any, root: str = '') -> Iterator[str]:
             f'{place}: {path!r} does not exist{where}; put the data there, or change the place by '
             f'options=...'
         )
+
+
+def pipeline_of(config: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
+    """Find the transforms of a config's first dataset among these splits, or raise a ValueError."""
+    loaders = (config.get(f'{split}_dataloader') or {} for split in splits)
+    datasets = (each for loader in loaders for _, each in dataset_configs(loader, ''))
+    pipeline = next((each['pipeline'] for each in datasets if each.get('pipeline')), None)
+    if pipeline is None:
+        raise ValueError(
+            'the config has neither test_dataloader nor val_dataloader, and so no pipeline for '
+            'images'
+        )
+    return pipeline
 
 
 def metainfo_of(dataset: dict[str, Any], scope: str | None) -> dict[str, Any]:
