@@ -1,5 +1,6 @@
 """Label maps of mmseg: labels that no class has, and classes that no label map has."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -289,7 +290,7 @@ def test_labels_are_counted_before_a_training(folder):
         prepare(config, ('train',))
 
 
-THERE = "the folder holds 4 files, such as '000.png'"
+THERE = "the folder holds '000.png' and 3 more"
 
 
 def test_missing_files_are_counted_and_a_training_skips_them(found):
@@ -344,3 +345,19 @@ def test_label_maps_that_no_transform_loads_may_be_missing(found):
     pipeline = [dict(type=kind) for kind in ('LoadImageFromFile', 'PackSegInputs')]
     assert found('test', pipeline=pipeline) == []
     assert len(found('test')) == 2  # its pipeline fails on the first image too
+
+
+def test_boxes_without_a_single_image_are_an_error(folder):
+    images = [dict(id=n, file_name=f'{n}.png', width=96, height=64) for n in range(120)]
+    categories = [dict(id=n, name=name) for n, name in enumerate(('cat', 'dog', 'cow'))]
+    content = dict(images=images, annotations=[], categories=categories)
+    Path('boxes.json').write_text(json.dumps(content))
+    Path('images/train').mkdir(parents=True)
+    dataset = build_dataset(Config.fromfile('det.py'), 'train')
+    (line,) = map(str, few_findings(dataset, 'train'))
+    assert line == (
+        f"error: {PLACE}: 60 of 60 images tried do not exist, the first is 'images/0.png'; the "
+        "folder holds 'train': add them, or correct data_root and data_prefix"
+    )
+    Image.new('RGB', (96, 64)).save('images/2.png')
+    assert list(few_findings(dataset, 'train')) == []
