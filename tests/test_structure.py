@@ -14,7 +14,7 @@ TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 # its own in this list, so no import points up and none runs in a circle.
 ORDER = [
     {'version', 'errors', 'files', 'devices', 'position', 'metrics', 'shapes', 'terminal'},
-    {'environment', 'attention', 'checkpoints', 'images', 'necks', 'pictures', 'config'},
+    {'environment', 'attention', 'checkpoints', 'images', 'necks', 'pictures', 'config', 'objects'},
     {'arguments', 'samples', 'own_data'},
     {'readout', 'lora', 'hosts', 'heads'},
     {'sources', 'mmdet', 'mmseg'},

@@ -1,4 +1,4 @@
-"""Optional packages, with the fix when one is missing; an exception in one line."""
+"""Words of messages; optional packages, with the fix when one is missing."""
 
 import importlib
 from types import ModuleType
@@ -26,3 +26,9 @@ def require(
 def one_line(error: BaseException) -> str:
     """The text of an exception in one line, or its type where it has none."""
     return ' '.join(str(error).split()) or type(error).__name__
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`, `3 classes`."""
+    plural = 'es' if noun.endswith('s') else 's'
+    return f'{number} {noun}{plural * (number != 1)}'
