@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checked_configs import SEGMENTER
+from conftest import load_tool
 from mmengine.config import Config
 from PIL import Image
 
@@ -263,11 +264,16 @@ def test_a_transform_of_the_user_may_change_labels(found, monkeypatch):
     assert line.endswith(' (unless WhiteToOne changes labels)')
 
 
-def test_a_training_is_refused_by_the_same_line(train, capsys):
-    Path('seg.py').write_text(SEGMENTER)
-    draw((0, 255))
-    assert train(['seg.py']) == 2
-    assert capsys.readouterr().err == f'{WRONG["black and white"][2]}\n'
+@pytest.mark.parametrize('case', ['black and white', 'reduced once too often'])
+def test_a_training_is_refused_by_the_line_of_the_check(case, folder, capsys):
+    labels, changes, line = WRONG[case]
+    draw(labels)
+    given = ''.join(f'{key}={value!r}, ' for key, value in changes.items())
+    Path('seg.py').write_text(SEGMENTER.replace('img_suffix', f'{given}img_suffix'))
+    assert load_tool('check_config').main(['seg.py', '--data']) == 1
+    assert capsys.readouterr().out == f'{line}\nseg.py: 1 error, no warning\n'
+    assert load_tool('train').main(['seg.py']) == 2
+    assert capsys.readouterr().err == f'{line}\n'
 
 
 def test_entries_that_never_load_are_an_error(found):
