@@ -314,8 +314,10 @@ def test_few_images_leave_the_head_time_to_learn(tmp_path):
 
 @pytest.mark.parametrize('toolbox', ['mmdet', 'mmseg'])
 def test_train_and_test_again_without_the_option(toolbox, train, tmp_path, capsys, monkeypatch):
+    content = coco()
+    content['annotations'][1]['area'] = 0
     if toolbox == 'mmdet':
-        data, text, few = write_coco(tmp_path / 'd/a.json'), DETECTOR, FEW
+        data, text, few = write_coco(tmp_path / 'd/a.json', content), DETECTOR, FEW
     else:
         data, text, few = (
             write_masks(tmp_path / 'd', labels=(0, 1, 2)),
@@ -325,11 +327,12 @@ def test_train_and_test_again_without_the_option(toolbox, train, tmp_path, capsy
     Path('mine.py').write_text(text)
     before = {path: path.read_bytes() for path in (tmp_path / 'd').rglob('*') if path.is_file()}
     assert train(['mine.py', '--dataset', str(data), '--cfg-options', *few]) == 0
-    assert re.search(
-        r'^data: .*, 8 images( and 8 objects)? to train on, 3 to',
-        capsys.readouterr().out,
-        re.MULTILINE,
-    )
+    out = capsys.readouterr().out
+    assert re.search(r'^data: .*, 8 images( and 8 objects)? to train on, 3 to', out, re.MULTILINE)
+    warned = f'{data}: 1 of 10 annotations with area 0 get the area of their box (id 1)'
+    (log,) = Path('work_dirs/mine').glob('*/*.log')
+    for each in (out, log.read_text()):
+        assert each.count(warned) == (toolbox == 'mmdet')
     (tmp_path / 'other').mkdir()
     monkeypatch.chdir(tmp_path / 'other')
     work = tmp_path / 'work_dirs/mine'

@@ -54,7 +54,7 @@ def _check_categories(path: Path, survey: Survey) -> None:
         raise ValueError(f'{str(path)!r}: category id {text[0]!r} is text: write it as a number')
     unknown = ~survey.of_classes
     if unknown.any():
-        number = counted(np.count_nonzero(unknown), 'annotation')
+        number = counted(int(np.count_nonzero(unknown)), 'annotation')
         first = survey.annotations[unknown.argmax()]['category_id']
         raise ValueError(
             f'{str(path)!r}: {number} of category_id {first!r}, '
