@@ -159,7 +159,8 @@ def _single_findings(parts: Parts, place: str, *, is_whole: bool) -> Iterator[Fi
     """Whether label maps hold no class, or a single one; in a sample others may just be rare."""
     dataset, maps = parts[0][0], _maps_of(parts)
     counts, hint = _total(maps), _zero_label(dataset)
-    share, level = _share(counts.pop(_ignored(dataset), 0), counts), _level(place)
+    share = _share(counts.pop(_ignored(dataset), 0), counts)
+    level = error if place.startswith('train') else warning
     held = f'{place}: its {len(maps)} label maps hold'
     white = [(each, part) for each, part in parts if _is_black_and_white(each, part)]
     if not counts:
@@ -183,10 +184,6 @@ def _share_findings(parts: Parts, place: str) -> Iterator[Finding]:
     if share > _MUCH and getattr(dataset, 'label_map', None) is None:
         held = f'its {len(maps)} label maps hold {share:.0%} ignored pixels'
         yield warning(f'{place}: {held}{_zero_label(dataset)}')
-
-
-def _level(place: str) -> Callable[[str], Finding]:
-    return error if place.startswith('train') else warning
 
 
 def _maps_of(parts: Parts) -> list[LabelMap]:
@@ -229,12 +226,9 @@ def _black_and_white(parts: Parts, place: str) -> str:
 def sample_findings(
     leaves: Sequence[tuple[Any, Callable[[int], dict[str, Any]]]], place: str
 ) -> Iterator[Finding]:
-    """What some label maps of a split show; all of them are read where it is small.
+    """What some label maps of a split show, or all of them where there are few.
 
-    Args:
-        leaves: Datasets, each with a function that gives the entry of an index after the loading
-            transforms.
-        place: The place of the split's dataset in the config.
+    `leaves` are datasets, each with a function that gives an entry after the loading transforms.
     """
     answered, is_whole = [], True
     for dataset, load in leaves:
