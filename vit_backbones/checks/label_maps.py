@@ -157,7 +157,7 @@ def _by_classes(
 
 def _single_findings(parts: Parts, place: str, *, is_whole: bool) -> Iterator[Finding]:
     """Whether label maps hold no class, or a single one; in a sample others may just be rare."""
-    dataset, maps = parts[0][0], _maps_of(parts)
+    dataset, maps = parts[0][0], [each for _, part in parts for each in part]
     counts, hint = _total(maps), _zero_label(dataset)
     share = _share(counts.pop(_ignored(dataset), 0), counts)
     level = error if place.startswith('train') else warning
@@ -177,17 +177,13 @@ def _single_findings(parts: Parts, place: str, *, is_whole: bool) -> Iterator[Fi
 
 def _share_findings(parts: Parts, place: str) -> Iterator[Finding]:
     """Which classes never occur, and whether much is ignored that nobody asked to ignore."""
-    dataset, maps = parts[0][0], _maps_of(parts)
+    dataset, maps = parts[0][0], [each for _, part in parts for each in part]
     counts = _total(maps)
     share = _share(counts.pop(_ignored(dataset), 0), counts)
     yield from _absent_findings(dataset, counts, place, len(maps))
     if share > _MUCH and getattr(dataset, 'label_map', None) is None:
         held = f'its {len(maps)} label maps hold {share:.0%} ignored pixels'
         yield warning(f'{place}: {held}{_zero_label(dataset)}')
-
-
-def _maps_of(parts: Parts) -> list[LabelMap]:
-    return [each for _, part in parts for each in part]
 
 
 def _share(ignored: int, counts: Counter[int]) -> float:
