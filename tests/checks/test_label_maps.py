@@ -1,10 +1,12 @@
 """Label maps of mmseg: labels that no class has, and classes that no label map has."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from checked_configs import SEGMENTER
+from conftest import load_tool
 from mmengine.config import Config
 from PIL import Image
 
@@ -262,11 +264,16 @@ def test_a_transform_of_the_user_may_change_labels(found, monkeypatch):
     assert line.endswith(' (unless WhiteToOne changes labels)')
 
 
-def test_a_training_is_refused_by_the_same_line(train, capsys):
-    Path('seg.py').write_text(SEGMENTER)
-    draw((0, 255))
-    assert train(['seg.py']) == 2
-    assert capsys.readouterr().err == f'{WRONG["black and white"][2]}\n'
+@pytest.mark.parametrize('case', ['black and white', 'reduced once too often'])
+def test_a_training_is_refused_by_the_line_of_the_check(case, folder, capsys):
+    labels, changes, line = WRONG[case]
+    draw(labels)
+    given = ''.join(f'{key}={value!r}, ' for key, value in changes.items())
+    Path('seg.py').write_text(SEGMENTER.replace('img_suffix', f'{given}img_suffix'))
+    assert load_tool('check_config').main(['seg.py', '--data']) == 1
+    assert capsys.readouterr().out == f'{line}\nseg.py: 1 error, no warning\n'
+    assert load_tool('train').main(['seg.py']) == 2
+    assert capsys.readouterr().err == f'{line}\n'
 
 
 def test_entries_that_never_load_are_an_error(found):
@@ -289,7 +296,7 @@ def test_labels_are_counted_before_a_training(folder):
         prepare(config, ('train',))
 
 
-THERE = "the folder holds 4 files, such as '000.png'"
+THERE = "the folder holds '000.png' and 3 more"
 
 
 def test_missing_files_are_counted_and_a_training_skips_them(found):
@@ -344,3 +351,19 @@ def test_label_maps_that_no_transform_loads_may_be_missing(found):
     pipeline = [dict(type=kind) for kind in ('LoadImageFromFile', 'PackSegInputs')]
     assert found('test', pipeline=pipeline) == []
     assert len(found('test')) == 2  # its pipeline fails on the first image too
+
+
+def test_boxes_without_a_single_image_are_an_error(folder):
+    images = [dict(id=n, file_name=f'{n}.png', width=96, height=64) for n in range(120)]
+    categories = [dict(id=n, name=name) for n, name in enumerate(('cat', 'dog', 'cow'))]
+    content = dict(images=images, annotations=[], categories=categories)
+    Path('boxes.json').write_text(json.dumps(content))
+    Path('images/train').mkdir(parents=True)
+    dataset = build_dataset(Config.fromfile('det.py'), 'train')
+    (line,) = map(str, few_findings(dataset, 'train'))
+    assert line == (
+        f"error: {PLACE}: 60 of 60 images tried do not exist, the first is 'images/0.png'; the "
+        "folder holds 'train': add them, or correct data_root and data_prefix"
+    )
+    Image.new('RGB', (96, 64)).save('images/2.png')
+    assert list(few_findings(dataset, 'train')) == []

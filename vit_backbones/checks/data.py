@@ -12,7 +12,7 @@ from vit_backbones.checks.bit_depth import PIXELS
 from vit_backbones.checks.coco_files import coco_findings
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.label_maps import LABEL_MAPS, sample_findings
-from vit_backbones.checks.listed_files import lists_label_maps, missing_findings
+from vit_backbones.checks.listed_files import missing_findings, named_keys
 from vit_backbones.checks.listed_sizes import SIZES
 from vit_backbones.checks.looks import Look
 from vit_backbones.checks.objects_given import OBJECTS, instance_findings
@@ -75,7 +75,7 @@ def few_findings(dataset: Any, split: str) -> Iterator[Finding]:
     place = f'{split}_dataloader.dataset'
     leaves = [each for each in leaf_datasets(dataset) if hasattr(each, 'get_data_info')]
     for leaf in leaves:
-        yield from missing_findings(leaf, place, loads_labels=_loads_labels(leaf), skips=True)
+        yield from missing_findings(leaf, place, loaders_of(leaf), skips=True)
         yield from SIZES.findings(leaf, list(_some_sizes(leaf)), place)
     loading = [(leaf, partial(_loaded, leaf, loaders_of(leaf))) for leaf in leaves]
     yield from sample_findings(loading, place)
@@ -94,7 +94,7 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
     for leaf in leaf_datasets(dataset):
         loaders = loaders_of(leaf)
         if loaders and hasattr(leaf, 'get_data_info'):
-            yield from missing_findings(leaf, place, loads_labels=_loads_labels(leaf))
+            yield from missing_findings(leaf, place, loaders)
             walk = list(_walk(leaf, loaders, looks))
             broken += [reason for reason, _ in walk if reason]
             answers = [each for reason, each in walk if each is not None]
@@ -138,18 +138,14 @@ def loaders_of(dataset: Any) -> list[Any]:
     return [each for each in bare if type(each).__name__.startswith('Load')]  # a hook wraps some
 
 
-def _loads_labels(dataset: Any) -> bool:
-    return any('Annotation' in type(each).__name__ for each in loaders_of(dataset))
-
-
 def _walk(
     dataset: Any, loaders: Sequence[Any], looks: Sequence[Look]
 ) -> Iterator[tuple[str | None, list[Any] | None]]:
     """For each image, the reason why it cannot be decoded, and the answers of `looks`."""
-    paths = set()
+    paths, named = set(), named_keys(dataset, loaders)
 
     def decode(index: int) -> tuple[str | None, list[Any] | None]:
-        path = f'image {index}'
+        path, info = f'image {index}', {}
         try:
             info = dataset.get_data_info(index)
             path = info.get('img_path')
@@ -158,7 +154,7 @@ def _walk(
             paths.add(path)
             loaded = loaded_by(loaders, info)
         except FileNotFoundError as raised:
-            is_named = lists_label_maps(dataset)  # by `missing_findings`
+            is_named = raised.filename in [info.get(key) for key in named]
             return None if is_named else f'{path} ({one_line(raised)})', None
         except Exception as raised:  # each decoder has its own exceptions
             return f'{path} ({one_line(raised)})', None

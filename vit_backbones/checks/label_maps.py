@@ -41,6 +41,9 @@ class LabelMap(NamedTuple):
     detail: str = ''  # of the fault
 
 
+Parts = Sequence[tuple[Any, Sequence[LabelMap]]]  # datasets, each with its label maps
+
+
 def count_labels(loaded: dict[str, Any]) -> LabelMap | None:
     """Count the labels of a loaded entry, `None` if it is not mmseg's or has none."""
     labels = loaded.get('gt_seg_map')
@@ -132,31 +135,31 @@ def _range_findings(dataset: Any, maps: Sequence[LabelMap], place: str) -> Itera
 
 
 def split_findings(
-    leaves: Sequence[tuple[Any, Iterable[LabelMap | None]]], place: str, *, is_whole: bool = True
+    leaves: Sequence[tuple[Any, Iterable[LabelMap | None]]], place: str
 ) -> Iterator[Finding]:
-    """What all label maps of a split leave to learn, which may lie in several datasets.
+    """What all label maps of a split leave to learn, which may lie in several datasets."""
+    for parts in _by_classes(leaves, place):
+        found = [*_single_findings(parts, place, is_whole=True)]
+        yield from _unless_changed(parts[0][0], found or [*_share_findings(parts, place)])
 
-    Without `is_whole`, they are a sample, and only what a sample shows is reported.
-    """
+
+def _by_classes(
+    leaves: Sequence[tuple[Any, Iterable[LabelMap | None]]], place: str
+) -> Iterator[Parts]:
+    """Datasets whose label maps are in order, those with the same classes together."""
     kinds: dict[tuple[str, ...], list[tuple[Any, list[LabelMap]]]] = {}
     for dataset, answers in leaves:
         maps = [each for each in answers if each is not None]
         if maps and not any(file_findings(dataset, maps, place)):
             kinds.setdefault(tuple(classes_of(dataset)), []).append((dataset, maps))
-    for classes, parts in kinds.items():
-        if len(classes) > 1:
-            dataset = parts[0][0]
-            yield from _unless_changed(dataset, _left_findings(parts, place, is_whole))
+    yield from (parts for classes, parts in kinds.items() if len(classes) > 1)
 
 
-def _left_findings(
-    parts: Sequence[tuple[Any, Sequence[LabelMap]]], place: str, is_whole: bool
-) -> Iterator[Finding]:
-    """What is left to learn in datasets of equal classes once ignored pixels are left out."""
+def _single_findings(parts: Parts, place: str, *, is_whole: bool) -> Iterator[Finding]:
+    """Whether label maps hold no class, or a single one; in a sample others may just be rare."""
     dataset, maps = parts[0][0], [each for _, part in parts for each in part]
-    classes, counts, hint = classes_of(dataset), _total(maps), _zero_label(dataset)
-    ignored = counts.pop(_ignored(dataset), 0)
-    share = f'{ignored / max(ignored + counts.total(), 1):.0%} ignored pixels'
+    counts, hint = _total(maps), _zero_label(dataset)
+    share = _share(counts.pop(_ignored(dataset), 0), counts)
     level = error if place.startswith('train') else warning
     held = f'{place}: its {len(maps)} label maps hold'
     white = [(each, part) for each, part in parts if _is_black_and_white(each, part)]
@@ -167,15 +170,24 @@ def _left_findings(
         yield level(_black_and_white(white, place))
     elif len(counts) == 1 and (is_whole or hint):
         level = level if is_whole else warning
-        only = f'only class {classes[next(iter(counts))]!r}' + f' and {share}' * bool(ignored)
-        yield level(f'{held} {only}, so there is nothing to tell apart{hint}')
-    elif is_whole:
-        yield from _absent_findings(dataset, counts, place, len(maps))
-        if (
-            ignored > _MUCH * (ignored + counts.total())
-            and getattr(dataset, 'label_map', None) is None
-        ):
-            yield warning(f'{held} {share}{hint}')
+        only = f'only class {classes_of(dataset)[next(iter(counts))]!r}'
+        left_out = f' and {share:.0%} ignored pixels' * bool(share)
+        yield level(f'{held} {only}{left_out}, so there is nothing to tell apart{hint}')
+
+
+def _share_findings(parts: Parts, place: str) -> Iterator[Finding]:
+    """Which classes never occur, and whether much is ignored that nobody asked to ignore."""
+    dataset, maps = parts[0][0], [each for _, part in parts for each in part]
+    counts = _total(maps)
+    share = _share(counts.pop(_ignored(dataset), 0), counts)
+    yield from _absent_findings(dataset, counts, place, len(maps))
+    if share > _MUCH and getattr(dataset, 'label_map', None) is None:
+        held = f'its {len(maps)} label maps hold {share:.0%} ignored pixels'
+        yield warning(f'{place}: {held}{_zero_label(dataset)}')
+
+
+def _share(ignored: int, counts: Counter[int]) -> float:
+    return ignored / max(ignored + counts.total(), 1)
 
 
 def _absent_findings(
@@ -199,7 +211,7 @@ def _is_black_and_white(dataset: Any, maps: Sequence[LabelMap]) -> bool:
     return as_drawn and {*_total(maps)} == {0, _WHITE} and _ignored(dataset) == _WHITE
 
 
-def _black_and_white(parts: Sequence[tuple[Any, Sequence[LabelMap]]], place: str) -> str:
+def _black_and_white(parts: Parts, place: str) -> str:
     number, first = sum(len(maps) for _, maps in parts), parts[0][1][0].path
     return (
         f'{place}: {number} label maps hold only 0 and {_WHITE}, such as {first}, and {_WHITE} is '
@@ -210,12 +222,9 @@ def _black_and_white(parts: Sequence[tuple[Any, Sequence[LabelMap]]], place: str
 def sample_findings(
     leaves: Sequence[tuple[Any, Callable[[int], dict[str, Any]]]], place: str
 ) -> Iterator[Finding]:
-    """What some label maps of a split show; all of them are read where it is small.
+    """What some label maps of a split show, or all of them where there are few.
 
-    Args:
-        leaves: Datasets, each with a function that gives the entry of an index after the loading
-            transforms.
-        place: The place of the split's dataset in the config.
+    `leaves` are datasets, each with a function that gives an entry after the loading transforms.
     """
     answered, is_whole = [], True
     for dataset, load in leaves:
@@ -232,7 +241,9 @@ def sample_findings(
         yield from file_findings(dataset, answers, place)
         answered.append((dataset, answers))
         is_whole &= len(answers) == len(dataset)
-    yield from split_findings(answered, place, is_whole=is_whole)
+    for parts in _by_classes(answered, place):
+        found = _single_findings(parts, place, is_whole=is_whole)
+        yield from _unless_changed(parts[0][0], found)
 
 
 def _sample(

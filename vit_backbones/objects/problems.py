@@ -204,14 +204,14 @@ def _left_out(survey: Survey) -> Iterator[Problem]:
         return
     reasons = []
     for kind in chain(_odd_boxes(survey), odd_masks(survey) if survey.with_masks else ()):
-        count = np.count_nonzero(kind.wrong)
+        count = int(np.count_nonzero(kind.wrong))
         if count > kind.tolerated * survey.number / _FEW:
             yield survey.problem(kind.wrong, kind.what, kind.then)
             reasons.append(f'{count} {kind.what}')
             if count == survey.number:
                 return
     if not survey.learned.any():
-        crowd = np.count_nonzero(survey.crowd)
+        crowd = int(np.count_nonzero(survey.crowd))
         reasons += [f'{crowd} with iscrowd=1'] if crowd else []
         text = f'none of {counted(survey.number, "annotation")} is learned: {", ".join(reasons)}'
         yield Problem(True, text)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
+from vit_backbones.errors import counted
+from vit_backbones.own_data.common import OwnData, colours, hold_out
 from vit_backbones.terminal import progress
 
 _IMAGES = ('images',)
@@ -89,6 +90,7 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
         num_images={split: len(each.names) for split, each in pairs.items()},
         held_out=held_out,
         same_size=len({mask.size for mask in masks['val']}) == 1,
+        warnings=list(_absent(data, classes, masks['train'])),
     )
 
 
@@ -228,6 +230,18 @@ def _check_learnable(data: Path, masks: Sequence[Mask]) -> None:
         raise ValueError(
             f'the masks to train on in {str(data)!r} contain only {_held(masks)}, so there is '
             f'nothing to tell apart: label objects 1, 2, ... beside the background, 0'
+        )
+
+
+def _absent(data: Path, classes: Sequence[str], masks: Sequence[Mask]) -> Iterator[str]:
+    """A line for classes that no mask to train on holds."""
+    labels = set().union(*(mask.labels for mask in masks))
+    names = [name for label, name in enumerate(classes) if label not in labels]
+    if names:
+        yield (
+            f'{str(data)!r}: no mask to train on holds {", ".join(names[:5])}'
+            f'{", ..." * (len(names) > 5)} ({counted(len(names), "class")} of {len(classes)}): '
+            f'never learned; add images, or name only the classes that there are'
         )
 
 
