@@ -54,7 +54,8 @@ def line(content, **options):
 
 GONE = 'mmdet leaves them out'
 AREA = f'{GONE}; give each object its area in pixels, of the mask or of the box'
-POINTS = 'with a polygon of fewer than three points or half a point'
+FIRST = 'whose first polygon has under three points'
+SHORT = 'under three points or an odd number of coordinates'
 ALL, ONE, TWO = '4 of 4 annotations', '1 of 4 annotations', '2 of 4 annotations'
 IDS = '(id 11, 12, 13, ...)'
 
@@ -162,10 +163,10 @@ def test_lost_objects_are_a_line_and_an_end_if_all_are_lost(changes, message):
         ),
         (
             dict(segmentation=[[10, 10, 20, 20]]),
-            f'{{}} {POINTS} {{}}: pycocotools fails; draw their masks anew, or remove them',
+            f'{{}} {FIRST} {{}}: pycocotools fails; draw their masks anew, or remove them',
         ),
-        (dict(segmentation=[[]]), f'{{}} {POINTS} {{}}: pycocotools fails; draw their masks anew'),
-        (dict(segmentation=[[1, 2], [1, 2, 3, 4, 5, 6]]), f'{{}} {POINTS} {{}}: pycocotools fails'),
+        (dict(segmentation=[[]]), f'{{}} {FIRST} {{}}: pycocotools fails; draw their masks anew'),
+        (dict(segmentation=[[1, 2], [1, 2, 3, 4, 5, 6]]), f'{{}} {FIRST} {{}}: pycocotools fails'),
     ],
 )
 def test_what_mmdet_or_pycocotools_fail_on_is_an_end(changes, message):
@@ -229,13 +230,15 @@ def test_several_reasons_that_leave_nothing():
 
 def test_polygons_that_only_training_reads():
     short = changed(1, segmentation=[[10, 10, 20, 20]])
-    text = f'{POINTS} (id 12): {GONE}; draw their masks anew'
+    text = f'whose polygons have {SHORT} (id 12): {GONE}; draw their masks anew'
     assert line(short, measured=False) == f'warns: {ONE} {text}'
     assert lines(short, with_masks=False) == []
     part = changed(
         1, segmentation=[*coco()['annotations'][0]['segmentation'], [41, 31, 42, 32, 43]]
     )
-    text = f'{POINTS} among others (id 12): mmdet leaves these parts out; draw them anew'
+    text = (
+        f'some of whose polygons have {SHORT} (id 12): mmdet leaves these parts out; draw them anew'
+    )
     assert line(part) == f'warns: {ONE} {text}'
     assert lines(changed(0, iscrowd=None), measured=False) == []
 

@@ -5,16 +5,16 @@ import re
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import timm
 import torch
-from checked_configs import DETECTOR, ROOT, SEGMENTER
+from checked_configs import ROOT
 from conftest import load_tool
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
+from own_files import DETECTOR, NUMBER, SEGMENTER, coco, write_coco, write_images, write_masks
 from PIL import Image
 
 from vit_backbones.checks.recipe import class_findings
@@ -32,69 +32,11 @@ NAMES = sorted(
     if '_base_' not in path.relative_to(CONFIGS).parts
 )
 PANOPTIC = 'mask2former/mask2former_vit-b-dinov2_coco-panoptic.py'
-NUMBER = 11  # images; three of them are held out
-MORE = """
-val_dataloader = dict(
-    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**train_dataloader['dataset'], test_mode=True),
-)
-test_dataloader = val_dataloader
-val_evaluator = {evaluator}
-test_evaluator = val_evaluator
-val_cfg = dict()
-test_cfg = dict()
-default_hooks = dict(curves=None, pictures=None, checkpoint=dict(type='CheckpointHook'))
-"""
-SEGMENTER += MORE.format(evaluator="dict(type='IoUMetric')")
-DETECTOR = DETECTOR.replace(
-    "pipeline = [\n    dict(type='LoadImageFromFile'),",
-    "pipeline = [\n    dict(type='LoadImageFromFile'),\n"
-    "    dict(type='Resize', scale=(96, 64), keep_ratio=True),",
-) + MORE.format(evaluator="dict(type='CocoMetric', ann_file='no.json', metric=['bbox'])")
 FEW = [  # regions an image
     'model.train_cfg.rpn_proposal.max_per_img=20',
     'model.train_cfg.rcnn.sampler.num=16',
     'model.test_cfg.rpn.max_per_img=20',
 ]
-
-
-def write_images(folder, names, size=(64, 96)):
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, name in enumerate(names):
-        cv2.imwrite(str(folder / name), np.full((*size, 3), 20 * i, np.uint8))
-
-
-def coco(number=NUMBER, **changes):
-    """Objects of two kinds, whose ids have gaps and are not in order; the last image has none."""
-    images = [
-        dict(id=i, file_name=f'{i:02d}.jpg', height=64, width=96) for i in reversed(range(number))
-    ]
-    box, square = [10, 10, 30, 20], [[10, 10, 40, 10, 40, 30, 10, 30]]
-    annotations = [
-        dict(id=i, image_id=i, category_id=(7, 2)[i % 2], bbox=box, segmentation=square)
-        for i in range(number - 1)
-    ]
-    categories = [dict(id=7, name="bird's"), dict(id=2, name='cat')]
-    return dict(images=images, annotations=annotations, categories=categories) | changes
-
-
-def write_coco(path, content=None, images=None):
-    content = coco() if content is None else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-    write_images(images or path.parent / 'images', [f'{i:02d}.jpg' for i in range(NUMBER)])
-    return path
-
-
-def write_masks(folder, labels=(0, 1, 255), split='', palette=None, names='masks', number=NUMBER):
-    write_images(folder / 'images' / split, [f'{i:02d}.png' for i in range(number)])
-    (folder / names / split).mkdir(parents=True)
-    for i in range(number):
-        mask = Image.fromarray(np.resize(np.array(labels, np.uint8), (64, 96)))
-        if palette:
-            mask.putpalette(palette)
-        mask.save(folder / names / split / f'{i:02d}.png')
-    return folder
 
 
 @pytest.fixture
@@ -105,7 +47,7 @@ def own(tmp_path, monkeypatch):
     def read(text, data, **options):
         Path('a.py').write_text(text)
         cfg = load_config('a.py')
-        return cfg, use_own_data(cfg, data, folder='lists', **options)
+        return cfg, use_own_data(cfg, data, folder='lists', **options).summary
 
     return read
 
@@ -133,7 +75,7 @@ def test_coco__labels_are_in_the_order_of_the_ids(own, tmp_path):
     labels = [data.get_data_info(i)['instances'] for i in range(len(data))]
     assert [each[0]['bbox_label'] for each in labels if each] == [0, 1, 0, 1, 1, 0, 1, 0]
     assert line.endswith(
-        'a.json, 8 images to train on, 3 to validate on (every fifth, held out); '
+        'a.json, 8 images and 8 objects to train on, 3 to validate on (every fifth, held out); '
         "2 classes: cat, bird's"
     )
 
@@ -181,12 +123,12 @@ def test_coco__folders_of_both_splits(train, val, images, own, tmp_path):
         split = 'valid' if 'valid' in name else split
         write_coco(tmp_path / 'd' / name, images=tmp_path / 'd' / images.format(split))
     _, line = own(DETECTOR, tmp_path / 'd')
-    assert ', 11 images to train on, 11 to validate on; ' in line
+    assert ', 11 images and 10 objects to train on, 11 to validate on; ' in line
 
 
 def test_coco__a_folder_with_one_file(own, tmp_path):
     write_coco(tmp_path / 'd/labels.json')
-    assert '8 images to train on, 3 to' in own(DETECTOR, tmp_path / 'd')[1]
+    assert '8 images and 8 objects to train on, 3 to' in own(DETECTOR, tmp_path / 'd')[1]
 
 
 def test_coco__images_elsewhere_are_named(own, tmp_path):
@@ -205,7 +147,7 @@ def test_coco__boxes_alone_do_for_a_config_of_boxes(own, tmp_path):
         del each['segmentation']
     path = write_coco(tmp_path / 'd/a.json', content)
     own(DETECTOR.replace('with_mask=True', 'with_mask=False'), path)
-    with pytest.raises(ValueError, match='10 of 10 annotations have no segmentation, and the conf'):
+    with pytest.raises(ValueError, match=r'10 of 10 annotations without segmentation .*: the conf'):
         own(DETECTOR, path)
 
 
@@ -372,8 +314,10 @@ def test_few_images_leave_the_head_time_to_learn(tmp_path):
 
 @pytest.mark.parametrize('toolbox', ['mmdet', 'mmseg'])
 def test_train_and_test_again_without_the_option(toolbox, train, tmp_path, capsys, monkeypatch):
+    content = coco()
+    content['annotations'][1]['area'] = 0
     if toolbox == 'mmdet':
-        data, text, few = write_coco(tmp_path / 'd/a.json'), DETECTOR, FEW
+        data, text, few = write_coco(tmp_path / 'd/a.json', content), DETECTOR, FEW
     else:
         data, text, few = (
             write_masks(tmp_path / 'd', labels=(0, 1, 2)),
@@ -383,9 +327,12 @@ def test_train_and_test_again_without_the_option(toolbox, train, tmp_path, capsy
     Path('mine.py').write_text(text)
     before = {path: path.read_bytes() for path in (tmp_path / 'd').rglob('*') if path.is_file()}
     assert train(['mine.py', '--dataset', str(data), '--cfg-options', *few]) == 0
-    assert re.search(
-        r'^data: .*, 8 images to train on, 3 to', capsys.readouterr().out, re.MULTILINE
-    )
+    out = capsys.readouterr().out
+    assert re.search(r'^data: .*, 8 images( and 8 objects)? to train on, 3 to', out, re.MULTILINE)
+    warned = f'{data}: 1 of 10 annotations with area 0 get the area of their box (id 1)'
+    (log,) = Path('work_dirs/mine').glob('*/*.log')
+    for each in (out, log.read_text()):
+        assert each.count(warned) == (toolbox == 'mmdet')
     (tmp_path / 'other').mkdir()
     monkeypatch.chdir(tmp_path / 'other')
     work = tmp_path / 'work_dirs/mine'
@@ -435,13 +382,13 @@ def wrong(name):
     ('mistake', 'message'),
     [
         ('no categories', "a.json' is no COCO file: it has no list of 'categories'; it takes 'im"),
-        ('categories', "a.json' has no categories: nothing to learn or to measure"),
-        ('annotations', "a.json' has no annotations: nothing to learn or to measure"),
-        ('key', r"a.json' is no COCO file of objects: annotations\[3\] has None as its bb"),
-        ('name', r"a.json' is no COCO file of objects: images\[3\] has 3 as its file_name"),
-        ('box', r"a.json': bbox \[1, 2\] is not \[x, y, width, height\]: correct"),
+        ('categories', "a.json': no categories: nothing to learn or to measure"),
+        ('annotations', "a.json': no annotations: nothing to learn or to measure"),
+        ('key', r"a.json': 1 of 10 annotations without bbox \(id 3\): give each object its box"),
+        ('name', r"a.json': 1 of 11 images with 3 as file_name \(id 7\): give each its file_name"),
+        ('box', r"a.json': 1 of 10 annotations with a bbox such as \[1, 2\] \(id 3\): give each"),
         ('category', "a.json': 1 annotation of category_id 5, which is not among the 2 categori"),
-        ('id', "a.json': id 0 is that of 2 images: number them anew"),
+        ('id', r"a.json': 1 id of several images \(0\): number the images anew"),
         ('image', "1 of 11 images of '.*a.json' are not in .*/d/images, the first is 'none.jpg'"),
     ],
 )

@@ -4,6 +4,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import chain
 
 import _command_line as cli
 
@@ -23,20 +24,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    from vit_backbones.checks.findings import warning
     from vit_backbones.checks.preflight import check_environment
     from vit_backbones.checks.report import check_config
     from vit_backbones.config import load_config
     from vit_backbones.own_data import use_own_data
     from vit_backbones.terminal import silence
 
-    count = {'error': 0, 'warning': 0, 'note': 0}
+    count, found = {'error': 0, 'warning': 0, 'note': 0}, []
     with silence(), tempfile.TemporaryDirectory() as folder:
         check_environment()
         config = load_config(args.config, args.cfg_options)
         if args.dataset is not None:
             own = dict(val_data=args.val_dataset, images=args.images, folder=folder)
-            print(use_own_data(config, args.dataset, **own))
-        for finding in check_config(config, reads_data=args.data):
+            used = use_own_data(config, args.dataset, **own, options=args.cfg_options)
+            print(used.summary)
+            found = [warning(line) for line in used.warnings]
+        for finding in chain(found, check_config(config, reads_data=args.data)):
             print(cli.with_flags(str(finding), cli.Parser.flags), flush=True)
             count[finding.level] += 1
     del count['note']

@@ -10,7 +10,7 @@ from vit_backbones.objects.survey import GONE, ROUNDING, Kind, Problem, Survey
 
 _READ = 5  # coordinates of the first polygon with which pycocotools knows it for one
 _COMPARED = 20_000  # masks, evenly spread
-_FEW_POINTS = 'with a polygon of fewer than three points or half a point'
+_SHORT = 'under three points or an odd number of coordinates'
 
 
 def broken_masks(survey: Survey, measured: bool) -> Iterator[Problem]:
@@ -34,7 +34,8 @@ def broken_masks(survey: Survey, measured: bool) -> Iterator[Problem]:
     short = ~survey.rle & (survey.polygons.first < _READ)
     if measured and short.any():
         then = 'pycocotools fails; draw their masks anew, or remove them'
-        yield survey.problem(short, _FEW_POINTS, then, stops=True)
+        what = 'whose first polygon has under three points'
+        yield survey.problem(short, what, then, stops=True)
 
 
 def _is_readable(mask: Any) -> bool:
@@ -56,10 +57,10 @@ def _fits(rle: dict[str, Any], image: dict[str, Any]) -> bool:
 
 def odd_masks(survey: Survey) -> Iterator[Kind]:
     """Masks that mmdet learns in part, not at all, or beside their box."""
-    yield Kind(survey.maskless, _FEW_POINTS, f'{GONE}; draw their masks anew')
+    yield Kind(survey.maskless, f'whose polygons have {_SHORT}', f'{GONE}; draw their masks anew')
     parts = (survey.polygons.taken < survey.polygons.all) & ~survey.maskless
     then = 'mmdet leaves these parts out; draw them anew'
-    yield Kind(parts, f'{_FEW_POINTS} among others', then, True)
+    yield Kind(parts, f'some of whose polygons have {_SHORT}', then, True)
     if not survey.takes_rle:
         yield Kind(survey.rle, 'with RLE', 'poly2mask=False leaves them out; set poly2mask=True')
     yield Kind(_elsewhere(survey), 'whose mask lies beside the box', 'make them agree', True)

@@ -200,7 +200,7 @@ def problem_of(
 ) -> Problem:
     """A line on some of the entries; by default it stops only if it is on all of them."""
     ids = [entries[i].get('id', f'number {i}') for i in np.flatnonzero(wrong)[: _SHOWN + 1]]
-    count = np.count_nonzero(wrong)
+    count = int(np.count_nonzero(wrong))
     text = f'{count} of {len(entries)} {name} {what} (id {listed(ids)}): {then}'
     return Problem(count == len(entries) if stops is None else stops, text)
 

@@ -4,17 +4,28 @@
 into a config. Images stay where they are, nothing is copied.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.config import Config
 
-from vit_backbones.config.facts import Facts, learns_masks
+from vit_backbones.config.facts import Facts, learns_masks, nodes
 from vit_backbones.files import write_whole
+from vit_backbones.own_data.asked import asked_values, check_asked
 from vit_backbones.own_data.coco import read_coco
+from vit_backbones.own_data.common import OwnData, taken
 from vit_backbones.own_data.masks import read_masks
 from vit_backbones.own_data.rewriting import check_takes_own_data, put_data
 
-__all__ = ['use_own_data']
+__all__ = ['Used', 'use_own_data']
+
+
+class Used(NamedTuple):
+    """Own data in a line, and one for each thing in them that is left out, mended or suspicious."""
+
+    summary: str
+    warnings: list[str]
 
 
 def use_own_data(
@@ -24,10 +35,11 @@ def use_own_data(
     val_data: str | Path | None = None,
     images: str | Path | None = None,
     folder: str | Path,
-) -> str:
-    """Put your own data into a config, and return a line on them and their classes.
+    options: Sequence[str] = (),
+) -> Used:
+    """Put your own data into a config: datasets, classes, evaluators and heads change.
 
-    Datasets, classes, evaluators and heads change. Nothing is written after an error in the data.
+    Nothing is written after an error in the data.
 
     Args:
         cfg: A config of mmdet or mmseg with one dataset each to train and to validate on; changed
@@ -38,24 +50,52 @@ def use_own_data(
         images: Folder of the images that COCO files name, by default looked for around these.
         folder: For the lists of the images of each split: `train.json` and `val.json`, or
             `train.txt` and `val.txt`.
+        options: `key=value` changes that the config has had; own data must not replace them.
 
     Raises:
         OSError: If files are missing.
-        ValueError: If the config takes no such data, or they contradict themselves.
+        ValueError: If the config takes no such data, they contradict themselves, or an option
+            contradicts them.
     """
-    facts = Facts.of(cfg)
+    facts, asked = Facts.of(cfg), asked_values(cfg, options)
     toolbox = check_takes_own_data(facts)
     data, folder = Path(data), Path(folder).absolute()
     val_data = None if val_data is None else Path(val_data)
     if toolbox == 'mmdet':
         images = None if images is None else Path(images)
-        with_masks = learns_masks([cfg.train_dataloader, cfg.val_dataloader])
-        own = read_coco(data, val_data, images, folder=folder, with_masks=with_masks)
+        own = _read_objects(facts, data, val_data, images, folder)
     elif images is None:
-        own = read_masks(data, val_data, folder=folder)
+        own = _read_masks(facts, data, val_data, folder)
     else:
         raise ValueError('images=... is for COCO files; beside masks, images lie in images/')
     put_data(facts, own)
+    check_asked(cfg, asked)
     for path, content in own.files.items():
         write_whole(path, content)
-    return own.summary()
+    return Used(own.summary(), list(own.warnings))
+
+
+def _read_objects(
+    facts: Facts, data: Path, val_data: Path | None, images: Path | None, folder: Path
+) -> OwnData:
+    loaders = [facts.config[f'{split}_dataloader'] for split in ('train', 'val')]
+    (_, train), (_, val) = facts.datasets['train'][0], facts.datasets['val'][0]
+    return read_coco(
+        data,
+        val_data,
+        images,
+        folder=folder,
+        with_masks=learns_masks(loaders),
+        takes_rle=all(node.get('poly2mask', True) for _, node, _ in nodes(loaders[0])),
+        filters=dict(
+            train=dict(filter_cfg=train.get('filter_cfg'), indices=train.get('indices')),
+            val=dict(indices=val.get('indices')),
+        ),
+    )
+
+
+def _read_masks(facts: Facts, data: Path, val_data: Path | None, folder: Path) -> OwnData:
+    own = read_masks(data, val_data, folder=folder)
+    indices = {split: facts.datasets[split][0][1].get('indices') for split in own.num_images}
+    chosen = {split: taken(number, indices[split]) for split, number in own.num_images.items()}
+    return own._replace(num_images=chosen, listed=own.num_images)

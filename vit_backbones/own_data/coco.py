@@ -1,12 +1,18 @@
 """Your own COCO files, written anew as mmdet and pycocotools need them."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
+from vit_backbones.images import UnreadableImageError, image_size
+from vit_backbones.objects import kept_objects
+from vit_backbones.own_data.categories import join_categories, odd_categories
+from vit_backbones.own_data.common import OwnData, colours, counted, hold_out, taken
+from vit_backbones.own_data.mending import read_mended
+from vit_backbones.terminal import progress
 
 # Where a folder has its COCO file of a split, the first that exists: COCO, Roboflow
 _PLACES = (
@@ -16,17 +22,23 @@ _PLACES = (
     '{}*.json',
     '{}*/*.json',
 )
-# Keys that mmdet and pycocotools read and that have no default
-_KEYS = {
-    'images': dict(id=(int, str), file_name=str, height=int, width=int),
-    'annotations': dict(image_id=(int, str), category_id=int, bbox=list),
-    'categories': dict(id=int, name=(str, int)),
-}
+_TURNED = (
+    '; a photo is shown as its EXIF orientation turns it: write the images anew without that '
+    'orientation if the labels fit the stored pixels, else exchange width and height'
+)
+_RESIZED = ': the labels are in the pixels of other files; take those, or scale the labels'
 _MASKS_GO_TO = 'configs/upernet'  # configs that take masks
 
 
 def read_coco(
-    data: Path, val_data: Path | None, images: Path | None, *, folder: Path, with_masks: bool
+    data: Path,
+    val_data: Path | None,
+    images: Path | None,
+    *,
+    folder: Path,
+    with_masks: bool,
+    takes_rle: bool = True,
+    filters: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> OwnData:
     """Read COCO files.
 
@@ -37,22 +49,38 @@ def read_coco(
         images: Folder of the images, or of one folder per split; by default around the files.
         folder: Absolute folder for the files of the splits.
         with_masks: The config learns masks, so that each object must have one.
+        takes_rle: As in `object_problems`.
+        filters: `filter_cfg` and `indices` of the config's dataset of each split, if any.
     """
-    paths = _paths(data, val_data)
-    contents = {split: _read(path, with_masks) for split, path in paths.items()}
-    prefixes = {s: _find_images(paths[s], contents[s]['images'], images) for s in paths}
-    categories = _common_categories(paths, contents)
-    held_out = 'val' not in contents
+    paths, warnings = _paths(data, val_data), []
+    held_out = 'val' not in paths
+    contents, prefixes, listed = {}, {}, {}
+    for split, path in paths.items():
+        options = dict(with_masks=with_masks, takes_rle=takes_rle)
+        measured = held_out or split == 'val'
+        contents[split], listed[split], found = read_mended(path, measured=measured, **options)
+        prefixes[split] = _find_images(path, contents[split]['images'], images)
+        _check_sizes(path, contents[split]['images'], prefixes[split])
+        warnings += [f'{path}: {line}' for line in found]
+    warnings += join_categories(paths, contents)
     if held_out:
         contents['train'], contents['val'] = _split(contents['train'])
         prefixes['val'] = prefixes['train']
-    for content in contents.values():
-        content['categories'] = categories
-    if not contents['train']['annotations']:
+        listed['train'] -= len(contents['val']['annotations'])
+    for content in contents.values():  # from 1: pycocotools ignores an object of id 0
+        content['annotations'] = [a | dict(id=i) for i, a in enumerate(content['annotations'], 1)]
+    filters = filters or {}
+    kept = kept_objects(contents['train'], **options, **filters.get('train', {}))
+    if not kept.objects:
         raise ValueError(
-            f'{str(paths["train"])!r} has no annotation for its images: nothing to learn'
+            f'{str(paths["train"])!r}: no object is left to train on, after filter_cfg and indices '
+            f'of the config and the images that are held out'
         )
+    warnings += [f'{paths["train"]}: {line}' for line in odd_categories(contents['train'])]
+    categories = contents['train']['categories']
     classes = [each['name'] for each in categories]
+    number = {split: len(content['images']) for split, content in contents.items()}
+    in_val = taken(number['val'], filters.get('val', {}).get('indices'))
     return OwnData(
         source=paths['train'],
         classes=classes,  # in the order of their ids
@@ -66,9 +94,12 @@ def read_coco(
             for split in contents
         },
         files={folder / f'{s}.json': json.dumps(each).encode() for s, each in contents.items()},
-        num_images={split: len(content['images']) for split, content in contents.items()},
+        num_images=dict(train=kept.images, val=in_val),
         held_out=held_out,
         same_size=False,  # mmdet does not need it
+        listed=number,
+        objects=(kept.objects, listed['train']),
+        warnings=warnings,
     )
 
 
@@ -114,98 +145,11 @@ def _find_in(data: Path, split: str) -> Path | None:
     return None
 
 
-def _read(path: Path, with_masks: bool) -> dict[str, Any]:
-    """A checked COCO file, with sorted images and the keys that pycocotools needs."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f'{str(path)!r} cannot be read as JSON ({error})') from error
-    _check_keys(path, content)
-    for line in _contradictions(content, with_masks):
-        raise ValueError(f'{str(path)!r}: {line}')
-    images = sorted(content['images'], key=lambda image: image['file_name'])
-    categories = sorted(content['categories'], key=lambda category: category['id'])
-    return dict(
-        info=content.get('info') or {},
-        images=images,
-        annotations=_annotations_of(images, content['annotations']),
-        categories=[dict(each, name=str(each['name'])) for each in categories],
-    )
-
-
-def _check_keys(path: Path, content: Any) -> None:
-    """Refuse a file without the lists and keys of COCO."""
-    for name, keys in _KEYS.items():
-        entries = content.get(name) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            raise ValueError(
-                f'{str(path)!r} is no COCO file: it has no list of {name!r}; it takes '
-                f'{", ".join(map(repr, _KEYS))}'
-            )
-        for i, entry in enumerate(entries):
-            for key, kind in keys.items():
-                value = entry.get(key) if isinstance(entry, dict) else None
-                if not isinstance(value, kind):
-                    raise ValueError(
-                        f'{str(path)!r} is no COCO file of objects: {name}[{i}] has {value!r} as '
-                        f'its {key}'
-                    )
-        if not entries:
-            raise ValueError(f'{str(path)!r} has no {name}: nothing to learn or to measure')
-
-
-def _contradictions(content: dict[str, list[dict]], with_masks: bool) -> Iterator[str]:
-    annotations = content['annotations']
-    for name in ('images', 'categories'):
-        ((most, times),) = Counter(entry['id'] for entry in content[name]).most_common(1)
-        if times > 1:
-            yield f'id {most!r} is that of {times} {name}: number them anew'
-    boxes = (annotation['bbox'] for annotation in annotations)
-    odd = [box for box in boxes if [isinstance(part, (int, float)) for part in box] != [True] * 4]
-    if odd:
-        yield f'bbox {odd[0]!r} is not [x, y, width, height]: correct or remove its annotation'
-    known = {category['id'] for category in content['categories']}
-    unknown = [a['category_id'] for a in annotations if a['category_id'] not in known]
-    if unknown:
-        yield (
-            f'{counted(len(unknown), "annotation")} of category_id {unknown[0]!r}, which is not '
-            f'among the {len(known)} categories: add it to them'
-        )
-    bare = sum(not annotation.get('segmentation') for annotation in annotations)
-    if with_masks and bare:
-        yield (
-            f'{bare} of {counted(len(annotations), "annotation")} have no segmentation, and the '
-            f'config learns masks: draw them, or take a config for boxes'
-        )
-
-
-def _annotations_of(images: Sequence[dict], annotations: Sequence[dict]) -> list[dict]:
-    """The annotations of some images, numbered from 1: pycocotools ignores an object of id 0."""
-    wanted = {image['id'] for image in images}
-    return [
-        dict(iscrowd=0, area=each['bbox'][2] * each['bbox'][3]) | each | dict(id=i)
-        for i, each in enumerate((a for a in annotations if a['image_id'] in wanted), start=1)
-    ]
-
-
 def _split(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for images in hold_out(content['images']):
-        annotations = _annotations_of(images, content['annotations'])
+        ids = {image['id'] for image in images}
+        annotations = [each for each in content['annotations'] if each['image_id'] in ids]
         yield content | dict(images=images, annotations=annotations)
-
-
-def _common_categories(paths: dict[str, Path], contents: dict[str, dict]) -> list[dict]:
-    """The categories to train on, which must have those to validate on under the same ids."""
-    categories = contents['train']['categories']
-    names = {each['id']: each['name'] for each in categories}
-    for each in contents.get('val', {}).get('categories', ()):
-        if names.get(each['id']) != each['name']:
-            other = f'is {names[each["id"]]!r} in' if each['id'] in names else 'is missing in'
-            raise ValueError(
-                f'category {each["id"]} is {each["name"]!r} in {str(paths["val"])!r} and {other} '
-                f'{str(paths["train"])!r}: give both files the same categories'
-            )
-    return categories
 
 
 def _find_images(path: Path, entries: Sequence[dict], images: Path | None) -> Path:
@@ -231,3 +175,30 @@ def _find_images(path: Path, entries: Sequence[dict], images: Path | None) -> Pa
             f'{folder}, the first is {missing[0]!r}: put them there, or remove them from the file'
         )
     return folder
+
+
+def _check_sizes(path: Path, entries: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Refuse images of another size than the file gives them, as they are shown."""
+    with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        sizes = pool.map(_shown_size, [folder / each['file_name'] for each in entries])
+        read = list(bar.track(sizes, len(entries), description='reading sizes'))
+    pairs = zip(entries, read, strict=True)
+    other = [(e, s) for e, s in pairs if s and s != (e['height'], e['width'])]
+    if not other:
+        return
+    first, (height, width) = other[0]
+    turned = [each for each, size in other if size == (each['width'], each['height'])]
+    names = ', '.join(each['file_name'] for each, _ in other[:3]) + ', ...' * (len(other) > 3)
+    raise ValueError(
+        f'{len(other)} of {counted(len(entries), "image")} of {str(path)!r} have another size than '
+        f'it says ({names}): the first is {width}x{height}, not {first["width"]}x{first["height"]}'
+        + (_TURNED if len(turned) == len(other) else _RESIZED)
+    )
+
+
+def _shown_size(path: Path) -> tuple[int, int] | None:
+    """(H, W) of an image, turned as its EXIF says; `None` if it cannot be read."""
+    try:
+        return image_size(path)
+    except UnreadableImageError:
+        return None  # the training leaves out a few

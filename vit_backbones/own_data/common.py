@@ -19,19 +19,36 @@ class OwnData(NamedTuple):
     palette: list[tuple[int, int, int]]  # RGB on 0-255, per class
     datasets: dict[str, dict[str, Any]]  # keys of the config's datasets, by split
     files: dict[Path, bytes]  # those that `datasets` name and that are not there yet
-    num_images: dict[str, int]
+    num_images: dict[str, int]  # to train and to validate on
     held_out: bool  # 'val' was taken out of 'train'
     same_size: bool  # of all images to validate on
+    listed: dict[str, int] | None = None  # images, where some may be left out
+    objects: tuple[int, int] | None = None  # to train on, and listed
+    warnings: Sequence[str] = ()  # lines on what is left out, mended, or may be wrong
 
     def summary(self) -> str:
-        """One line with the data, the number of images and the classes."""
+        """One line with the data, the number of images and objects, and the classes."""
+        listed = self.listed or self.num_images
+        numbers = {split: _share(self.num_images[split], listed[split]) for split in listed}
+        objects = f' and {_share(*self.objects)} objects' if self.objects else ''
         held = ' (every fifth, held out)' if self.held_out else ''
         named = ', '.join(self.classes[:5]) + (', ...' if len(self.classes) > 5 else '')
         return (
-            f'data: {self.source}, {self.num_images["train"]} images to train on, '
-            f'{self.num_images["val"]} to validate on{held}; '
+            f'data: {self.source}, {numbers["train"]} images{objects} to train on, '
+            f'{numbers["val"]} to validate on{held}; '
             f'{counted(len(self.classes), "class")}: {named}'
         )
+
+
+def _share(part: int, whole: int) -> str:
+    return str(whole) if part == whole else f'{part} of {whole}'
+
+
+def taken(number: int, indices: int | Sequence[int] | None) -> int:
+    """How many of some images a dataset with `indices` takes."""
+    if indices is None:
+        return number
+    return min(number, abs(indices)) if isinstance(indices, int) else len(indices)
 
 
 def hold_out(items: Sequence[T]) -> tuple[list[T], list[T]]:

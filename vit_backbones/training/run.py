@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from vit_backbones.checks import preflight
 from vit_backbones.checks.coco_files import built, evaluator_findings, kept_findings
 from vit_backbones.checks.data import image_findings, sample_findings, start_findings
-from vit_backbones.checks.findings import Finding, error
+from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
@@ -78,16 +78,20 @@ def train(
 
     def set_up() -> AnyRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
+        found: list[Finding] = []
         if dataset is not None:
             folder = os.path.join(cfg.work_dir, 'dataset')
-            say(use_own_data(cfg, dataset, val_data=val_dataset, images=images, folder=folder))
+            own = dict(val_data=val_dataset, images=images, folder=folder, options=options)
+            used = use_own_data(cfg, dataset, **own)
+            say(used.summary)
+            found = list(map(warning, used.warnings))
         _set_randomness(cfg, seed, deterministic)
         if amp:
             _use_amp(cfg)
         if resume is not None:
             _resume(cfg, resume, say)
         _add_hooks(cfg, _HOOKS)
-        return prepare(cfg, ('train', 'val'))
+        return prepare(cfg, ('train', 'val'), found)
 
     def run(runner: AnyRunner) -> Result:
         runner.train()
@@ -182,12 +186,16 @@ def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:
     cfg.randomness = dict(seed=None) | (cfg.get('randomness') or {}) | given
 
 
-def prepare(cfg: Config, splits: Sequence[str]) -> AnyRunner:
-    """Check, build the runner for some of `'train'`, `'val'`, `'test'`, and draw built-in data."""
+def prepare(cfg: Config, splits: Sequence[str], found: Sequence[Finding] = ()) -> AnyRunner:
+    """Check, build the runner for some of `'train'`, `'val'`, `'test'`, and draw built-in data.
+
+    `found` are warnings for the log.
+    """
     facts = Facts.of(cfg, splits)
     findings = list(config_findings(facts))
     _heed(each for each in findings if each.level == 'error')
     runner = build_runner(cfg)
+    _heed(found)  # only now that there is a log file
     if facts.builtin_data:  # only now that the model is known to be in order
         write_shapes(**facts.builtin_data)
         _heed(map(error, missing_data(facts)))

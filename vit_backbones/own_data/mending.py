@@ -1,0 +1,108 @@
+"""Your own COCO file as mmdet and pycocotools need it: mended where that is safe, or refused."""
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_backbones.errors import counted
+from vit_backbones.objects import object_problems
+from vit_backbones.objects.survey import Survey, column_of, listed
+
+_LISTS = ('images', 'annotations', 'categories')
+
+
+def read_mended(
+    path: Path, *, with_masks: bool, measured: bool, takes_rle: bool
+) -> tuple[dict[str, Any], int, list[str]]:
+    """A COCO file with only the objects that mmdet takes, their number before, and warnings.
+
+    The options are those of `object_problems`. Images are in the order of their names, categories
+    in that of their ids.
+
+    Raises:
+        ValueError: If it is no COCO file, or holds mistakes that cannot be mended.
+    """
+    content, warnings = _parsed(path), []
+    content['annotations'] = _mended(content['annotations'], warnings.append)
+    options = dict(with_masks=with_masks, takes_rle=takes_rle)
+    for problem in object_problems(content, measured=measured, **options):
+        if problem.stops:
+            raise ValueError(f'{str(path)!r}: {problem.text}')
+        warnings.append(problem.text)
+    survey = Survey(content, None, **options)
+    _check_categories(path, survey)
+    kept = survey.joins & ~survey.narrow & ~survey.outside
+    whole = dict(
+        info=content.get('info') or {},
+        images=sorted(content['images'], key=lambda image: image['file_name']),
+        annotations=list(compress(content['annotations'], kept)),
+        categories=[
+            dict(each, name=str(each['name']))
+            for each in sorted(content['categories'], key=lambda category: category['id'])
+        ],
+    )
+    return whole, survey.number, warnings
+
+
+def _check_categories(path: Path, survey: Survey) -> None:
+    text = [each['id'] for each in survey.categories if isinstance(each['id'], str)]
+    if text:
+        raise ValueError(f'{str(path)!r}: category id {text[0]!r} is text: write it as a number')
+    unknown = ~survey.of_classes
+    if unknown.any():
+        number = counted(int(np.count_nonzero(unknown)), 'annotation')
+        first = survey.annotations[unknown.argmax()]['category_id']
+        raise ValueError(
+            f'{str(path)!r}: {number} of category_id {first!r}, '
+            f'which is not among the {len(survey.categories)} categories: add it to them'
+        )
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f'{str(path)!r} cannot be read as JSON ({error})') from error
+    for name in _LISTS:
+        if not isinstance(content, dict) or not isinstance(content.get(name), list):
+            raise ValueError(
+                f'{str(path)!r} is no COCO file: it has no list of {name!r}; it takes '
+                f'{", ".join(map(repr, _LISTS))}'
+            )
+    return content
+
+
+def _mended(annotations: Sequence[Any], say: Callable[[str], None]) -> list[Any]:
+    """The annotations with ids, `iscrowd` and areas; those of a wrong form stay as they are."""
+    if not all(isinstance(each, dict) for each in annotations):
+        return list(annotations)
+    ids = column_of(annotations, 'id')
+    if None in ids or len(set(map(str, ids))) < len(ids):
+        annotations = [each | dict(id=i) for i, each in enumerate(annotations, start=1)]
+    mended, areas, crowds = [], [], []
+    for each in annotations:
+        area, given = _area(each.get('bbox')), each.get('area')
+        changes = dict(iscrowd=each.get('iscrowd') or 0)
+        if given is None or (area > 0 and given in (0, 0.0)):
+            changes['area'] = area
+            areas += [] if given is None else [each['id']]
+        if each.get('ignore') and not changes['iscrowd']:
+            changes['iscrowd'] = 1
+            crowds.append(each['id'])
+        mended.append(each | changes)
+    for found, what in (
+        (areas, 'area 0 get the area of their box'),
+        (crowds, 'ignore=1 get iscrowd=1, so that neither training nor tests count them'),
+    ):
+        if found:
+            say(f'{len(found)} of {len(mended)} annotations with {what} (id {listed(found)})')
+    return mended
+
+
+def _area(box: Any) -> float:
+    whole = isinstance(box, list) and len(box) == 4 and {*map(type, box)} <= {int, float}
+    return box[2] * box[3] if whole else 0
