@@ -42,7 +42,7 @@ def _empty(masks: Any, total: int) -> np.ndarray:
     if masks is None or len(masks) != total:
         return np.zeros(total, dtype=bool)
     if isinstance(bitmaps := masks.masks, np.ndarray):  # (N, H, W)
-        return ~bitmaps.reshape(total, -1).any(1)
+        return ~bitmaps.any((1, 2))
     return np.asarray(masks.areas) == 0
 
 
