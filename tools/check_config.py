@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vit_backbones.own_data import use_own_data
     from vit_backbones.terminal import silence
 
-    count, found = {'error': 0, 'warning': 0}, []
+    count, found = {'error': 0, 'warning': 0, 'note': 0}, []
     with silence(), tempfile.TemporaryDirectory() as folder:
         check_environment()
         config = load_config(args.config, args.cfg_options)
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for finding in chain(found, check_config(config, reads_data=args.data)):
             print(cli.with_flags(str(finding), cli.Parser.flags), flush=True)
             count[finding.level] += 1
+    del count['note']
     counted = ', '.join(f'{n or "no"} {level}{"s" * (n > 1)}' for level, n in count.items())
     print(f'{args.config}: {counted}')
     return 1 if count['error'] else 0

@@ -1,21 +1,30 @@
 """Checks of the data: folders and files of a config, images and labels of a built dataset."""
 
-import json
+import contextlib
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vit_backbones.checks.coco_files import coco_findings
 from vit_backbones.checks.findings import Finding, error
-from vit_backbones.checks.looks import LOOKS, Look
+from vit_backbones.checks.listed_sizes import SIZES
+from vit_backbones.checks.looks import Look
+from vit_backbones.checks.objects_given import OBJECTS, instance_findings
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.facts import Facts
 from vit_backbones.errors import one_line
 from vit_backbones.terminal import progress
 
+# Each sees every loaded image
+LOOKS: tuple[Look, ...] = (
+    SIZES,
+    OBJECTS,
+)
+_SAMPLED = 16  # images of which only the size is asked
 _LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones
 
 
@@ -35,18 +44,20 @@ def drawn_findings(facts: Facts) -> Iterator[Finding]:
 
 def dataset_findings(dataset: Any, split: str) -> Iterator[Finding]:
     """Findings in a built dataset, possibly one in wrappers, all of whose images are read."""
-    yield from image_findings(dataset, split)
     yield from start_findings(dataset, split)
+    yield from image_findings(dataset, split)
 
 
 def start_findings(dataset: Any, split: str) -> Iterator[Finding]:
     """Findings in a built dataset that need no image, or a few: those before each training."""
-    place = f'{split}_dataloader.dataset'
-    if not len(dataset):
-        yield error(f'{place} holds no image: its ann_file, data_prefix and filter_cfg leave none')
+    place, found = f'{split}_dataloader.dataset', []
     for leaf in leaf_datasets(dataset):
-        yield from category_findings(leaf, place)
-        yield from label_findings(leaf, place)
+        found += coco_findings(leaf, split)
+        found += instance_findings(leaf, place)
+        found += label_findings(leaf, place)
+    yield from dict.fromkeys(found)  # several datasets may read one file
+    if not len(dataset) and not any(each.level == 'error' for each in found):
+        yield error(f'{place} holds no image: its ann_file, data_prefix and filter_cfg leave none')
 
 
 def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> Iterator[Finding]:
@@ -80,11 +91,26 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
         )
 
 
+def sample_findings(dataset: Any, split: str) -> Iterator[Finding]:
+    """Whether a few images have the sizes that their dataset lists."""
+    for leaf in leaf_datasets(dataset):
+        loaders = [each for each in loaders_of(leaf) if 'Image' in type(each).__name__]
+        answers = []
+        for index in range(0, len(leaf), max(1, len(leaf) // _SAMPLED)) if loaders else ():
+            with contextlib.suppress(Exception):  # the training skips what cannot be decoded
+                info = leaf.get_data_info(index)
+                if 'height' not in info:
+                    break
+                answers.append(SIZES.ask(loaded_by(loaders, info)))
+        yield from SIZES.findings(leaf, answers, f'{split}_dataloader.dataset')
+
+
 def loaders_of(dataset: Any) -> list[Any]:
     """The transforms of a dataset that read files: those named `Load...`."""
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    bare = [getattr(each, 'transform', each) for each in transforms]  # some hook wraps them
-    return [each for each in bare if type(each).__name__.startswith('Load')]
+    inner = [(each, getattr(each, 'transform', None)) for each in transforms]
+    bare = [each if inspect.ismethod(within) else within or each for each, within in inner]
+    return [each for each in bare if type(each).__name__.startswith('Load')]  # a hook wraps some
 
 
 def _walk(
@@ -98,7 +124,7 @@ def _walk(
         try:
             info = dataset.get_data_info(index)
             path = info.get('img_path')
-            if path in paths:
+            if path in paths and 'instances' not in info:  # objects may be those of another entry
                 return None, None
             paths.add(path)
             loaded = loaded_by(loaders, info)
@@ -116,21 +142,6 @@ def loaded_by(loaders: Sequence[Any], info: dict[str, Any]) -> dict[str, Any]:
     for loader in loaders:
         info = loader(info)
     return info
-
-
-def category_findings(dataset: Any, place: str) -> Iterator[Finding]:
-    """Whether each class of a dataset is a category of its COCO file."""
-    classes = _classes_of(dataset)
-    if len(getattr(dataset, 'cat_ids', classes)) >= len(classes):
-        return
-    categories = json.loads(Path(dataset.ann_file).read_text(encoding='utf-8'))['categories']
-    names = [each['name'] for each in categories]
-    unknown = [name for name in classes if name not in names]
-    yield error(
-        f'{place}.metainfo.classes has {", ".join(unknown[:5])}, which {dataset.ann_file} does not '
-        f'list as categories ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""}): these '
-        f'are never learned; spell them alike'
-    )
 
 
 def label_findings(dataset: Any, place: str) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Findings of checks: errors, which stop a training, and warnings; a line each.
+"""Findings of checks: errors, which stop a training, warnings, and notes; a line each.
 
 A check takes the facts of a config, a built model or a built dataset, and yields findings.
 """
@@ -10,7 +10,7 @@ from vit_backbones.config.explain import describe
 
 
 class Finding(NamedTuple):
-    """One mistake with its fix, in one line; its level is `'error'` or `'warning'`."""
+    """One line: a mistake with its fix (level `'error'` or `'warning'`), or a fact (`'note'`)."""
 
     level: str
     text: str
@@ -27,6 +27,11 @@ def error(text: str) -> Finding:
 def warning(text: str) -> Finding:
     """Something that may harm the training, or does in some setups."""
     return Finding('warning', text)
+
+
+def note(text: str) -> Finding:
+    """No mistake, but what a check has found or left out."""
+    return Finding('note', text)
 
 
 def caught(findings: Iterable[Finding]) -> Iterator[Finding]:

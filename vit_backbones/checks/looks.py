@@ -18,6 +18,3 @@ class Look(NamedTuple):
 
     ask: Callable[[dict[str, Any]], Any]
     findings: Callable[[Any, Sequence[Any], str], Iterator[Finding]]
-
-
-LOOKS: tuple[Look, ...] = ()

@@ -3,7 +3,7 @@
 `config_findings` needs only the facts of the config, `model_findings` the built model too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mmengine.model import is_model_wrapper
 from torch import nn
@@ -34,6 +34,7 @@ def config_findings(facts: Facts, *, needs_data: bool = True) -> Iterator[Findin
     """
     yield from unknown_findings(facts)
     yield from constructor_findings(facts)
+    yield from label_findings(facts)
     if facts.builtin_data:  # the training draws them
         yield from drawn_findings(facts)
     else:
@@ -130,6 +131,26 @@ def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
                     f'({", ".join(wanted[:3])}{", ..." if len(wanted) > 3 else ""}): '
                     f'{_fix(name, len(wanted))}'
                 )
+
+
+def label_findings(facts: Facts) -> Iterator[Finding]:
+    """Whether one label has one name in all datasets."""
+    named: dict[str, Sequence[str]] = {}
+    for place, dataset in facts.every_dataset:
+        classes = metainfo_of(dataset, facts.scope).get('classes')
+        if classes and not isinstance(classes, str) and not dataset.get('return_classes'):
+            named[place] = classes
+    for place, classes in named.items():
+        first, others = next(iter(named.items()))
+        differ = [i for i, (a, b) in enumerate(zip(others, classes, strict=False)) if a != b]
+        if not differ or len(classes) != len(others):  # class_findings reports other numbers
+            continue
+        label = differ[0]
+        moved = set(others).intersection(classes[i] for i in differ)
+        yield (error if moved else warning)(
+            f'{place}.metainfo.classes has {classes[label]!r} as label {label}, but {first} has '
+            f'{others[label]!r}: give both the same classes in the same order'
+        )
 
 
 def _counted_heads(model: nn.Module) -> Iterator[tuple[str, int]]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import MODELS
 from torch import nn
 
+from vit_backbones.checks.coco_files import build_surveyed, evaluator_findings, file_findings
 from vit_backbones.checks.data import dataset_findings
 from vit_backbones.checks.findings import Finding, caught, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
@@ -22,7 +23,10 @@ from vit_backbones.terminal import quiet_prints
 
 
 def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Finding]:
-    """Mistakes that break or spoil a training; `reads_data` reads its data, which it then needs."""
+    """Mistakes that break or spoil a training.
+
+    `reads_data` reads its data, which it then needs; else only COCO files that are there and small.
+    """
     use_scope(config)
     facts = Facts.of(config, ('train', 'val'))
     yield from caught(config_findings(facts, needs_data=reads_data))
@@ -35,8 +39,10 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     if model is not None:
         yield from caught(model_findings(facts, model))
         yield from caught(trial_findings(facts, model))
-    for split in facts.datasets if reads_data else ():
-        yield from caught(_data_findings(facts, split))
+    for split in facts.datasets:
+        read = _data_findings if reads_data else file_findings
+        yield from caught(read(facts, split))
+        yield from caught(evaluator_findings(facts, split))
 
 
 def _built(config: dict[str, Any]) -> tuple[nn.Module | None, list[Finding]]:
@@ -104,8 +110,7 @@ def _data_findings(facts: Facts, split: str) -> Iterator[Finding]:
             yield warning(f'{place}: the built-in data are drawn by the first training')
         return
     try:
-        with quiet_prints():
-            dataset = DATASETS.build(copy.deepcopy(wanted))
+        dataset = build_surveyed(facts.config, wanted)
     except Exception as raised:  # each class has its own
         yield error(f'{place}: {describe(raised)}')
         return

@@ -69,7 +69,10 @@ def object_problems(
     if incomplete := list(_incomplete(content)):
         yield from incomplete
         return
-    survey = Survey(content, classes, with_masks, takes_rle)
+    yield from _problems(Survey(content, classes, with_masks, takes_rle), measured)
+
+
+def _problems(survey: Survey, measured: bool) -> Iterator[Problem]:
     for check in (_joins(survey), _broken(survey, measured), _other_form(survey)):
         found = list(check)
         yield from found
@@ -92,8 +95,29 @@ def kept_objects(
     `filter_cfg` and `indices` are those of the dataset, the other arguments as in
     `object_problems`.
     """
+    return _kept(Survey(content, classes, with_masks, takes_rle), filter_cfg or {}, indices)
+
+
+def problems_and_kept(
+    content: dict[str, Any],
+    *,
+    classes: Sequence[str] | None,
+    with_masks: bool,
+    measured: bool,
+    takes_rle: bool,
+    filter_cfg: dict[str, Any] | None,
+    indices: int | Sequence[int] | None,
+) -> tuple[list[Problem], Kept | None]:
+    """`object_problems` and `kept_objects` at once; `None` for the latter where a problem stops."""
+    if incomplete := list(_incomplete(content)):
+        return incomplete, None
     survey = Survey(content, classes, with_masks, takes_rle)
-    filters = filter_cfg or {}
+    problems = list(_problems(survey, measured))
+    stops = any(each.stops for each in problems)
+    return problems, None if stops else _kept(survey, filter_cfg or {}, indices)
+
+
+def _kept(survey: Survey, filters: dict[str, Any], indices: int | Sequence[int] | None) -> Kept:
     kept = np.full(len(survey.images), not filters.get('filter_empty_gt', False))
     kept[survey.image[survey.joins & survey.of_classes]] = True
     shorter = np.array([min(image['width'], image['height']) for image in survey.images])

@@ -13,7 +13,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from vit_backbones.checks import preflight
-from vit_backbones.checks.data import image_findings, start_findings
+from vit_backbones.checks.coco_files import built, evaluator_findings, kept_findings
+from vit_backbones.checks.data import image_findings, sample_findings, start_findings
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.config.datasets import missing_data
@@ -202,20 +203,26 @@ def prepare(cfg: Config, splits: Sequence[str], found: Sequence[Finding] = ()) -
         _heed(preflight.fit_findings(runner.model, facts.load_from))
     _heed([*findings, *model_findings(facts, runner.model)])
     for split in splits:
-        loader = runner.loader(split)  # built in every process, as `Runner.train` would
+        # In every process, as `Runner.train` would
+        loader = built(cfg, functools.partial(runner.loader, split))
         if loader is not None and runner.rank == 0:
             _heed(start_findings(loader.dataset, split))
-            if split != 'train':
+            _heed(kept_findings(loader.dataset, split))
+            _heed(evaluator_findings(facts, split))
+            if split == 'train':
+                _heed(sample_findings(loader.dataset, split))
+            else:
                 _heed(image_findings(loader.dataset, split))
     return runner
 
 
 def _heed(findings: Iterable[Finding]) -> None:
-    """Stop at the first error; log the warnings before it."""
+    """Stop at the first error; log the warnings and notes before it."""
     for each in findings:
         if each.level == 'error':
             raise ValueError(each.text)
-        print_log(each.text, logger='current', level=logging.WARNING)
+        level = logging.WARNING if each.level == 'warning' else logging.INFO
+        print_log(each.text, logger='current', level=level)
 
 
 def _use_amp(cfg: Config) -> None:

@@ -1,0 +1,236 @@
+"""The file of a COCO dataset: labels of its categories, objects, and what is learned."""
+
+import json
+from pathlib import Path
+
+import pytest
+from checked_configs import errors_of
+from coco_data import NAMES, build, coco, config, write
+from conftest import load_tool
+from mmengine.config import Config
+
+from vit_backbones.checks import coco_files
+from vit_backbones.checks.coco_files import evaluator_findings, file_findings
+from vit_backbones.checks.data import start_findings
+from vit_backbones.config.facts import Facts
+
+ORDER = (
+    "train_dataloader.dataset: labels follow the order of the categories in {}, so that 'cat' (4 "
+    "objects) gets label 0, that of 'dog', 'dog' (4 objects) gets label 1, that of 'cat'; write "
+    "metainfo.classes=('cat', 'dog', 'cow')"
+)
+
+
+def found(folder, content, split='train', **more):
+    """The lines on the dataset of a COCO file, without their levels."""
+    write(folder, content)
+    lines = [str(each) for each in start_findings(build(config(folder, **more)), split)]
+    return [line.replace(f'{folder}/', '') for line in lines]
+
+
+def test_a_file_in_order_has_no_line(tmp_path):
+    assert not found(tmp_path, coco())
+
+
+def test_classes_in_another_order_are_an_error(tmp_path):
+    lines = found(tmp_path, coco(), classes=('dog', 'cat', 'cow'))
+    assert lines == ['error: ' + ORDER.format('boxes.json')]
+
+
+def test_in_a_test_they_are_a_warning(tmp_path):
+    (line,) = found(tmp_path, coco(), 'test', classes=('dog', 'cat', 'cow'), test_mode=True)
+    assert line == 'warning: ' + ORDER.format('boxes.json').replace('train_', 'test_')
+
+
+def test_two_categories_of_one_name_are_an_error(tmp_path):
+    content = coco(names=('cat', 'cat', 'cow'))
+    assert found(tmp_path, content, classes=('cat', 'cow')) == [
+        'error: train_dataloader.dataset: boxes.json has several categories of the name '
+        "'cat' (ids 1, 2), and each gets a label of its own, so that 'cat' (4 objects) gets label "
+        "1, that of 'cow', 'cow' (4 objects) gets label 2, which no class has; merge them: one id "
+        'a name'
+    ]
+
+
+def test_a_doubled_name_that_takes_the_place_of_a_missing_one_is_found(tmp_path):
+    (line,) = found(tmp_path, coco(names=('cat', 'cat', 'cow')))
+    assert "so that 'cat' (4 objects) gets label 1, that of 'dog'; merge them" in line
+
+
+def test_a_doubled_name_of_no_class_changes_no_label(tmp_path):
+    content = coco(names=('cat', 'rest', 'rest'))
+    assert found(tmp_path, content, classes=('cat',)) == [
+        'warning: train_dataloader.dataset: 8 objects of boxes.json not learned, since '
+        'metainfo.classes lacks their categories (rest, rest)'
+    ]
+
+
+def test_a_misspelt_class_is_an_error_with_the_labels_that_shift(tmp_path):
+    assert found(tmp_path, coco(), classes=('cat', 'dgo', 'cow')) == [
+        'error: train_dataloader.dataset.metainfo.classes has dgo, which boxes.json does not list '
+        "as categories (cat, dog, cow): these are never learned, so that 'cow' (4 objects) gets "
+        "label 1, that of 'dgo'; spell them alike"
+    ]
+
+
+def test_of_many_wrong_labels_the_first_are_named(tmp_path):
+    content = coco()
+    content['categories'] += [dict(id=i, name=f'kind {i}') for i in range(4, 14)]
+    classes = [each['name'] for each in reversed(content['categories'])]
+    (line,) = found(tmp_path, content, classes=classes)
+    assert line.endswith(', and 9 more are wrong; write the classes in that order')
+
+
+def test_classes_without_objects_and_objects_without_a_class_are_warnings(tmp_path):
+    content = coco()
+    for each in content['annotations']:
+        each['category_id'] = max(2, each['category_id'])
+    assert found(tmp_path, content, classes=('cat', 'dog')) == [
+        'warning: train_dataloader.dataset: boxes.json has no object of 1 of 2 classes (cat): '
+        'never learned; add objects, or leave them out',
+        'warning: train_dataloader.dataset: 4 objects of boxes.json not learned, since '
+        'metainfo.classes lacks their categories (cow)',
+    ]
+    assert not found(tmp_path, content, 'val', classes=('cat', 'dog'), test_mode=True)
+
+
+def test_a_dataset_that_sorts_the_categories_is_right_with_sorted_classes(tmp_path):
+    content = coco()
+    content['categories'].reverse()
+    assert not found(tmp_path, content, type='Objects365V1Dataset')
+    assert len(errors_of(start_findings(build(config(tmp_path)), 'train'))) == 1
+
+
+@pytest.mark.parametrize(
+    'wrapped',
+    [
+        lambda inner: dict(type='RepeatDataset', times=2, dataset=inner),
+        lambda inner: dict(type='ConcatDataset', datasets=[inner, inner]),
+        lambda inner: dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=inner),
+        lambda inner: dict(type='MultiImageMixDataset', dataset=inner, pipeline=[]),
+        lambda inner: inner | dict(lazy_init=True),
+    ],
+)
+def test_datasets_in_wrappers_and_lazy_ones_are_seen(wrapped, tmp_path):
+    write(tmp_path, coco())
+    dataset = build(wrapped(config(tmp_path, classes=('dog', 'cat', 'cow'))))
+    (line,) = errors_of(start_findings(dataset, 'train'))
+    assert line == ORDER.format(f'{tmp_path}/boxes.json')
+
+
+def test_panoptic_files_have_names_but_no_objects(tmp_path):
+    content = coco()
+    segments = [dict(id=9, category_id=1, bbox=[0, 0, 9, 9], area=81, iscrowd=0)]
+    content['annotations'] = [dict(image_id=0, file_name='0.png', segments_info=segments)]
+    for each in content['categories']:
+        each['isthing'] = 1
+    more = dict(thing_classes=NAMES, stuff_classes=())
+    write(tmp_path, content)
+    wanted = config(tmp_path, type='CocoPanopticDataset')
+    wanted['metainfo'] |= more
+    wanted['data_prefix'] = dict(img='images/', seg='images/')
+    assert [each.text.split(': ', 2)[2] for each in start_findings(build(wanted), 'train')] == [
+        'never learned; add objects, or leave them out'
+    ]
+    wanted['metainfo']['classes'] = NAMES[::-1]
+    (line,) = errors_of(start_findings(build(wanted), 'train'))
+    assert line.startswith('train_dataloader.dataset: labels follow the order of the categories')
+
+
+def test_mistakes_in_the_objects_are_named_with_their_file(tmp_path):
+    content = coco()
+    for each in content['annotations']:
+        each['area'] = 0
+    lines = found(tmp_path, content)
+    assert {line[:19] for line in lines if line.startswith('error')} == {'error: boxes.json: '}
+
+
+def test_lists_of_images_to_test_on_need_no_annotations(tmp_path):
+    content = coco()
+    del content['annotations']
+    assert not found(tmp_path, content, 'test', test_mode=True)
+
+
+def test_a_file_that_stops_mmdet_is_an_error_of_its_own(tmp_path):
+    content = coco()
+    content['annotations'][0]['id'] = 2
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match=r'boxes\.json: .*\bid\b'):
+        build(config(tmp_path))
+
+
+def test_an_emptied_dataset_says_which_names_are_wrong(tmp_path):
+    write(tmp_path, coco())
+    wanted = config(tmp_path, classes=('Cat', 'Dog', 'Cow'), filter_cfg=dict(filter_empty_gt=True))
+    with pytest.raises(ValueError, match=r'classes has Cat, Dog, Cow, which .* does not list as'):
+        build(wanted)
+
+
+def facts_of(tmp_path, **more):
+    dataset = config(tmp_path)
+    loaders = dict(train_dataloader=dict(dataset=dataset), val_dataloader=dict(dataset=dataset))
+    return Facts.of(Config(dict(default_scope='mmdet', **loaders, **more)), ('train', 'val'))
+
+
+def test_large_files_are_left_out_with_a_note(tmp_path, monkeypatch):
+    monkeypatch.setattr(coco_files, '_LARGEST', 0.001)
+    write(tmp_path, coco())
+    size = (tmp_path / 'boxes.json').stat().st_size / 1e6
+    assert [str(each) for each in file_findings(facts_of(tmp_path), 'train')] == [
+        f'note: {tmp_path}/boxes.json has {size:.0f} MB and was not read: data=True reads it'
+    ]
+
+
+def test_the_file_of_an_evaluator_must_have_the_labels_too(tmp_path):
+    write(tmp_path, coco())
+    content = coco()
+    content['categories'].reverse()
+    write(tmp_path, content, 'other.json')
+    evaluator = dict(type='CocoMetric', ann_file=str(tmp_path / 'boxes.json'))
+    assert not list(evaluator_findings(facts_of(tmp_path, val_evaluator=evaluator), 'val'))
+    evaluator['ann_file'] = str(tmp_path / 'other.json')
+    (line,) = errors_of(evaluator_findings(facts_of(tmp_path, val_evaluator=evaluator), 'val'))
+    assert line.startswith('val_evaluator: labels follow the order of the categories in')
+    evaluator['sort_categories'] = True
+    assert not list(evaluator_findings(facts_of(tmp_path, val_evaluator=evaluator), 'val'))
+
+
+def test_check_finds_the_same_with_and_without_the_images(check, train, capsys):
+    write('.', coco())
+    option = 'train_dataloader.dataset.metainfo.classes=[dog,cat,cow]'
+    without = check('det.py', option)
+    assert without == check('det.py', option, flags=['--data'])
+    assert without[1] == [
+        'error: ' + ORDER.format('boxes.json'),
+        'note: train: 4 images with 12 of 12 objects',
+        'det.py: 1 error, no warning',
+    ]
+    assert train(['det.py', '--cfg-options', option]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == without[1][0]
+
+
+def test_the_note_counts_what_is_trained_on(check):
+    content = coco()
+    content['annotations'][0]['iscrowd'] = 1
+    content['annotations'][4]['segmentation'] = [[1, 1, 2, 2]]
+    content['annotations'][11]['bbox'] = [0, 0, 0.5, 9]
+    write('.', content)
+    for flags in ((), ('--data',)):
+        lines = check('det.py', 'train_dataloader.dataset.indices=3', flags=flags)[1]
+        assert 'note: train: 3 images with 7 of 12 objects' in lines
+
+
+def test_a_prediction_warns_of_wrong_labels(tmp_path, monkeypatch, capsys):
+    from trained_models import write_detector, write_images
+
+    monkeypatch.chdir(tmp_path)
+    names = write_detector(tmp_path)
+    write(tmp_path, coco(names=('dog', 'cat', 'cow')))
+    (image,) = write_images('new', (64, 96))
+    load_tool('predict').main([*names, str(image), '--out', 'out', '--no-pictures'])
+    assert capsys.readouterr().err.splitlines() == [
+        'warning: test_dataloader.dataset: labels follow the order of the categories in '
+        "boxes.json, so that 'dog' (4 objects) gets label 0, that of 'cat', 'cat' (4 objects) gets "
+        "label 1, that of 'dog'; write metainfo.classes=('dog', 'cat', 'cow')"
+    ]
+    assert json.loads(Path('out/predictions.json').read_text())['categories']

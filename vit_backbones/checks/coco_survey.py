@@ -1,0 +1,78 @@
+"""What is kept of each COCO file that a dataset of mmdet reads: its categories and its mistakes."""
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from vit_backbones.checks.category_names import Category
+from vit_backbones.config.facts import Facts, learns_masks, listed
+from vit_backbones.hosts.coco_reading import watched_coco
+from vit_backbones.objects import Kept, Problem, problems_and_kept
+
+
+class Survey(NamedTuple):
+    """What is kept of a COCO file; its dataset has it as `coco_survey`."""
+
+    path: str
+    classes: list[str]  # of the dataset
+    categories: list[Category]
+    objects: int
+    problems: list[Problem]
+    kept: Kept | None  # `None` where a problem stops, or the annotations are of another kind
+
+
+def surveyed(config: Config) -> AbstractContextManager[list[Survey]]:
+    """Give a `coco_survey` to each dataset that reads a COCO file meanwhile; yields all of them."""
+    evaluators = Facts.of(config, ('val', 'test')).evaluators
+    metrics = [listed(each.get('metric')) for each in chain(*evaluators.values())]
+    masks = learns_masks(config.get('train_dataloader')) or 'segm' in chain(*metrics)
+    return watched_coco(partial(_survey, with_masks=masks))
+
+
+def categories_of(content: Mapping[str, Any]) -> list[Category]:
+    """The categories of a COCO file, in its order."""
+    counts = Counter(each.get('category_id') for each in _objects(content))
+    listed = [each for each in content.get('categories') or () if isinstance(each, dict)]
+    return [Category(e.get('id'), e.get('name'), counts[e.get('id')]) for e in listed]
+
+
+def _objects(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The annotations of a COCO file, the segments of a panoptic one."""
+    annotations = content.get('annotations') or []
+    if not _is_panoptic(content):
+        return annotations
+    return list(chain(*(each['segments_info'] for each in annotations)))
+
+
+def _is_panoptic(content: Mapping[str, Any]) -> bool:
+    return any('segments_info' in each for each in (content.get('annotations') or [])[:1])
+
+
+def _survey(dataset: Any, content: Mapping[str, Any], *, with_masks: bool) -> Survey:
+    classes = list((dataset.metainfo or {}).get('classes') or ())
+    problems, kept = [], None
+    # Lists of images to test on have no annotations
+    if not _is_panoptic(content) and ('annotations' in content or not dataset.test_mode):
+        transforms = getattr(dataset.pipeline, 'transforms', ())
+        problems, kept = problems_and_kept(
+            content,
+            classes=classes or None,
+            with_masks=with_masks,
+            measured=dataset.test_mode,
+            takes_rle=all(getattr(each, 'poly2mask', True) for each in transforms),
+            filter_cfg=None if dataset.test_mode else dataset.filter_cfg,
+            indices=dataset._indices,
+        )
+    return Survey(
+        path=str(dataset.ann_file),
+        classes=classes,
+        categories=categories_of(content),
+        objects=len(_objects(content)),
+        problems=problems,
+        kept=kept,
+    )

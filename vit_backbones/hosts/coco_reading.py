@@ -1,0 +1,50 @@
+"""See the content of each COCO file that mmdet's datasets read, without reading it again.
+
+`CocoDataset` and its kin read their file by `COCOAPI`, and drop the content once they have parsed
+it. `LVISDataset` has an API of its own, and is left alone.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_OWNER = 'mmdet.datasets.base_det_dataset'
+
+
+@contextlib.contextmanager
+def watched_coco(see: Callable[[Any, dict[str, Any]], Any]) -> Iterator[list[Any]]:
+    """Call `see` with each dataset of mmdet that reads a COCO file meanwhile, and the content.
+
+    The result becomes the dataset's `coco_survey`, so it should be small; all of them are yielded,
+    as a list that grows.
+    """
+    seen: list[Any] = []
+    base = getattr(sys.modules.get(_OWNER), 'BaseDetDataset', None)
+    if base is None:
+        yield seen
+        return
+    full_init = base.full_init
+
+    def watched_init(self: Any) -> None:
+        if self._fully_initialized or not hasattr(type(self), 'COCOAPI'):
+            full_init(self)
+            return
+
+        def read(*args: Any, **kwargs: Any) -> Any:
+            coco = type(self).COCOAPI(*args, **kwargs)
+            self.coco_survey = see(self, coco.dataset)
+            seen.append(self.coco_survey)
+            return coco
+
+        self.COCOAPI = read  # before that of the class
+        try:
+            full_init(self)
+        finally:
+            del self.COCOAPI
+
+    base.full_init = watched_init
+    try:
+        yield seen
+    finally:
+        base.full_init = full_init
