@@ -12,7 +12,7 @@ from mmengine.config import Config
 from vit_backbones.checks.category_names import Category
 from vit_backbones.config.facts import Facts, learns_masks, listed
 from vit_backbones.hosts.coco_reading import watched_coco
-from vit_backbones.objects import Kept, Problem, kept_objects, object_problems
+from vit_backbones.objects import Kept, Problem, problems_and_kept
 
 
 class Survey(NamedTuple):
@@ -59,15 +59,15 @@ def _survey(dataset: Any, content: Mapping[str, Any], *, with_masks: bool) -> Su
     # Lists of images to test on have no annotations
     if not _is_panoptic(content) and ('annotations' in content or not dataset.test_mode):
         transforms = getattr(dataset.pipeline, 'transforms', ())
-        asked = dict(
+        problems, kept = problems_and_kept(
+            content,
             classes=classes or None,
             with_masks=with_masks,
+            measured=dataset.test_mode,
             takes_rle=all(getattr(each, 'poly2mask', True) for each in transforms),
+            filter_cfg=None if dataset.test_mode else dataset.filter_cfg,
+            indices=dataset._indices,
         )
-        problems = list(object_problems(content, **asked, measured=dataset.test_mode))
-        if not any(each.stops for each in problems):
-            filters = None if dataset.test_mode else dataset.filter_cfg
-            kept = kept_objects(content, **asked, filter_cfg=filters, indices=dataset._indices)
     return Survey(
         path=str(dataset.ann_file),
         classes=classes,

@@ -33,17 +33,17 @@ def _ask(loaded: dict[str, Any]) -> Given | None:
         return None
     total = len(loaded['gt_bboxes_labels'])
     ignored = np.asarray(loaded.get('gt_ignore_flags', np.zeros(total)), dtype=bool)
-    empty = _areas(loaded.get('gt_masks'), total) == 0
-    return Given(
-        str(loaded.get('img_path')), total, int(ignored.sum()), int((empty & ~ignored).sum())
-    )
+    empty = _empty(loaded.get('gt_masks'), total) & ~ignored
+    return Given(str(loaded.get('img_path')), total, int(ignored.sum()), int(empty.sum()))
 
 
-def _areas(masks: Any, total: int) -> np.ndarray:
-    """Pixels of each mask; ones where there are no masks."""
+def _empty(masks: Any, total: int) -> np.ndarray:
+    """Which masks have no pixel; none of them where there are no masks."""
     if masks is None or len(masks) != total:
-        return np.ones(total)
-    return np.asarray(masks.areas)
+        return np.zeros(total, dtype=bool)
+    if isinstance(bitmaps := masks.masks, np.ndarray):  # (N, H, W)
+        return ~bitmaps.any((1, 2))
+    return np.asarray(masks.areas) == 0
 
 
 def _findings(dataset: Any, answers: Sequence[Any], place: str) -> Iterator[Finding]:

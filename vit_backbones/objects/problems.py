@@ -24,7 +24,7 @@ from vit_backbones.objects.survey import (
 _FEW = 1000  # one odd box in so many is no line: COCO has some
 _CORNERS = 1 / 3  # boxes that leave the image if they are two corners, at least
 _MOST = 1 / 2  # boxes that leave the image if their scale is another, at least
-_IDS = {int, str}
+_IDS = {int, float, str}
 _FLAG = {int, bool, float, type(None)}
 # Types of the keys that mmdet and pycocotools read and that have no default
 _KEYS = {
@@ -69,7 +69,10 @@ def object_problems(
     if incomplete := list(_incomplete(content)):
         yield from incomplete
         return
-    survey = Survey(content, classes, with_masks, takes_rle)
+    yield from _problems(Survey(content, classes, with_masks, takes_rle), measured)
+
+
+def _problems(survey: Survey, measured: bool) -> Iterator[Problem]:
     for check in (_joins(survey), _broken(survey, measured), _other_form(survey)):
         found = list(check)
         yield from found
@@ -92,8 +95,29 @@ def kept_objects(
     `filter_cfg` and `indices` are those of the dataset, the other arguments as in
     `object_problems`.
     """
+    return _kept(Survey(content, classes, with_masks, takes_rle), filter_cfg or {}, indices)
+
+
+def problems_and_kept(
+    content: dict[str, Any],
+    *,
+    classes: Sequence[str] | None,
+    with_masks: bool,
+    measured: bool,
+    takes_rle: bool,
+    filter_cfg: dict[str, Any] | None,
+    indices: int | Sequence[int] | None,
+) -> tuple[list[Problem], Kept | None]:
+    """`object_problems` and `kept_objects` at once; `None` for the latter where a problem stops."""
+    if incomplete := list(_incomplete(content)):
+        return incomplete, None
     survey = Survey(content, classes, with_masks, takes_rle)
-    filters = filter_cfg or {}
+    problems = list(_problems(survey, measured))
+    stops = any(each.stops for each in problems)
+    return problems, None if stops else _kept(survey, filter_cfg or {}, indices)
+
+
+def _kept(survey: Survey, filters: dict[str, Any], indices: int | Sequence[int] | None) -> Kept:
     kept = np.full(len(survey.images), not filters.get('filter_empty_gt', False))
     kept[survey.image[survey.joins & survey.of_classes]] = True
     shorter = np.array([min(image['width'], image['height']) for image in survey.images])
@@ -169,11 +193,14 @@ def _broken(survey: Survey, measured: bool) -> Iterator[Problem]:
     if not survey.whole.all():
         what = f'with a bbox such as {survey.annotations[survey.whole.argmin()]["bbox"]}'
         yield survey.problem(~survey.whole, what, _ADVICE['bbox'], stops=True)
+    if not np.isfinite(survey.area).all():
+        wrong = ~np.isfinite(survey.area)
+        yield survey.problem(wrong, 'whose area is no finite number', _ADVICE['area'], stops=True)
     crowd = survey.column('iscrowd')
-    if measured and None in crowd:
-        uncrowded = np.array([each is None for each in crowd])
-        then = 'pycocotools fails without; add iscrowd=0'
-        yield survey.problem(uncrowded, 'without iscrowd', then, stops=True)
+    if not {0, 1, None}.issuperset(crowd) or (measured and None in crowd):
+        wrong = np.array([each not in ((0, 1) if measured else (0, 1, None)) for each in crowd])
+        what = 'without iscrowd of 0 or 1'
+        yield survey.problem(wrong, what, 'pycocotools fails; add iscrowd=0', stops=True)
     if survey.with_masks:
         yield from broken_masks(survey, measured)
 
