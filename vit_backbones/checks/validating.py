@@ -74,6 +74,7 @@ class _Trial:
     @torch.no_grad()
     def step(self, indices: Sequence[int]) -> None:
         """Load a batch and validate it."""
+        self.outputs = ()
         batch = self.loader.collate_fn([self.loader.dataset[index] for index in indices])
         with autocast(enabled=self.fp16):
             outputs = self.model.val_step(batch)

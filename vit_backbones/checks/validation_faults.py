@@ -23,10 +23,11 @@ def reason_of(raised: Exception, outputs: Sequence[Any], dataset: Any) -> str:
     """One line for an exception in a validation of `dataset`; `outputs` are those of the model."""
     transforms = _transforms(dataset)
     metric = _metric_of(raised)
+    samples = [each for each in outputs if isinstance(each, BaseDataElement)]
     found = (
-        _label_sizes(outputs, transforms),
+        _label_sizes(samples, transforms),
         _meta_keys(raised, transforms),
-        _other_predictions(raised, outputs, metric),
+        _other_predictions(raised, samples, metric),
         _other_file(raised, metric),
     )
     return next(filter(None, found), None) or describe(raised)
@@ -43,10 +44,10 @@ def _metric_of(raised: Exception) -> BaseMetric | None:
     return next((each for each in frames if isinstance(each, BaseMetric)), None)
 
 
-def _label_sizes(outputs: Sequence[Any], transforms: Sequence[Any]) -> str | None:
+def _label_sizes(samples: Sequence[BaseDataElement], transforms: Sequence[Any]) -> str | None:
     """Label maps of another size than predictions, which have that of the file."""
     names = [type(each).__name__ for each in transforms]
-    for sample in outputs:
+    for sample in samples:
         maps = [sample.get(f'{kind}_sem_seg') for kind in ('gt', 'pred')]
         sizes = [
             tuple(each.data.shape[-2:]) for each in maps if each is not None and 'data' in each
@@ -82,13 +83,13 @@ def _meta_keys(raised: Exception, transforms: Sequence[Any]) -> str | None:
 
 
 def _other_predictions(
-    raised: Exception, outputs: Sequence[Any], metric: BaseMetric | None
+    raised: Exception, samples: Sequence[BaseDataElement], metric: BaseMetric | None
 ) -> str | None:
     """A metric that reads what the model does not give."""
     key = str(raised.args[0]) if isinstance(raised, KeyError) and raised.args else ''
-    if metric is None or not outputs or not isinstance(outputs[0], BaseDataElement):
+    if metric is None or not samples:
         return None
-    given = [name for name in outputs[0].keys() if name.startswith('pred_')]
+    given = [name for name in samples[0].keys() if name.startswith('pred_')]
     if key.startswith('pred_') and key not in given:
         return (
             f'val_evaluator: {type(metric).__name__} reads {key}, but the model gives '
