@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mmcv
 import numpy as np
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmengine.config import Config
@@ -12,7 +13,7 @@ from vit_backbones.bits import bits_of
 from vit_backbones.config.datasets import pipeline_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.loading import use_scope
-from vit_backbones.images import UnreadableImageError, image_size, read_image
+from vit_backbones.images import UnreadableImageError, as_picture, image_size, read_image
 from vit_backbones.position import Grid
 
 DEEP_FIX = "set color_type='unchanged', to_float32=True"
@@ -64,6 +65,13 @@ def reader_of(config: Config) -> Reader:
         return image_size(path) if as_plain(path) else read(path).shape[:2]
 
     return Reader(read, size, () if plain else steps, not any(map(_keeps_bits, steps)))
+
+
+def picture_of(path: str | Path, reader: Reader) -> np.ndarray:
+    """An image of a dataset as (H, W, 3) uint8 RGB, of the size that its labels have."""
+    if not reader.steps:
+        return mmcv.imread(str(path), channel_order='rgb')
+    return as_picture(reader.read(path))
 
 
 def _loaded(load: Callable[[dict[str, Any]], Any], path: str | Path) -> np.ndarray:

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
@@ -74,8 +75,15 @@ def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str,
         step | (dict(meta_keys=(*step['meta_keys'], *_META)) if 'meta_keys' in step else {})
         for step in steps[first:]
     ]
-    steps[first:] = [dict(type='TestTimeAug', transforms=[_FLIPS, *([end] for end in ends)])]
+    flips = [dict(each) for each in _FLIPS]  # mmcv replaces them in place
+    variants = [flips, [_copied], *([end] for end in ends)]
+    steps[first:] = [dict(type='TestTimeAug', transforms=variants)]
     return steps
+
+
+def _copied(results: dict[str, Any]) -> dict[str, Any]:
+    """Copy the image: PyTorch refuses a mirrored one of a single column, as NumPy keeps it."""
+    return results | dict(img=np.array(results['img'], order='C'))
 
 
 def _with_flips(trained: Trained) -> nn.Module:

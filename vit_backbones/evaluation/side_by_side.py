@@ -13,8 +13,7 @@ from PIL import Image
 
 from vit_backbones.config.datasets import build_dataset, pipeline_of
 from vit_backbones.config.facts import dataset_configs
-from vit_backbones.images import as_picture
-from vit_backbones.loaders import Reader, reader_of
+from vit_backbones.loaders import Reader, picture_of, reader_of
 from vit_backbones.models.trained import Trained
 from vit_backbones.pictures.canvas import draw_panels
 from vit_backbones.pictures.overlay import draw_overlay, enlarged, shown_labels, with_legend
@@ -48,7 +47,7 @@ def draw_predictions(
 def _draw(
     sample: BaseDataElement, trained: Trained, reader: Reader, score_thr: float
 ) -> Image.Image:
-    image, marks = as_picture(reader.read(sample.img_path)), marks_of(sample, score_thr)
+    image, marks = picture_of(sample.img_path, reader), marks_of(sample, score_thr)
     truth, prediction = (
         draw_overlay(image, each, trained.classes, trained.palette) for each in marks
     )
