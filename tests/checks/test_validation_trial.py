@@ -4,6 +4,8 @@ import json
 from functools import cache
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from checked_configs import DETECTOR, SEGMENTER, errors_of, lines_of
 from mmengine.config import Config
