@@ -238,8 +238,8 @@ def test_any_image_is_a_picture():
     assert as_picture(rgb) is rgb
     assert np.array_equal(as_picture(rgb.astype(np.float32)), rgb)
     assert np.array_equal(as_picture(rgb[..., :1]), rgb[..., [0, 0, 0]])
-    bands = np.dstack([rgb, rgb[..., 0]])
-    assert np.array_equal(as_picture(bands), rgb[..., ::-1])
+    four = np.dstack([rgb, rgb[..., 0]])
+    assert np.array_equal(as_picture(four), rgb[..., ::-1])
     stretched = as_picture(np.array([[[1000.0, 2000.0, 3000.0]]]))
     assert stretched.tolist() == [[[0, 128, 255]]]
     assert as_picture(np.full((1, 1, 2), 500.0)).tolist() == [[[0, 0, 0]]]
