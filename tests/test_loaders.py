@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+import bands  # noqa: F401  (registers a loader)
 import cv2
 import numpy as np
 import pytest
 import torch
-from mmcv.transforms import BaseTransform, Compose
+from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import MODELS, TRANSFORMS
+from mmengine.registry import MODELS
 from PIL import Image
 
 from vit_backbones.bits import bits_of
@@ -56,14 +57,6 @@ FILES = {  # name: shape, top value, loader, channels, whether channels turn
 }
 
 
-@TRANSFORMS.register_module()
-class LoadBandsForTest(BaseTransform):
-    def transform(self, results):
-        results['img'] = np.load(results['img_path'])
-        results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
-        return results
-
-
 def write(path, shape, top):
     values = np.random.default_rng(0).uniform(0, top, shape)
     if path.suffix == '.npy':
@@ -90,11 +83,13 @@ def trained_features(config, path, seed):
     use_scope(cfg)
     model = MODELS.build(cfg.model).eval()
     model.backbone.load_state_dict(load_backbone(seed).backbone.state_dict())
-    load, _, _, pack = cfg.val_dataloader.dataset.pipeline
-    sample = Compose([load, pack])(dict(img_path=str(path), reduce_zero_label=False))
+    left_out = ('Resize', 'LoadAnnotations')
+    steps = [each for each in cfg.val_dataloader.dataset.pipeline if each.type not in left_out]
+    sample = Compose(steps)(dict(img_path=str(path), reduce_zero_label=False))
     with torch.no_grad():
-        batch = model.data_preprocessor(pseudo_collate([sample]))
-        return model.backbone(batch['inputs'])[0][0].numpy()
+        inputs = model.data_preprocessor(pseudo_collate([sample]))['inputs']
+        inputs = torch.stack(inputs) if isinstance(inputs, list) else inputs
+        return model.backbone(inputs)[0][0].numpy()
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -112,6 +107,36 @@ def test_features_are_those_of_the_training(name, tmp_path):
     [[found]] = extractor.run([image])
     expected = trained_features(config, path, chosen)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+NORMALIZE = "dict(type='Normalize', mean=[9.0, 20.0, 30.0], std=[7.0, 8.0, 9.0]{}), dict("
+
+
+@pytest.mark.parametrize(
+    ('preprocessor', 'more'),
+    [
+        ('None', NORMALIZE.format('')),
+        ('None', NORMALIZE.format(', to_rgb=False')),
+        ("dict(type='SegDataPreProcessor')", NORMALIZE.format('')),
+        ("dict(type='SegDataPreProcessor', bgr_to_rgb=True)", ''),
+    ],
+)
+def test_a_pipeline_that_normalises_is_followed(preprocessor, more, tmp_path):
+    config = Path(write_config(tmp_path))
+    start = "dict(type='SegDataPreProcessor', mean=[10.0, 13.0, 16.0], std=[7.0, 7.0, 7.0], "
+    text = config.read_text().replace(f'{start}bgr_to_rgb=True)', preprocessor)
+    assert start not in text
+    config.write_text(
+        text.replace("dict(type='Resize'", f"{more}type='Resize'" if more else "dict(type='Resize'")
+    )
+    path, chosen = (
+        write(tmp_path / 'a.png', (40, 56, 3), 255),
+        Choice(config=str(config), random_weights=1),
+    )
+    extractor = Extractor(load_backbone(chosen))
+    [[found]] = extractor.run([extractor.loaded.read(path)])
+    expected = trained_features(str(config), path, chosen)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_only_other_loaders_change_the_fingerprint(tmp_path):
@@ -213,8 +238,8 @@ def test_any_image_is_a_picture():
     assert as_picture(rgb) is rgb
     assert np.array_equal(as_picture(rgb.astype(np.float32)), rgb)
     assert np.array_equal(as_picture(rgb[..., :1]), rgb[..., [0, 0, 0]])
-    bands = np.dstack([rgb, rgb[..., 0]])
-    assert np.array_equal(as_picture(bands), rgb[..., ::-1])
+    four = np.dstack([rgb, rgb[..., 0]])
+    assert np.array_equal(as_picture(four), rgb[..., ::-1])
     stretched = as_picture(np.array([[[1000.0, 2000.0, 3000.0]]]))
     assert stretched.tolist() == [[[0, 128, 255]]]
     assert as_picture(np.full((1, 1, 2), 500.0)).tolist() == [[[0, 0, 0]]]

@@ -43,11 +43,7 @@ def reader_of(config: Config) -> Reader:
 
     The transforms of the test or validation pipeline count, else of the training's.
     """
-    try:
-        pipeline = pipeline_of(config, ('test', 'val', 'train'))
-    except ValueError:  # a config without data
-        return RGB_READER
-    steps = [dict(step) for step in pipeline if _loads_images(_name(step))]
+    steps = [dict(step) for step in _pipeline(config) if _loads_images(_name(step))]
     if not steps:
         return RGB_READER
     plain = len(steps) == 1 and _reads_rgb(steps[0])
@@ -65,6 +61,22 @@ def reader_of(config: Config) -> Reader:
         return image_size(path) if as_plain(path) else read(path).shape[:2]
 
     return Reader(read, size, () if plain else steps, not any(map(_keeps_bits, steps)))
+
+
+def normalised_by(config: Config) -> dict[str, Any] | None:
+    """The `Normalize` of a config's pipeline, as a data preprocessor; `None` if it has none."""
+    steps = [step for step in _pipeline(config) if _name(step) == 'Normalize']
+    if not steps:
+        return None
+    bgr_to_rgb = steps[0].get('to_rgb', True)
+    return dict(mean=steps[0]['mean'], std=steps[0]['std'], bgr_to_rgb=bgr_to_rgb)
+
+
+def _pipeline(config: Config) -> Sequence[Mapping[str, Any]]:
+    try:
+        return pipeline_of(config, ('test', 'val', 'train'))
+    except ValueError:  # a config without data
+        return ()
 
 
 def picture_of(path: str | Path, reader: Reader) -> np.ndarray:

@@ -16,7 +16,7 @@ load = dict({load})
 for loader in (train_dataloader, test_dataloader):
     loader['dataset'].update(img_suffix='{suffix}', data_root={root!r})
     loader['dataset']['pipeline'] = [load, *loader['dataset']['pipeline'][1:]]
-val_dataloader, custom_imports = test_dataloader, dict(imports=['vit_backbones', 'test_loaders'])
+val_dataloader, custom_imports = test_dataloader, dict(imports=['vit_backbones', 'bands'])
 val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 val_cfg, test_cfg = dict(), dict()
 """

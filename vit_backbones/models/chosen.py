@@ -21,7 +21,7 @@ from vit_backbones.config.facts import listed, model_chain
 from vit_backbones.config.loading import load_config
 from vit_backbones.errors import one_line
 from vit_backbones.images import UnreadableImageError
-from vit_backbones.loaders import RGB_READER, Reader, reader_of
+from vit_backbones.loaders import RGB_READER, Reader, normalised_by, reader_of
 from vit_backbones.models.random_weights import redraw
 from vit_backbones.terminal import quiet_log
 
@@ -191,12 +191,13 @@ def _asked(choice: Choice) -> tuple[dict[str, Any], Config | None]:
 
 
 def _preprocess(config: Config | None, backbone: ViTFeatBackbone) -> Mapping[str, Any]:
-    """The data preprocessor of a config; without one, what the backbone expects."""
-    given = None
-    if config is not None:
-        given = (config.get('model') or {}).get('data_preprocessor')
-        given = given or config.get('data_preprocessor')
-    return backbone.preprocess if given is None else given
+    """How a config normalises images: in its data preprocessor, else in its pipeline."""
+    if config is None:
+        return backbone.preprocess
+    given = (config.get('model') or {}).get('data_preprocessor') or config.get('data_preprocessor')
+    if given and given.get('mean'):
+        return given
+    return normalised_by(config) or (backbone.preprocess if given is None else given)
 
 
 def _normalisation(
