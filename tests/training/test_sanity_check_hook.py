@@ -162,9 +162,15 @@ def test_from_python_it_is_an_exception_and_an_argument(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'more', ["val_cfg = dict(type='OwnLoop')", 'val_dataloader = val_cfg = val_evaluator = None']
+    'more',
+    [
+        "val_cfg = dict(type='OwnLoop')",
+        'val_dataloader = val_cfg = val_evaluator = None',
+        "val_evaluator = dict(type='FailingMetric')\ntrain_cfg['val_begin'] = 4",
+    ],
+    ids=['another loop', 'no data', 'no validation'],
 )
-def test_other_loops_are_left_out_without_a_line(train, tmp_path, more):
+def test_trainings_that_validate_otherwise_are_left_out_without_a_line(train, tmp_path, more):
     assert train([write_toy_config(tmp_path, more=more)]) == 0
     assert 'before the first epoch' not in log_of('toy')
 

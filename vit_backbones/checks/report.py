@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from mmengine.config import Config
@@ -43,12 +44,15 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     if model is not None:
         yield from caught(model_findings(facts, model))
         yield from caught(trial_findings(facts, model))
-        hooks = built_hooks(facts)[0]
-        yield from caught(validation_findings(facts, model, hooks, reads_data=reads_data))
+    faulty = False  # the data to validate on
     for split in facts.datasets:
         found = _data_findings(facts, split, model) if reads_data else file_findings(facts, split)
-        yield from caught(found)
-        yield from caught(evaluator_findings(facts, split))
+        for each in chain(caught(found), caught(evaluator_findings(facts, split))):
+            faulty |= split == 'val' and each.level == 'error'
+            yield each
+    if model is not None and not faulty:
+        hooks = built_hooks(facts)[0]
+        yield from caught(validation_findings(facts, model, hooks, reads_data=reads_data))
 
 
 def _built(config: dict[str, Any]) -> tuple[nn.Module | None, list[Finding]]:

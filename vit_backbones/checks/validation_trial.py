@@ -27,6 +27,7 @@ from vit_backbones.terminal import quiet_prints
 _DRAWN = (120, 168)  # (H, W)
 _SIDE = 240  # longest side of an image that is tried; no usual size, so that resizing shows
 _SIDES = ('scale', 'scales', 'size', 'crop_size', 'width', 'height', 'max_size')  # of transforms
+_PROPOSALS = 50  # at most, of a head that looks at each
 _METRICS = ('CocoMetric', 'CocoPanopticMetric', 'IoUMetric')
 _LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations')
 _WRITTEN = ('outfile_prefix', 'output_dir')
@@ -44,6 +45,10 @@ def validation_findings(
     loader, evaluator = config.get('val_dataloader'), config.get('val_evaluator')
     if not loader or not evaluator or data_samples(config, model, (64, 96)) is None:
         return  # the trial of a training step names other models
+    training = config.get('train_cfg') or {}
+    end = training.get('max_epochs', training.get('max_iters'))
+    if end is not None and training.get('val_begin', 1) > end:  # it never validates
+        return
     if (kind := (config.get('val_cfg') or {}).get('type', 'ValLoop')) != 'ValLoop':
         yield warning(f'{_MISSING}val_cfg has the loop {kind}')
         return
@@ -160,6 +165,10 @@ def _small(model: nn.Module, loader: dict[str, Any]) -> Iterator[None]:
             stack.enter_context(_replaced(model, 'test_cfg', small))
         if (getattr(preprocessor, 'pad_size_divisor', None) or 1) > 64:
             stack.enter_context(_replaced(preprocessor, 'pad_size_divisor', 64))
+        proposing = getattr(getattr(model, 'rpn_head', None), 'test_cfg', None)
+        if proposing and proposing.get('max_per_img', 0) > _PROPOSALS:
+            few = proposing | dict(max_per_img=_PROPOSALS)
+            stack.enter_context(_replaced(model.rpn_head, 'test_cfg', few))
         yield
 
 

@@ -1,9 +1,11 @@
 """Validate two batches before the first epoch, so that a fault there shows at once."""
 
+import math
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, ValLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, ValLoop
 
 from vit_backbones.checks.validating import ValidationError, validate
 from vit_backbones.checks.validation_faults import monitor_findings
@@ -14,8 +16,8 @@ class SanityCheckHook(Hook):
     """Validate the first batches of the validation data before the first epoch.
 
     As Lightning's sanity check does. No hook sees it, its metrics are thrown away, and all random
-    generators continue where they were. A resumed training, MMEngine's other loops and datasets
-    without indices do without.
+    generators continue where they were. A resumed training, one that never validates, MMEngine's
+    other loops and datasets without indices do without.
 
     Args:
         num_batches: How many batches, in each process.
@@ -35,7 +37,7 @@ class SanityCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Validate, if the training starts anew."""
         loop = runner.val_loop
-        if type(loop) is not ValLoop or runner.iter > 0:
+        if type(loop) is not ValLoop or runner.iter > 0 or not _will_validate(runner.train_loop):
             return
         try:
             done = validate(
@@ -58,3 +60,9 @@ class SanityCheckHook(Hook):
             torch.cuda.reset_peak_memory_stats()
         batches = f'{done.batches} batch{"es" * (done.batches != 1)}'
         runner.logger.info(f'validated {batches} before the first epoch: {done.seconds:.1f} s')
+
+
+def _will_validate(loop: BaseLoop) -> bool:
+    """Whether a training reaches its first validation."""
+    count = 'max_epochs' if isinstance(loop, EpochBasedTrainLoop) else 'max_iters'
+    return getattr(loop, 'val_begin', 1) <= getattr(loop, count, math.inf)
