@@ -69,8 +69,8 @@ def test_a_doubled_name_of_no_class_changes_no_label(tmp_path):
 def test_a_misspelt_class_is_an_error_with_the_labels_that_shift(tmp_path):
     assert found(tmp_path, coco(), classes=('cat', 'dgo', 'cow')) == [
         "error: train_dataloader.dataset.metainfo.classes has 'dgo', which boxes.json does not "
-        "list as categories ('cat', 'dog', 'cow'): these are never learned, so that 'cow' (4 objects) "
-        "gets label 1, that of 'dgo'; spell them alike"
+        "list as categories ('cat', 'dog', 'cow'): these are never learned, so that 'cow' (4 "
+        "objects) gets label 1, that of 'dgo'; spell them alike"
     ]
 
 
