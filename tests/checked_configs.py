@@ -93,7 +93,9 @@ def errors_of(findings):
 
 
 def write_segments(label):
-    """An image whose labels are all the same."""
+    """An image of which a half has a label, and the rest are both classes."""
     for name, value in (('images', 100), ('labels', label)):
         (Path('seg') / name).mkdir(parents=True)
-        cv2.imwrite(f'seg/{name}/a.png', np.full((64, 96), value, np.uint8))
+        pixels = np.full((64, 96), value, np.uint8)
+        pixels[:16], pixels[16:32] = 0, 1
+        cv2.imwrite(f'seg/{name}/a.png', pixels)

@@ -128,6 +128,26 @@ def test_padding_of_a_batch_changes_nothing(name, pos_interp):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('size', [(100, 150), (96, 144), (80, 170)])
+@pytest.mark.parametrize('out_stride', [None, 16])
+def test_behind_a_pyramid_only_the_last_cells_see_the_padding(size, out_stride):
+    """Its 3x3 convolutions read the next cells; pooling of an odd side takes one more in."""
+    vit = backbone(depth=2, width=24, mask_padding=True, out_stride=out_stride)
+    pyramid = redraw(SimpleFeaturePyramid(24, 16)).eval()
+    (height, width), x = size, images(*size)
+    padded = 100 * images(224, 256)
+    padded[..., :height, :width] = x
+    alone = pyramid(vit(x))
+    vit.set_image_sizes([size])
+    for stride, one, other in zip(pyramid.strides, alone, pyramid(vit(padded)), strict=True):
+        rows, columns = one.shape[-2:]
+        changed = (one - other[..., :rows, :columns]).abs().amax((0, 1))
+        edge = 2 if stride == 32 else 1
+        assert changed[:-edge, :-edge].max() < 1e-4
+        assert min(changed[-1].max(), changed[:, -1].max()) > 0.1
+
+
+@torch.no_grad()
 def test_without_the_sizes_padding_would_be_seen():
     vit = backbone(depth=2, mask_padding=True)
     x = images(96, 96)

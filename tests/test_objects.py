@@ -65,6 +65,7 @@ def test_a_right_file_has_no_line():
     rounded = changed(0, bbox=[-0.7, 30, 30, 35.4])  # leaves its image
     assert lines(rounded, with_masks=False) == []
     assert lines(changed(0, 1, iscrowd=1)) == []
+    assert lines(changed(image_id=1.0, category_id=2.0)) == []
     assert lines(coco(2)) == []  # the second image has no object
 
 
@@ -136,8 +137,10 @@ def test_lost_objects_are_a_line_and_an_end_if_all_are_lost(changes, message):
         ),
         (dict(area='600'), "{} with '600' as area {}: give each object its area in pixels"),
         (dict(image_id=[1]), '{} with [1] as image_id {}: give each its image_id'),
+        (dict(iscrowd=2), '{} without iscrowd of 0 or 1 {}: pycocotools fails; add iscrowd=0'),
+        (dict(area=float('nan')), '{} whose area is no finite number {}: give each object its ar'),
         (dict(iscrowd='0'), "{} with '0' as iscrowd {}: give each its iscrowd"),
-        (dict(iscrowd=None), '{} without iscrowd {}: pycocotools fails without; add iscrowd=0'),
+        (dict(iscrowd=None), '{} without iscrowd of 0 or 1 {}: pycocotools fails; add iscrowd=0'),
         (
             dict(segmentation=[]),
             '{} without segmentation {}: the config learns masks; draw them, or take a config for ',

@@ -481,9 +481,72 @@ def test_masks__wrong_folders_are_one_line(mistake, message, train, tmp_path, ca
     assert not Path('work_dirs').exists()
 
 
+UNLEARNABLE = {
+    'black and white': ((0, 255), 'a\nb', 'label 0 and 255, which is ignored'),
+    'all ignored': ((255,), 'a\nb', '255, which is ignored'),
+    'all ignored, without names': ((255,), None, '255, which is ignored'),
+    'one class': ((1,), 'a\nb\nc', 'label 1'),
+    'one class and a border': ((1, 1, 255), 'a\nb', 'label 1 and 255, which is ignored'),
+}
+
+
+@pytest.mark.parametrize('case', UNLEARNABLE)
+def test_masks_of_one_class_are_refused(case, own, tmp_path):
+    labels, names, held = UNLEARNABLE[case]
+    data = write_masks(tmp_path / 'd', labels=labels)
+    if names:
+        (data / 'classes.txt').write_text(names)
+    begin = 'the masks to train on' if names else 'the masks'
+    with pytest.raises(ValueError, match=rf'{begin} in .* contain only {held}[,;] ') as raised:
+        own(SEGMENTER, data)
+    assert str(raised.value).endswith(
+        'so there is nothing to tell apart: label objects 1, 2, ... beside the background, 0'
+        if names
+        else 'counting the background. Label objects 1, 2, ... (255 is ignored)'
+    )
+    assert not Path('lists').exists()
+
+
+def test_classes_that_no_mask_to_train_on_holds_are_warned_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('a.py').write_text(SEGMENTER)
+    data = write_masks(tmp_path / 'd')
+    assert use_own_data(load_config('a.py'), data, folder='lists').warnings == []
+    (data / 'classes.txt').write_text('ground\nroof\ntree')
+    tree = np.full((64, 96), 2, np.uint8)
+    Image.fromarray(tree).save(data / 'masks/00.png')  # held out
+    (line,) = use_own_data(load_config('a.py'), data, folder='lists').warnings
+    assert line == (
+        f"'{data}': no mask to train on holds tree (1 class of 3): never learned; add images, or "
+        'name only the classes that there are'
+    )
+    Image.fromarray(tree).save(data / 'masks/01.png')
+    assert use_own_data(load_config('a.py'), data, folder='lists').warnings == []
+
+
+def test_masks_to_validate_on_teach_nothing(own, tmp_path):
+    train = write_masks(tmp_path / 'a', labels=(0,))
+    (train / 'classes.txt').write_text('ground\nobject')
+    with pytest.raises(ValueError, match=r'the masks to train on in .* contain only label 0, so'):
+        own(SEGMENTER, train, val_data=write_masks(tmp_path / 'b'))
+
+
+def test_masks_of_photos_as_they_are_stored_are_refused(own, tmp_path):
+    data = write_masks(tmp_path / 'd')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(data / 'images/03.png').save(data / 'images/03.png', exif=exif)
+    message = (
+        'has 96x64 pixels, its image 64x96 as its EXIF orientation turns it: turn the mask too, or '
+        'take that orientation out'
+    )
+    with pytest.raises(ValueError, match=f"mask '.*/masks/03.png' {message}"):
+        own(SEGMENTER, data)
+
+
 def test_masks_of_0_and_255_alone_are_refused(own, tmp_path):
     with pytest.raises(
-        ValueError, match=r'contain only label 0; at least two .* Label objects 1, 2'
+        ValueError, match=r'only label 0 and 255, which is ignored; at least two .* objects 1, 2'
     ):
         own(SEGMENTER, write_masks(tmp_path / 'd', labels=(0, 255)))
 

@@ -222,6 +222,17 @@ def test_nothing_left_to_train_on(used, tmp_path):
         used(path)
 
 
+def test_nothing_to_validate_on(used, tmp_path):
+    content = coco()
+    held_out = (0, 5, 10)  # the images and their objects
+    content['annotations'] = [a for a in content['annotations'] if a['id'] not in held_out]
+    path = write_coco(tmp_path / 'd/a.json', content)
+    with pytest.raises(
+        ValueError, match=r"a\.json': none of 3 images to validate on has an object"
+    ):
+        used(path)
+
+
 def resized(path):
     write_images(path.parent / 'images', ['03.jpg'], size=(32, 48))
 

@@ -13,9 +13,9 @@ TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 # From the bottom up: a room (module or folder of the package) imports only rooms of the lines above
 # its own in this list, so no import points up and none runs in a circle.
 ORDER = [
-    {'version', 'errors', 'files', 'devices', 'position', 'metrics', 'shapes', 'terminal'},
+    {'bits', 'version', 'errors', 'files', 'devices', 'position', 'metrics', 'shapes', 'terminal'},
     {'environment', 'attention', 'checkpoints', 'images', 'necks', 'pictures', 'config', 'objects'},
-    {'arguments', 'samples', 'own_data'},
+    {'arguments', 'loaders', 'samples', 'own_data'},
     {'readout', 'lora', 'hosts', 'heads'},
     {'sources', 'mmdet', 'mmseg'},
     {'arch', 'weights', 'adapted'},

@@ -31,11 +31,11 @@ _LOW_SCORES += "nms=dict(type='nms', iou_threshold=0.7)), rcnn=dict(score_thr=0.
 _LOW_SCORES += "max_per_img=20, mask_thr_binary=0.5, nms=dict(type='nms', iou_threshold=0.5)))\n"
 
 
-def write_segmenter(folder):
-    """Write `seg.py` and `seg.pth`; gives their paths."""
+def write_segmenter(folder, more=''):
+    """Write `seg.py`, with `more` code, and `seg.pth`; gives their paths."""
     text = SEGMENTER + _TESTED.format(dataset=_SEG_DATA, pack='PackSegInputs', masks='')
     classes, palette = ('road', 'sky'), [[200, 0, 0], [0, 0, 200]]
-    return _write(folder, 'seg', text, dict(classes=classes, palette=palette))
+    return _write(folder, 'seg', text + more, dict(classes=classes, palette=palette))
 
 
 def write_detector(folder):

@@ -110,6 +110,9 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
 
     if not flags:
         return text
+    for name, flag in flags.items():
+        if flag.startswith('--no-'):
+            text = text.replace(f'{name}=False', flag)
     text = re.sub(rf'^({"|".join(flags)})(?= (must|takes)\b)', lambda m: flags[m[1]], text)
     # not inside a path, nor before False and None; only `options` are given a path that is bare
     names = rf'(?<![\w./\'"=-])(?!(?!options=)\S*[/*])({"|".join(flags)})=(?!False\b|None\b)'

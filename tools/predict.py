@@ -42,18 +42,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vit_backbones.evaluation.prediction_files import ResultWriter
     from vit_backbones.files import check_writable
     from vit_backbones.images import ImageWalk, find_images
+    from vit_backbones.loaders import deep_line, reader_of
     from vit_backbones.models.trained import load_trained
     from vit_backbones.terminal import quiet_warnings
 
     out = Path(args.out)
     check_writable(out, folder=True)
     with quiet_warnings():
-        walk = ImageWalk(find_images(args.images), 'predicting')
+        paths = find_images(args.images)
         trained = load_trained(
             args.config, args.checkpoint, args.cfg_options, device=args.device, slide=args.slide
         )
         for finding in predicted_label_findings(trained.config):
             cli.say(str(finding), error=True)
+        reader = reader_of(trained.config)
+        walk = ImageWalk(paths, 'predicting', reader.read)
+        if line := deep_line(paths, reader):
+            print(line)
         pictures = not args.no_pictures
         writer = ResultWriter(out, trained, score_thr=args.score_thr, pictures=pictures)
         for prediction in predict(trained, walk, batch_size=args.batch_size, flip=args.flip):

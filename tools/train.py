@@ -24,6 +24,12 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, help="replaces the config's")
     cli.add_flag(parser, '--deterministic', 'only deterministic algorithms')
+    parser.add_argument(
+        '--no-sanity-check',
+        dest='sanity_check',
+        action='store_false',
+        help='do not validate two batches before the first epoch',
+    )
     cli.add_launch_options(parser, "model.backbone.out_indices='[2,5,8,11]'")
     return cli.parse_dataset_options(parser, argv)
 

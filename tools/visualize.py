@@ -76,15 +76,19 @@ def draw_features(args: argparse.Namespace) -> str:
     from vit_backbones.features.attention_maps import reader
     from vit_backbones.features.views import draw_attention, draw_pca, viewer
     from vit_backbones.images import ImageWalk, find_images
+    from vit_backbones.loaders import deep_line
     from vit_backbones.models.chosen import Choice, load_backbone
 
     choice, options = Choice.of(args), dict(out_type='featmap')
     if choice.layers is None:
         choice = choice._replace(layers=[-1] if args.attention else 'even4')
-    walk = ImageWalk(find_images(args.images), 'drawing')
+    paths = find_images(args.images)
     if not args.attention:
         options['norm'] = 'all'
     loaded = load_backbone(choice, **options)
+    walk = ImageWalk(paths, 'drawing', loaded.read)
+    if line := deep_line(paths, loaded.reader):
+        print(line)
     extractor = viewer(loaded, args.size, choose_device(args.device))
     if args.attention:
         line = save(draw_attention(extractor, walk, args.heads), args.out, 'attention')

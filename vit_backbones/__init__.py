@@ -1,7 +1,8 @@
 """Vision Transformers as backbones of MMDetection and MMSegmentation.
 
 Importing this package makes mmcv's compiled operators available without a compiler where they are
-missing, lets MMEngine's own checkpoints be resumed by today's PyTorch, and registers everything.
+missing, lets MMEngine's own checkpoints be resumed by today's PyTorch, mends some of mmseg's
+predictions, and registers everything.
 """
 
 import sys
@@ -12,11 +13,12 @@ from vit_backbones.version import __version__
 try:
     from mmengine.config.utils import MODULE2PACKAGE
 
-    from vit_backbones.hosts import mmcv_loader, panoptic_api
+    from vit_backbones.hosts import mmcv_loader, mmseg_mends, panoptic_api
     from vit_backbones.hosts.mmengine_pickles import allow_mmengine_checkpoints
 
     mmcv_loader.install()
     panoptic_api.install()
+    mmseg_mends.install()
     allow_mmengine_checkpoints()
     # `vit_backbones::...` in a config. MMEngine looks a distribution up by this name, and fails
     # where one is installed editable; a module's name leads it to the folder that is imported.

@@ -102,9 +102,10 @@ class ViTFeatBackbone(AdaptedModel):
         use_rel_pos: Give every block tables of decomposed relative positions, zero unless a
             checkpoint (ViTDet's) has them: for its window, or for the grid of `img_size`.
         mask_padding: Attend only to patches that hold pixels, sample positions on each image's own
-            grid, and set padded pixels to 0, so that the padding of a batch changes nothing. Needs
-            `set_image_sizes`, or a data preprocessor that calls it: `SizedDetDataPreprocessor`
-            (`vit_backbones.mmdet`) or `SizedSegDataPreProcessor` (`vit_backbones.mmseg`).
+            grid, and set padded pixels to 0: padding does not change the outputs in the cells of an
+            image, while necks and heads still read the cells beyond. Needs `set_image_sizes`, or a
+            data preprocessor that calls it: `SizedDetDataPreprocessor` (`vit_backbones.mmdet`) or
+            `SizedSegDataPreProcessor` (`vit_backbones.mmseg`).
         lora: Train only low-rank updates, by peft: `dict(r=8, alpha=16, targets=('qkv',),
             dropout=0.0)`, targets being ends of the names of linear layers. Checkpoints of a
             training keep them apart; `merge_lora()` adds them to their layers for good.

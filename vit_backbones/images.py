@@ -175,11 +175,36 @@ def within(side: int) -> Resize:
 
 
 def resized(pixels: np.ndarray, size: Grid) -> np.ndarray:
-    """An image (H, W, 3) of uint8 at another size, (H', W', 3)."""
+    """An image (H, W, C) at another size, (H', W', C), of the same type."""
     if pixels.shape[:2] == tuple(size):
         return pixels
-    height, width = size
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+    to = dict(size=tuple(size)[::-1], resample=Image.Resampling.BICUBIC)
+    if pixels.dtype == np.uint8 and pixels.shape[-1] == 3:
+        return np.asarray(Image.fromarray(pixels).resize(**to))
+    bands = [Image.fromarray(each.astype(np.float32)) for each in np.moveaxis(pixels, -1, 0)]
+    found = np.stack([np.asarray(band.resize(**to)) for band in bands], axis=-1)
+    if pixels.dtype.kind in 'ui':
+        limits = np.iinfo(pixels.dtype)
+        found = found.round().clip(limits.min, limits.max)
+    return found.astype(pixels.dtype)
+
+
+def as_picture(pixels: np.ndarray) -> np.ndarray:
+    """Any image (H, W, C) as (H, W, 3) uint8 RGB to look at.
+
+    Values beyond 0-255 are stretched. Of more than three channels it shows the first three, which
+    OpenCV gives with blue first.
+    """
+    if pixels.shape[-1] != 3:
+        order = [2, 1, 0] if pixels.shape[-1] > 3 else [0, 0, 0]
+        pixels = pixels[..., order]
+    if pixels.dtype == np.uint8:
+        return pixels
+    values = np.nan_to_num(pixels.astype(np.float32))
+    low, high = values.min(), values.max()
+    if low < 0 or high > 255:
+        values = 255 * ((values - low) / max(high - low, 1e-6))
+    return values.round().astype(np.uint8)
 
 
 class Item(NamedTuple):
@@ -188,17 +213,20 @@ class Item(NamedTuple):
     path: Path
     file_name: str  # path below the folder that all images share
     name: str  # the same without suffix, to name files that are made from the image
-    pixels: np.ndarray  # (H, W, 3) uint8, RGB
+    pixels: np.ndarray  # (H, W, C), as `read` gives it: (H, W, 3) uint8 RGB by default
 
 
 class ImageWalk:
     """Goes through images, more than once if wanted; `doing` is a word for the progress bar.
 
-    `unreadable` has a line for each image that could not be read, with the reason.
+    `read` gives the pixels of a path. `unreadable` has a line for each image that could not be
+    read, with the reason.
     """
 
-    def __init__(self, paths: Sequence[Path], doing: str) -> None:
-        self.paths, self.doing = list(paths), doing
+    def __init__(
+        self, paths: Sequence[Path], doing: str, read: Callable[..., np.ndarray] = read_image
+    ) -> None:
+        self.paths, self.doing, self._read = list(paths), doing, read
         self.unreadable: dict[Path, str] = {}
 
     def __len__(self) -> int:
@@ -209,7 +237,7 @@ class ImageWalk:
         triples = list(zip(self.paths, *_names(self.paths), strict=True))
         for path, file_name, name in track(triples, self.doing):
             try:
-                pixels = read_image(path)
+                pixels = self._read(path)
             except UnreadableImageError as error:
                 self.unreadable[path] = str(error)
                 continue

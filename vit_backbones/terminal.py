@@ -62,11 +62,18 @@ def aloud() -> contextlib.AbstractContextManager[None]:
 def _hidden(level: int) -> Iterator[None]:
     """Hide logs up to a level."""
     disabled = logging.root.manager.disable
-    logging.disable(level)
+    _disable(level)
     try:
         yield
     finally:
-        logging.disable(disabled)
+        _disable(disabled)
+
+
+def _disable(level: int) -> None:
+    """Disable logs, MMEngine's too: `logging` does not know its loggers, which cache levels."""
+    logging.disable(level)
+    for logger in MMLogger._instance_dict.values():
+        logger._cache.clear()
 
 
 def progress(*, silent: bool = False) -> Progress:

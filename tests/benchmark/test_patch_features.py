@@ -5,6 +5,7 @@ from PIL import Image
 
 from vit_backbones.benchmark.patch_features import compute_features
 from vit_backbones.images import UnreadableImageError
+from vit_backbones.loaders import RGB_READER
 from vit_backbones.models.chosen import Choice, load_backbone
 
 CPU = torch.device('cpu')
@@ -84,11 +85,10 @@ def test_a_model_of_one_size_needs_images_of_it(image, tmp_path):
         compute_features(loaded, [image], tmp_path, size=(28, 42), device=CPU)
 
 
-def test_an_image_that_can_be_read_later_is_not_lost(image, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        patched.setattr('vit_backbones.features.extractor.read_image', refused)
-        with pytest.raises(ValueError, match=r'a\.png: Permission denied'):
-            compute_features(load(), [image], tmp_path, device=CPU)
+def test_an_image_that_can_be_read_later_is_not_lost(image, tmp_path):
+    refusing = load()._replace(reader=RGB_READER._replace(read=refused))
+    with pytest.raises(ValueError, match=r'a\.png: Permission denied'):
+        compute_features(refusing, [image], tmp_path, device=CPU)
     assert len(kept(compute_features(load(), [image], tmp_path, device=CPU))) == 1
 
 

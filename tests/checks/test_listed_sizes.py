@@ -8,7 +8,7 @@ import pytest
 from coco_data import PIPELINE, build, coco, config, write
 from PIL import Image
 
-from vit_backbones.checks.data import image_findings, sample_findings
+from vit_backbones.checks.data import few_findings, image_findings
 
 STORED = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
 
@@ -121,8 +121,8 @@ def test_one_image_among_others_is_named(tmp_path):
 
 def test_a_training_asks_some_of_its_images(tmp_path):
     write(tmp_path, coco(number=40, size=(64, 96)))
-    (line,) = sample_findings(build(config(tmp_path)), 'train')
+    (line,) = few_findings(build(config(tmp_path)), 'train')
     assert ': 20 of 20 images looked at have another size than ' in line.text
     Path(tmp_path / 'images/0.png').unlink()  # the training skips it
-    (line,) = sample_findings(build(config(tmp_path)), 'train')
+    (line,) = few_findings(build(config(tmp_path)), 'train')
     assert ': 19 of 19 images looked at have another size than ' in line.text

@@ -5,19 +5,24 @@ import re
 import pytest
 import timm
 from checked_configs import errors_of
+from mmcv.transforms import Pad
 from mmdet.models.necks import FPN
 from mmdet.models.roi_heads import SingleRoIExtractor
 from mmdet.models.task_modules import AnchorGenerator
+from mmengine.config import Config
 from mmengine.model import BaseModel, ImgDataPreprocessor
+from mmseg.models import SegDataPreProcessor
 from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators come first)
 from vit_backbones import SimpleFeaturePyramid, ViTAdapter, ViTFeatBackbone
+from vit_backbones.checks.recipe import pad_findings
 from vit_backbones.checks.wiring import (
     padding_findings,
     preprocessing_findings,
     wiring_findings,
 )
+from vit_backbones.config.facts import Facts
 
 
 class _Decoder(nn.Module):
@@ -246,3 +251,47 @@ def test_models_of_one_size_get_no_other() -> None:
     assert 'only images of 224x224, and data_preprocessor.size is (64, 96)' in found.text
     model.data_preprocessor.size = (220, 224)
     assert not [*padding_findings(model)]
+
+
+@pytest.mark.parametrize(
+    ('count', 'channels', 'wrong'), [(3, 3, False), (1, 4, False), (4, 4, False), (3, 4, True)]
+)
+def test_means_go_with_the_channels(count, channels, wrong):
+    model = _Segmenter(_vit(in_channels=channels), None, _Decoder())
+    model.data_preprocessor = SegDataPreProcessor(mean=[1.0] * count, std=[1.0] * count)
+    assert errors_of(preprocessing_findings(model)) == wrong * [
+        f'data_preprocessor.{name} has 3 values, and the backbone takes 4 channels: give one for '
+        f'each'
+        for name in ('mean', 'std')
+    ]
+
+
+_LINE = (
+    'warning: {}_dataloader.dataset.pipeline.{} is Pad, whose padding counts as image: '
+    'backbone.mask_padding=True does not mask it; leave Pad out, the data_preprocessor pads'
+)
+
+
+@pytest.mark.parametrize(
+    ('pipeline', 'place'),
+    [
+        ([dict(type='LoadImageFromFile'), dict(type='Pad', size_divisor=32)], '1'),
+        ([dict(type='mmdet.Pad', size=(64, 64))], '0'),
+        ([dict(type='RandomApply', transforms=[dict(type='Resize'), dict(type=Pad)])],
+         '0.transforms.1'),
+        ([dict(type='TestTimeAug', transforms=[[dict(type='Pad')], [dict(type='Resize')]])],
+         '0.transforms.0.0'),
+        ([dict(type='RandomCrop', crop_size=(64, 64)), dict(type='PackSegInputs')], None),
+        ([dict(type='PadNothing')], None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_pad_switches_mask_padding_off(pipeline, place, split):
+    loader = dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline=pipeline)))
+    facts = Facts.of(Config({f'{split}_dataloader': loader}))
+    model = _Segmenter(_vit(mask_padding=True), None, _Decoder())
+    expected = [] if place is None else [_LINE.format(split, place)]
+    lines = [str(each).replace('dataset.dataset', 'dataset') for each in pad_findings(facts, model)]
+    assert lines == expected
+    model.backbone = _vit()
+    assert list(pad_findings(facts, model)) == []

@@ -163,3 +163,36 @@ def test_boxes_of_flips_are_merged(detector, images):
 def test_windows_must_overlap_or_touch(segmenter):
     with pytest.raises(ValueError, match=r'slide=\(32, 48\): STRIDE must be from 1 to CROP'):
         load_trained(*segmenter, device='cpu', slide=(32, 48))
+
+
+@pytest.fixture(scope='module')
+def one_output(tmp_path_factory):
+    """A segmenter of two classes with one output, of threshold 0.45."""
+    options = 'model["decode_head"].update(out_channels=1, threshold=0.45, loss_decode='
+    options += 'dict(type="CrossEntropyLoss", use_sigmoid=True))\n'
+    return write_segmenter(tmp_path_factory.mktemp('one_output'), options)
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+@pytest.mark.parametrize('slide', [None, (48, 32)])
+def test_flips_of_one_output_are_the_mean_of_two_probabilities(
+    one_output, images, batch_size, slide
+):
+    trained = load_trained(*one_output, device='cpu', slide=slide)
+    model, found = trained.model, run(trained, images, flip=True, batch_size=batch_size)
+    shares = []
+    for path, sample in zip(images[:2], found, strict=False):
+        image = torch.from_numpy(mmcv.imread(str(path))).permute(2, 0, 1)[None].float()
+        image = (image.flip(1) - 127.5) / 127.5
+        metas = [dict(ori_shape=(64, 96), img_shape=(64, 96))]
+        with torch.no_grad():
+            logits = model.inference(image, metas)
+            mirrored = model.inference(image.flip(3), [dict(metas[0], img_shape=(64, 96))]).flip(3)
+        share = (logits.sigmoid() + mirrored.sigmoid())[0] / 2
+        sure = (share - 0.45).abs() > 1e-5
+        assert torch.equal(sample.pred_sem_seg.data[sure], (share > 0.45).float()[sure])
+        assert sure.float().mean() > 0.99
+        shares.append(share)
+    both = torch.stack(shares) > 0.45
+    assert both.any()
+    assert not both.all()

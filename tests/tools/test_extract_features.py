@@ -22,10 +22,12 @@ from torch.nn import functional as F
 
 from vit_backbones.embeddings.answers import Questions
 from vit_backbones.features import job as extraction
-from vit_backbones.features import parts, plan
+from vit_backbones.features import parts
 from vit_backbones.features.extractor import Extractor
 from vit_backbones.files import write_whole
-from vit_backbones.images import UnreadableImageError, read_image
+from vit_backbones.images import UnreadableImageError, image_size, read_image
+from vit_backbones.loaders import RGB_READER
+from vit_backbones.models import chosen
 from vit_backbones.models.chosen import Choice, load_backbone
 from vit_backbones.sources.timm_plain import TimmPlain
 
@@ -269,14 +271,13 @@ def test_an_interrupted_run_goes_on(suffix, main, few, monkeypatch, capsys):
 def test_an_image_that_can_be_read_later_is_not_lost(main, few, often, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
-        size = plan.image_size
 
         def refused(path):
             if path.name == 'a.png':
                 raise UnreadableImageError(f'{path}: Permission denied')
-            return size(path)
+            return image_size(path)
 
-        patch.setattr(plan, 'image_size', refused)
+        patch.setattr(chosen, 'RGB_READER', RGB_READER._replace(size=refused))
         assert main([*COMMAND, 'a.parquet']) == 130
     assert main([*COMMAND, 'a.parquet']) == 0
     assert main([*COMMAND, 'whole.parquet']) == 0
@@ -384,7 +385,8 @@ def test_names_that_are_no_utf8_are_told(main, few, capsys):
 
 
 def test_an_image_of_another_size_than_its_header_tells_is_set_aside(main, few, monkeypatch):
-    monkeypatch.setattr(plan, 'image_size', lambda path: (40, 60))
+    other = RGB_READER._replace(size=lambda path: (40, 60))
+    monkeypatch.setattr(chosen, 'RGB_READER', other)
     assert main(['images', *MODEL, '--out', 'a.parquet']) == 0
     told = Path('a.parquet.unreadable.txt').read_text()
     assert told == 'images/b.jpg: its header gives another size\n'

@@ -1,6 +1,8 @@
 """tools/predict.py."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +62,83 @@ def test_objects_become_one_json(predict, tmp_path):
     ]
     assert content['annotations']
     assert {'bbox', 'score', 'segmentation'} <= content['annotations'][0].keys()
+
+
+def below(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*.png'))
+
+
+@pytest.mark.parametrize(
+    ('images', 'given', 'masks'),
+    [
+        (['a/1.png', 'b/1.png', 'b/c/2.png'], ['in'], ['a/1.png', 'b/1.png', 'b/c/2.png']),
+        (['a/1.png', 'b/1.png'], ['in/a', 'in/b'], ['a/1.png', 'b/1.png']),
+        (['a/1.png', 'a/2.png'], ['in'], ['1.png', '2.png']),
+        (['a/1.png', 'a/1.jpg', 'a/2.jpg'], ['in/a'], ['1.jpg.png', '1.png.png', '2.png']),
+        (['a/1.png', 'a/1.jpg', 'b/1.jpg'], ['in'], ['a/1.jpg.png', 'a/1.png.png', 'b/1.png']),
+        (['x/a/1.png', 'y/a/1.png'], ['in/x/a/1.png', 'in/y/a/1.png'], ['x/a/1.png', 'y/a/1.png']),
+    ],
+)
+def test_results_nest_as_the_images_below_their_shared_folder(
+    images, given, masks, folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in images:
+        path = Path('in', name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (40, 30)).save(path)
+    main([str(folder / 'seg.py'), str(folder / 'seg.pth'), *given, '--out', 'out'])
+    assert below(Path('out/masks')) == below(Path('out/pictures')) == masks
+    if len(images) < 3:
+        return
+    main([str(folder / 'det.py'), str(folder / 'det.pth'), *given, '--out', 'out'])
+    assert below(Path('out/pictures')) == masks
+    listed = json.loads(Path('out/predictions.json').read_text())['images']
+    shared = os.path.commonpath([Path('in', name).parent for name in images])
+    names = sorted(os.path.relpath(f'in/{name}', shared) for name in images)
+    assert sorted(each['file_name'] for each in listed) == names
+
+
+SHAPES = (1, 400), (400, 1), (1, 1), (5000, 10), (10, 5000), (3, 3)
+
+
+@pytest.mark.parametrize(('name', 'batch'), [('seg', '1'), ('seg', '3'), ('det', '1')])
+def test_extreme_images_are_read_or_skipped_in_plain_words(
+    name, batch, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    paths = write_images(tmp_path / 'in', *SHAPES, (64, 96))
+    main([str(folder / f'{name}.py'), str(folder / f'{name}.pth'), 'in', '--out', 'out',
+          '--batch-size', batch])  # fmt: skip
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith('3 images: ')
+    assert line.endswith(' · 4 unreadable, see out/unreadable.txt')
+    why = "it has {}x{} pixels, of which the config's Resize leaves no row or column"
+    assert Path('out/unreadable.txt').read_text().splitlines() == [
+        f'{path.relative_to(tmp_path)}: {why.format(*size)}'
+        for path, size in zip(paths, SHAPES, strict=False)
+        if max(size) > 3
+    ]
+    assert below(Path('out/pictures')) == ['c.png', 'f.png', 'g.png']
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'), [('seg', []), ('seg', ['--slide', '40', '30', '--flip']), ('det', [])]
+)
+def test_extreme_images_that_no_resize_shrinks_are_read(
+    name, options, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    text, scale = (folder / f'{name}.py').read_text(), 'scale=(96, 64), keep_ratio=True'
+    assert scale in text
+    Path('own.py').write_text(text.replace(scale, 'scale_factor=1.0'))
+    sizes = [each for each in SHAPES if max(each) < 1000]
+    write_images(tmp_path / 'in', *sizes)
+    main(['own.py', str(folder / f'{name}.pth'), 'in', '--out', 'out', *options])
+    assert capsys.readouterr().out.splitlines()[-1].startswith('4 images: ')
+    if name == 'seg':
+        shown = [Image.open(f'out/masks/{each}.png').size[::-1] for each in 'abcd']
+        assert shown == sizes
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from vit_backbones.features.extractor import Extractor, compute
 from vit_backbones.features.parts import Parts
 from vit_backbones.features.plan import Item
 from vit_backbones.files import write_whole
-from vit_backbones.images import UnreadableImageError, image_size
+from vit_backbones.images import UnreadableImageError
 from vit_backbones.models.chosen import Loaded
 from vit_backbones.position import Grid
 from vit_backbones.terminal import progress
@@ -89,7 +89,7 @@ def _missing(items: Sequence[Item], parts: Parts) -> dict[Item, str]:
 
 def _item(path: Path, extractor: Extractor, size: Grid | None) -> Item:
     """An image; its index stands for path, time and size of the file."""
-    shown, known = image_size(path), path.stat()
+    shown, known = extractor.loaded.reader.size(path), path.stat()
     text = repr((str(path.resolve()), known.st_mtime_ns, known.st_size))
     index = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
     item = Item(index, str(path), shown, extractor.resize(shown))

@@ -5,16 +5,19 @@ import inspect
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-import numpy as np
-
+from vit_backbones.checks.bit_depth import PIXELS
 from vit_backbones.checks.coco_files import coco_findings
 from vit_backbones.checks.findings import Finding, error
+from vit_backbones.checks.label_maps import LABEL_MAPS, sample_findings
+from vit_backbones.checks.listed_files import missing_findings, named_keys
 from vit_backbones.checks.listed_sizes import SIZES
 from vit_backbones.checks.looks import Look
 from vit_backbones.checks.objects_given import OBJECTS, instance_findings
 from vit_backbones.config.datasets import leaf_datasets
+from vit_backbones.config.emptied import why_empty
 from vit_backbones.config.facts import Facts
 from vit_backbones.errors import one_line
 from vit_backbones.terminal import progress
@@ -23,9 +26,10 @@ from vit_backbones.terminal import progress
 LOOKS: tuple[Look, ...] = (
     SIZES,
     OBJECTS,
+    LABEL_MAPS,
+    PIXELS,
 )
 _SAMPLED = 16  # images of which only the size is asked
-_LABELLED = 50  # images whose labels are looked at; a wrong numbering shows in the first ones
 
 
 def drawn_findings(facts: Facts) -> Iterator[Finding]:
@@ -49,15 +53,32 @@ def dataset_findings(dataset: Any, split: str) -> Iterator[Finding]:
 
 
 def start_findings(dataset: Any, split: str) -> Iterator[Finding]:
-    """Findings in a built dataset that need no image, or a few: those before each training."""
+    """Findings in a built dataset that need no image: those before each training."""
     place, found = f'{split}_dataloader.dataset', []
-    for leaf in leaf_datasets(dataset):
+    leaves = list(leaf_datasets(dataset))
+    for leaf in leaves:
         found += coco_findings(leaf, split)
         found += instance_findings(leaf, place)
-        found += label_findings(leaf, place)
     yield from dict.fromkeys(found)  # several datasets may read one file
-    if not len(dataset) and not any(each.level == 'error' for each in found):
-        yield error(f'{place} holds no image: its ann_file, data_prefix and filter_cfg leave none')
+    if any(each.level == 'error' for each in found):
+        return
+    empty = [leaf for leaf in leaves if not len(leaf)]
+    yield from (error(f'{place}: {why_empty(leaf)}') for leaf in empty)
+    if not empty and not len(dataset):
+        yield error(
+            f'{place} is a {type(dataset).__name__} that gives no image: let it repeat some'
+        )
+
+
+def few_findings(dataset: Any, split: str) -> Iterator[Finding]:
+    """What some images show of a dataset that is too large to be read before each training."""
+    place = f'{split}_dataloader.dataset'
+    leaves = [each for each in leaf_datasets(dataset) if hasattr(each, 'get_data_info')]
+    for leaf in leaves:
+        yield from missing_findings(leaf, place, loaders_of(leaf), skips=True)
+        yield from SIZES.findings(leaf, list(_some_sizes(leaf)), place)
+    loading = [(leaf, partial(_loaded, leaf, loaders_of(leaf))) for leaf in leaves]
+    yield from sample_findings(loading, place)
 
 
 def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> Iterator[Finding]:
@@ -66,16 +87,23 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
     Only MMEngine's datasets, possibly in wrappers, are decoded; each of `looks` sees each of their
     images.
     """
+    place = f'{split}_dataloader.dataset'
     broken: list[str] = []
     found: list[Finding] = []
+    walked: list[tuple[Any, list[list[Any]]]] = []
     for leaf in leaf_datasets(dataset):
         loaders = loaders_of(leaf)
         if loaders and hasattr(leaf, 'get_data_info'):
+            yield from missing_findings(leaf, place, loaders)
             walk = list(_walk(leaf, loaders, looks))
             broken += [reason for reason, _ in walk if reason]
             answers = [each for reason, each in walk if each is not None]
             for look, of_all in zip(looks, zip(*answers, strict=True), strict=False):
-                found += look.findings(leaf, of_all, f'{split}_dataloader.dataset')
+                found += look.findings(leaf, of_all, place)
+            walked.append((leaf, answers))
+    for number, look in enumerate(looks):
+        leaves = [(leaf, [each[number] for each in answers]) for leaf, answers in walked]
+        found += look.split_findings(leaves, place)
     if broken:
         yield error(
             f'{len(broken)} {split} image{"s" * (len(broken) > 1)} cannot be decoded: '
@@ -83,26 +111,23 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
         )
         return
     yield from found
+    if hasattr(dataset, '__len__') and not len(dataset):  # `start_findings` has the reason
+        return
     try:
         dataset[0]
     except Exception as raised:  # each transform has its own exceptions
-        yield error(
-            f'{split}_dataloader.dataset.pipeline fails on the first image ({one_line(raised)})'
-        )
+        yield error(f'{place}.pipeline fails on the first image ({one_line(raised)})')
 
 
-def sample_findings(dataset: Any, split: str) -> Iterator[Finding]:
-    """Whether a few images have the sizes that their dataset lists."""
-    for leaf in leaf_datasets(dataset):
-        loaders = [each for each in loaders_of(leaf) if 'Image' in type(each).__name__]
-        answers = []
-        for index in range(0, len(leaf), max(1, len(leaf) // _SAMPLED)) if loaders else ():
-            with contextlib.suppress(Exception):  # the training skips what cannot be decoded
-                info = leaf.get_data_info(index)
-                if 'height' not in info:
-                    break
-                answers.append(SIZES.ask(loaded_by(loaders, info)))
-        yield from SIZES.findings(leaf, answers, f'{split}_dataloader.dataset')
+def _some_sizes(dataset: Any) -> Iterator[Any]:
+    """Answers of `SIZES` for a few images, if the dataset lists sizes."""
+    loaders = [each for each in loaders_of(dataset) if 'Image' in type(each).__name__]
+    for index in range(0, len(dataset), max(1, len(dataset) // _SAMPLED)) if loaders else ():
+        with contextlib.suppress(Exception):  # the training skips what cannot be decoded
+            info = dataset.get_data_info(index)
+            if 'height' not in info:
+                return
+            yield SIZES.ask(loaded_by(loaders, info))
 
 
 def loaders_of(dataset: Any) -> list[Any]:
@@ -117,10 +142,10 @@ def _walk(
     dataset: Any, loaders: Sequence[Any], looks: Sequence[Look]
 ) -> Iterator[tuple[str | None, list[Any] | None]]:
     """For each image, the reason why it cannot be decoded, and the answers of `looks`."""
-    paths = set()
+    paths, named = set(), named_keys(dataset, loaders)
 
     def decode(index: int) -> tuple[str | None, list[Any] | None]:
-        path = f'image {index}'
+        path, info = f'image {index}', {}
         try:
             info = dataset.get_data_info(index)
             path = info.get('img_path')
@@ -128,6 +153,9 @@ def _walk(
                 return None, None
             paths.add(path)
             loaded = loaded_by(loaders, info)
+        except FileNotFoundError as raised:
+            is_named = raised.filename in [info.get(key) for key in named]
+            return None if is_named else f'{path} ({one_line(raised)})', None
         except Exception as raised:  # each decoder has its own exceptions
             return f'{path} ({one_line(raised)})', None
         return None, [look.ask(loaded) for look in looks]
@@ -144,27 +172,5 @@ def loaded_by(loaders: Sequence[Any], info: dict[str, Any]) -> dict[str, Any]:
     return info
 
 
-def label_findings(dataset: Any, place: str) -> Iterator[Finding]:
-    """Whether the label maps of an mmseg dataset hold labels that it has no class for."""
-    classes = _classes_of(dataset)
-    if not classes or not hasattr(dataset, 'seg_map_suffix'):
-        return
-    loaders = loaders_of(dataset)
-    for index in range(min(len(dataset), _LABELLED)):
-        try:
-            info = loaded_by(loaders, dataset.get_data_info(index))
-        except Exception:  # image_findings reports it
-            continue
-        ignored = {getattr(dataset, 'ignore_index', 255)}
-        highest = max(set(np.unique(info.get('gt_seg_map', ()))) - ignored, default=0)
-        if highest >= len(classes):
-            yield error(
-                f'{place}: {info["seg_map_path"]} holds label {highest:.0f}, but labels of '
-                f'{len(classes)} classes run from 0 to {len(classes) - 1}: name all classes, or '
-                f'draw the labels anew (reduce_zero_label=True takes 1 off each)'
-            )
-            return
-
-
-def _classes_of(dataset: Any) -> Sequence[str]:
-    return (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+def _loaded(dataset: Any, loaders: Sequence[Any], index: int) -> dict[str, Any]:
+    return loaded_by(loaders, dataset.get_data_info(index))

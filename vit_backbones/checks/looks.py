@@ -14,7 +14,12 @@ class Look(NamedTuple):
             `gt_bboxes_labels`, `gt_seg_map`, ...); gives a small value. It runs in threads.
         findings: Called with the dataset, the answers for all images in order, and the dataset's
             place in the config.
+        split_findings: Called once, with such pairs (dataset, answers) of all datasets of a split,
+            and its place in the config.
     """
 
     ask: Callable[[dict[str, Any]], Any]
     findings: Callable[[Any, Sequence[Any], str], Iterator[Finding]]
+    split_findings: Callable[[Sequence[tuple[Any, Sequence[Any]]], str], Iterator[Finding]] = (
+        lambda leaves, place: iter(())
+    )

@@ -11,6 +11,7 @@ from torch import nn
 from vit_backbones.checks.data import drawn_findings
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.keys import unknown_findings
+from vit_backbones.checks.one_output import MMSEG_HEADS, OTHER_HEADS, one_output_findings
 from vit_backbones.checks.preflight import weight_file_findings
 from vit_backbones.checks.wiring import (
     padding_findings,
@@ -20,10 +21,10 @@ from vit_backbones.checks.wiring import (
     wiring_findings,
 )
 from vit_backbones.config.datasets import metainfo_of, missing_data
-from vit_backbones.config.facts import Facts
+from vit_backbones.config.facts import Facts, nodes
 
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
-_OTHER = ('STDCHead',)  # it learns edges
+_PADDING = ('Pad', 'RandomCenterCropPad', 'LetterResize')
 _OF_ALL = ('decode_head', 'auxiliary_head', 'panoptic_head')  # the others know only things
 
 
@@ -48,11 +49,30 @@ def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     yield from wiring_findings(model)
     yield from preprocessing_findings(model, expects=facts.names_weights)
     yield from padding_findings(model)
+    yield from pad_findings(facts, model)
     yield from class_findings(facts, model)
+    yield from one_output_findings(facts, model)
     if 'train' in facts.datasets:
         yield from weight_findings(facts, model)
         yield from amp_findings(facts, model)
         yield from _auxiliary_findings(facts, model)
+
+
+def pad_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
+    """Whether a pipeline pads, before the data preprocessor asks where images end."""
+    vit = vit_of(model)
+    if vit is None or not vit.masks_padding:
+        return
+    for place, dataset in facts.every_dataset:
+        for where, node, _ in nodes(dataset.get('pipeline') or [], f'{place}.pipeline'):
+            kind = node.get('type')
+            name = getattr(kind, '__name__', str(kind)).split('.')[-1]
+            if name in _PADDING:
+                yield warning(
+                    f'{where} is {name}, whose padding counts as image: '
+                    f'backbone.mask_padding=True does not mask it; leave {name} out, the '
+                    f'data_preprocessor pads'
+                )
 
 
 def constructor_findings(facts: Facts) -> Iterator[Finding]:
@@ -122,6 +142,8 @@ def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
             yield error(f'{place}.metainfo.classes is the text {classes!r}: write ({classes!r},)')
             continue
         for name, number in heads if classes else ():
+            if number == 1 and name in MMSEG_HEADS:  # `one_output_findings` has a line on it
+                continue
             of_things = 'thing_classes' in metainfo and not name.endswith(_OF_ALL)
             wanted = metainfo['thing_classes'] if of_things else classes
             if number != len(wanted) and (name, len(wanted)) not in reported:
@@ -159,7 +181,7 @@ def _counted_heads(model: nn.Module) -> Iterator[tuple[str, int]]:
         for name in _HEADS:
             for head in parts_of(owner, name):
                 number = getattr(head, 'num_classes', None)
-                other = type(head).__name__ in _OTHER or getattr(head, 'class_agnostic', False)
+                other = type(head).__name__ in OTHER_HEADS or getattr(head, 'class_agnostic', False)
                 if isinstance(number, int) and not other:
                     yield prefix + name, number
 

@@ -10,11 +10,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
+from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.coco_files import build_surveyed, evaluator_findings, file_findings
 from vit_backbones.checks.data import dataset_findings
 from vit_backbones.checks.findings import Finding, caught, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
+from vit_backbones.checks.training_parts import built_hooks, part_findings
 from vit_backbones.checks.trial import trial_findings
+from vit_backbones.checks.validation_trial import validation_findings
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import WEIGHTS, Facts, model_chain, nodes
@@ -30,6 +33,7 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     use_scope(config)
     facts = Facts.of(config, ('train', 'val'))
     yield from caught(config_findings(facts, needs_data=reads_data))
+    yield from caught(part_findings(facts))
     if not isinstance(config.get('model'), dict):
         yield error('the config has no model: is it only the _base_ of others?')
         model = None
@@ -39,9 +43,11 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     if model is not None:
         yield from caught(model_findings(facts, model))
         yield from caught(trial_findings(facts, model))
+        hooks = built_hooks(facts)[0]
+        yield from caught(validation_findings(facts, model, hooks, reads_data=reads_data))
     for split in facts.datasets:
-        read = _data_findings if reads_data else file_findings
-        yield from caught(read(facts, split))
+        found = _data_findings(facts, split, model) if reads_data else file_findings(facts, split)
+        yield from caught(found)
         yield from caught(evaluator_findings(facts, split))
 
 
@@ -99,7 +105,7 @@ def without_weights(model: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
-def _data_findings(facts: Facts, split: str) -> Iterator[Finding]:
+def _data_findings(facts: Facts, split: str, model: nn.Module | None) -> Iterator[Finding]:
     """Read the data of a split: every image, and the labels of the first ones."""
     wanted = (facts.config.get(f'{split}_dataloader') or {}).get('dataset')
     if wanted is None:
@@ -114,4 +120,6 @@ def _data_findings(facts: Facts, split: str) -> Iterator[Finding]:
     except Exception as raised:  # each class has its own
         yield error(f'{place}: {describe(raised)}')
         return
+    if model is not None:
+        yield from channel_findings(model, dataset, split)
     yield from dataset_findings(dataset, split)

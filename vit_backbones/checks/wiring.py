@@ -121,7 +121,16 @@ def preprocessing_findings(model: nn.Module, *, expects: bool = False) -> Iterat
     """
     vit = vit_of(model)
     preprocessor = getattr(model, 'data_preprocessor', None)
-    if vit is None or not (vit.holds_weights or expects):
+    if vit is None:
+        return
+    for name in ('mean', 'std'):
+        given = getattr(preprocessor, name, None)
+        if given is not None and given.numel() not in (1, vit.in_channels):
+            yield error(
+                f'data_preprocessor.{name} has {given.numel()} values, and the backbone takes '
+                f'{vit.in_channels} channels: give one for each'
+            )
+    if not (vit.holds_weights or expects):
         return
     expected = vit.preprocess
     for name in ('mean', 'std'):

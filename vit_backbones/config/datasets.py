@@ -10,8 +10,9 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from vit_backbones.config.emptied import why_empty
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import Facts
+from vit_backbones.config.facts import Facts, dataset_configs
 from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.config.registries import find_registered
 from vit_backbones.shapes import write_shapes
@@ -60,6 +61,19 @@ def _missing(place: str, value: Any, root: str = '') -> Iterator[str]:
             f'{place}: {path!r} does not exist{where}; put the data there, or change the place by '
             f'options=...'
         )
+
+
+def pipeline_of(config: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
+    """Find the transforms of a config's first dataset among these splits, or raise a ValueError."""
+    loaders = (config.get(f'{split}_dataloader') or {} for split in splits)
+    datasets = (each for loader in loaders for _, each in dataset_configs(loader, ''))
+    pipeline = next((each['pipeline'] for each in datasets if each.get('pipeline')), None)
+    if pipeline is None:
+        raise ValueError(
+            'the config has neither test_dataloader nor val_dataloader, and so no pipeline for '
+            'images'
+        )
+    return pipeline
 
 
 def metainfo_of(dataset: dict[str, Any], scope: str | None) -> dict[str, Any]:
@@ -127,8 +141,9 @@ def dataset_images(config: str, options: Sequence[str], split: str) -> list[Path
     except Exception as error:  # each class has its own
         raise ValueError(f'{split}_dataloader.dataset of {config}: {describe(error)}') from error
     paths = [Path(path) for paths in found for path in paths]
-    if not paths:
-        raise ValueError(f'{split}_dataloader.dataset of {config} holds no image')
+    for leaf, of_leaf in zip(leaf_datasets(dataset), found, strict=True):
+        if not of_leaf:
+            raise ValueError(f'{split}_dataloader.dataset of {config}: {why_empty(leaf)}')
     return list(dict.fromkeys(paths))
 
 

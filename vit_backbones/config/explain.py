@@ -3,6 +3,7 @@
 import re
 import traceback
 
+from vit_backbones.config.emptied import emptied_dataset, why_empty
 from vit_backbones.config.registries import close_arguments, close_names, scopes_of
 
 # By a part of the libraries' text; the first that is in it
@@ -22,6 +23,8 @@ _FIXES = {
 
 def describe(raised: BaseException) -> str:
     """One line for an exception raised while a config, model or dataset was built."""
+    if (dataset := emptied_dataset(raised)) is not None:
+        return why_empty(dataset)
     text = raised.args[0] if isinstance(raised, KeyError) and raised.args else raised
     text = ' '.join(str(text).split())
     text = re.sub(r'^class `(\w+)` in \S+?: ', r'\1: ', text)

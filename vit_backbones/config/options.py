@@ -48,7 +48,11 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
     ('env_cfg', (), {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}),
     (r'env_cfg\.mp_cfg', (set_multi_processing,), set()),
     (r'.*norm_cfg', (), {'requires_grad'}),
-    ('default_hooks', (), {'curves', 'pictures', 'record', 'skip_unreadable', 'visualization'}),
+    (
+        'default_hooks',
+        (),
+        {'curves', 'pictures', 'record', 'sanity_check', 'skip_unreadable', 'visualization'},
+    ),
     ('', (Runner,), _TOP),
 )
 _ALWAYS = {'type', '_delete_', '_scope_'}

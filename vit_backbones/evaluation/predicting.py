@@ -1,9 +1,10 @@
 """Run a trained model on images, as its config tests it."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
@@ -11,12 +12,15 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from vit_backbones.checks.wiring import vit_of
+from vit_backbones.config.datasets import pipeline_of
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import dataset_configs
 from vit_backbones.images import ImageWalk, Item
 from vit_backbones.models.trained import Trained
 
 _FLIPS = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
+# What OpenCV and Pillow write of a size of 0
+_EMPTY = ('inv_scale_x > 0', 'inv_scale_y > 0', 'dsize.empty', 'height and width must be > 0')
 _META = ('ori_shape', 'flip', 'flip_direction')
 # As in mmdet's configs for flips
 _BOXES = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
@@ -45,26 +49,15 @@ def predict(
     """
     pipeline = Compose(pipeline_for_images(trained.config, flip=flip))
     model = _with_flips(trained) if flip else trained.model
-    groups = itertools.groupby(_prepared(pipeline, walk), key=lambda pair: _shapes(pair[1]))
+    vit = vit_of(trained.model)
+    prepared = _prepared(pipeline, walk, vit and vit.in_channels)
+    groups = itertools.groupby(prepared, key=lambda pair: _shapes(pair[1]))
     for _, group in groups:
         while batch := list(itertools.islice(group, batch_size)):
             with torch.no_grad():
                 samples = model.test_step(pseudo_collate([data for _, data in batch]))
             for (item, _), sample in zip(batch, samples, strict=True):
                 yield Prediction(item, sample)
-
-
-def pipeline_of(config: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
-    """Find the transforms of a config's first dataset among these splits, or raise a ValueError."""
-    loaders = (config.get(f'{split}_dataloader') or {} for split in splits)
-    datasets = (each for loader in loaders for _, each in dataset_configs(loader, ''))
-    pipeline = next((each['pipeline'] for each in datasets if each.get('pipeline')), None)
-    if pipeline is None:
-        raise ValueError(
-            'the config has neither test_dataloader nor val_dataloader, and so no pipeline for '
-            'images'
-        )
-    return pipeline
 
 
 def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str, Any]]:
@@ -82,8 +75,15 @@ def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str,
         step | (dict(meta_keys=(*step['meta_keys'], *_META)) if 'meta_keys' in step else {})
         for step in steps[first:]
     ]
-    steps[first:] = [dict(type='TestTimeAug', transforms=[_FLIPS, *([end] for end in ends)])]
+    flips = [dict(each) for each in _FLIPS]  # mmcv replaces them in place
+    variants = [flips, [_copied], *([end] for end in ends)]
+    steps[first:] = [dict(type='TestTimeAug', transforms=variants)]
     return steps
+
+
+def _copied(results: dict[str, Any]) -> dict[str, Any]:
+    """Copy the image: PyTorch refuses a mirrored one of a single column, as NumPy keeps it."""
+    return results | dict(img=np.array(results['img'], order='C'))
 
 
 def _with_flips(trained: Trained) -> nn.Module:
@@ -103,15 +103,31 @@ def _with_flips(trained: Trained) -> nn.Module:
     return DetTTAModel(module=trained.model, tta_cfg=_BOXES)
 
 
-def _prepared(pipeline: Compose, walk: ImageWalk) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Pair each image with the output of the pipeline."""
+def _prepared(
+    pipeline: Compose, walk: ImageWalk, channels: int | None
+) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """Pair each image with the output of the pipeline, if the model takes so many channels."""
     for number, item in enumerate(walk):
         try:
             data = pipeline(dict(img_path=str(item.path), img_id=number))
         except Exception as error:  # each transform has its own
-            walk.unreadable[item.path] = f'{item.path}: {describe(error)}'
+            walk.unreadable[item.path] = f'{item.path}: {_reason(error, item)}'
+            continue
+        given = _shapes(data)[0][0]
+        if channels not in (None, given):
+            why = f'it has {given} channels, and the model takes {channels}'
+            walk.unreadable[item.path] = f'{item.path}: {why}'
             continue
         yield item, data
+
+
+def _reason(error: Exception, item: Item) -> str:
+    """Why the pipeline cannot take an image, in plain words where a side would vanish."""
+    text = describe(error)
+    if not any(each in text for each in _EMPTY):
+        return text
+    height, width = item.pixels.shape[:2]
+    return f"it has {height}x{width} pixels, of which the config's Resize leaves no row or column"
 
 
 def _shapes(data: dict[str, Any]) -> list[tuple[int, ...]]:

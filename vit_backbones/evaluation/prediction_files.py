@@ -11,6 +11,7 @@ from pycocotools import mask as rle
 from vit_backbones.evaluation.predicting import Prediction
 from vit_backbones.files import write_whole
 from vit_backbones.hosts.panoptic_api import id2rgb
+from vit_backbones.images import as_picture
 from vit_backbones.models.trained import Trained
 from vit_backbones.pictures.canvas import png
 from vit_backbones.pictures.overlay import draw_overlay, shown_labels, with_legend
@@ -74,7 +75,7 @@ class ResultWriter:
         item, sample = prediction
         looks = self.trained.classes, self.trained.palette
         marks = marks_of(sample, self.score_thr)
-        picture = draw_overlay(item.pixels, marks[1], *looks)
+        picture = draw_overlay(as_picture(item.pixels), marks[1], *looks)
         picture = with_legend(picture, shown_labels(marks), *looks)
         self._write('pictures', f'{item.name}.png', png(picture))
 

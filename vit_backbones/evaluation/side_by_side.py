@@ -11,10 +11,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
 from PIL import Image
 
-from vit_backbones.config.datasets import build_dataset
+from vit_backbones.config.datasets import build_dataset, pipeline_of
 from vit_backbones.config.facts import dataset_configs
-from vit_backbones.evaluation.predicting import pipeline_of
-from vit_backbones.images import read_image
+from vit_backbones.loaders import Reader, picture_of, reader_of
 from vit_backbones.models.trained import Trained
 from vit_backbones.pictures.canvas import draw_panels
 from vit_backbones.pictures.overlay import draw_overlay, enlarged, shown_labels, with_legend
@@ -38,15 +37,17 @@ def draw_predictions(
     if split == 'train' and config.get('train_dataloader'):
         config = _unchanged(config)
     dataset = build_dataset(config, split)
-    count = min(num, len(dataset))
+    count, reader = min(num, len(dataset)), reader_of(config)
     for i in track([i * len(dataset) // count for i in range(count)], 'predicting'):
         with torch.no_grad():
             [sample] = trained.model.test_step(pseudo_collate([dataset[i]]))
-        yield f'{i:05d}_{Path(sample.img_path).stem}', _draw(sample, trained, score_thr)
+        yield f'{i:05d}_{Path(sample.img_path).stem}', _draw(sample, trained, reader, score_thr)
 
 
-def _draw(sample: BaseDataElement, trained: Trained, score_thr: float) -> Image.Image:
-    image, marks = read_image(sample.img_path), marks_of(sample, score_thr)
+def _draw(
+    sample: BaseDataElement, trained: Trained, reader: Reader, score_thr: float
+) -> Image.Image:
+    image, marks = picture_of(sample.img_path, reader), marks_of(sample, score_thr)
     truth, prediction = (
         draw_overlay(image, each, trained.classes, trained.palette) for each in marks
     )

@@ -24,6 +24,7 @@ from vit_backbones.evaluation.confusion import (
     measure,
     unlabelled,
 )
+from vit_backbones.loaders import RGB_READER, Reader, reader_of
 from vit_backbones.terminal import progress, quiet_prints
 from vit_backbones.training.run import prepare
 
@@ -40,6 +41,7 @@ class Predictions(NamedTuple):
             mmseg prints them, or mmdet's `AP`; empty if the evaluator gives none.
         worst: The lowest scores by `measure` with their data samples, the lowest first.
         is_pixels: True if pixels were compared, False if instances were.
+        reader: Reads the images.
     """
 
     classes: list[str]
@@ -48,6 +50,7 @@ class Predictions(NamedTuple):
     per_class: dict[str, np.ndarray]
     worst: list[tuple[float, BaseDataElement]]
     is_pixels: bool
+    reader: Reader = RGB_READER
 
 
 def predict_split(
@@ -83,7 +86,8 @@ def predict_split(
         if is_pixels
         else _average_precision(metrics, classes)
     )
-    return Predictions(classes, palette, confusion, per_class, collector.worst(), is_pixels)
+    found = confusion, per_class, collector.worst(), is_pixels
+    return Predictions(classes, palette, *found, reader_of(config))
 
 
 def _test_on(config: Config, split: str) -> None:

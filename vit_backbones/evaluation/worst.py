@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import mmcv
 import numpy as np
 from PIL import Image
 
 from vit_backbones.evaluation.confusion import SCORE_THR
 from vit_backbones.evaluation.testing import Predictions
 from vit_backbones.files import write_whole
+from vit_backbones.loaders import picture_of
 from vit_backbones.pictures.canvas import Tile, draw_sheet, in_rows, png, thumbnail
 from vit_backbones.pictures.overlay import draw_sample, shown_labels, with_legend
 from vit_backbones.samples import marks_of
@@ -29,7 +29,7 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
     classes = result.classes if len(result.classes) > 1 else ['']  # a single one needs no name
     files, tiles, shown = [], [], set()
     for rank, (score, sample) in enumerate(result.worst, start=1):
-        image, stem = mmcv.imread(sample.img_path, channel_order='rgb'), Path(sample.img_path).stem
+        image, stem = picture_of(sample.img_path, result.reader), Path(sample.img_path).stem
         marks = marks_of(sample, SCORE_THR)
         picture = draw_sample(image, *marks, classes, result.palette)
         file = folder / 'worst' / f'{rank:02}_{score:.3f}_{stem}.png'

@@ -15,7 +15,7 @@ from torch import Tensor
 from vit_backbones.devices import DTYPES
 from vit_backbones.features.parts import Parts
 from vit_backbones.features.plan import Item, reason_of
-from vit_backbones.images import UnreadableImageError, image_size, read_image, resized, resizing
+from vit_backbones.images import UnreadableImageError, resized, resizing
 from vit_backbones.models.chosen import Loaded
 
 
@@ -78,9 +78,9 @@ class Extractor:
         return [] if self._joined or len(self.layers) == 1 else self.layers
 
     def read(self, item: Item) -> np.ndarray | str:
-        """Read an image (H, W, 3), RGB and resized, or give the reason why that fails."""
+        """Read an image (H, W, C) and resize it, or give the reason why that fails."""
         try:
-            image = read_image(item.path)
+            image = self.loaded.read(item.path)
         except UnreadableImageError as error:
             return reason_of(item.path, error)
         if image.shape[:2] != item.shown:
@@ -107,12 +107,12 @@ class Extractor:
             pool.shutdown(cancel_futures=True)
 
     def pixels(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Normalise images (H, W, 3) of one size for the model: (B, 3, H, W) on the device."""
+        """Normalise images (H, W, C) of one size for the model: (B, C, H, W) on the device."""
         return self.loaded.normalised(np.stack(images)).to(self.device)
 
     @torch.inference_mode()
     def run(self, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        """Compute the features of images (H, W, 3) of one size: a list of arrays for each.
+        """Compute the features of images (H, W, C) of one size: a list of arrays for each.
 
         Raises:
             ValueError: If a number is not finite.
@@ -131,7 +131,7 @@ class Extractor:
         Raises:
             UnreadableImageError: If it cannot be read.
         """
-        shown = image_size(path)
+        shown = self.loaded.reader.size(path)
         image = self.read(Item(0, str(path), shown, self.resize(shown)))
         if isinstance(image, str):
             raise UnreadableImageError(f'{path}: {image}')

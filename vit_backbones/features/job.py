@@ -19,6 +19,7 @@ from vit_backbones.features.parts import Parts
 from vit_backbones.features.plan import Item, Plan, make_plan
 from vit_backbones.features.request import Request
 from vit_backbones.files import write_whole
+from vit_backbones.loaders import deep_line
 from vit_backbones.terminal import progress
 from vit_backbones.version import __version__
 
@@ -183,16 +184,18 @@ def _plan(paths: Sequence[Path], extractor: Extractor, request: Request, bar: Pr
     def track(sizes: Iterable) -> Iterable:
         return bar.track(sizes, total=len(paths), description='headers')
 
-    plan = make_plan(paths, extractor.resize, request.batch_size, request.num_workers, track)
+    how, reader = (request.batch_size, request.num_workers, track), extractor.loaded.reader
+    plan = make_plan(paths, extractor.resize, *how, reader.size)
+    lines = [deep_line(paths, reader)]
     others = sum(item.shown != item.size for item in plan.items.values())
     if extractor.fixed and others:
         height, width = extractor.fixed
-        bar.console.print(
+        lines.append(
             f'{extractor.loaded.name} takes only images of {height}x{width}: {others} of '
-            f'{len(paths)} are resized',
-            highlight=False,
-            soft_wrap=True,
+            f'{len(paths)} are resized'
         )
+    for line in filter(None, lines):
+        bar.console.print(line, highlight=False, soft_wrap=True)
     return plan
 
 

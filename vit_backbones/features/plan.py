@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,14 +44,15 @@ def make_plan(
     batch_size: int,
     num_workers: int = 0,
     track: Callable[[Iterable], Iterable] = iter,
+    size_of: Callable[[Path], Grid] = image_size,
 ) -> Plan:
     """Read the headers of images and put images of one size into batches, the largest first.
 
     Nothing is padded: a batch holds one size. Too large images fail at the start, not after hours.
-    `track` wraps the sizes of the images, for a progress bar.
+    `track` wraps the sizes of the images, for a progress bar; `size_of` reads one, (H, W).
     """
     items, unreadable, buckets = {}, {}, defaultdict(list)
-    sizes = track(_sizes(paths, num_workers))
+    sizes = track(_sizes(paths, num_workers, partial(_size, size_of=size_of)))
     for index, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         if isinstance(size, str):
             unreadable[index] = size
@@ -66,16 +68,18 @@ def make_plan(
     return Plan(items, batches, unreadable)
 
 
-def _sizes(paths: Sequence[Path], num_workers: int) -> Iterator[Grid | str]:
+def _sizes(
+    paths: Sequence[Path], num_workers: int, size: Callable[[Path], Grid | str]
+) -> Iterator[Grid | str]:
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         for start in range(0, len(paths), _AT_ONCE):
-            yield from pool.map(_size, paths[start : start + _AT_ONCE])
+            yield from pool.map(size, paths[start : start + _AT_ONCE])
 
 
-def _size(path: Path) -> Grid | str:
+def _size(path: Path, size_of: Callable[[Path], Grid]) -> Grid | str:
     try:
         str(path).encode()
-        return image_size(path)
+        return size_of(path)
     except UnicodeEncodeError:
         return 'its name is not UTF-8'
     except UnreadableImageError as error:

@@ -12,7 +12,7 @@ from torch import Tensor
 from vit_backbones.errors import require
 from vit_backbones.features.attention_maps import attention_maps
 from vit_backbones.features.extractor import Extractor
-from vit_backbones.images import ImageWalk, resized
+from vit_backbones.images import ImageWalk, as_picture, resized
 from vit_backbones.models.chosen import Loaded
 from vit_backbones.pictures.canvas import Panel, draw_panels, enlarge
 
@@ -46,7 +46,7 @@ def draw_pca(extractor: Extractor, walk: ImageWalk, *, joint: bool = False) -> I
     for _, _, name, pixels in walk:
         shown, maps = _features(extractor, pixels)
         colors = fitted or [fit_colors(each.reshape(-1, each.shape[-1])) for each in maps]
-        row: list[Panel] = [('image', shown)]
+        row: list[Panel] = [('image', as_picture(shown))]
         for color, each, stride, layer in zip(
             colors, maps, backbone.strides, extractor.layers, strict=True
         ):
@@ -70,14 +70,14 @@ def draw_attention(
         shown = _shown(extractor, pixels)
         maps = attention_maps(backbone, extractor.pixels([shown]))
         rows = [
-            [('image', shown), *_heads(extractor, layer, weights[0], heads, shown)]
+            [('image', as_picture(shown)), *_heads(extractor, layer, weights[0], heads, shown)]
             for layer, weights in zip(backbone.out_indices, maps, strict=True)
         ]
         yield name, draw_panels(rows)
 
 
 def _shown(extractor: Extractor, pixels: np.ndarray) -> np.ndarray:
-    """Resize an image for the model, (H, W, 3)."""
+    """Resize an image for the model, (H, W, C)."""
     return resized(pixels, extractor.resize(pixels.shape[:2]))
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -19,6 +20,8 @@ from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import listed, model_chain
 from vit_backbones.config.loading import load_config
 from vit_backbones.errors import one_line
+from vit_backbones.images import UnreadableImageError
+from vit_backbones.loaders import RGB_READER, Reader, reader_of
 from vit_backbones.models.random_weights import redraw
 from vit_backbones.terminal import quiet_log
 
@@ -55,11 +58,21 @@ class Loaded(NamedTuple):
     std: tuple[float, ...]
     is_bgr: bool = False  # the model takes blue first, as configs without `bgr_to_rgb` train it
     options: Mapping[str, Any] = MappingProxyType({})  # arguments with which it was built
+    reader: Reader = RGB_READER  # of the images that it was trained on
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """Read an image (H, W, in_channels); an `UnreadableImageError` if that fails."""
+        image, taken = self.reader.read(path), self.backbone.in_channels
+        if image.shape[-1] != taken:
+            given = f'it has {image.shape[-1]} channels, and the model takes {taken}'
+            raise UnreadableImageError(f'{path}: {given}')
+        return image
 
     def normalised(self, images: np.ndarray) -> Tensor:
-        """Normalise images (B, H, W, 3) in RGB on 0-255; gives (B, 3, H, W) float32."""
-        images = images[..., ::-1] if self.is_bgr else images
-        pixels = torch.from_numpy(np.array(images, order='C')).permute(0, 3, 1, 2).float()
+        """Normalise images (B, H, W, C) of `reader`; gives (B, C, H, W) float32."""
+        images = images[..., ::-1] if self.is_bgr and images.shape[-1] == 3 else images
+        images = np.array(images, np.float32, order='C')
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
         return (pixels - mean) / std
 
@@ -70,7 +83,7 @@ class Loaded(NamedTuple):
             digest.update(name.encode())
             digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
         options = {k: v for k, v in self.options.items() if k not in _OF_WEIGHTS}
-        seen = options, self.mean, self.std, self.is_bgr, settings
+        seen = options, self.mean, self.std, self.is_bgr, settings, *self.reader.steps
         digest.update(json.dumps(seen, default=str, sort_keys=True).encode())
         return digest.hexdigest()
 
@@ -87,7 +100,7 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
     """
     if (choice.model is None) == (choice.config is None):
         raise ValueError('name one of model=NAME and config=CONFIG')
-    asked, preprocessor = _asked(choice)
+    asked, config = _asked(choice)
     if choice.layers is not None:
         asked['out_indices'] = _indices(choice.layers)
     if options:
@@ -102,9 +115,10 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
         backbone.init_weights()  # an `init_cfg` names a file
     if choice.random_weights is not None:
         redraw(backbone.vit, choice.random_weights)
-    expected = _normalisation(backbone.preprocess if preprocessor is None else preprocessor)
+    expected = _normalisation(_preprocess(config, backbone), backbone.in_channels)
     name = choice.model or Path(choice.config).stem
-    return Loaded(backbone.requires_grad_(False).eval(), name, weights, *expected, asked)
+    reader = RGB_READER if config is None else reader_of(config)
+    return Loaded(backbone.requires_grad_(False).eval(), name, weights, *expected, asked, reader)
 
 
 def load_neck(choice: Choice) -> nn.Module:
@@ -158,8 +172,8 @@ def _load_part(module: nn.Module, checkpoint: str | None, prefix: str) -> None:
         raise ValueError(f'{checkpoint}: {one_line(error)}') from error
 
 
-def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
-    """The backbone as a dict of a config, and the config's data preprocessor."""
+def _asked(choice: Choice) -> tuple[dict[str, Any], Config | None]:
+    """The backbone as a dict of a config, and the config."""
     if choice.model is not None:
         if choice.options:
             raise ValueError('options=... change a config: they go with config=..., not model=...')
@@ -173,16 +187,30 @@ def _asked(choice: Choice) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
             f'needed here'
         )
     unused = ('frozen_stages', 'drop_path_rate', 'with_cp', 'mask_padding')
-    asked = {k: v for k, v in backbone.to_dict().items() if k not in unused}
-    preprocessor = model.get('data_preprocessor') or config.get('data_preprocessor')
-    return asked, preprocessor
+    return {k: v for k, v in backbone.to_dict().items() if k not in unused}, config
+
+
+def _preprocess(config: Config | None, backbone: ViTFeatBackbone) -> Mapping[str, Any]:
+    """The data preprocessor of a config; without one, what the backbone expects."""
+    given = None
+    if config is not None:
+        given = (config.get('model') or {}).get('data_preprocessor')
+        given = given or config.get('data_preprocessor')
+    return backbone.preprocess if given is None else given
 
 
 def _normalisation(
-    preprocess: Mapping[str, Any],
+    preprocess: Mapping[str, Any], channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
     """Mean, standard deviation and whether channels are BGR, of a data preprocessor."""
-    mean, std = preprocess.get('mean') or [0.0] * 3, preprocess.get('std') or [1.0] * 3
+    mean = preprocess.get('mean') or [0.0] * channels
+    std = preprocess.get('std') or [1.0] * channels
+    for name, values in (('mean', mean), ('std', std)):
+        if len(values) not in (1, channels):
+            raise ValueError(
+                f'data_preprocessor.{name} has {len(values)} values, and the backbone takes '
+                f'{channels} channels: give one for each'
+            )
     is_rgb = preprocess.get('bgr_to_rgb') or preprocess.get('rgb_to_bgr')  # both turn channels
     return tuple(map(float, mean)), tuple(map(float, std)), not is_rgb
 

@@ -24,7 +24,7 @@ from vit_backbones.objects.survey import (
 _FEW = 1000  # one odd box in so many is no line: COCO has some
 _CORNERS = 1 / 3  # boxes that leave the image if they are two corners, at least
 _MOST = 1 / 2  # boxes that leave the image if their scale is another, at least
-_IDS = {int, str}
+_IDS = {int, float, str}
 _FLAG = {int, bool, float, type(None)}
 # Types of the keys that mmdet and pycocotools read and that have no default
 _KEYS = {
@@ -193,11 +193,14 @@ def _broken(survey: Survey, measured: bool) -> Iterator[Problem]:
     if not survey.whole.all():
         what = f'with a bbox such as {survey.annotations[survey.whole.argmin()]["bbox"]}'
         yield survey.problem(~survey.whole, what, _ADVICE['bbox'], stops=True)
+    if not np.isfinite(survey.area).all():
+        wrong = ~np.isfinite(survey.area)
+        yield survey.problem(wrong, 'whose area is no finite number', _ADVICE['area'], stops=True)
     crowd = survey.column('iscrowd')
-    if measured and None in crowd:
-        uncrowded = np.array([each is None for each in crowd])
-        then = 'pycocotools fails without; add iscrowd=0'
-        yield survey.problem(uncrowded, 'without iscrowd', then, stops=True)
+    if not {0, 1, None}.issuperset(crowd) or (measured and None in crowd):
+        wrong = np.array([each not in ((0, 1) if measured else (0, 1, None)) for each in crowd])
+        what = 'without iscrowd of 0 or 1'
+        yield survey.problem(wrong, what, 'pycocotools fails; add iscrowd=0', stops=True)
     if survey.with_masks:
         yield from broken_masks(survey, measured)
 

@@ -130,7 +130,7 @@ class Survey:
     def leaving(self) -> np.ndarray:
         """Boxes that leave their image by more than rounding."""
         start, end = self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]
-        return ((start < -ROUNDING) | (end > self.sides + ROUNDING)).any(1)
+        return ((start < -ROUNDING) | (end > self.sides + ROUNDING)).any(1) & self.joins
 
     @cached_property
     def narrow(self) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_backbones.images import UnreadableImageError, image_size
-from vit_backbones.objects import kept_objects
+from vit_backbones.objects import Kept, kept_objects
 from vit_backbones.own_data.categories import join_categories, odd_categories
 from vit_backbones.own_data.common import OwnData, colours, counted, hold_out, taken
 from vit_backbones.own_data.mending import read_mended
@@ -71,11 +71,7 @@ def read_coco(
         content['annotations'] = [a | dict(id=i) for i, a in enumerate(content['annotations'], 1)]
     filters = filters or {}
     kept = kept_objects(contents['train'], **options, **filters.get('train', {}))
-    if not kept.objects:
-        raise ValueError(
-            f'{str(paths["train"])!r}: no object is left to train on, after filter_cfg and indices '
-            f'of the config and the images that are held out'
-        )
+    _check_left(paths, contents, kept)
     warnings += [f'{paths["train"]}: {line}' for line in odd_categories(contents['train'])]
     categories = contents['train']['categories']
     classes = [each['name'] for each in categories]
@@ -101,6 +97,21 @@ def read_coco(
         objects=(kept.objects, listed['train']),
         warnings=warnings,
     )
+
+
+def _check_left(paths: dict[str, Path], contents: dict[str, dict], kept: Kept) -> None:
+    """Refuse splits without objects."""
+    if not kept.objects:
+        raise ValueError(
+            f'{str(paths["train"])!r}: no object is left to train on, after filter_cfg and indices '
+            f'of the config and the images that are held out'
+        )
+    if not contents['val']['annotations']:
+        raise ValueError(
+            f'{str(paths.get("val", paths["train"]))!r}: none of '
+            f'{counted(len(contents["val"]["images"]), "image")} to validate on has an object: '
+            f'give others by val_dataset=...'
+        )
 
 
 def _paths(data: Path, val_data: Path | None) -> dict[str, Path]:

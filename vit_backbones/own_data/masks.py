@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
+from vit_backbones.errors import counted
+from vit_backbones.own_data.common import OwnData, colours, hold_out
 from vit_backbones.terminal import progress
 
 _IMAGES = ('images',)
@@ -38,6 +39,7 @@ class Mask(NamedTuple):
     path: Path
     size: tuple[int, int]
     labels: set[int]
+    ignores: bool  # it holds 255
     palette: list[tuple[int, int, int]]
 
 
@@ -65,6 +67,7 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
         masks['train'], masks['val'] = hold_out(masks['train'])
     every = [mask for split in ('train', 'val') for mask in masks[split]]
     classes = _classes(data, every)
+    _check_learnable(data, masks['train'])
     palette = next((mask.palette for mask in every if len(mask.palette) >= len(classes)), [])
     return OwnData(
         source=data,
@@ -87,6 +90,7 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
         num_images={split: len(each.names) for split, each in pairs.items()},
         held_out=held_out,
         same_size=len({mask.size for mask in masks['val']}) == 1,
+        warnings=list(_absent(data, classes, masks['train'])),
     )
 
 
@@ -176,12 +180,15 @@ def _read(image_path: Path, path: Path) -> Mask:
             f'ignored'
         )
     if array.shape != (height, width):
+        as_stored = turned and array.shape == (width, height)
+        fix = 'turn the mask too, or take that orientation out' if as_stored else 'make them equal'
         raise ValueError(
             f'mask {str(path)!r} has {array.shape[1]}x{array.shape[0]} pixels, its image '
-            f'{width}x{height}: make them equal'
+            f'{width}x{height}{" as its EXIF orientation turns it" * as_stored}: {fix}'
         )
-    labels = set(np.flatnonzero(np.bincount(array.ravel())).tolist()) - {_IGNORED}
-    return Mask(path, (width, height), labels, [tuple(color) for color in palette])
+    labels = set(np.flatnonzero(np.bincount(array.ravel())).tolist())
+    known, ignores = labels - {_IGNORED}, _IGNORED in labels
+    return Mask(path, (width, height), known, ignores, [tuple(color) for color in palette])
 
 
 @contextlib.contextmanager
@@ -202,7 +209,7 @@ def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
     else:
         found = sorted(set().union(*(mask.labels for mask in masks)))
         names = [f'class_{i}' for i in range(len(found))]
-        where = f'the masks in {str(data)!r} contain only label {0 if found else _IGNORED}'
+        where = f'the masks in {str(data)!r} contain only {_held(masks)}'
         _check_gaps(data, found)
     if len(names) < 2:
         raise ValueError(
@@ -216,6 +223,33 @@ def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
                 f'{len(names) - 1} ({_IGNORED} is ignored): name all classes, the background too'
             )
     return names
+
+
+def _check_learnable(data: Path, masks: Sequence[Mask]) -> None:
+    if len(set().union(*(mask.labels for mask in masks))) < 2:
+        raise ValueError(
+            f'the masks to train on in {str(data)!r} contain only {_held(masks)}, so there is '
+            f'nothing to tell apart: label objects 1, 2, ... beside the background, 0'
+        )
+
+
+def _absent(data: Path, classes: Sequence[str], masks: Sequence[Mask]) -> Iterator[str]:
+    """A line for classes that no mask to train on holds."""
+    labels = set().union(*(mask.labels for mask in masks))
+    names = [name for label, name in enumerate(classes) if label not in labels]
+    if names:
+        yield (
+            f'{str(data)!r}: no mask to train on holds {", ".join(names[:5])}'
+            f'{", ..." * (len(names) > 5)} ({counted(len(names), "class")} of {len(classes)}): '
+            f'never learned; add images, or name only the classes that there are'
+        )
+
+
+def _held(masks: Sequence[Mask]) -> str:
+    """The labels of masks that hold one or none."""
+    held = [f'label {label}' for label in set().union(*(mask.labels for mask in masks))]
+    ignored = [f'{_IGNORED}, which is ignored'] * any(mask.ignores for mask in masks)
+    return ' and '.join(held + ignored)
 
 
 def _listed_in(path: Path) -> list[str]:

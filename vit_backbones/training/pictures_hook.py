@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mmcv
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -13,6 +13,7 @@ from mmengine.structures import BaseDataElement
 
 from vit_backbones.config.datasets import class_names_and_colors
 from vit_backbones.files import write_whole
+from vit_backbones.loaders import picture_of, reader_of
 from vit_backbones.pictures.canvas import png
 from vit_backbones.pictures.overlay import draw_sample
 from vit_backbones.samples import marks_of
@@ -52,25 +53,28 @@ class PredictionPicturesHook(Hook):
         """Save the first images."""
         left = self.num_images - self._num_saved
         dataset = runner.val_loop.dataloader.dataset
-        self._save((outputs or [])[: max(0, left)], dataset, Path(runner.work_dir) / 'predictions')
+        folder = Path(runner.work_dir) / 'predictions'
+        self._save((outputs or [])[: max(0, left)], dataset, folder, runner.cfg)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Outputs = None
     ) -> None:
         """Save all images, if there is a folder for them."""
         if self.test_dir is not None:
-            self._save(outputs or [], runner.test_loop.dataloader.dataset, Path(self.test_dir))
+            dataset = runner.test_loop.dataloader.dataset
+            self._save(outputs or [], dataset, Path(self.test_dir), runner.cfg)
 
-    def _save(self, outputs: Sequence[Any], dataset: Any, folder: Path) -> None:
-        if not is_main_process():
+    def _save(self, outputs: Sequence[Any], dataset: Any, folder: Path, config: Config) -> None:
+        if not is_main_process() or not outputs:
             return
+        reader = reader_of(config)
         classes, palette = class_names_and_colors(getattr(dataset, 'metainfo', {}))
         for sample in outputs:
             self._num_saved += 1
             path = getattr(sample, 'img_path', None)
             if path is None:  # nothing to draw on
                 continue
-            image = mmcv.imread(path, channel_order='rgb')
+            image = picture_of(path, reader)
             picture = draw_sample(image, *marks_of(sample, self.score_thr), classes, palette)
             write_whole(folder / _file_name(path, dataset), png(picture))
 

@@ -11,12 +11,16 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from torch import nn
 
 from vit_backbones.checks import preflight
+from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.coco_files import built, evaluator_findings, kept_findings
-from vit_backbones.checks.data import image_findings, sample_findings, start_findings
+from vit_backbones.checks.data import few_findings, image_findings, start_findings
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
+from vit_backbones.checks.validating import ValidationError
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts
@@ -38,6 +42,7 @@ _HOOKS = {
     'curves': 'CurvesHook',
     'pictures': 'PredictionPicturesHook',
     'record': 'RecordHook',
+    'sanity_check': 'SanityCheckHook',
     'skip_unreadable': 'SkipUnreadableImagesHook',
 }
 
@@ -56,6 +61,7 @@ def train(
     resume: str | None = None,
     seed: int | None = None,
     deterministic: bool = False,
+    sanity_check: bool = True,
     options: Sequence[str] = (),
     launcher: str = 'none',
     command: str = '',
@@ -66,8 +72,9 @@ def train(
     `dataset`, `val_dataset` and `images` replace the config's data as in `use_own_data`. `work_dir`
     is the config's own by default, else `work_dirs/<config name>`. `amp` takes bfloat16 where the
     GPU has it, else float16. `resume` is a checkpoint file, or `'auto'` for the last whole one of
-    the work dir. `options` are `key=value` changes of the config. `say` gets the lines on data and
-    resuming, and after Ctrl-C `command` is named to go on.
+    the work dir. `sanity_check` validates two batches before the first epoch. `options` are
+    `key=value` changes of the config. `say` gets the lines on data and resuming, and after Ctrl-C
+    `command` is named to go on.
 
     Raises:
         OSError: For a config or own data that are missing, or a folder that cannot be written.
@@ -90,6 +97,8 @@ def train(
             _use_amp(cfg)
         if resume is not None:
             _resume(cfg, resume, say)
+        if not sanity_check:
+            cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
         _add_hooks(cfg, _HOOKS)
         return prepare(cfg, ('train', 'val'), found)
 
@@ -151,7 +160,8 @@ def _execute(
         if runner is not None and runner.is_running:
             error.while_running = True
             raise
-        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        described = isinstance(error, (OSError, ValidationError))
+        if described and not isinstance(error, BrokenPipeError):
             raise
         raise ValueError(describe(error)) from error
     return Finished(result, metrics, time.monotonic() - start, runner.work_dir)
@@ -206,14 +216,17 @@ def prepare(cfg: Config, splits: Sequence[str], found: Sequence[Finding] = ()) -
         # In every process, as `Runner.train` would
         loader = built(cfg, functools.partial(runner.loader, split))
         if loader is not None and runner.rank == 0:
+            _heed(channel_findings(_bare(runner.model), loader.dataset, split))
             _heed(start_findings(loader.dataset, split))
             _heed(kept_findings(loader.dataset, split))
             _heed(evaluator_findings(facts, split))
-            if split == 'train':
-                _heed(sample_findings(loader.dataset, split))
-            else:
-                _heed(image_findings(loader.dataset, split))
+            looks = few_findings if split == 'train' else image_findings
+            _heed(looks(loader.dataset, split))
     return runner
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 def _heed(findings: Iterable[Finding]) -> None:

@@ -1,0 +1,122 @@
+"""Read images as a config's own pipeline loads them, so that tools see what a training sees."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mmcv
+import numpy as np
+from mmcv.transforms import Compose, LoadImageFromFile
+from mmengine.config import Config
+
+from vit_backbones.bits import bits_of
+from vit_backbones.config.datasets import pipeline_of
+from vit_backbones.config.explain import describe
+from vit_backbones.config.loading import use_scope
+from vit_backbones.images import UnreadableImageError, as_picture, image_size, read_image
+from vit_backbones.position import Grid
+
+DEEP_FIX = "set color_type='unchanged', to_float32=True"
+
+
+class Reader(NamedTuple):
+    """How images are read.
+
+    Attributes:
+        read: Gives an image (H, W, C); three channels are RGB. It raises `UnreadableImageError`.
+        size: Gives its (H, W).
+        steps: The config's transforms, if they read otherwise than `read_image` does.
+        in_8_bits: Whether deeper files lose their low bits.
+    """
+
+    read: Callable[[str | Path], np.ndarray] = read_image
+    size: Callable[[str | Path], Grid] = image_size
+    steps: Sequence[Mapping[str, Any]] = ()
+    in_8_bits: bool = True
+
+
+RGB_READER = Reader()
+
+
+def reader_of(config: Config) -> Reader:
+    """The reader of a config: its own loading transforms, or `read_image` where that is equal.
+
+    The transforms of the test or validation pipeline count, else of the training's.
+    """
+    try:
+        pipeline = pipeline_of(config, ('test', 'val', 'train'))
+    except ValueError:  # a config without data
+        return RGB_READER
+    steps = [dict(step) for step in pipeline if _loads_images(_name(step))]
+    if not steps:
+        return RGB_READER
+    plain = len(steps) == 1 and _reads_rgb(steps[0])
+    if not plain:
+        use_scope(config)
+    load = LoadImageFromFile() if plain else Compose(steps)
+
+    def as_plain(path: str | Path) -> bool:  # the same pixels, and it refuses half a file
+        return plain and bits_of(path) <= 8
+
+    def read(path: str | Path) -> np.ndarray:
+        return read_image(path) if as_plain(path) else _loaded(load, path)
+
+    def size(path: str | Path) -> Grid:
+        return image_size(path) if as_plain(path) else read(path).shape[:2]
+
+    return Reader(read, size, () if plain else steps, not any(map(_keeps_bits, steps)))
+
+
+def picture_of(path: str | Path, reader: Reader) -> np.ndarray:
+    """An image of a dataset as (H, W, 3) uint8 RGB, of the size that its labels have."""
+    if not reader.steps:
+        return mmcv.imread(str(path), channel_order='rgb')
+    return as_picture(reader.read(path))
+
+
+def _loaded(load: Callable[[dict[str, Any]], Any], path: str | Path) -> np.ndarray:
+    """An image (H, W, C) by loading transforms, which give blue first; RGB if C is 3."""
+    try:
+        image = np.asarray(load(dict(img_path=str(path), img_id=0))['img'])
+    except Exception as error:  # each transform has its own
+        raise UnreadableImageError(f'{path}: {describe(error)}') from error
+    image = image[..., None] if image.ndim == 2 else image
+    return image[..., ::-1] if image.shape[-1] == 3 else image
+
+
+def _reads_rgb(step: Mapping[str, Any]) -> bool:
+    """Whether a loading transform gives 8-bit colours, turned as shown: those of `read_image`."""
+    usual = dict(color_type=('color',), imdecode_backend=('cv2', None), file_client_args=(None,))
+    backend = (step.get('backend_args') or {}).get('backend', 'local')
+    kept = all(step.get(key, values[0]) in values for key, values in usual.items())
+    return _name(step) == 'LoadImageFromFile' and kept and backend == 'local'
+
+
+def _keeps_bits(step: Mapping[str, Any]) -> bool:
+    kind = str(step.get('color_type', 'color'))
+    return _name(step) != 'LoadImageFromFile' or kind.startswith(('unchanged', 'anydepth'))
+
+
+def _loads_images(name: str) -> bool:
+    return name.startswith('Load') and not any(other in name for other in ('Annot', 'Proposal'))
+
+
+def _name(step: Mapping[str, Any]) -> str:
+    kind = step.get('type')
+    return getattr(kind, '__name__', str(kind)).split('.')[-1]
+
+
+def deep_line(paths: Sequence[str | Path], reader: Reader) -> str:
+    """A line on files of more than 8 bits that are read as 8-bit; empty without any."""
+    deep = [path for path in paths if bits_of(path) > 8] if reader.in_8_bits else []
+    for path in deep:
+        try:
+            pixels = reader.read(path)
+        except UnreadableImageError:
+            continue
+        return (
+            f'{len(deep)} of {len(paths)} images have {bits_of(path)} bits a channel and are read '
+            f'as 8-bit: {path} as {pixels.min()} to {pixels.max()} of 255; a config whose '
+            f'LoadImageFromFile has {DEEP_FIX.removeprefix("set ")} keeps all bits'
+        )
+    return ''
