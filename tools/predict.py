@@ -37,7 +37,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    from vit_backbones.checks.coco_files import label_findings
+    from vit_backbones.checks.coco_files import predicted_label_findings
     from vit_backbones.evaluation.predicting import predict
     from vit_backbones.evaluation.prediction_files import ResultWriter
     from vit_backbones.files import check_writable
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         trained = load_trained(
             args.config, args.checkpoint, args.cfg_options, device=args.device, slide=args.slide
         )
-        for finding in label_findings(trained.config):
+        for finding in predicted_label_findings(trained.config):
             cli.say(str(finding), error=True)
         reader = reader_of(trained.config)
         walk = ImageWalk(paths, 'predicting', reader.read)

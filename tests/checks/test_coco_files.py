@@ -12,6 +12,7 @@ from mmengine.config import Config
 from vit_backbones.checks import coco_files
 from vit_backbones.checks.coco_files import evaluator_findings, file_findings
 from vit_backbones.checks.data import start_findings
+from vit_backbones.checks.recipe import class_order_findings
 from vit_backbones.config.facts import Facts
 
 ORDER = (
@@ -61,15 +62,15 @@ def test_a_doubled_name_of_no_class_changes_no_label(tmp_path):
     content = coco(names=('cat', 'rest', 'rest'))
     assert found(tmp_path, content, classes=('cat',)) == [
         'warning: train_dataloader.dataset: 8 objects of boxes.json not learned, since '
-        'metainfo.classes lacks their categories (rest, rest)'
+        "metainfo.classes lacks their categories ('rest', 'rest')"
     ]
 
 
 def test_a_misspelt_class_is_an_error_with_the_labels_that_shift(tmp_path):
     assert found(tmp_path, coco(), classes=('cat', 'dgo', 'cow')) == [
-        'error: train_dataloader.dataset.metainfo.classes has dgo, which boxes.json does not list '
-        "as categories (cat, dog, cow): these are never learned, so that 'cow' (4 objects) gets "
-        "label 1, that of 'dgo'; spell them alike"
+        "error: train_dataloader.dataset.metainfo.classes has 'dgo', which boxes.json does not "
+        "list as categories ('cat', 'dog', 'cow'): these are never learned, so that 'cow' (4 "
+        "objects) gets label 1, that of 'dgo'; spell them alike"
     ]
 
 
@@ -86,10 +87,10 @@ def test_classes_without_objects_and_objects_without_a_class_are_warnings(tmp_pa
     for each in content['annotations']:
         each['category_id'] = max(2, each['category_id'])
     assert found(tmp_path, content, classes=('cat', 'dog')) == [
-        'warning: train_dataloader.dataset: boxes.json has no object of 1 of 2 classes (cat): '
+        "warning: train_dataloader.dataset: boxes.json has no object of 1 of 2 classes ('cat'): "
         'never learned; add objects, or leave them out',
         'warning: train_dataloader.dataset: 4 objects of boxes.json not learned, since '
-        'metainfo.classes lacks their categories (cow)',
+        "metainfo.classes lacks their categories ('cow')",
     ]
     assert not found(tmp_path, content, 'val', classes=('cat', 'dog'), test_mode=True)
 
@@ -159,16 +160,55 @@ def test_a_file_that_stops_mmdet_is_an_error_of_its_own(tmp_path):
         build(config(tmp_path))
 
 
+@pytest.mark.parametrize('key', ['id', 'image_id', 'category_id', 'area', 'bbox'])
+def test_a_key_that_mmdet_needs_is_named_with_the_annotation(key, tmp_path):
+    content = coco()
+    del content['annotations'][3][key]
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match=rf'boxes\.json: 1 of 12 annotations without {key}\b'):
+        build(config(tmp_path))
+
+
+def test_text_and_numbers_as_names_are_told_apart(tmp_path):
+    lines = found(tmp_path, coco(names=(1, 2, 3)), classes=('1', '2', '3'))
+    assert lines[-1] == (
+        "error: train_dataloader.dataset.metainfo.classes has '1', '2', '3', which boxes.json does "
+        'not list as categories (1, 2, 3): these are never learned; spell them alike'
+    )
+    assert not found(tmp_path, coco(names=(1, 2, 3)), classes=(1, 2, 3))
+
+
+ORDERS = {
+    ('cat', 'cow', 'dog'): ('error', 'cow', 'dog', 1),
+    ('cat', 'dog', 'sheep'): ('warning', 'sheep', 'cow', 2),
+}
+
+
+@pytest.mark.parametrize('classes', ORDERS)
+def test_one_label_must_have_one_name_in_all_datasets(classes, tmp_path):
+    facts = facts_of(tmp_path, classes=classes)
+    level, name, other, label = ORDERS[classes]
+    assert [str(each) for each in class_order_findings(facts)] == [
+        f'{level}: val_dataloader.dataset.metainfo.classes has {name!r} as label {label}, but '
+        f'train_dataloader.dataset has {other!r}: give both the same classes in the same order'
+    ]
+
+
+@pytest.mark.parametrize('classes', [NAMES, NAMES[:2]])
+def test_equal_classes_and_other_numbers_have_no_line_on_order(classes, tmp_path):
+    assert not list(class_order_findings(facts_of(tmp_path, classes=classes)))
+
+
 def test_an_emptied_dataset_says_which_names_are_wrong(tmp_path):
     write(tmp_path, coco())
     wanted = config(tmp_path, classes=('Cat', 'Dog', 'Cow'), filter_cfg=dict(filter_empty_gt=True))
-    with pytest.raises(ValueError, match=r'classes has Cat, Dog, Cow, which .* does not list as'):
+    with pytest.raises(ValueError, match=r"has 'Cat', 'Dog', 'Cow', which .* does not list"):
         build(wanted)
 
 
-def facts_of(tmp_path, **more):
-    dataset = config(tmp_path)
-    loaders = dict(train_dataloader=dict(dataset=dataset), val_dataloader=dict(dataset=dataset))
+def facts_of(tmp_path, *, classes=NAMES, **more):
+    datasets = dict(train=config(tmp_path), val=config(tmp_path, classes=classes))
+    loaders = {f'{split}_dataloader': dict(dataset=each) for split, each in datasets.items()}
     return Facts.of(Config(dict(default_scope='mmdet', **loaders, **more)), ('train', 'val'))
 
 

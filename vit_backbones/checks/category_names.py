@@ -102,4 +102,4 @@ def _effect(wrong: Sequence[Category], labels: Mapping[Any, int], classes: Seque
 
 
 def _some(names: Sequence[str], most: int = _NAMED) -> str:
-    return ', '.join(map(str, names[:most])) + (', ...' if len(names) > most else '')
+    return ', '.join(map(repr, names[:most])) + (', ...' if len(names) > most else '')

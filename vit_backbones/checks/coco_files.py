@@ -37,7 +37,7 @@ def coco_findings(dataset: Any, split: str) -> Iterator[Finding]:
     yield from _problem_findings(survey)
     names = list(_name_findings(dataset, split))
     yield from names
-    if split == 'train' and not names:
+    if split == 'train' and not names and not any(each.stops for each in survey.problems):
         place = f'{split}_dataloader.dataset'
         yield from unused_findings(place, survey.path, survey.categories, dataset.cat2label)
 
@@ -55,7 +55,7 @@ def _name_findings(dataset: Any, split: str) -> Iterator[Finding]:
         )
 
 
-def label_findings(config: Config) -> Iterator[Finding]:
+def predicted_label_findings(config: Config) -> Iterator[Finding]:
     """Whether the labels that a model predicts are those of its classes, as far as files show it.
 
     Only COCO files to test or validate on that are there and small are read.

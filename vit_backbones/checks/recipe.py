@@ -35,7 +35,7 @@ def config_findings(facts: Facts, *, needs_data: bool = True) -> Iterator[Findin
     """
     yield from unknown_findings(facts)
     yield from constructor_findings(facts)
-    yield from label_findings(facts)
+    yield from class_order_findings(facts)
     if facts.builtin_data:  # the training draws them
         yield from drawn_findings(facts)
     else:
@@ -155,7 +155,7 @@ def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
                 )
 
 
-def label_findings(facts: Facts) -> Iterator[Finding]:
+def class_order_findings(facts: Facts) -> Iterator[Finding]:
     """Whether one label has one name in all datasets."""
     named: dict[str, Sequence[str]] = {}
     for place, dataset in facts.every_dataset:
