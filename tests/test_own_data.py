@@ -316,6 +316,7 @@ def test_few_images_leave_the_head_time_to_learn(tmp_path):
 def test_train_and_test_again_without_the_option(toolbox, train, tmp_path, capsys, monkeypatch):
     content = coco()
     content['annotations'][1]['area'] = 0
+    content['annotations'][2]['bbox'] = [80, 10, 30, 20]
     if toolbox == 'mmdet':
         data, text, few = write_coco(tmp_path / 'd/a.json', content), DETECTOR, FEW
     else:
@@ -333,6 +334,7 @@ def test_train_and_test_again_without_the_option(toolbox, train, tmp_path, capsy
     (log,) = Path('work_dirs/mine').glob('*/*.log')
     for each in (out, log.read_text()):
         assert each.count(warned) == (toolbox == 'mmdet')
+        assert each.count('whose box leaves the image') == (toolbox == 'mmdet')
     (tmp_path / 'other').mkdir()
     monkeypatch.chdir(tmp_path / 'other')
     work = tmp_path / 'work_dirs/mine'

@@ -23,7 +23,7 @@ def used(tmp_path, monkeypatch):
     def use(data, text=DETECTOR, **options):
         Path('a.py').write_text(text)
         cfg = load_config('a.py', options.get('options', ()))
-        summary, warnings = use_own_data(cfg, data, folder='lists', **options)
+        summary, warnings, _ = use_own_data(cfg, data, folder='lists', **options)
         return summary.split(', ', 1)[1], [line.split('.json: ')[-1] for line in warnings]
 
     return use

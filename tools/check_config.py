@@ -24,23 +24,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.checks.findings import warning
+    from vit_backbones.checks.findings import unrepeated, warning
     from vit_backbones.checks.preflight import check_environment
     from vit_backbones.checks.report import check_config
     from vit_backbones.config import load_config
     from vit_backbones.own_data import use_own_data
     from vit_backbones.terminal import silence
 
-    count, found = {'error': 0, 'warning': 0, 'note': 0}, []
+    count, found, own = {'error': 0, 'warning': 0, 'note': 0}, [], None
     with silence(), tempfile.TemporaryDirectory() as folder:
         check_environment()
         config = load_config(args.config, args.cfg_options)
         if args.dataset is not None:
-            own = dict(val_data=args.val_dataset, images=args.images, folder=folder)
-            used = use_own_data(config, args.dataset, **own, options=args.cfg_options)
-            print(used.summary)
-            found = [warning(line) for line in used.warnings]
-        for finding in chain(found, check_config(config, reads_data=args.data)):
+            given = dict(val_data=args.val_dataset, images=args.images, folder=folder)
+            own = use_own_data(config, args.dataset, **given, options=args.cfg_options)
+            print(own.summary)
+            found = map(warning, own.warnings)
+        others = unrepeated(check_config(config, reads_data=args.data), own and own.folder)
+        for finding in chain(found, others):
             print(cli.with_flags(str(finding), cli.Parser.flags), flush=True)
             count[finding.level] += 1
     del count['note']

@@ -4,6 +4,7 @@ A check takes the facts of a config, a built model or a built dataset, and yield
 """
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from vit_backbones.config.explain import describe
@@ -32,6 +33,17 @@ def warning(text: str) -> Finding:
 def note(text: str) -> Finding:
     """No mistake, but what a check has found or left out."""
     return Finding('note', text)
+
+
+def unrepeated(findings: Iterable[Finding], folder: str | Path | None) -> Iterator[Finding]:
+    """Findings after those of own data, if any, whose files are now in a folder under other names.
+
+    Errors, and warnings on anything else.
+    """
+    for each in findings:
+        known = each.level == 'note' or str(folder) in each.text
+        if folder is None or each.level == 'error' or not known:
+            yield each
 
 
 def caught(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ class Used(NamedTuple):
 
     summary: str
     warnings: list[str]
+    folder: Path  # of the files for the config
 
 
 def use_own_data(
@@ -72,7 +73,7 @@ def use_own_data(
     check_asked(cfg, asked)
     for path, content in own.files.items():
         write_whole(path, content)
-    return Used(own.summary(), list(own.warnings))
+    return Used(own.summary(), list(own.warnings), folder)
 
 
 def _read_objects(

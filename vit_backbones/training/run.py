@@ -18,14 +18,14 @@ from vit_backbones.checks import preflight
 from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.coco_files import built, evaluator_findings, kept_findings
 from vit_backbones.checks.data import few_findings, image_findings, start_findings
-from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.checks.findings import Finding, error, unrepeated, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.checks.validating import ValidationError
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
-from vit_backbones.own_data import use_own_data
+from vit_backbones.own_data import Used, use_own_data
 from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
 from vit_backbones.training.outcome import (
@@ -85,13 +85,12 @@ def train(
 
     def set_up() -> AnyRunner:
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
-        found: list[Finding] = []
+        own = None
         if dataset is not None:
             folder = os.path.join(cfg.work_dir, 'dataset')
-            own = dict(val_data=val_dataset, images=images, folder=folder, options=options)
-            used = use_own_data(cfg, dataset, **own)
-            say(used.summary)
-            found = list(map(warning, used.warnings))
+            given = dict(val_data=val_dataset, images=images, folder=folder, options=options)
+            own = use_own_data(cfg, dataset, **given)
+            say(own.summary)
         _set_randomness(cfg, seed, deterministic)
         if amp:
             _use_amp(cfg)
@@ -100,7 +99,7 @@ def train(
         if not sanity_check:
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
         _add_hooks(cfg, _HOOKS)
-        return prepare(cfg, ('train', 'val'), found)
+        return prepare(cfg, ('train', 'val'), own)
 
     def run(runner: AnyRunner) -> Result:
         runner.train()
@@ -196,16 +195,13 @@ def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:
     cfg.randomness = dict(seed=None) | (cfg.get('randomness') or {}) | given
 
 
-def prepare(cfg: Config, splits: Sequence[str], found: Sequence[Finding] = ()) -> AnyRunner:
-    """Check, build the runner for some of `'train'`, `'val'`, `'test'`, and draw built-in data.
-
-    `found` are warnings for the log.
-    """
+def prepare(cfg: Config, splits: Sequence[str], own: Used | None = None) -> AnyRunner:
+    """Check, build the runner for some of `'train'`, `'val'`, `'test'`, and draw built-in data."""
     facts = Facts.of(cfg, splits)
     findings = list(config_findings(facts))
     _heed(each for each in findings if each.level == 'error')
     runner = build_runner(cfg)
-    _heed(found)  # only now that there is a log file
+    _heed(map(warning, own.warnings if own else ()))  # only now that there is a log file
     if facts.builtin_data:  # only now that the model is known to be in order
         write_shapes(**facts.builtin_data)
         _heed(map(error, missing_data(facts)))
@@ -217,8 +213,8 @@ def prepare(cfg: Config, splits: Sequence[str], found: Sequence[Finding] = ()) -
         loader = built(cfg, functools.partial(runner.loader, split))
         if loader is not None and runner.rank == 0:
             _heed(channel_findings(_bare(runner.model), loader.dataset, split))
-            _heed(start_findings(loader.dataset, split))
-            _heed(kept_findings(loader.dataset, split))
+            for given in (start_findings, kept_findings):
+                _heed(unrepeated(given(loader.dataset, split), own and own.folder))
             _heed(evaluator_findings(facts, split))
             looks = few_findings if split == 'train' else image_findings
             _heed(looks(loader.dataset, split))
