@@ -96,7 +96,9 @@ def test_classes_that_no_annotation_has_are_told(check):
     )
     Path('boxes.json').write_text(json.dumps(boxes))
     code, lines = check('det.py', flags=['--data'])
-    assert lines_of(lines, 'error: train_dataloader.dataset.metainfo.classes has cow, which boxes.')
+    assert lines_of(
+        lines, "error: train_dataloader.dataset.metainfo.classes has 'cow', which boxes."
+    )
     assert code == 1
 
 

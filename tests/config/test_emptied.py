@@ -159,9 +159,8 @@ def test_every_tool_has_the_same_line(lazily, folder, capsys):
     assert load_tool('train').main(['seg.py']) == 2
     assert LINE in capsys.readouterr().err
     assert load_tool('check_config').main(['seg.py', '--data']) == 1
-    place = '' if 'lazy' in lazily else 'train_dataloader.dataset: '
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f'error: {place}{LINE}', 'seg.py: 1 error, no warning']
+    assert lines == [f'error: train_dataloader.dataset: {LINE}', 'seg.py: 1 error, no warning']
     with pytest.raises(ValueError, match='BaseSegDataset has no image: no file in') as raised:
         dataset_images('seg.py', [], 'train')
     assert str(raised.value) == f'train_dataloader.dataset of seg.py: {LINE}'
