@@ -66,10 +66,11 @@ def object_problems(
         measured: pycocotools measures with this file, so that it must take each object.
         takes_rle: Masks may be RLE; those of `LoadAnnotations(poly2mask=False)` may not.
     """
-    if incomplete := list(_incomplete(content)):
+    columns: dict[str, list[Any]] = {}
+    if incomplete := list(_incomplete(content, columns)):
         yield from incomplete
         return
-    yield from _problems(Survey(content, classes, with_masks, takes_rle), measured)
+    yield from _problems(Survey(content, classes, with_masks, takes_rle, columns), measured)
 
 
 def _problems(survey: Survey, measured: bool) -> Iterator[Problem]:
@@ -109,9 +110,10 @@ def problems_and_kept(
     indices: int | Sequence[int] | None,
 ) -> tuple[list[Problem], Kept | None]:
     """`object_problems` and `kept_objects` at once; `None` for the latter where a problem stops."""
-    if incomplete := list(_incomplete(content)):
+    columns: dict[str, list[Any]] = {}
+    if incomplete := list(_incomplete(content, columns)):
         return incomplete, None
-    survey = Survey(content, classes, with_masks, takes_rle)
+    survey = Survey(content, classes, with_masks, takes_rle, columns)
     problems = list(_problems(survey, measured))
     stops = any(each.stops for each in problems)
     return problems, None if stops else _kept(survey, filter_cfg or {}, indices)
@@ -130,8 +132,8 @@ def _kept(survey: Survey, filters: dict[str, Any], indices: int | Sequence[int] 
     return Kept(len(places), int(objects[places].sum()))
 
 
-def _incomplete(content: dict[str, Any]) -> Iterator[Problem]:
-    """Lists and keys that are missing or of another type."""
+def _incomplete(content: dict[str, Any], columns: dict[str, list[Any]]) -> Iterator[Problem]:
+    """Lists and keys that are missing or of another type; `columns` gets those of annotations."""
     for name, keys in _KEYS.items():
         entries = content.get(name)
         if not isinstance(entries, list) or not entries:
@@ -141,6 +143,8 @@ def _incomplete(content: dict[str, Any]) -> Iterator[Problem]:
         else:
             for key, kinds in keys.items():
                 values = column_of(entries, key)
+                if name == 'annotations':
+                    columns[key] = values
                 if not set(map(type, values)) <= kinds:
                     wrong = np.array([type(value) not in kinds for value in values])
                     value = values[wrong.argmax()]

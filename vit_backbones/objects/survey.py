@@ -60,12 +60,13 @@ class Survey:
         classes: Sequence[str] | None,
         with_masks: bool,
         takes_rle: bool,
+        columns: dict[str, list[Any]] | None = None,
     ) -> None:
         self.images, self.annotations = content['images'], content['annotations']
         self.categories, self.classes = content['categories'], classes
         self.with_masks, self.takes_rle = with_masks, takes_rle
         self.number = len(self.annotations)
-        self._columns: dict[str, list[Any]] = {}
+        self._columns = columns or {}
         index = {image['id']: i for i, image in enumerate(self.images)}
         places = map(index.get, self.column('image_id'), repeat(-1))
         self.image = np.fromiter(places, int, self.number)
