@@ -137,6 +137,25 @@ def test_a_mistake_that_a_step_shows_has_its_line(case):
     assert errors_of(findings(text, change)) == [STEP + reason]
 
 
+GREY = "load['color_type'] = 'grayscale'"
+FOUR = SEG + "model['backbone']['in_channels'] = 4\nmodel['data_preprocessor'] = None\n"
+
+
+@pytest.mark.parametrize(
+    ('text', 'change', 'line'),
+    [
+        (SEG, GREY, "1 channel (by LoadImageFromFile), and the backbone takes 3: load them by "
+         "color_type='color', or set model.backbone.in_channels=1"),
+        (DET, GREY, "1 channel (by LoadImageFromFile), and the backbone takes 3: load them by "
+         "color_type='color', or set model.backbone.in_channels=1"),
+        (FOUR, '', "3 channels (by LoadImageFromFile), and the backbone takes 4: load all bands by "
+         "color_type='unchanged', or set model.backbone.in_channels=3"),
+    ],
+)  # fmt: skip
+def test_a_loader_of_other_channels_has_its_line_before_the_step(text, change, line):
+    assert errors_of(findings(text, change)) == [f'val_dataloader.dataset gives images of {line}']
+
+
 MONITORS = {
     'a best checkpoint by another metric': (
         SEG,

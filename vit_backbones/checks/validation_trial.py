@@ -13,6 +13,7 @@ from mmengine.registry import EVALUATOR
 from mmengine.runner import Runner
 from torch import nn
 
+from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.drawn_data import NotDrawnError, draw_for
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.trial import data_samples
@@ -61,7 +62,8 @@ def validation_findings(
             _keep_files(evaluator, Path(folder))
             which = 'the first' if real else 'a drawn'
             for each in _trial(model, loader, evaluator, hooks, which):
-                yield each._replace(text=re.sub(rf'{folder}/\S+', 'it', each.text))
+                text = re.sub(rf'\({folder}/\S+, ', '(', each.text)
+                yield each._replace(text=re.sub(rf'{folder}/\S+', 'it', text))
         except NotDrawnError as raised:
             yield warning(f'{_MISSING}{raised}')
 
@@ -73,14 +75,16 @@ def _trial(
     try:
         with _small(model, loader), quiet_prints():
             built = Runner.build_dataloader(loader | alone, seed=0)
+            others = list(channel_findings(model, built.dataset, 'val'))
             with_metrics = _built_evaluator(evaluator)
             with_metrics.dataset_meta = getattr(built.dataset, 'metainfo', None)
-            done = validate(model, built, with_metrics, count=1)
+            done = None if others else validate(model, built, with_metrics, count=1)
     except ValidationError as raised:
         yield error(f'a validation step on {which} image fails: {raised}')
     except Exception as raised:  # each class has its own
         yield error(f'val_dataloader or val_evaluator: {describe(raised)}')
     else:
+        yield from others  # outside the blocks above, which silence what a caller prints
         if done is not None:
             yield from monitor_findings(hooks, done.metrics)
 
