@@ -8,13 +8,17 @@ import shlex
 from functools import cache
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import timm
 import torch
 from checked_configs import errors_of
+from mmcv.transforms import TRANSFORMS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
 
 from vit_backbones import ViTFeatBackbone  # (mmcv's operators)
 from vit_backbones import __main__ as report
@@ -226,9 +230,30 @@ def test_both_toolboxes_are_shown():
 
 
 def test_recipe_is_inherited_as_shown(tmp_path):
-    (tmp_path / 'mine.py').write_text(next(b for b in BLOCKS if "'vit_backbones::" in b))
+    (tmp_path / 'mine.py').write_text(next(b for b in BLOCKS if 'linear_vit-b-dinov2_ade20k' in b))
     cfg = load_config(tmp_path / 'mine.py')
     assert (cfg.train_dataloader.batch_size, cfg.model.type) == (4, 'EncoderDecoder')
+
+
+def test_images_of_four_bands_with_16_bits_are_read_whole_as_shown(tmp_path):
+    (tmp_path / 'mine.py').write_text(next(b for b in BLOCKS if "color_type='unchanged'" in b))
+    cfg = load_config(tmp_path / 'mine.py')
+    given = np.arange(64, dtype=np.uint16).reshape(4, 4, 4) * 1000
+    cv2.imwrite(str(tmp_path / '0.tif'), given)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        load = TRANSFORMS.build(loader.dataset.pipeline[0])
+        assert (load(dict(img_path=str(tmp_path / '0.tif')))['img'] == given).all()
+    assert cfg.model.backbone.in_channels == len(cfg.model.data_preprocessor.mean) == 4
+
+
+def test_colours_become_numbers_as_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ('mine/colours', 'mine/masks'):
+        (tmp_path / folder).mkdir(parents=True)
+    colours = np.array([[[0, 0, 0], [255, 0, 0], [0, 255, 0], [1, 2, 3]]], np.uint8)
+    Image.fromarray(colours).save('mine/colours/0.png')
+    exec(next(block for block in BLOCKS if 'mine/colours' in block), {})
+    assert np.asarray(Image.open('mine/masks/0.png')).tolist() == [[0, 1, 2, 255]]
 
 
 def test_recipes_and_backbones_are_those_that_ship():
