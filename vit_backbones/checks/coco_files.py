@@ -20,7 +20,7 @@ from vit_backbones.config.datasets import leaf_datasets, metainfo_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.registries import find_registered
-from vit_backbones.terminal import quiet_prints
+from vit_backbones.terminal import quiet_log, quiet_prints
 
 T = TypeVar('T')
 _LARGEST = 50  # MB of a file that is read only to be checked
@@ -98,7 +98,7 @@ def build_surveyed(config: Config, wanted: Mapping[str, Any]) -> Any:
             getattr(leaf, 'full_init', bool)()
         return dataset
 
-    with quiet_prints():
+    with quiet_log(), quiet_prints():
         return built(config, build)
 
 
