@@ -110,6 +110,22 @@ WRONG = {
         "PackDetInputs in val_dataloader.dataset.pipeline does not pack 'scale_factor', which the "
         'validation needs: add it to its meta_keys',
     ),
+    'no Resize': (
+        DET,
+        'steps = [load, labels, pack]',
+        "no transform in val_dataloader.dataset.pipeline sets 'scale_factor', which the validation "
+        'needs: add Resize behind the first',
+    ),
+    'no file of the metric': (
+        DET,
+        "metric = dict(type='CocoMetric', metric='bbox')",
+        'val_evaluator: CocoMetric has no ann_file: give it the file of val_dataloader.dataset',
+    ),
+    'windows without steps': (
+        SEG.replace("mode='whole'", "mode='slide', crop_size=(32, 32)"),
+        '',
+        "model.test_cfg, or a dict in it, lacks 'stride': set it",
+    ),
     'a metric of mmseg under a detector': (
         DET,
         "metric = dict(type='mmseg.IoUMetric')",

@@ -252,6 +252,13 @@ def test_fewer_images_than_two_batches():
     assert (done.batches, done.metrics) == (1, {'count/numbers': [*range(8)]})
 
 
+def test_data_that_give_no_batch():
+    loader = DataLoader(Numbers(), batch_size=16, drop_last=True, collate_fn=list)
+    line = 'val_dataloader gives no batch of its 8 images: leave drop_last=True out'
+    with pytest.raises(ValidationError, match=line):
+        validate(Model(), loader, Evaluator(Counting()), count=2)
+
+
 def test_files_of_metrics_are_not_left(tmp_path):
     path = tmp_path / 'results.pkl'
     path.write_text('of an earlier run')
