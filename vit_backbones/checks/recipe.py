@@ -57,6 +57,7 @@ def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
         yield from weight_findings(facts, model)
         yield from amp_findings(facts, model)
         yield from _auxiliary_findings(facts, model)
+        yield from _ignored_findings(facts, model)
 
 
 def pad_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
@@ -151,6 +152,20 @@ def _auxiliary_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
             f'model.auxiliary_iters={iters}: in these iterations the head has no gradients, which '
             f'stops a training in several processes: set find_unused_parameters=True for those'
         )
+
+
+def _ignored_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
+    """Whether a segmenter's head ignores the label of a class."""
+    infos = (metainfo_of(dataset, facts.scope) for _, dataset in facts.datasets['train'])
+    classes = next((info['classes'] for info in infos if info.get('classes')), ())
+    for name in MMSEG_HEADS:
+        for head in parts_of(model, name):
+            label = getattr(head, 'ignore_index', None)
+            if isinstance(label, int) and 0 <= label < len(classes):
+                yield warning(
+                    f'model.{name}.ignore_index={label} is the label of class {classes[label]!r}, '
+                    f'which is never learned: leave ignore_index out to learn it'
+                )
 
 
 def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
