@@ -72,12 +72,12 @@ WRONG = {
     'black and white, reduced': (
         (0, 255),
         dict(reduce_zero_label=True),
-        f'error: {PLACE}: its 4 label maps hold only ignored pixels{ZERO}',
+        f'error: {PLACE}: its 4 label maps hold only 255, which is ignored{ZERO}',
     ),
     'all ignored': (
         (255,),
         {},
-        f'error: {PLACE}: its 4 label maps hold only ignored pixels',
+        f'error: {PLACE}: its 4 label maps hold only 255, which is ignored',
     ),
     'reduced once too often': (
         (0, 0, 0, 1),

@@ -84,7 +84,14 @@ def pad_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
 
 
 def label_findings(facts: Facts) -> Iterator[Finding]:
-    """Whether a metric compares resized boxes with predictions in pixels of the file."""
+    """Whether a training loads labels, and no metric compares resized boxes with those of files."""
+    for place, dataset in facts.datasets.get('train', ()):
+        names = {type_name(node) for _, node, _ in nodes(dataset.get('pipeline') or [])}
+        loaders = {name for name in names if name.startswith('Load')}
+        if loaders == {'LoadImageFromFile'} and names & {'PackDetInputs', 'PackSegInputs'}:
+            yield warning(
+                f'{place}.pipeline loads no labels: add LoadAnnotations behind LoadImageFromFile'
+            )
     for split, datasets in facts.datasets.items():
         metrics = [type_name(node) for _, node, _ in nodes(facts.evaluators[split])]
         for place, dataset in datasets if 'VOCMetric' in metrics else ():
