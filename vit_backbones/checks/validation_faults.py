@@ -29,7 +29,7 @@ def reason_of(raised: Exception, outputs: Sequence[Any], dataset: Any) -> str:
         _meta_keys(raised, transforms),
         _other_predictions(raised, samples, metric),
         _other_file(raised, metric),
-        _missing_option(raised),
+        _option(raised),
     )
     return next(filter(None, found), None) or describe(raised)
 
@@ -137,8 +137,10 @@ def _other_file(raised: Exception, metric: BaseMetric | None) -> str | None:
     return None
 
 
-def _missing_option(raised: Exception) -> str | None:
-    """A key that code reads as an attribute of a dict of the config."""
+def _option(raised: Exception) -> str | None:
+    """A key that a dict of the config lacks, or a batch size that images of several sizes bar."""
+    if 'image size in a batch should be the same' in str(raised):
+        return 'val_dataloader.batch_size is above 1, and its images differ in size: set it to 1'
     found = re.match(r"'ConfigDict' object has no attribute '(\w+)'", str(raised))
     return f'model.test_cfg, or a dict in it, lacks {found[1]!r}: set it' if found else None
 
