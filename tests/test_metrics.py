@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit_backbones.metrics import metric_text
+from vit_backbones.metrics import headline, metric_text
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,11 @@ from vit_backbones.metrics import metric_text
 )
 def test_percent_where_the_library_gives_percent(name, value, text):
     assert metric_text(name, value) == text
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'name'),
+    [('mAcc', 'mAcc'), (['loss', 'mAcc', 'aAcc'], 'mAcc'), ([], 'mIoU'), ('auto', 'mIoU')],
+)
+def test_the_main_metric_is_the_first_that_a_config_saves(wanted, name):
+    assert headline(dict(aAcc=1.0, mAcc=2.0, mIoU=3.0), wanted) == name

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from vit_backbones.bits import bits_of
 from vit_backbones.config.datasets import pipeline_of
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import type_name
 from vit_backbones.config.loading import use_scope
 from vit_backbones.images import UnreadableImageError, as_picture, image_size, read_image
 from vit_backbones.position import Grid
@@ -43,7 +44,7 @@ def reader_of(config: Config) -> Reader:
 
     The transforms of the test or validation pipeline count, else of the training's.
     """
-    steps = [dict(step) for step in _pipeline(config) if _loads_images(_name(step))]
+    steps = [dict(step) for step in _pipeline(config) if _loads_images(type_name(step))]
     if not steps:
         return RGB_READER
     plain = len(steps) == 1 and _reads_rgb(steps[0])
@@ -65,7 +66,7 @@ def reader_of(config: Config) -> Reader:
 
 def normalised_by(config: Config) -> dict[str, Any] | None:
     """The `Normalize` of a config's pipeline, as a data preprocessor; `None` if it has none."""
-    steps = [step for step in _pipeline(config) if _name(step) == 'Normalize']
+    steps = [step for step in _pipeline(config) if type_name(step) == 'Normalize']
     if not steps:
         return None
     bgr_to_rgb = steps[0].get('to_rgb', True)
@@ -101,21 +102,16 @@ def _reads_rgb(step: Mapping[str, Any]) -> bool:
     usual = dict(color_type=('color',), imdecode_backend=('cv2', None), file_client_args=(None,))
     backend = (step.get('backend_args') or {}).get('backend', 'local')
     kept = all(step.get(key, values[0]) in values for key, values in usual.items())
-    return _name(step) == 'LoadImageFromFile' and kept and backend == 'local'
+    return type_name(step) == 'LoadImageFromFile' and kept and backend == 'local'
 
 
 def _keeps_bits(step: Mapping[str, Any]) -> bool:
     kind = str(step.get('color_type', 'color'))
-    return _name(step) != 'LoadImageFromFile' or kind.startswith(('unchanged', 'anydepth'))
+    return type_name(step) != 'LoadImageFromFile' or kind.startswith(('unchanged', 'anydepth'))
 
 
 def _loads_images(name: str) -> bool:
     return name.startswith('Load') and not any(other in name for other in ('Annot', 'Proposal'))
-
-
-def _name(step: Mapping[str, Any]) -> str:
-    kind = step.get('type')
-    return getattr(kind, '__name__', str(kind)).split('.')[-1]
 
 
 def deep_line(paths: Sequence[str | Path], reader: Reader) -> str:

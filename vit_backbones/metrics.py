@@ -9,9 +9,10 @@ _PERCENT |= {name + part for name in ('PQ', 'SQ', 'RQ') for part in ('', '_th', 
 
 
 def headline(metrics: dict[str, Any], wanted: Any = None) -> str:
-    """The main one of some metrics: `wanted`, as a config's `save_best`, if it is among them."""
-    if wanted in metrics:
-        return wanted
+    """The main one of some metrics: `wanted`, as a config's `save_best`, if among them."""
+    for name in wanted if isinstance(wanted, (list, tuple)) else [wanted]:
+        if name in metrics:
+            return name
     short = {name.split('/')[-1]: name for name in metrics}
     return next((short[each] for each in HEADLINES if each in short), next(iter(metrics)))
 

@@ -85,6 +85,12 @@ WRONG = {
         ['train_dataloader.dataset.metainfo.classes=road'],
         "error: train_dataloader.dataset.metainfo.classes is the text 'road': write ('road',)",
     ),
+    'a class that the head ignores': (
+        'seg.py',
+        ['model.decode_head.ignore_index=0'],
+        "warning: model.decode_head.ignore_index=0 is the label of class 'road', which is never "
+        'learned: leave ignore_index out to learn it',
+    ),
     'fp16 under DINOv3': (
         'seg.py',
         [
@@ -125,6 +131,19 @@ def test_a_mistake_has_its_own_lines(case, check):
     code, lines = check(config, *options)
     assert lines_of(lines, *beginnings)
     assert code == any(each.startswith('error') for each in beginnings)
+
+
+def test_a_fault_of_both_steps_is_reported_once(check):
+    validated = (
+        "val_dataloader, val_cfg = train_dataloader, dict()\nval_evaluator = dict(type='IoUMetric')"
+    )
+    Path('seg.py').write_text(f'{SEGMENTER}\n{validated}')
+    lines = check('seg.py', 'model.decode_head.in_index=[0,2]')[1]
+    assert lines_of(
+        lines,
+        'error: decode_head.in_index=[0, 2], but the backbone gives 2 maps',
+        'error: a training step on two drawn images fails: IndexError',
+    )
 
 
 def test_two_mistakes_are_both_reported(check):

@@ -75,6 +75,30 @@ def test_images_that_cannot_be_decoded_are_told(check):
     assert code == 1
 
 
+def test_a_reason_that_all_images_share_is_told_once(check):
+    write_segments(1)
+    cv2.imwrite('seg/images/b.png', cv2.imread('seg/images/a.png'))
+    cv2.imwrite('seg/labels/b.png', cv2.imread('seg/labels/a.png', 0))
+    text = (
+        Path('seg.py')
+        .read_text()
+        .replace("'LoadAnnotations')", "'LoadAnnotations', reduce_zero_label=True)")
+    )
+    Path('seg.py').write_text(text)
+    assert lines_of(
+        check('seg.py', flags=['--data'])[1],
+        'error: 2 train images cannot be decoded: seg/images/a.png, seg/images/b.png (Initialize '
+        'dataset with `reduce_zero_label` as False but when load annotation the '
+        '`reduce_zero_label` is True)',
+    )
+
+
+def test_label_maps_that_are_missing_are_told_once(check):
+    write_segments(1)
+    lines = check('seg.py', 'train_dataloader.dataset.seg_map_suffix=_mask.png', flags=['--data'])
+    assert lines_of(lines[1], 'error: train_dataloader.dataset: 1 of 1 label maps do not exist')
+
+
 def test_classes_that_no_annotation_has_are_told(check):
     cv2.imwrite('a.png', np.zeros((64, 96, 3), np.uint8))
     Path('images').mkdir()

@@ -11,9 +11,11 @@ import torch
 from checked_configs import DETECTOR, SEGMENTER, errors_of, lines_of
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from mmseg.models import SegDataPreProcessor
 from toy_task import write_toy_config
 
 from vit_backbones.checks.training_parts import built_hooks, part_findings
+from vit_backbones.checks.validation_faults import reason_of
 from vit_backbones.checks.validation_trial import validation_findings
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import use_scope
@@ -109,6 +111,22 @@ WRONG = {
         "pack['meta_keys'] = ('img_id', 'img_shape', 'ori_shape')",
         "PackDetInputs in val_dataloader.dataset.pipeline does not pack 'scale_factor', which the "
         'validation needs: add it to its meta_keys',
+    ),
+    'no Resize': (
+        DET,
+        'steps = [load, labels, pack]',
+        "no transform in val_dataloader.dataset.pipeline sets 'scale_factor', which the validation "
+        'needs: add Resize behind the first',
+    ),
+    'no file of the metric': (
+        DET,
+        "metric = dict(type='CocoMetric', metric='bbox')",
+        'val_evaluator: CocoMetric has no ann_file: give it the file of val_dataloader.dataset',
+    ),
+    'windows without steps': (
+        SEG.replace("mode='whole'", "mode='slide', crop_size=(32, 32)"),
+        '',
+        "model.test_cfg, or a dict in it, lacks 'stride': set it",
     ),
     'a metric of mmseg under a detector': (
         DET,
@@ -340,3 +358,12 @@ def test_the_tool_shows_a_step_that_fails(check):
 
 def test_a_model_of_no_toolbox_gets_one_warning(check, folder):
     assert lines_of(check(write_toy_config(folder))[1], 'warning: no training step was tried: Toy')
+
+
+def test_a_batch_of_several_sizes_has_its_line():
+    images = [torch.zeros(3, 64, 96), torch.zeros(3, 96, 64)]
+    with pytest.raises(AssertionError) as raised:
+        SegDataPreProcessor().eval()(dict(inputs=images, data_samples=None))
+    assert reason_of(raised.value, (), object()) == (
+        'val_dataloader.batch_size is above 1, and its images differ in size: set it to 1'
+    )

@@ -16,7 +16,7 @@ from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators come first)
 from vit_backbones import SimpleFeaturePyramid, ViTAdapter, ViTFeatBackbone
-from vit_backbones.checks.recipe import pad_findings
+from vit_backbones.checks.recipe import label_findings, pad_findings
 from vit_backbones.checks.wiring import (
     padding_findings,
     preprocessing_findings,
@@ -295,3 +295,65 @@ def test_pad_switches_mask_padding_off(pipeline, place, split):
     assert lines == expected
     model.backbone = _vit()
     assert list(pad_findings(facts, model)) == []
+
+
+@pytest.mark.parametrize(
+    ('split', 'pack', 'number'),
+    [('train', 'PackSegInputs', 0), ('val', 'PackSegInputs', 1), ('test', 'mmseg.PackSegInputs', 1),
+     ('val', 'PackDetInputs', 0)],
+)  # fmt: skip
+def test_mmseg_never_takes_the_padding_of_a_test_pipeline_off(split, pack, number):
+    pipeline = [dict(type='Resize'), dict(type='Pad', size=(64, 64)), dict(type=pack)]
+    facts = Facts.of(Config({f'{split}_dataloader': dict(dataset=dict(pipeline=pipeline))}))
+    found = pad_findings(facts, _Segmenter(_vit(), None, _Decoder()))
+    assert list(map(str, found)) == number * [
+        f'warning: {split}_dataloader.dataset.pipeline.1 is Pad, and mmseg stretches predictions '
+        f'of padded images to the size of the file: leave Pad out, and give '
+        f'model.data_preprocessor test_cfg=dict(size_divisor=...), whose padding it takes off'
+    ]
+
+
+_LABELS, _RESIZE = dict(type='LoadAnnotations', with_bbox=True), dict(type='mmdet.Resize')
+
+
+@pytest.mark.parametrize(
+    ('pipeline', 'evaluator', 'number'),
+    [
+        ([_LABELS, _RESIZE], dict(type='VOCMetric'), 1),
+        ([_LABELS, _RESIZE], [dict(type='CocoMetric'), dict(type='mmdet.VOCMetric')], 1),
+        ([_LABELS, _RESIZE], dict(type='Evaluator', metrics=[dict(type='VOCMetric')]), 1),
+        ([_RESIZE, _LABELS], dict(type='VOCMetric'), 0),
+        ([_RESIZE], dict(type='VOCMetric'), 0),
+        ([_LABELS, _RESIZE], dict(type='CocoMetric'), 0),  # it reads the file
+    ],
+)
+def test_boxes_that_a_metric_takes_from_the_pipeline_keep_the_size_of_the_file(
+    pipeline, evaluator, number
+):
+    loader = dict(dataset=dict(type='VOCDataset', pipeline=pipeline))
+    facts = Facts.of(Config(dict(val_dataloader=loader, val_evaluator=evaluator)))
+    assert list(map(str, label_findings(facts))) == number * [
+        'warning: val_dataloader.dataset.pipeline resizes annotations, and VOCMetric compares them '
+        'with predictions in pixels of the file: move LoadAnnotations behind Resize'
+    ]
+
+
+@pytest.mark.parametrize(
+    ('types', 'number'),
+    [
+        (('LoadImageFromFile', 'mmseg.PackSegInputs'), 1),
+        (('mmdet.LoadImageFromFile', 'RandomFlip', 'PackDetInputs'), 1),
+        (('LoadImageFromFile', 'LoadAnnotations', 'PackSegInputs'), 0),
+        (('LoadImageFromFile', 'LoadEmptyAnnotations', 'PackDetInputs'), 0),
+        (('LoadImageAndMask', 'PackSegInputs'), 0),
+        (('LoadImageFromFile', 'PackToy'), 0),
+    ],
+)
+def test_a_training_loads_labels(types, number):
+    pipeline = [dict(type=each) for each in types]
+    loader = dict(dataset=dict(pipeline=pipeline))
+    facts = Facts.of(Config(dict(train_dataloader=loader, val_dataloader=loader)))
+    assert list(map(str, label_findings(facts))) == number * [
+        'warning: train_dataloader.dataset.pipeline loads no labels: add LoadAnnotations behind '
+        'LoadImageFromFile'
+    ]

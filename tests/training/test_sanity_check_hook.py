@@ -171,8 +171,9 @@ def test_from_python_it_is_an_exception_and_an_argument(tmp_path, monkeypatch):
     ids=['another loop', 'no data', 'no validation'],
 )
 def test_trainings_that_validate_otherwise_are_left_out_without_a_line(train, tmp_path, more):
-    assert train([write_toy_config(tmp_path, more=more)]) == 0
-    assert 'before the first epoch' not in log_of('toy')
+    name = f'toy{len(more)}'  # runs of one name share a log if they start in one second
+    assert train([write_toy_config(tmp_path, name, more=more)]) == 0
+    assert 'before the first epoch' not in log_of(name)
 
 
 def test_a_number_of_batches_below_1_is_refused():
@@ -250,6 +251,13 @@ def test_evaluator_sampler_and_modes_stay():
 def test_fewer_images_than_two_batches():
     done = validate(Model(), loader_of(16), Evaluator(Counting()), count=2)
     assert (done.batches, done.metrics) == (1, {'count/numbers': [*range(8)]})
+
+
+def test_data_that_give_no_batch():
+    loader = DataLoader(Numbers(), batch_size=16, drop_last=True, collate_fn=list)
+    line = 'val_dataloader gives no batch of its 8 images: leave drop_last=True out'
+    with pytest.raises(ValidationError, match=line):
+        validate(Model(), loader, Evaluator(Counting()), count=2)
 
 
 def test_files_of_metrics_are_not_left(tmp_path):

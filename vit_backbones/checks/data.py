@@ -88,13 +88,16 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
     images.
     """
     place = f'{split}_dataloader.dataset'
-    broken: list[str] = []
+    broken: list[tuple[str, str]] = []  # images, and why
+    incomplete = False
     found: list[Finding] = []
     walked: list[tuple[Any, list[list[Any]]]] = []
     for leaf in leaf_datasets(dataset):
         loaders = loaders_of(leaf)
         if loaders and hasattr(leaf, 'get_data_info'):
-            yield from missing_findings(leaf, place, loaders)
+            missing = [*missing_findings(leaf, place, loaders)]
+            yield from missing
+            incomplete |= bool(missing)
             walk = list(_walk(leaf, loaders, looks))
             broken += [reason for reason, _ in walk if reason]
             answers = [each for reason, each in walk if each is not None]
@@ -105,18 +108,26 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
         leaves = [(leaf, [each[number] for each in answers]) for leaf, answers in walked]
         found += look.split_findings(leaves, place)
     if broken:
-        yield error(
-            f'{len(broken)} {split} image{"s" * (len(broken) > 1)} cannot be decoded: '
-            f'{", ".join(broken[:5])}{" ..." if len(broken) > 5 else ""}; repair or remove them'
-        )
+        yield error(_broken_line(broken, split))
         return
     yield from found
-    if hasattr(dataset, '__len__') and not len(dataset):  # `start_findings` has the reason
+    if incomplete or (hasattr(dataset, '__len__') and not len(dataset)):  # the reason is known
         return
     try:
         dataset[0]
     except Exception as raised:  # each transform has its own exceptions
         yield error(f'{place}.pipeline fails on the first image ({one_line(raised)})')
+
+
+def _broken_line(broken: Sequence[tuple[str, str]], split: str) -> str:
+    images: dict[str, list[str]] = {}  # by reason
+    for image, reason in broken[:5]:
+        images.setdefault(reason, []).append(image)
+    named = ', '.join(f'{", ".join(each)} ({reason})' for reason, each in images.items())
+    more = ' ...' * (len(broken) > 5)
+    many = len(broken) > 1
+    fix = '' if many and len(images) == 1 else '; repair or remove them'  # the pipeline's fault
+    return f'{len(broken)} {split} image{"s" * many} cannot be decoded: {named}{more}{fix}'
 
 
 def _some_sizes(dataset: Any) -> Iterator[Any]:
@@ -140,11 +151,11 @@ def loaders_of(dataset: Any) -> list[Any]:
 
 def _walk(
     dataset: Any, loaders: Sequence[Any], looks: Sequence[Look]
-) -> Iterator[tuple[str | None, list[Any] | None]]:
-    """For each image, the reason why it cannot be decoded, and the answers of `looks`."""
+) -> Iterator[tuple[tuple[str, str] | None, list[Any] | None]]:
+    """For each image, its name and why it cannot be decoded, and the answers of `looks`."""
     paths, named = set(), named_keys(dataset, loaders)
 
-    def decode(index: int) -> tuple[str | None, list[Any] | None]:
+    def decode(index: int) -> tuple[tuple[str, str] | None, list[Any] | None]:
         path, info = f'image {index}', {}
         try:
             info = dataset.get_data_info(index)
@@ -155,9 +166,9 @@ def _walk(
             loaded = loaded_by(loaders, info)
         except FileNotFoundError as raised:
             is_named = raised.filename in [info.get(key) for key in named]
-            return None if is_named else f'{path} ({one_line(raised)})', None
+            return None if is_named else (path, one_line(raised)), None
         except Exception as raised:  # each decoder has its own exceptions
-            return f'{path} ({one_line(raised)})', None
+            return (path, one_line(raised)), None
         return None, [look.ask(loaded) for look in looks]
 
     with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

@@ -164,7 +164,7 @@ def _single_findings(parts: Parts, place: str, *, is_whole: bool) -> Iterator[Fi
     held = f'{place}: its {len(maps)} label maps hold'
     white = [(each, part) for each, part in parts if _is_black_and_white(each, part)]
     if not counts:
-        yield level(f'{held} only ignored pixels{hint}')
+        yield level(f'{held} only {_ignored(dataset)}, which is ignored{hint}')
     elif white:
         level = level if len(white) == len(parts) else warning
         yield level(_black_and_white(white, place))

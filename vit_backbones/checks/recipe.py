@@ -21,7 +21,7 @@ from vit_backbones.checks.wiring import (
     wiring_findings,
 )
 from vit_backbones.config.datasets import metainfo_of, missing_data
-from vit_backbones.config.facts import Facts, nodes
+from vit_backbones.config.facts import Facts, nodes, type_name
 
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
 _PADDING = ('Pad', 'RandomCenterCropPad', 'LetterResize')
@@ -36,6 +36,7 @@ def config_findings(facts: Facts, *, needs_data: bool = True) -> Iterator[Findin
     yield from unknown_findings(facts)
     yield from constructor_findings(facts)
     yield from class_order_findings(facts)
+    yield from label_findings(facts)
     if facts.builtin_data:  # the training draws them
         yield from drawn_findings(facts)
     else:
@@ -56,22 +57,51 @@ def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
         yield from weight_findings(facts, model)
         yield from amp_findings(facts, model)
         yield from _auxiliary_findings(facts, model)
+        yield from _ignored_findings(facts, model)
 
 
 def pad_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
-    """Whether a pipeline pads, before the data preprocessor asks where images end."""
+    """Whether a pipeline pads: models take it for image, and mmseg never takes it off."""
     vit = vit_of(model)
-    if vit is None or not vit.masks_padding:
-        return
+    is_masked = vit is not None and vit.masks_padding
     for place, dataset in facts.every_dataset:
-        for where, node, _ in nodes(dataset.get('pipeline') or [], f'{place}.pipeline'):
-            kind = node.get('type')
-            name = getattr(kind, '__name__', str(kind)).split('.')[-1]
-            if name in _PADDING:
+        steps = list(nodes(dataset.get('pipeline') or [], f'{place}.pipeline'))
+        names = [type_name(node) for _, node, _ in steps]
+        is_tested = not place.startswith('train') and 'PackSegInputs' in names
+        for (where, _, _), name in zip(steps, names, strict=True):
+            if name in _PADDING and is_masked:
                 yield warning(
                     f'{where} is {name}, whose padding counts as image: '
                     f'backbone.mask_padding=True does not mask it; leave {name} out, the '
                     f'data_preprocessor pads'
+                )
+            elif name == 'Pad' and is_tested:
+                yield warning(
+                    f'{where} is Pad, and mmseg stretches predictions of padded images to the size '
+                    f'of the file: leave Pad out, and give model.data_preprocessor '
+                    f'test_cfg=dict(size_divisor=...), whose padding it takes off'
+                )
+
+
+def label_findings(facts: Facts) -> Iterator[Finding]:
+    """Whether a training loads labels, and no metric compares resized boxes with those of files."""
+    for place, dataset in facts.datasets.get('train', ()):
+        names = {type_name(node) for _, node, _ in nodes(dataset.get('pipeline') or [])}
+        loaders = {name for name in names if name.startswith('Load')}
+        if loaders == {'LoadImageFromFile'} and names & {'PackDetInputs', 'PackSegInputs'}:
+            yield warning(
+                f'{place}.pipeline loads no labels: add LoadAnnotations behind LoadImageFromFile'
+            )
+    for split, datasets in facts.datasets.items():
+        metrics = [type_name(node) for _, node, _ in nodes(facts.evaluators[split])]
+        for place, dataset in datasets if 'VOCMetric' in metrics else ():
+            names = [type_name(each) for each in dataset.get('pipeline') or ()]
+            if 'LoadAnnotations' not in names:
+                continue
+            if 'Resize' in names[names.index('LoadAnnotations') :]:
+                yield warning(
+                    f'{place}.pipeline resizes annotations, and VOCMetric compares them with '
+                    f'predictions in pixels of the file: move LoadAnnotations behind Resize'
                 )
 
 
@@ -129,6 +159,20 @@ def _auxiliary_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
             f'model.auxiliary_iters={iters}: in these iterations the head has no gradients, which '
             f'stops a training in several processes: set find_unused_parameters=True for those'
         )
+
+
+def _ignored_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
+    """Whether a segmenter's head ignores the label of a class."""
+    infos = (metainfo_of(dataset, facts.scope) for _, dataset in facts.datasets['train'])
+    classes = next((info['classes'] for info in infos if info.get('classes')), ())
+    for name in MMSEG_HEADS:
+        for head in parts_of(model, name):
+            label = getattr(head, 'ignore_index', None)
+            if isinstance(label, int) and 0 <= label < len(classes):
+                yield warning(
+                    f'model.{name}.ignore_index={label} is the label of class {classes[label]!r}, '
+                    f'which is never learned: leave ignore_index out to learn it'
+                )
 
 
 def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:

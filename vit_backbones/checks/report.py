@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import os
+import re
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -32,7 +33,7 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     `reads_data` reads its data, which it then needs; else only COCO files that are there and small.
     """
     use_scope(config)
-    facts = Facts.of(config, ('train', 'val'))
+    facts, tried = Facts.of(config, ('train', 'val')), set[str | None]()
     yield from caught(config_findings(facts, needs_data=reads_data))
     yield from caught(part_findings(facts))
     if not isinstance(config.get('model'), dict):
@@ -43,7 +44,9 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
         yield from found
     if model is not None:
         yield from caught(model_findings(facts, model))
-        yield from caught(trial_findings(facts, model))
+        for each in caught(trial_findings(facts, model)):
+            tried.add(_failure(each))
+            yield each
     faulty = False  # the data to validate on
     for split in facts.datasets:
         found = _data_findings(facts, split, model) if reads_data else file_findings(facts, split)
@@ -52,7 +55,14 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
             yield each
     if model is not None and not faulty:
         hooks = built_hooks(facts)[0]
-        yield from caught(validation_findings(facts, model, hooks, reads_data=reads_data))
+        found = caught(validation_findings(facts, model, hooks, reads_data=reads_data))
+        yield from (each for each in found if _failure(each) is None or _failure(each) not in tried)
+
+
+def _failure(finding: Finding) -> str | None:
+    """Why a step fails, without numbers, which differ between steps; `None` if it does not."""
+    _, fails, reason = finding.text.partition(' fails: ')
+    return re.sub(r'\d+', '', reason) if fails else None
 
 
 def _built(config: dict[str, Any]) -> tuple[nn.Module | None, list[Finding]]:

@@ -56,6 +56,11 @@ def validate(
         trial = _Trial(model, loader, evaluator, Path(folder), fp16)
         trial.attempt(lambda: [trial.step(indices) for indices in batches or ()])
         images = sum(all_gather_object(sum(map(len, batches or ()))))
+        if not images:
+            raise ValidationError(
+                f'val_dataloader gives no batch of its {len(loader.dataset)} images: leave '
+                f'drop_last=True out'
+            )
         metrics = trial.evaluate(min(images, len(loader.dataset)))
     return Validated(len(batches or ()), metrics, time.monotonic() - start)
 

@@ -29,6 +29,7 @@ def reason_of(raised: Exception, outputs: Sequence[Any], dataset: Any) -> str:
         _meta_keys(raised, transforms),
         _other_predictions(raised, samples, metric),
         _other_file(raised, metric),
+        _option(raised),
     )
     return next(filter(None, found), None) or describe(raised)
 
@@ -68,12 +69,18 @@ def _label_sizes(samples: Sequence[BaseDataElement], transforms: Sequence[Any]) 
 
 
 def _meta_keys(raised: Exception, transforms: Sequence[Any]) -> str | None:
-    """A key that the last transform does not pack."""
+    """A key that the last transform does not pack, or that no transform sets."""
     pack = next((each for each in reversed(transforms) if hasattr(each, 'meta_keys')), None)
     if pack is None or not isinstance(raised, (KeyError, AttributeError, AssertionError)):
         return None
     text = describe(raised)
-    missing = [key for key in _META if key not in pack.meta_keys and re.search(rf'\b{key}\b', text)]
+    named = [key for key in _META if re.search(rf'\b{key}\b', text)]
+    missing = [key for key in named if key not in pack.meta_keys]
+    if not missing and 'scale_factor' in named:
+        return (
+            f"no transform in {_PIPELINE} sets 'scale_factor', which the validation needs: add "
+            f'Resize behind the first'
+        )
     return (
         f'{type(pack).__name__} in {_PIPELINE} does not pack {missing[0]!r}, which the validation '
         f'needs: add it to its meta_keys'
@@ -108,6 +115,11 @@ def _other_predictions(
 
 def _other_file(raised: Exception, metric: BaseMetric | None) -> str | None:
     """An `ann_file` of the evaluator that is not that of the dataset."""
+    if 'ground truth is required' in str(raised):
+        return (
+            f'val_evaluator: {type(metric).__name__} has no ann_file: give it the file of '
+            f'val_dataloader.dataset'
+        )
     if metric is None or getattr(metric, '_coco_api', None) is None:
         return None
     classes = (metric.dataset_meta or {}).get('classes') or ()
@@ -123,6 +135,14 @@ def _other_file(raised: Exception, metric: BaseMetric | None) -> str | None:
             'val_evaluator.ann_file lacks images of val_dataloader.dataset: give both the same file'
         )
     return None
+
+
+def _option(raised: Exception) -> str | None:
+    """A key that a dict of the config lacks, or a batch size that images of several sizes bar."""
+    if 'image size in a batch should be the same' in str(raised):
+        return 'val_dataloader.batch_size is above 1, and its images differ in size: set it to 1'
+    found = re.match(r"'ConfigDict' object has no attribute '(\w+)'", str(raised))
+    return f'model.test_cfg, or a dict in it, lacks {found[1]!r}: set it' if found else None
 
 
 def monitor_findings(hooks: Iterable[Any], metrics: dict[str, Any]) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from vit_backbones.checks.validation_faults import monitor_findings
 from vit_backbones.checks.wiring import vit_of
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import Facts, dataset_configs, listed, nodes
+from vit_backbones.config.facts import Facts, dataset_configs, listed, nodes, type_name
 from vit_backbones.terminal import quiet_prints
 
 _DRAWN = (120, 168)  # (H, W)
@@ -100,11 +100,11 @@ def _with_drawing(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The dataloader and the metrics, for a drawn image."""
     dataset = next((each for _, each in dataset_configs(loader, '')), {})
-    types = [_name(step) for step in dataset.get('pipeline') or ()]
+    types = [type_name(step) for step in dataset.get('pipeline') or ()]
     if other := [each for each in types if each.startswith('Load') and each not in _LOADERS]:
         raise NotDrawnError(f'{other[0]} reads other files than a drawn image has')
     metrics = listed(evaluator.get('metrics') if 'metrics' in evaluator else evaluator)
-    if other := [_name(each) for each in metrics if _name(each) not in _METRICS]:
+    if other := [type_name(each) for each in metrics if type_name(each) not in _METRICS]:
         raise NotDrawnError(f'{other[0]} may read other files than a drawn image has')
     vit = vit_of(model)
     fixed = vit.fixed_size if vit and not _longest(dataset) else None
@@ -113,17 +113,12 @@ def _with_drawing(
     drawn, files = draw_for(dataset, facts.scope, folder, size=size, channels=channels)
     for each in metrics:
         for key, file in (
-            ('ann_file', files.get(_name(each))),
+            ('ann_file', files.get(type_name(each))),
             ('seg_prefix', files.get('seg_prefix')),
         ):
             if each.get(key):
                 each[key] = file
     return loader | dict(dataset=drawn), metrics
-
-
-def _name(node: dict[str, Any]) -> str:
-    kind = node.get('type')
-    return getattr(kind, '__name__', str(kind)).split('.')[-1]
 
 
 def _keep_files(evaluator: Any, folder: Path) -> None:
@@ -137,7 +132,7 @@ def _keep_files(evaluator: Any, folder: Path) -> None:
 def _longest(dataset: dict[str, Any]) -> float:
     """The longest side to which a pipeline resizes a picture of 4:3 or longer; 0 without."""
     for step in dataset.get('pipeline') or ():
-        scale = step.get('scale') if 'Resize' in _name(step) else None
+        scale = step.get('scale') if 'Resize' in type_name(step) else None
         if isinstance(scale, int):
             return scale * 4 / 3
         if isinstance(scale, (list, tuple)) and all(isinstance(each, int) for each in scale):

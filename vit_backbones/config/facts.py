@@ -1,7 +1,7 @@
 """Datasets, backbone and weights as a config names them; walks over its dicts."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,6 +98,12 @@ def nodes(
     for key, each in items:
         if isinstance(each, (dict, list, tuple)):
             yield from nodes(each, f'{place}.{key}'.lstrip('.'), scope, closed=closed)
+
+
+def type_name(node: Mapping[str, Any]) -> str:
+    """The bare name of a dict's `type`, which may be a class, or text with a scope."""
+    kind = node.get('type')
+    return getattr(kind, '__name__', str(kind)).split('.')[-1]
 
 
 def dataset_configs(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
