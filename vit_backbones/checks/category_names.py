@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vit_backbones.checks.findings import Finding, error, warning
@@ -47,6 +47,7 @@ def name_findings(
     doubled = [name for name, times in Counter(each.name for each in named).items() if times > 1]
     unknown = [name for name in classes if name not in listed]
     effect = _effect(wrong, labels, classes)
+    use = 'learned' if place.startswith('train') else 'measured'
     if doubled:
         ids = ', '.join(str(each.id) for each in named if each.name == doubled[0])
         text = (
@@ -56,7 +57,7 @@ def name_findings(
     elif unknown:
         text = (
             f'{place}.metainfo.classes has {_some(unknown, 5)}, which {path} does not list as '
-            f'categories ({_some(listed, 5)}): these are never learned{effect}; spell them alike'
+            f'categories ({_some(listed, 5)}): these are never {use}{effect}; spell them alike'
         )
     elif wrong:
         order = f'metainfo.classes={tuple(each.name for each in named)}'
@@ -68,10 +69,14 @@ def name_findings(
 
 
 def unused_findings(
-    place: str, path: str, categories: Sequence[Category], labels: Mapping[Any, int]
+    place: str,
+    path: str,
+    categories: Sequence[Category],
+    labels: Mapping[Any, int],
+    learned: Container[str],
 ) -> Iterator[Finding]:
-    """Classes without an object to learn, and objects of other categories."""
-    empty = [each.name for each in categories if each.id in labels and not each.objects]
+    """Classes that are not `learned` from any file, and objects of other categories."""
+    empty = [each.name for each in categories if each.id in labels and each.name not in learned]
     if empty:
         number = f'{len(empty)} of {len(labels)} classes' if len(labels) > 1 else 'the class'
         yield warning(

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from vit_backbones.checks.bit_depth import PIXELS
-from vit_backbones.checks.coco_files import coco_findings
+from vit_backbones.checks.coco_files import coco_findings, has_broken_file
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.label_maps import LABEL_MAPS, sample_findings
 from vit_backbones.checks.listed_files import missing_findings, named_keys
@@ -56,8 +56,8 @@ def start_findings(dataset: Any, split: str) -> Iterator[Finding]:
     """Findings in a built dataset that need no image: those before each training."""
     place, found = f'{split}_dataloader.dataset', []
     leaves = list(leaf_datasets(dataset))
+    found += coco_findings(leaves, split)
     for leaf in leaves:
-        found += coco_findings(leaf, split)
         found += instance_findings(leaf, place)
     yield from dict.fromkeys(found)  # several datasets may read one file
     if any(each.level == 'error' for each in found):
@@ -91,8 +91,10 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
     broken: list[str] = []
     found: list[Finding] = []
     walked: list[tuple[Any, list[list[Any]]]] = []
-    for leaf in leaf_datasets(dataset):
-        loaders = loaders_of(leaf)
+    leaves = list(leaf_datasets(dataset))
+    spoiled = [leaf for leaf in leaves if has_broken_file(leaf)]  # its labels cannot be loaded
+    for leaf in leaves:
+        loaders = _image_loaders(leaf) if leaf in spoiled else loaders_of(leaf)
         if loaders and hasattr(leaf, 'get_data_info'):
             yield from missing_findings(leaf, place, loaders)
             walk = list(_walk(leaf, loaders, looks))
@@ -102,8 +104,8 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
                 found += look.findings(leaf, of_all, place)
             walked.append((leaf, answers))
     for number, look in enumerate(looks):
-        leaves = [(leaf, [each[number] for each in answers]) for leaf, answers in walked]
-        found += look.split_findings(leaves, place)
+        asked = [(leaf, [each[number] for each in answers]) for leaf, answers in walked]
+        found += look.split_findings(asked, place)
     if broken:
         yield error(
             f'{len(broken)} {split} image{"s" * (len(broken) > 1)} cannot be decoded: '
@@ -111,7 +113,8 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
         )
         return
     yield from found
-    if hasattr(dataset, '__len__') and not len(dataset):  # `start_findings` has the reason
+    # `start_findings` has the reason
+    if spoiled or (hasattr(dataset, '__len__') and not len(dataset)):
         return
     try:
         dataset[0]
@@ -121,7 +124,7 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
 
 def _some_sizes(dataset: Any) -> Iterator[Any]:
     """Answers of `SIZES` for a few images, if the dataset lists sizes."""
-    loaders = [each for each in loaders_of(dataset) if 'Image' in type(each).__name__]
+    loaders = _image_loaders(dataset)
     for index in range(0, len(dataset), max(1, len(dataset) // _SAMPLED)) if loaders else ():
         with contextlib.suppress(Exception):  # the training skips what cannot be decoded
             info = dataset.get_data_info(index)
@@ -136,6 +139,10 @@ def loaders_of(dataset: Any) -> list[Any]:
     inner = [(each, getattr(each, 'transform', None)) for each in transforms]
     bare = [each if inspect.ismethod(within) else within or each for each, within in inner]
     return [each for each in bare if type(each).__name__.startswith('Load')]  # a hook wraps some
+
+
+def _image_loaders(dataset: Any) -> list[Any]:
+    return [each for each in loaders_of(dataset) if 'Image' in type(each).__name__]
 
 
 def _walk(

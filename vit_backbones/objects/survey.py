@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vit_backbones.errors import counted
+
 NUMBERS = {int, float}
 GONE = 'mmdet leaves them out'
 ROUNDING = 2  # pixels by which a box may leave its image
@@ -209,3 +211,20 @@ def problem_of(
 def listed(names: Sequence[Any]) -> str:
     """The first few."""
     return ', '.join(map(str, names[:_SHOWN])) + ', ...' * (len(names) > _SHOWN)
+
+
+def taken(number: int, indices: int | Sequence[int] | None) -> np.ndarray:
+    """Places of the images that a dataset of MMEngine takes of a number of them by its `indices`.
+
+    Raises:
+        ValueError: If it fails, on a list with a place beyond them.
+    """
+    places = np.arange(number)
+    if isinstance(indices, int):
+        return places[:indices] if indices >= 0 else places[indices:]
+    if wrong := [each for each in indices or () if not -number <= each < number]:
+        raise ValueError(
+            f'indices has {wrong[0]}, but there are only {counted(number, "image")} to choose '
+            f'from, after filter_cfg: take 0 to {number - 1}'
+        )
+    return places if indices is None else places[list(indices)]
