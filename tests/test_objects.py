@@ -374,6 +374,6 @@ def test_indices_on_which_mmengine_fails_are_refused(tmp_path):
         with quiet_prints(), pytest.raises(IndexError):
             CocoDataset(**given, metainfo=dict(classes=('a', 'b')), indices=indices)
         with pytest.raises(
-            ValueError, match=r'^indices has -?[23], but .* 2 images .*: take 0 to 1'
+            ValueError, match=r'^indices has -?[23], but .* 2 images'
         ):
             taken(2, indices)
