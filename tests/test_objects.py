@@ -373,7 +373,5 @@ def test_indices_on_which_mmengine_fails_are_refused(tmp_path):
     for indices in ([0, 2], [-3]):
         with quiet_prints(), pytest.raises(IndexError):
             CocoDataset(**given, metainfo=dict(classes=('a', 'b')), indices=indices)
-        with pytest.raises(
-            ValueError, match=r'^indices has -?[23], but .* 2 images'
-        ):
+        with pytest.raises(ValueError, match=r'^indices has -?[23], but .* 2 images'):
             taken(2, indices)

@@ -58,7 +58,7 @@ def start_findings(dataset: Any, split: str) -> Iterator[Finding]:
     leaves = list(leaf_datasets(dataset))
     found += coco_findings(leaves, split)
     for leaf in leaves:
-        found += instance_findings(leaf, place)
+        found += instance_findings(leaf, place, whole=len(leaves) == 1)
     yield from dict.fromkeys(found)  # several datasets may read one file
     if any(each.level == 'error' for each in found):
         return

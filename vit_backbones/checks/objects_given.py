@@ -76,10 +76,11 @@ def kept_note(split: str, images: int, objects: int, listed: int) -> Finding:
     return note(f'{split}: {counted(images, "image")} with {objects} of {listed} objects')
 
 
-def instance_findings(dataset: Any, place: str) -> Iterator[Finding]:
+def instance_findings(dataset: Any, place: str, *, whole: bool = True) -> Iterator[Finding]:
     """Whether the objects of a dataset of mmdet have labels of its classes, by the first entries.
 
-    Datasets with a `coco_survey` have findings of their own.
+    Datasets with a `coco_survey` have findings of their own. `whole` says that the split has no
+    other dataset, which might have the objects that this one lacks.
     """
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not classes or hasattr(dataset, 'coco_survey') or not hasattr(dataset, 'proposal_file'):
@@ -88,16 +89,28 @@ def instance_findings(dataset: Any, place: str) -> Iterator[Finding]:
     listed = [each for info in infos for each in info.get('instances', ())]
     labels = {each['bbox_label'] for each in listed if 'bbox_label' in each}
     if any('instances' in info for info in infos) and not listed:
+        first = f'the {"first " * (len(dataset) > _ASKED)}{counted(len(infos), "image")}'
         yield error(
-            f'{place}: the {"first " * (len(dataset) > _ASKED)}{counted(len(infos), "image")} have '
-            f'no object of its classes ({", ".join(classes[:3])}'
-            f'{", ..." if len(classes) > 3 else ""}): spell these as {dataset.ann_file} does'
+            f'{place}: no object of its classes ({_some(classes)}) in {first} of '
+            f'{dataset.ann_file}: spell them as the annotations do'
         )
     elif wrong := [each for each in labels if not 0 <= each < len(classes)]:
         yield error(
             f'{place}: an object of {dataset.ann_file} has label {wrong[0]}, but labels of '
             f'{counted(len(classes), "class")} run from 0 to {len(classes) - 1}: name all classes'
         )
+    elif listed and whole and place.startswith('train_') and len(dataset) <= _ASKED:
+        unseen = [name for label, name in enumerate(classes) if label not in labels]
+        if unseen:
+            yield warning(
+                f'{place}: {dataset.ann_file} has no object of {len(unseen)} of '
+                f'{counted(len(classes), "class")} ({_some(unseen)}): never learned; spell them as '
+                f'the annotations do, or leave them out'
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(map(repr, names[:3])) + ', ...' * (len(names) > 3)
 
 
 OBJECTS = Look(_ask, _findings)

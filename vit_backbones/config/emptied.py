@@ -102,7 +102,8 @@ def _after_filter(dataset: Any, listed: list[dict[str, Any]]) -> str:
     if given.get('filter_empty_gt') and not any(each.get('instances') for each in listed):
         return (
             f'filter_cfg.filter_empty_gt=True, and the {of} have no object of the classes '
-            f'{_some(classes)} with an area: correct the annotations, or set it to False'
+            f'{_some(classes)} with an area: correct the annotations or the classes, or set it to '
+            f'False'
         )
     return f'filter_cfg={given} keeps none of the {of}: change it'
 
