@@ -41,10 +41,12 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     else:
         model, found = _built(config.model)
         yield from found
+    faulty = False  # the model, or the data to validate on
     if model is not None:
-        yield from caught(model_findings(facts, model))
+        for each in caught(model_findings(facts, model)):
+            faulty |= each.level == 'error'
+            yield each
         yield from caught(trial_findings(facts, model))
-    faulty = False  # the data to validate on
     for split in facts.datasets:
         found = _data_findings(facts, split, model) if reads_data else file_findings(facts, split)
         for each in chain(caught(found), caught(evaluator_findings(facts, split))):
