@@ -8,7 +8,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
 from mmengine.registry import init_default_scope
 
-from vit_backbones.objects import kept_objects, object_problems
+from vit_backbones.objects import kept_objects, object_problems, taken
 from vit_backbones.terminal import quiet_prints
 
 SIZE = (64, 96)  # of all images
@@ -298,7 +298,7 @@ def test_lists_that_are_missing(key):
 
 def test_objects_of_other_classes():
     assert lines(coco(), classes=['a']) == []
-    text = 'stops: no object is of the classes to learn, but of a, b'
+    text = 'stops: no object is of the classes c, but of a, b'
     assert line(coco(), classes=['c']) == text
 
 
@@ -360,3 +360,18 @@ def test_what_is_left_is_what_mmdet_trains_on(options, classes, poly2mask, tmp_p
         objects += len(pack(loaded)['data_samples'].gt_instances)
     kept = kept_objects(spoiled(), classes=classes, with_masks=True, takes_rle=poly2mask, **options)
     assert kept == (len(data), objects)
+
+
+def test_indices_on_which_mmengine_fails_are_refused(tmp_path):
+    init_default_scope('mmdet')
+    (tmp_path / 'a.json').write_text(json.dumps(coco()))
+    given = dict(ann_file=str(tmp_path / 'a.json'), data_prefix=dict(img=''))
+    for indices in (2, 9, -9, [-2, 1]):
+        with quiet_prints():
+            data = CocoDataset(**given, metainfo=dict(classes=('a', 'b')), indices=indices)
+        assert len(taken(2, indices)) == len(data)
+    for indices in ([0, 2], [-3]):
+        with quiet_prints(), pytest.raises(IndexError):
+            CocoDataset(**given, metainfo=dict(classes=('a', 'b')), indices=indices)
+        with pytest.raises(ValueError, match=r'^indices has -?[23], but .* 2 images'):
+            taken(2, indices)

@@ -62,7 +62,7 @@ def test_doubled_category(case, run):
 
 def test_order_of_classes(case, run):
     case('order_of_classes')
-    reason = "so that 'cell' (18 objects) gets label 0, that of 'debris'"
+    reason = "so that 'cell' (18 objects) counts as 'debris'"
     for tool, *flags in (('check_config', '--data'), ('check_config',), ('train',)):
         code, text = run(tool, 'config.py', *flags)
         assert (code, reason in text) == (2 if tool == 'train' else 1, True), text

@@ -1,7 +1,9 @@
 """Words of messages; optional packages, with the fix when one is missing."""
 
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
 
 
 def require(
@@ -32,3 +34,9 @@ def counted(number: int, noun: str) -> str:
     """`1 image`, `2 images`, `3 classes`."""
     plural = 'es' if noun.endswith('s') else 's'
     return f'{number} {noun}{plural * (number != 1)}'
+
+
+def some(things: Iterable[Any], most: int = 3) -> str:
+    """The first few, `a, b, c, ...`, or `none`."""
+    every = [str(each) for each in things]
+    return ', '.join(every[:most]) + ', ...' * (len(every) > most) or 'none'

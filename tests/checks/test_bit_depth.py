@@ -82,7 +82,7 @@ def test_images_that_differ_in_channels(build):
     [(level, text)] = found(build(images, WHOLE))
     assert level == 'warning'
     assert text.startswith(f'{PLACE}: images differ in channels (1 of 1, 3 of 3; 1: /')
-    assert text.endswith("grey.png), which stops a training: save them alike, or load them by "
+    assert text.endswith("grey.png), which most models refuse: save them alike, or load them by "
                          "color_type='color'")  # fmt: skip
 
 

@@ -10,14 +10,14 @@ from conftest import load_tool
 from mmengine.config import Config
 
 from vit_backbones.checks import coco_files
-from vit_backbones.checks.coco_files import evaluator_findings, file_findings
-from vit_backbones.checks.data import start_findings
+from vit_backbones.checks.coco_files import evaluator_findings, file_findings, kept_findings
+from vit_backbones.checks.data import image_findings, start_findings
 from vit_backbones.checks.recipe import class_order_findings
 from vit_backbones.config.facts import Facts
 
 ORDER = (
     "train_dataloader.dataset: labels follow the order of the categories in {}, so that 'cat' (4 "
-    "objects) gets label 0, that of 'dog', 'dog' (4 objects) gets label 1, that of 'cat'; write "
+    "objects) counts as 'dog', 'dog' (4 objects) counts as 'cat'; write "
     "metainfo.classes=('cat', 'dog', 'cow')"
 )
 
@@ -47,15 +47,14 @@ def test_two_categories_of_one_name_are_an_error(tmp_path):
     content = coco(names=('cat', 'cat', 'cow'))
     assert found(tmp_path, content, classes=('cat', 'cow')) == [
         'error: train_dataloader.dataset: boxes.json has several categories of the name '
-        "'cat' (ids 1, 2), and each gets a label of its own, so that 'cat' (4 objects) gets label "
-        "1, that of 'cow', 'cow' (4 objects) gets label 2, which no class has; merge them: one id "
-        'a name'
+        "'cat' (ids 1, 2), and each gets a label of its own, so that 'cat' (4 objects) counts as "
+        "'cow', 'cow' (4 objects) gets label 2, which no class has; merge them: one id a name"
     ]
 
 
 def test_a_doubled_name_that_takes_the_place_of_a_missing_one_is_found(tmp_path):
     (line,) = found(tmp_path, coco(names=('cat', 'cat', 'cow')))
-    assert "so that 'cat' (4 objects) gets label 1, that of 'dog'; merge them" in line
+    assert "so that 'cat' (4 objects) counts as 'dog'; merge them" in line
 
 
 def test_a_doubled_name_of_no_class_changes_no_label(tmp_path):
@@ -70,7 +69,7 @@ def test_a_misspelt_class_is_an_error_with_the_labels_that_shift(tmp_path):
     assert found(tmp_path, coco(), classes=('cat', 'dgo', 'cow')) == [
         "error: train_dataloader.dataset.metainfo.classes has 'dgo', which boxes.json does not "
         "list as categories ('cat', 'dog', 'cow'): these are never learned, so that 'cow' (4 "
-        "objects) gets label 1, that of 'dgo'; spell them alike"
+        "objects) counts as 'dgo'; spell them alike"
     ]
 
 
@@ -93,6 +92,69 @@ def test_classes_without_objects_and_objects_without_a_class_are_warnings(tmp_pa
         "metainfo.classes lacks their categories ('cow')",
     ]
     assert not found(tmp_path, content, 'val', classes=('cat', 'dog'), test_mode=True)
+
+
+def test_classes_that_another_file_has_objects_of_have_no_line(tmp_path):
+    parts = []
+    for i in (1, 2, 3):
+        content = coco()
+        content['annotations'] = [a for a in content['annotations'] if a['category_id'] == i]
+        write(tmp_path, content, f'{i}.json')
+        parts.append(config(tmp_path, name=f'{i}.json'))
+    whole, some = (dict(type='ConcatDataset', datasets=each) for each in (parts, parts[:2]))
+    assert not list(start_findings(build(whole), 'train'))
+    assert [each.text.split(': ')[1] for each in start_findings(build(some), 'train')] == [
+        f"{tmp_path}/{i}.json has no object of 1 of 3 classes ('cow')" for i in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize('objects', [dict(annotations=[]), None])
+def test_images_without_labels_of_a_semi_supervised_training_have_no_line(objects, tmp_path):
+    content = coco()
+    del content['annotations']
+    write(tmp_path, content | (objects or {}), 'unlabelled.json')
+    write(tmp_path, coco())
+    empty = dict(pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadEmptyAnnotations')])
+    parts = [config(tmp_path), config(tmp_path, name='unlabelled.json') | empty]
+    dataset = build(dict(type='ConcatDataset', datasets=parts))
+    assert not list(start_findings(dataset, 'train'))
+    assert [str(each) for each in kept_findings(dataset, 'train')] == [
+        'note: train: 4 images with 12 of 12 objects'
+    ]
+
+
+def test_a_filter_of_its_own_is_not_counted(tmp_path):
+    write(tmp_path, coco())
+    dataset = build(config(tmp_path, serialize_data=False))
+    dataset.data_list = dataset.data_list[:1]
+    assert not list(kept_findings(dataset, 'train'))
+
+
+def test_classes_of_which_the_file_has_none_are_one_line(tmp_path):
+    for split in ('val', 'test'):
+        (line,) = found(tmp_path, coco(), split, classes=('a', 'b'), test_mode=True)
+        assert line == (
+            f"error: {split}_dataloader.dataset.metainfo.classes has 'a', 'b', which boxes.json "
+            "does not list as categories ('cat', 'dog', 'cow'): these are never measured; spell "
+            'them alike'
+        )
+
+
+def test_classes_as_a_text_are_no_other_error(tmp_path):
+    lines = found(tmp_path, coco(), classes='cat')
+    assert not [line for line in lines if line.startswith('error')]
+
+
+def test_masks_that_are_missing_are_one_line(tmp_path):
+    content = coco()
+    for each in content['annotations']:
+        del each['segmentation']
+    write(tmp_path, content)
+    dataset = build(config(tmp_path))
+    assert not list(image_findings(dataset, 'train'))
+    (tmp_path / 'images/0.png').write_bytes(b'')
+    (line,) = errors_of(image_findings(dataset, 'train'))
+    assert line.startswith('1 train image cannot be decoded: ')
 
 
 def test_a_dataset_that_sorts_the_categories_is_right_with_sorted_classes(tmp_path):
@@ -272,7 +334,7 @@ def test_a_prediction_warns_of_wrong_labels(tmp_path, monkeypatch, capsys):
     assert 'loading annotations' not in given.out
     assert given.err.splitlines() == [
         'warning: test_dataloader.dataset: labels follow the order of the categories in '
-        "boxes.json, so that 'dog' (4 objects) gets label 0, that of 'cat', 'cat' (4 objects) gets "
-        "label 1, that of 'dog'; write metainfo.classes=('dog', 'cat', 'cow')"
+        "boxes.json, so that 'dog' (4 objects) counts as 'cat', 'cat' (4 objects) counts as "
+        "'dog'; write metainfo.classes=('dog', 'cat', 'cow')"
     ]
     assert json.loads(Path('out/predictions.json').read_text())['categories']

@@ -5,6 +5,7 @@ import json
 import pytest
 from coco_data import NAMES, PIPELINE, build, coco, config, write
 from mmdet.datasets import BaseDetDataset
+from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS, init_default_scope
 
 from vit_backbones.checks.data import image_findings, start_findings
@@ -68,7 +69,13 @@ def test_rle_that_a_loader_of_polygons_drops_is_counted(tmp_path):
 
 
 def listed(folder, labels):
-    """A dataset of mmdet in MMEngine's own format."""
+    """Findings in a dataset of mmdet in MMEngine's own format."""
+    found = start_findings(built_list(folder, labels), 'train')
+    return [each.text.replace(f'{folder}/', '') for each in found]
+
+
+def built_list(folder, labels):
+    """That dataset."""
     write(folder, coco(number=1))
     objects = [dict(bbox=[0, 0, 9, 9], bbox_label=each, ignore_flag=0) for each in labels]
     entry = dict(img_path='images/0.png', height=64, width=96, instances=objects)
@@ -78,13 +85,22 @@ def listed(folder, labels):
     loading = [PIPELINE[0], dict(type='LoadAnnotations', with_bbox=True)]
     prefix = dict(img_path='')
     names = dict(ann_file='list.json', data_root=str(folder), data_prefix=prefix)
-    dataset = DATASETS.build(dict(type=BaseDetDataset, pipeline=loading, **names))
-    return [each.text.replace(f'{folder}/', '') for each in start_findings(dataset, 'train')]
+    return DATASETS.build(dict(type=BaseDetDataset, pipeline=loading, **names))
 
 
-@pytest.mark.parametrize('labels', [[0, 2], [1]])
-def test_labels_of_another_format_are_right(labels, tmp_path):
-    assert not listed(tmp_path, labels)
+def test_labels_of_another_format_are_right(tmp_path):
+    assert not listed(tmp_path, [0, 2, 1])
+
+
+def test_a_class_that_no_object_of_another_format_has_is_named(tmp_path):
+    assert listed(tmp_path, [1]) == [
+        "train_dataloader.dataset: list.json has no object of 2 of 3 classes ('cat', 'cow'): never "
+        'learned; spell them as the annotations do, or leave them out'
+    ]
+    dataset = built_list(tmp_path, [1])
+    assert not list(start_findings(dataset, 'val'))
+    both = ConcatDataset(datasets=[dataset, built_list(tmp_path, [0, 2])])
+    assert not list(start_findings(both, 'train'))
 
 
 @pytest.mark.parametrize('label', [3, -1])
@@ -97,6 +113,6 @@ def test_labels_of_no_class_are_an_error(label, tmp_path):
 
 def test_a_list_without_any_object_is_an_error(tmp_path):
     assert listed(tmp_path, []) == [
-        'train_dataloader.dataset: the 1 image have no object of its classes (cat, dog, cow): '
-        'spell these as list.json does'
+        "train_dataloader.dataset: no object of its classes ('cat', 'dog', 'cow') in the 1 image "
+        'of list.json: spell them as the annotations do'
     ]

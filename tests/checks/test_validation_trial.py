@@ -356,6 +356,13 @@ def test_the_tool_shows_a_step_that_fails(check):
     assert code == 1
 
 
+def test_a_model_that_does_not_fit_is_not_validated(check):
+    Path('det.py').write_text(DET + VALIDATED)
+    _, lines = check('det.py', 'model.roi_head.bbox_head.num_classes=9')
+    assert [line for line in lines if 'bbox_head is for 9 classes' in line]
+    assert not [line for line in lines if STEP in line]
+
+
 def test_a_model_of_no_toolbox_gets_one_warning(check, folder):
     assert lines_of(check(write_toy_config(folder))[1], 'warning: no training step was tried: Toy')
 

@@ -97,7 +97,7 @@ def test_no_image_may_have_an_object(why):
     assert why('det.py', **FEW) == (
         'CocoDataset has no image: filter_cfg.filter_empty_gt=True, and the 3 images of '
         "'boxes.json' have no object of the classes cat, dog, cow with an area: correct the "
-        'annotations, or set it to False'
+        'annotations or the classes, or set it to False'
     )
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from vit_backbones.bits import bits_of
 from vit_backbones.checks.findings import Finding, warning
 from vit_backbones.checks.looks import Look
+from vit_backbones.errors import some
 from vit_backbones.loaders import DEEP_FIX
 
-_NAMED = 3
 _FULL = 257  # 16-bit values of which each is a multiple have 8 bits in truth
 
 
@@ -58,11 +58,11 @@ def _findings(dataset: Any, answers: Sequence[Pixels | None], place: str) -> Ite
     counts = Counter(each.channels for each in known)
     if len(counts) > 1:
         rare = min(counts, key=counts.get)
-        names = [each.path for each in known if each.channels == rare][:_NAMED]
+        names = some(each.path for each in known if each.channels == rare)
         each = ', '.join(f'{counts[number]} of {number}' for number in sorted(counts))
         yield warning(
-            f'{place}: images differ in channels ({each}; {rare}: {", ".join(names)}'
-            f'{", ..." if counts[rare] > _NAMED else ""}), which stops a training: save them '
+            f'{place}: images differ in channels ({each}; {rare}: {names}), which '
+            f'most models refuse: save them '
             f"alike, or load them by color_type='color'"
         )
 

@@ -4,11 +4,11 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vit_backbones.checks.findings import Finding, error, warning
-from vit_backbones.errors import counted
+from vit_backbones.errors import counted, some
 
 _NAMED = 3  # names in a line
 _SHORT = 10  # classes that are all written out
@@ -47,6 +47,7 @@ def name_findings(
     doubled = [name for name, times in Counter(each.name for each in named).items() if times > 1]
     unknown = [name for name in classes if name not in listed]
     effect = _effect(wrong, labels, classes)
+    use = 'learned' if place.startswith('train') else 'measured'
     if doubled:
         ids = ', '.join(str(each.id) for each in named if each.name == doubled[0])
         text = (
@@ -55,8 +56,9 @@ def name_findings(
         )
     elif unknown:
         text = (
-            f'{place}.metainfo.classes has {_some(unknown, 5)}, which {path} does not list as '
-            f'categories ({_some(listed, 5)}): these are never learned{effect}; spell them alike'
+            f'{place}.metainfo.classes has {some(map(repr, unknown), 5)}, which {path} does not '
+            f'list as categories ({some(map(repr, listed), 5)}): these are never {use}{effect}; '
+            f'spell them alike'
         )
     elif wrong:
         order = f'metainfo.classes={tuple(each.name for each in named)}'
@@ -68,14 +70,18 @@ def name_findings(
 
 
 def unused_findings(
-    place: str, path: str, categories: Sequence[Category], labels: Mapping[Any, int]
+    place: str,
+    path: str,
+    categories: Sequence[Category],
+    labels: Mapping[Any, int],
+    learned: Container[str],
 ) -> Iterator[Finding]:
-    """Classes without an object to learn, and objects of other categories."""
-    empty = [each.name for each in categories if each.id in labels and not each.objects]
+    """Classes that are not `learned` from any file, and objects of other categories."""
+    empty = [each.name for each in categories if each.id in labels and each.name not in learned]
     if empty:
         number = f'{len(empty)} of {len(labels)} classes' if len(labels) > 1 else 'the class'
         yield warning(
-            f'{place}: {path} has no object of {number} ({_some(empty)}): never learned; '
+            f'{place}: {path} has no object of {number} ({some(map(repr, empty))}): never learned; '
             f'add objects, or leave them out'
         )
     other = [each for each in categories if each.id not in labels and each.objects]
@@ -83,7 +89,7 @@ def unused_findings(
         number = counted(sum(each.objects for each in other), 'object')
         yield warning(
             f'{place}: {number} of {path} not learned, since metainfo.classes lacks their '
-            f'categories ({_some([each.name for each in other])})'
+            f'categories ({some(repr(each.name) for each in other)})'
         )
 
 
@@ -91,15 +97,11 @@ def _effect(wrong: Sequence[Category], labels: Mapping[Any, int], classes: Seque
     """`, so that ...`: which category gets which label."""
     if not wrong:
         return ''
-    owners = {label: f'that of {name!r}' for label, name in enumerate(classes)}
+    owners = {label: f'counts as {name!r}' for label, name in enumerate(classes)}
     gets = [
-        f'{each.name!r} ({counted(each.objects, "object")}) gets label {labels[each.id]}, '
-        f'{owners.get(labels[each.id], "which no class has")}'
+        f'{each.name!r} ({counted(each.objects, "object")}) '
+        f'{owners.get(label := labels[each.id], f"gets label {label}, which no class has")}'
         for each in wrong[:_NAMED]
     ]
     more = f', and {len(wrong) - _NAMED} more are wrong' if len(wrong) > _NAMED else ''
     return f', so that {", ".join(gets)}{more}'
-
-
-def _some(names: Sequence[str], most: int = _NAMED) -> str:
-    return ', '.join(map(repr, names[:most])) + (', ...' if len(names) > most else '')

@@ -1,15 +1,14 @@
 """Whether images have the channels that the model takes."""
 
-import random
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from vit_backbones.checks.data import loaded_by, loaders_of
 from vit_backbones.checks.findings import Finding, error
+from vit_backbones.checks.validating import same_randomness
 from vit_backbones.checks.wiring import vit_of
 from vit_backbones.config.datasets import leaf_datasets
 
@@ -26,7 +25,7 @@ def channel_findings(model: nn.Module, dataset: Any, split: str) -> Iterator[Fin
         except Exception:  # image_findings reports it
             continue
         given = shape[2] if len(shape := np.shape(loaded.get('img'))) == 3 else 1
-        if _differs(given, leaf, vit.in_channels):
+        if _differs(given, leaf, model, vit.in_channels):
             yield error(
                 f'{split}_dataloader.dataset gives images of {given} channel{"s" * (given > 1)} '
                 f'({loaded.get("img_path")}, by {type(loaders[0]).__name__}), and the backbone '
@@ -35,20 +34,19 @@ def channel_findings(model: nn.Module, dataset: Any, split: str) -> Iterator[Fin
             return
 
 
-def _differs(given: int, dataset: Any, taken: int) -> bool:
+def _differs(given: int, dataset: Any, model: nn.Module, taken: int) -> bool:
     """Whether channels are others after the whole pipeline too, which runs only if they seem so."""
     if given == taken:
         return False
-    state = np.random.get_state(), random.getstate(), torch.get_rng_state()
     try:
-        inputs = dataset[0]['inputs']
+        with same_randomness():
+            inputs = dataset[0]['inputs']
     except Exception:  # the training step reports it
         return False
-    finally:
-        np.random.set_state(state[0])
-        random.setstate(state[1])
-        torch.set_rng_state(state[2])
-    return getattr(inputs, 'ndim', 0) == 3 and inputs.shape[0] != taken
+    # MMEngine's own keeps three channels where it turns their order
+    turns = getattr(getattr(model, 'data_preprocessor', None), '_channel_conversion', False)
+    kept = min(len(inputs), 3) if turns else len(inputs)
+    return getattr(inputs, 'ndim', 0) == 3 and kept != taken
 
 
 def _advice(given: int, taken: int) -> str:

@@ -26,20 +26,39 @@ T = TypeVar('T')
 _LARGEST = 50  # MB of a file that is read only to be checked
 
 
-def coco_findings(dataset: Any, split: str) -> Iterator[Finding]:
-    """Findings in the file of a dataset that has a `coco_survey`.
+def coco_findings(datasets: Sequence[Any], split: str, *, whole: bool = True) -> Iterator[Finding]:
+    """Findings in the files of the datasets of a split that have a `coco_survey`.
 
-    Labels of other categories than their classes stop a training; a test may go on.
+    Labels of other categories than their classes stop a training; a test may go on. `whole` says
+    that the split has no more datasets, which might have the objects that these lack.
     """
+    known = [each for each in datasets if getattr(each, 'coco_survey', None) is not None]
+    faulty = False
+    for each in known:
+        names = list(_name_findings(each, split))
+        if each.cat2label or not names:
+            yield from _problem_findings(each.coco_survey)
+        yield from names
+        faulty |= bool(names) or has_broken_file(each)
+    if split == 'train' and not faulty:
+        surveys = [each.coco_survey for each in known]
+        listed = chain(*(survey.categories for survey in surveys))
+        certain = whole and len(known) == len(datasets)
+        learned = {each.name for each in listed if each.objects or not certain}
+        for each, survey in zip(known, surveys, strict=True):
+            yield from unused_findings(
+                f'{split}_dataloader.dataset',
+                survey.path,
+                survey.categories,
+                each.cat2label,
+                learned,
+            )
+
+
+def has_broken_file(dataset: Any) -> bool:
+    """Whether a problem in the file of a dataset with a `coco_survey` stops a training."""
     survey = getattr(dataset, 'coco_survey', None)
-    if survey is None:
-        return
-    yield from _problem_findings(survey)
-    names = list(_name_findings(dataset, split))
-    yield from names
-    if split == 'train' and not names and not any(each.stops for each in survey.problems):
-        place = f'{split}_dataloader.dataset'
-        yield from unused_findings(place, survey.path, survey.categories, dataset.cat2label)
+    return survey is not None and any(each.stops for each in survey.problems)
 
 
 def _name_findings(dataset: Any, split: str) -> Iterator[Finding]:
@@ -51,7 +70,7 @@ def _name_findings(dataset: Any, split: str) -> Iterator[Finding]:
             survey.categories,
             dataset.cat2label,
             survey.classes,
-            stops=split != 'test',
+            stops=split != 'test' or not dataset.cat2label,
         )
 
 
@@ -69,10 +88,15 @@ def predicted_label_findings(config: Config) -> Iterator[Finding]:
 
 
 def kept_findings(dataset: Any, split: str) -> Iterator[Finding]:
-    """How many images and objects a dataset trains on, by its `coco_survey`."""
-    survey = getattr(dataset, 'coco_survey', None)
-    if split == 'train' and survey is not None and survey.kept is not None:
-        yield kept_note(split, *survey.kept, survey.objects)
+    """How many images and objects each dataset in wrappers trains on, by its `coco_survey`.
+
+    Nothing for one with a filter of its own.
+    """
+    for leaf in leaf_datasets(dataset) if split == 'train' else ():
+        survey = getattr(leaf, 'coco_survey', None)
+        kept = survey and survey.kept
+        if kept and kept.images == len(leaf):
+            yield kept_note(split, *kept, survey.objects)
 
 
 def built(config: Config, build: Callable[[], T]) -> T:
@@ -145,17 +169,18 @@ def evaluator_findings(facts: Facts, split: str) -> Iterator[Finding]:
 
 def file_findings(facts: Facts, split: str) -> Iterator[Finding]:
     """Findings in the COCO files of a config, without an image; large files are left out."""
+    datasets = []
     for place, wanted, path in _coco_files(facts, split):
         if _size(path) > _LARGEST:
             yield note(f'{path} has {_size(path):.0f} MB and was not read: data=True reads it')
             continue
         try:
-            dataset = build_surveyed(facts.config, wanted)
+            datasets.append(build_surveyed(facts.config, wanted))
         except Exception as raised:  # each class has its own
             yield error(f'{place}: {describe(raised)}')
-            continue
-        yield from coco_findings(dataset, split)
-        yield from kept_findings(dataset, split)
+    whole = len(datasets) == len(facts.datasets[split])
+    yield from coco_findings(datasets, split, whole=whole)
+    yield from chain(*(kept_findings(each, split) for each in datasets))
 
 
 def _coco_files(facts: Facts, *splits: str) -> Iterator[tuple[str, Mapping[str, Any], str]]:

@@ -23,7 +23,7 @@ class Survey(NamedTuple):
     categories: list[Category]
     objects: int
     problems: list[Problem]
-    kept: Kept | None  # `None` where a problem stops, or the annotations are of another kind
+    kept: Kept | None  # `None` where a problem stops, or for other annotations or none to learn
 
 
 def surveyed(config: Config) -> AbstractContextManager[list[Survey]]:
@@ -54,11 +54,14 @@ def _is_panoptic(content: Mapping[str, Any]) -> bool:
 
 
 def _survey(dataset: Any, content: Mapping[str, Any], *, with_masks: bool) -> Survey:
-    classes = list((dataset.metainfo or {}).get('classes') or ())
+    classes = (dataset.metainfo or {}).get('classes') or ()
+    classes = [] if isinstance(classes, str) else list(classes)  # a text is an error of its own
     problems, kept = [], None
+    transforms = getattr(dataset.pipeline, 'transforms', ())
+    if any(type(each).__name__ == 'LoadEmptyAnnotations' for each in transforms):
+        return Survey(str(dataset.ann_file), [], [], 0, problems, kept)
     # Lists of images to test on have no annotations
     if not _is_panoptic(content) and ('annotations' in content or not dataset.test_mode):
-        transforms = getattr(dataset.pipeline, 'transforms', ())
         problems, kept = problems_and_kept(
             content,
             classes=classes or None,

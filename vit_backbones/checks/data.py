@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from vit_backbones.checks.bit_depth import PIXELS
-from vit_backbones.checks.coco_files import coco_findings
+from vit_backbones.checks.coco_files import coco_findings, has_broken_file
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.label_maps import LABEL_MAPS, sample_findings
 from vit_backbones.checks.listed_files import missing_findings, named_keys
@@ -56,9 +56,9 @@ def start_findings(dataset: Any, split: str) -> Iterator[Finding]:
     """Findings in a built dataset that need no image: those before each training."""
     place, found = f'{split}_dataloader.dataset', []
     leaves = list(leaf_datasets(dataset))
+    found += coco_findings(leaves, split)
     for leaf in leaves:
-        found += coco_findings(leaf, split)
-        found += instance_findings(leaf, place)
+        found += instance_findings(leaf, place, whole=len(leaves) == 1)
     yield from dict.fromkeys(found)  # several datasets may read one file
     if any(each.level == 'error' for each in found):
         return
@@ -88,35 +88,39 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
     images.
     """
     place = f'{split}_dataloader.dataset'
-    broken: list[tuple[str, str]] = []  # images, and why
-    incomplete = False
-    found: list[Finding] = []
-    walked: list[tuple[Any, list[list[Any]]]] = []
-    for leaf in leaf_datasets(dataset):
-        loaders = loaders_of(leaf)
-        if loaders and hasattr(leaf, 'get_data_info'):
-            missing = [*missing_findings(leaf, place, loaders)]
-            yield from missing
-            incomplete |= bool(missing)
-            walk = list(_walk(leaf, loaders, looks))
-            broken += [reason for reason, _ in walk if reason]
-            answers = [each for reason, each in walk if each is not None]
-            for look, of_all in zip(looks, zip(*answers, strict=True), strict=False):
-                found += look.findings(leaf, of_all, place)
-            walked.append((leaf, answers))
-    for number, look in enumerate(looks):
-        leaves = [(leaf, [each[number] for each in answers]) for leaf, answers in walked]
-        found += look.split_findings(leaves, place)
-    if broken:
+    leaves = [each for each in leaf_datasets(dataset) if hasattr(each, 'get_data_info')]
+    spoiled = [leaf for leaf in leaves if has_broken_file(leaf)]  # its labels cannot be loaded
+    read = [
+        (leaf, _image_loaders(leaf) if leaf in spoiled else loaders_of(leaf)) for leaf in leaves
+    ]
+    read = [(leaf, loaders) for leaf, loaders in read if loaders]
+    missing = [each for leaf, loaders in read for each in missing_findings(leaf, place, loaders)]
+    yield from missing
+    walks = [(leaf, list(_walk(leaf, loaders, looks))) for leaf, loaders in read]
+    if broken := [reason for _, walk in walks for reason, _ in walk if reason]:
         yield error(_broken_line(broken, split))
         return
-    yield from found
-    if incomplete or (hasattr(dataset, '__len__') and not len(dataset)):  # the reason is known
-        return
+    yield from _look_findings(walks, looks, place)
+    if spoiled or missing or (hasattr(dataset, '__len__') and not len(dataset)):
+        return  # the reason is known
     try:
         dataset[0]
     except Exception as raised:  # each transform has its own exceptions
         yield error(f'{place}.pipeline fails on the first image ({one_line(raised)})')
+
+
+def _look_findings(
+    walks: Sequence[tuple[Any, Sequence[tuple[Any, list[Any] | None]]]],
+    looks: Sequence[Look],
+    place: str,
+) -> Iterator[Finding]:
+    """What the answers to each question show, of each dataset and of all together."""
+    answers = [(leaf, [each for _, each in walk if each is not None]) for leaf, walk in walks]
+    for number, look in enumerate(looks):
+        asked = [(leaf, [each[number] for each in given]) for leaf, given in answers]
+        for leaf, given in asked:
+            yield from look.findings(leaf, given, place)
+        yield from look.split_findings(asked, place)
 
 
 def _broken_line(broken: Sequence[tuple[str, str]], split: str) -> str:
@@ -132,7 +136,7 @@ def _broken_line(broken: Sequence[tuple[str, str]], split: str) -> str:
 
 def _some_sizes(dataset: Any) -> Iterator[Any]:
     """Answers of `SIZES` for a few images, if the dataset lists sizes."""
-    loaders = [each for each in loaders_of(dataset) if 'Image' in type(each).__name__]
+    loaders = _image_loaders(dataset)
     for index in range(0, len(dataset), max(1, len(dataset) // _SAMPLED)) if loaders else ():
         with contextlib.suppress(Exception):  # the training skips what cannot be decoded
             info = dataset.get_data_info(index)
@@ -147,6 +151,10 @@ def loaders_of(dataset: Any) -> list[Any]:
     inner = [(each, getattr(each, 'transform', None)) for each in transforms]
     bare = [each if inspect.ismethod(within) else within or each for each, within in inner]
     return [each for each in bare if type(each).__name__.startswith('Load')]  # a hook wraps some
+
+
+def _image_loaders(dataset: Any) -> list[Any]:
+    return [each for each in loaders_of(dataset) if 'Image' in type(each).__name__]
 
 
 def _walk(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.looks import Look
-from vit_backbones.errors import one_line
+from vit_backbones.errors import one_line, some
 
 _SAMPLE = 50  # label maps that each training looks at; a wrong numbering shows in a few
 _LARGE_SAMPLE = 1000  # where those hold a single class: objects may be rare
@@ -197,8 +197,8 @@ def _absent_findings(
     absent = [name for label, name in enumerate(classes) if label not in counts]
     if not absent:
         return
-    many, cut = len(absent) > 1, ', ...' * (len(absent) > 5)
-    what = f'classes {", ".join(absent[:5])}{cut} occur' if many else f'class {absent[0]} occurs'
+    many = len(absent) > 1
+    what = f'classes {some(absent, 5)} occur' if many else f'class {absent[0]} occurs'
     end = f'{"they are" if many else "it is"} never learned'
     if not place.startswith('train'):
         end = f'{"their" if many else "its"} IoU is nan'

@@ -7,7 +7,7 @@ import numpy as np
 
 from vit_backbones.checks.findings import Finding, error, note, warning
 from vit_backbones.checks.looks import Look
-from vit_backbones.errors import counted
+from vit_backbones.errors import counted, some
 
 _ASKED = 2000  # entries of a dataset whose objects are looked at before each training
 _FEW = 1000  # one empty mask in so many is no line: COCO has some
@@ -63,7 +63,7 @@ def _findings(dataset: Any, answers: Sequence[Any], place: str) -> Iterator[Find
         paths = [each.path for each in known if each.empty]
         yield warning(
             f'{place}: {lost} of {counted(given, "object")} of {source} have a mask without a '
-            f'pixel ({", ".join(paths[:3])}{", ..." if len(paths) > 3 else ""}): draw them larger, '
+            f'pixel ({some(paths)}): draw them larger, '
             f'or remove them'
         )
     if place.startswith('train_'):
@@ -76,10 +76,11 @@ def kept_note(split: str, images: int, objects: int, listed: int) -> Finding:
     return note(f'{split}: {counted(images, "image")} with {objects} of {listed} objects')
 
 
-def instance_findings(dataset: Any, place: str) -> Iterator[Finding]:
+def instance_findings(dataset: Any, place: str, *, whole: bool = True) -> Iterator[Finding]:
     """Whether the objects of a dataset of mmdet have labels of its classes, by the first entries.
 
-    Datasets with a `coco_survey` have findings of their own.
+    Datasets with a `coco_survey` have findings of their own. `whole` says that the split has no
+    other dataset, which might have the objects that this one lacks.
     """
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not classes or hasattr(dataset, 'coco_survey') or not hasattr(dataset, 'proposal_file'):
@@ -88,15 +89,33 @@ def instance_findings(dataset: Any, place: str) -> Iterator[Finding]:
     listed = [each for info in infos for each in info.get('instances', ())]
     labels = {each['bbox_label'] for each in listed if 'bbox_label' in each}
     if any('instances' in info for info in infos) and not listed:
+        first = f'the {"first " * (len(dataset) > _ASKED)}{counted(len(infos), "image")}'
         yield error(
-            f'{place}: the {"first " * (len(dataset) > _ASKED)}{counted(len(infos), "image")} have '
-            f'no object of its classes ({", ".join(classes[:3])}'
-            f'{", ..." if len(classes) > 3 else ""}): spell these as {dataset.ann_file} does'
+            f'{place}: no object of its classes ({some(map(repr, classes))}) in {first} of '
+            f'{dataset.ann_file}: spell them as the annotations do'
         )
-    elif wrong := [each for each in labels if not 0 <= each < len(classes)]:
+    else:
+        seen = len(dataset) <= _ASKED and whole and place.startswith('train_') and bool(listed)
+        yield from _label_findings(dataset, labels, classes, place, seen=seen)
+
+
+def _label_findings(
+    dataset: Any, labels: set[int], classes: Sequence[str], place: str, *, seen: bool
+) -> Iterator[Finding]:
+    """Labels without a class; and if all objects were `seen`, classes without one."""
+    number = counted(len(classes), 'class')
+    if wrong := [each for each in labels if not 0 <= each < len(classes)]:
         yield error(
             f'{place}: an object of {dataset.ann_file} has label {wrong[0]}, but labels of '
-            f'{counted(len(classes), "class")} run from 0 to {len(classes) - 1}: name all classes'
+            f'{number} run from 0 to {len(classes) - 1}: name all classes'
+        )
+        return
+    unseen = [name for label, name in enumerate(classes) if label not in labels]
+    if seen and unseen:
+        yield warning(
+            f'{place}: {dataset.ann_file} has no object of {len(unseen)} of {number} '
+            f'({some(map(repr, unseen))}): never learned; spell them as the annotations do, or '
+            f'leave them out'
         )
 
 

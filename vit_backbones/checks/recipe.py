@@ -22,6 +22,7 @@ from vit_backbones.checks.wiring import (
 )
 from vit_backbones.config.datasets import metainfo_of, missing_data
 from vit_backbones.config.facts import Facts, nodes, type_name
+from vit_backbones.errors import some
 
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
 _PADDING = ('Pad', 'RandomCenterCropPad', 'LetterResize')
@@ -37,6 +38,7 @@ def config_findings(facts: Facts, *, needs_data: bool = True) -> Iterator[Findin
     yield from constructor_findings(facts)
     yield from class_order_findings(facts)
     yield from label_findings(facts)
+    yield from metric_findings(facts)
     if facts.builtin_data:  # the training draws them
         yield from drawn_findings(facts)
     else:
@@ -84,7 +86,7 @@ def pad_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
 
 
 def label_findings(facts: Facts) -> Iterator[Finding]:
-    """Whether a training loads labels, and no metric compares resized boxes with those of files."""
+    """Whether a training loads labels."""
     for place, dataset in facts.datasets.get('train', ()):
         names = {type_name(node) for _, node, _ in nodes(dataset.get('pipeline') or [])}
         loaders = {name for name in names if name.startswith('Load')}
@@ -92,6 +94,10 @@ def label_findings(facts: Facts) -> Iterator[Finding]:
             yield warning(
                 f'{place}.pipeline loads no labels: add LoadAnnotations behind LoadImageFromFile'
             )
+
+
+def metric_findings(facts: Facts) -> Iterator[Finding]:
+    """Whether a metric compares resized boxes with those of files."""
     for split, datasets in facts.datasets.items():
         metrics = [type_name(node) for _, node, _ in nodes(facts.evaluators[split])]
         for place, dataset in datasets if 'VOCMetric' in metrics else ():
@@ -194,7 +200,7 @@ def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
                 reported.add((name, len(wanted)))
                 yield error(
                     f'model.{name} is for {number} classes, but {place} has {len(wanted)} '
-                    f'({", ".join(wanted[:3])}{", ..." if len(wanted) > 3 else ""}): '
+                    f'({some(wanted)}): '
                     f'{_fix(name, len(wanted))}'
                 )
 

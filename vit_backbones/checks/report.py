@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import os
-import re
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -33,21 +32,17 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     `reads_data` reads its data, which it then needs; else only COCO files that are there and small.
     """
     use_scope(config)
-    facts, tried = Facts.of(config, ('train', 'val')), set[str | None]()
+    facts = Facts.of(config, ('train', 'val'))
     yield from caught(config_findings(facts, needs_data=reads_data))
     yield from caught(part_findings(facts))
-    if not isinstance(config.get('model'), dict):
-        yield error('the config has no model: is it only the _base_ of others?')
-        model = None
-    else:
-        model, found = _built(config.model)
-        yield from found
+    model, found = _built(config.get('model'))
+    yield from found
+    faulty = False  # the model, or the data to validate on
     if model is not None:
-        yield from caught(model_findings(facts, model))
-        for each in caught(trial_findings(facts, model)):
-            tried.add(_failure(each))
+        found = caught(model_findings(facts, model)), caught(trial_findings(facts, model))
+        for each in chain(*found):
+            faulty |= each.level == 'error'
             yield each
-    faulty = False  # the data to validate on
     for split in facts.datasets:
         found = _data_findings(facts, split, model) if reads_data else file_findings(facts, split)
         for each in chain(caught(found), caught(evaluator_findings(facts, split))):
@@ -55,18 +50,13 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
             yield each
     if model is not None and not faulty:
         hooks = built_hooks(facts)[0]
-        found = caught(validation_findings(facts, model, hooks, reads_data=reads_data))
-        yield from (each for each in found if _failure(each) is None or _failure(each) not in tried)
+        yield from caught(validation_findings(facts, model, hooks, reads_data=reads_data))
 
 
-def _failure(finding: Finding) -> str | None:
-    """Why a step fails, without numbers, which differ between steps; `None` if it does not."""
-    _, fails, reason = finding.text.partition(' fails: ')
-    return re.sub(r'\d+', '', reason) if fails else None
-
-
-def _built(config: dict[str, Any]) -> tuple[nn.Module | None, list[Finding]]:
+def _built(config: Any) -> tuple[nn.Module | None, list[Finding]]:
     """The model, without its weights where these are the mistake."""
+    if not isinstance(config, dict):
+        return None, [error('the config has no model: is it only the _base_ of others?')]
     wanted = copy.deepcopy(config)
     _leave_out_downloads(wanted)
     with quiet_prints():

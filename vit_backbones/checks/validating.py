@@ -51,7 +51,7 @@ def validate(
         return None
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-        for context in (silence(), quiet_prints(), _same_randomness(), _same_modes(model)):
+        for context in (silence(), quiet_prints(), same_randomness(), _same_modes(model)):
             stack.enter_context(context)
         trial = _Trial(model, loader, evaluator, Path(folder), fp16)
         trial.attempt(lambda: [trial.step(indices) for indices in batches or ()])
@@ -166,7 +166,7 @@ def _image_ids(results: list) -> list[Any] | None:
 
 
 @contextlib.contextmanager
-def _same_randomness() -> Iterator[None]:
+def same_randomness() -> Iterator[None]:
     """Give the generators of Python, NumPy and PyTorch their state back."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     python, numpy = random.getstate(), np.random.get_state()

@@ -11,6 +11,7 @@ from mmengine.structures import BaseDataElement
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.explain import describe
+from vit_backbones.errors import some
 
 _PIPELINE = 'val_dataloader.dataset.pipeline'
 _META = (
@@ -47,7 +48,6 @@ def _metric_of(raised: Exception) -> BaseMetric | None:
 
 def _label_sizes(samples: Sequence[BaseDataElement], transforms: Sequence[Any]) -> str | None:
     """Label maps of another size than predictions, which have that of the file."""
-    names = [type(each).__name__ for each in transforms]
     for sample in samples:
         maps = [sample.get(f'{kind}_sem_seg') for kind in ('gt', 'pred')]
         sizes = [
@@ -56,16 +56,20 @@ def _label_sizes(samples: Sequence[BaseDataElement], transforms: Sequence[Any]) 
         if len(sizes) < 2 or sizes[0] == sizes[1]:
             continue
         labels, predicted = (f'{height}x{width}' for height, width in sizes)
-        text = (
+        return (
             f'{sample.get("img_path")} has labels of {labels}, but predictions of {predicted}, '
-            f'the size of its file'
+            f'the size of its file: {_resizing_fix(transforms)}'
         )
-        start = next((i for i, name in enumerate(names) if 'Annotations' in name), len(names))
-        later = [name for name in names[start + 1 :] if not name.startswith('Pack')]
-        if not later:
-            return f'{text}: image and labels must have one size'
-        return f'{text}: move {names[start]} behind {" and ".join(later)} in {_PIPELINE}'
     return None
+
+
+def _resizing_fix(transforms: Sequence[Any]) -> str:
+    names = [type(each).__name__ for each in transforms]
+    start = next((i for i, name in enumerate(names) if 'Annotations' in name), len(names))
+    later = [name for name in names[start + 1 :] if not name.startswith('Pack')]
+    if not later:
+        return 'image and labels must have one size'
+    return f'move {names[start]} behind {" and ".join(later)} in {_PIPELINE}'
 
 
 def _meta_keys(raised: Exception, transforms: Sequence[Any]) -> str | None:
@@ -152,7 +156,7 @@ def monitor_findings(hooks: Iterable[Any], metrics: dict[str, Any]) -> Iterator[
     """
     if not metrics:
         return
-    given = f'{", ".join(list(metrics)[:8])}{", ..." if len(metrics) > 8 else ""}'
+    given = some(metrics, 8)
     for hook in hooks:
         wanted = [(f'{type(hook).__name__}.monitor', getattr(hook, 'monitor', None))]
         wanted += [('CheckpointHook.save_best', e) for e in getattr(hook, 'save_best', None) or ()]

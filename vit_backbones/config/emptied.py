@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vit_backbones.errors import some
 from vit_backbones.terminal import quiet_prints
 
 _SHOWN = 5
@@ -87,8 +88,8 @@ def _after_filter(dataset: Any, listed: list[dict[str, Any]]) -> str:
     classes = list((dataset.metainfo or {}).get('classes') or ())
     if getattr(dataset, 'cat_ids', None) == []:
         return (
-            f'the categories of {place!r} are {_some(_categories(place))}, and metainfo.classes '
-            f'is {_some(classes)}: spell them alike'
+            f'the categories of {place!r} are {some(_categories(place), _SHOWN)}, and '
+            f'metainfo.classes is {some(classes, _SHOWN)}: spell them alike'
         )
     smallest = given.get('min_size', 0)
     sizes = [
@@ -102,7 +103,8 @@ def _after_filter(dataset: Any, listed: list[dict[str, Any]]) -> str:
     if given.get('filter_empty_gt') and not any(each.get('instances') for each in listed):
         return (
             f'filter_cfg.filter_empty_gt=True, and the {of} have no object of the classes '
-            f'{_some(classes)} with an area: correct the annotations, or set it to False'
+            f'{some(classes, _SHOWN)} with an area: correct the annotations or the classes, or '
+            f'set it to False'
         )
     return f'filter_cfg={given} keeps none of the {of}: change it'
 
@@ -113,7 +115,3 @@ def _categories(path: str) -> list[str]:
         return [str(each['name']) for each in content['categories']]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-
-
-def _some(names: list[str]) -> str:
-    return ', '.join(map(str, names[:_SHOWN])) + ', ...' * (len(names) > _SHOWN) or 'none'

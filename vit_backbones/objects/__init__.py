@@ -6,6 +6,6 @@ from vit_backbones.objects.problems import (
     object_problems,
     problems_and_kept,
 )
-from vit_backbones.objects.survey import Problem
+from vit_backbones.objects.survey import Problem, taken
 
-__all__ = ['Kept', 'Problem', 'kept_objects', 'object_problems', 'problems_and_kept']
+__all__ = ['Kept', 'Problem', 'kept_objects', 'object_problems', 'problems_and_kept', 'taken']

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vit_backbones.errors import counted
+from vit_backbones.errors import counted, some
 from vit_backbones.objects.outlines import broken_masks, odd_masks
 from vit_backbones.objects.survey import (
     GONE,
@@ -17,8 +17,8 @@ from vit_backbones.objects.survey import (
     Problem,
     Survey,
     column_of,
-    listed,
     problem_of,
+    taken,
 )
 
 _FEW = 1000  # one odd box in so many is no line: COCO has some
@@ -124,10 +124,7 @@ def _kept(survey: Survey, filters: dict[str, Any], indices: int | Sequence[int] 
     kept[survey.image[survey.joins & survey.of_classes]] = True
     shorter = np.array([min(image['width'], image['height']) for image in survey.images])
     places = np.flatnonzero(kept & (shorter >= filters.get('min_size', 0)))
-    if isinstance(indices, int):
-        places = places[:indices] if indices >= 0 else places[indices:]
-    elif indices is not None:
-        places = places[list(indices)]
+    places = places[taken(len(places), indices)]
     objects = np.bincount(survey.image[survey.learned], minlength=len(kept))
     return Kept(len(places), int(objects[places].sum()))
 
@@ -164,7 +161,7 @@ def _joins(survey: Survey) -> Iterator[Problem]:
         ids = column_of(getattr(survey, name), 'id')
         if len(set(ids)) < len(ids):
             doubled = [each for each, times in Counter(ids).items() if times > 1]
-            text = f'{counted(len(doubled), "id")} of several {name} ({listed(doubled)})'
+            text = f'{counted(len(doubled), "id")} of several {name} ({some(doubled)})'
             yield Problem(True, f'{text}: number the {name} anew')
     for name, key in (('images', 'image_id'), ('categories', 'category_id')):
         known = {entry['id'] for entry in getattr(survey, name)}
@@ -231,7 +228,8 @@ def _left_out(survey: Survey) -> Iterator[Problem]:
     """Objects that mmdet does not learn, or not as they are meant."""
     if not survey.of_classes.any():
         names = [str(category['name']) for category in survey.categories]
-        yield Problem(True, f'no object is of the classes to learn, but of {listed(names)}')
+        wanted = some(survey.classes or ())
+        yield Problem(True, f'no object is of the classes {wanted}, but of {some(names)}')
         return
     reasons = []
     for kind in chain(_odd_boxes(survey), odd_masks(survey) if survey.with_masks else ()):

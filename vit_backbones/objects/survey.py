@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vit_backbones.errors import counted, some
+
 NUMBERS = {int, float}
 GONE = 'mmdet leaves them out'
 ROUNDING = 2  # pixels by which a box may leave its image
 _SHORTEST = 6  # coordinates of a polygon
-_SHOWN = 3  # ids in a line
 
 
 class Problem(NamedTuple):
@@ -200,12 +201,24 @@ def problem_of(
     stops: bool | None = None,
 ) -> Problem:
     """A line on some of the entries; by default it stops only if it is on all of them."""
-    ids = [entries[i].get('id', f'number {i}') for i in np.flatnonzero(wrong)[: _SHOWN + 1]]
+    ids = [entries[i].get('id', f'number {i}') for i in np.flatnonzero(wrong)]
     count = int(np.count_nonzero(wrong))
-    text = f'{count} of {len(entries)} {name} {what} (id {listed(ids)}): {then}'
+    text = f'{count} of {len(entries)} {name} {what} (id {some(ids)}): {then}'
     return Problem(count == len(entries) if stops is None else stops, text)
 
 
-def listed(names: Sequence[Any]) -> str:
-    """The first few."""
-    return ', '.join(map(str, names[:_SHOWN])) + ', ...' * (len(names) > _SHOWN)
+def taken(number: int, indices: int | Sequence[int] | None) -> np.ndarray:
+    """Places of the images that a dataset of MMEngine takes of a number of them by its `indices`.
+
+    Raises:
+        ValueError: If it fails, on a list with a place beyond them.
+    """
+    places = np.arange(number)
+    if isinstance(indices, int):
+        return places[:indices] if indices >= 0 else places[indices:]
+    if wrong := [each for each in indices or () if not -number <= each < number]:
+        raise ValueError(
+            f'indices has {wrong[0]}, but there are only {counted(number, "image")} to choose '
+            f'from, after filter_cfg: take 0 to {number - 1}'
+        )
+    return places if indices is None else places[list(indices)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.objects.survey import listed
+from vit_backbones.errors import some
 
 
 def join_categories(paths: dict[str, Path], contents: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -28,7 +28,7 @@ def join_categories(paths: dict[str, Path], contents: dict[str, dict[str, Any]])
         kept = (with_objects or several)[0]
         merged |= {each['id']: kept for each in several}
         if len(several) > 1:
-            ids = listed([each['id'] for each in several])
+            ids = some([each['id'] for each in several])
             _check_meaning(paths['train'], name, with_objects)
             yield f'{paths["train"]}: {len(several)} categories are {name!r} (id {ids}), now one'
     for content in contents.values():
@@ -67,7 +67,7 @@ def odd_categories(content: dict[str, Any]) -> Iterator[str]:
     if empty := [each['name'] for each in content['categories'] if each['id'] not in used]:
         yield (
             f'{len(empty)} of {len(names)} categories have no object to train on '
-            f'({listed(empty)}): take them out of the file, or add objects'
+            f'({some(empty)}): take them out of the file, or add objects'
         )
     spelled = defaultdict(list)
     for name in names:

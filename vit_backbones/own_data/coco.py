@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vit_backbones.images import UnreadableImageError, image_size
-from vit_backbones.objects import Kept, kept_objects
+from vit_backbones.objects import Kept, kept_objects, taken
 from vit_backbones.own_data.categories import join_categories, odd_categories
-from vit_backbones.own_data.common import OwnData, colours, counted, hold_out, taken
+from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
 from vit_backbones.own_data.mending import read_mended
 from vit_backbones.terminal import progress
 
@@ -76,7 +76,7 @@ def read_coco(
     categories = contents['train']['categories']
     classes = [each['name'] for each in categories]
     number = {split: len(content['images']) for split, content in contents.items()}
-    in_val = taken(number['val'], filters.get('val', {}).get('indices'))
+    in_val = len(taken(number['val'], filters.get('val', {}).get('indices')))
     return OwnData(
         source=paths['train'],
         classes=classes,  # in the order of their ids

@@ -44,13 +44,6 @@ def _share(part: int, whole: int) -> str:
     return str(whole) if part == whole else f'{part} of {whole}'
 
 
-def taken(number: int, indices: int | Sequence[int] | None) -> int:
-    """How many of some images a dataset with `indices` takes."""
-    if indices is None:
-        return number
-    return min(number, abs(indices)) if isinstance(indices, int) else len(indices)
-
-
 def hold_out(items: Sequence[T]) -> tuple[list[T], list[T]]:
     """Split items, one per image, into those to train on and every fifth to validate on."""
     if len(items) < 2:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vit_backbones.errors import counted
+from vit_backbones.errors import counted, some
 from vit_backbones.objects import object_problems
-from vit_backbones.objects.survey import Survey, column_of, listed
+from vit_backbones.objects.survey import Survey, column_of
 
 _LISTS = ('images', 'annotations', 'categories')
 
@@ -99,7 +99,7 @@ def _mended(annotations: Sequence[Any], say: Callable[[str], None]) -> list[Any]
         (crowds, 'ignore=1 get iscrowd=1, so that neither training nor tests count them'),
     ):
         if found:
-            say(f'{len(found)} of {len(mended)} annotations with {what} (id {listed(found)})')
+            say(f'{len(found)} of {len(mended)} annotations with {what} (id {some(found)})')
     return mended
 
 
