@@ -16,7 +16,7 @@ from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators come first)
 from vit_backbones import SimpleFeaturePyramid, ViTAdapter, ViTFeatBackbone
-from vit_backbones.checks.recipe import label_findings, pad_findings
+from vit_backbones.checks.recipe import label_findings, metric_findings, pad_findings
 from vit_backbones.checks.wiring import (
     padding_findings,
     preprocessing_findings,
@@ -353,7 +353,7 @@ def test_a_training_loads_labels(types, number):
     pipeline = [dict(type=each) for each in types]
     loader = dict(dataset=dict(pipeline=pipeline))
     facts = Facts.of(Config(dict(train_dataloader=loader, val_dataloader=loader)))
-    assert list(map(str, label_findings(facts))) == number * [
+    assert list(map(str, metric_findings(facts))) == number * [
         'warning: train_dataloader.dataset.pipeline loads no labels: add LoadAnnotations behind '
         'LoadImageFromFile'
     ]
