@@ -332,7 +332,7 @@ def test_boxes_that_a_metric_takes_from_the_pipeline_keep_the_size_of_the_file(
 ):
     loader = dict(dataset=dict(type='VOCDataset', pipeline=pipeline))
     facts = Facts.of(Config(dict(val_dataloader=loader, val_evaluator=evaluator)))
-    assert list(map(str, label_findings(facts))) == number * [
+    assert list(map(str, metric_findings(facts))) == number * [
         'warning: val_dataloader.dataset.pipeline resizes annotations, and VOCMetric compares them '
         'with predictions in pixels of the file: move LoadAnnotations behind Resize'
     ]
@@ -353,7 +353,7 @@ def test_a_training_loads_labels(types, number):
     pipeline = [dict(type=each) for each in types]
     loader = dict(dataset=dict(pipeline=pipeline))
     facts = Facts.of(Config(dict(train_dataloader=loader, val_dataloader=loader)))
-    assert list(map(str, metric_findings(facts))) == number * [
+    assert list(map(str, label_findings(facts))) == number * [
         'warning: train_dataloader.dataset.pipeline loads no labels: add LoadAnnotations behind '
         'LoadImageFromFile'
     ]

@@ -13,6 +13,7 @@ from vit_backbones.checks.category_names import Category
 from vit_backbones.config.facts import Facts, learns_masks, listed
 from vit_backbones.hosts.coco_reading import watched_coco
 from vit_backbones.objects import Kept, Problem, problems_and_kept
+from vit_backbones.objects.survey import column_of
 
 
 class Survey(NamedTuple):
@@ -36,7 +37,7 @@ def surveyed(config: Config) -> AbstractContextManager[list[Survey]]:
 
 def categories_of(content: Mapping[str, Any]) -> list[Category]:
     """The categories of a COCO file, in its order."""
-    counts = Counter(each.get('category_id') for each in _objects(content))
+    counts = Counter(column_of(_objects(content), 'category_id'))
     listed = [each for each in content.get('categories') or () if isinstance(each, dict)]
     return [Category(e.get('id'), e.get('name'), counts[e.get('id')]) for e in listed]
 
