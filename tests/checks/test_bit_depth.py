@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.models import DetDataPreprocessor
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -127,3 +128,15 @@ def test_channels_that_a_later_transform_makes_fit_and_nothing_is_drawn(build, m
     assert list(channel_findings(model, dataset, 'train')) == []
     assert torch.equal(state[0], torch.get_rng_state())
     assert np.array_equal(state[1], np.random.get_state()[1])
+
+
+@pytest.mark.parametrize(('turns', 'number'), [(True, 0), (False, 1)])
+def test_mmdet_keeps_three_channels_where_it_turns_their_order(turns, number, build):
+    model = nn.Module()
+    model.backbone = ViTFeatBackbone('test_vit', pretrained=False)
+    model.data_preprocessor = DetDataPreprocessor(bgr_to_rgb=turns)
+    dataset = build({'a.png': ramp(255, 9, 8, 4, kind=np.uint8)}, WHOLE)
+    inputs = [torch.zeros(4, 9, 8, dtype=torch.uint8)]
+    given = model.data_preprocessor(dict(inputs=inputs))['inputs'].shape[1]
+    assert given == (3 if turns else 4)
+    assert len(list(channel_findings(model, dataset, 'train'))) == number
