@@ -1,5 +1,6 @@
 """What is seen of the files that mmdet's datasets read, and that nothing else changes."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,15 @@ def test_datasets_of_other_files_are_left_alone(wanted):
     with watched_coco(see) as seen:
         DATASETS.build(dict(type='VOCDataset', ann_file='', lazy_init=True, pipeline=[]))
     assert seen == []
+
+
+@pytest.mark.parametrize('enabled', [True, False])
+def test_garbage_collection_waits_for_the_file_and_is_then_as_before(wanted, enabled):
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with watched_coco(lambda dataset, content: gc.isenabled()) as seen:
+            DATASETS.build(wanted)
+        assert (seen, gc.isenabled()) == ([False], enabled)
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -5,6 +5,7 @@ it. `LVISDataset` has an API of its own, and is left alone.
 """
 
 import contextlib
+import gc
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -46,7 +47,8 @@ def watched_coco(see: Callable[[Any, dict[str, Any]], Any]) -> Iterator[list[Any
 
         self.COCOAPI = read  # before that of the class
         try:
-            full_init(self)
+            with _without_collection():
+                full_init(self)
         finally:
             del self.COCOAPI
 
@@ -55,3 +57,15 @@ def watched_coco(see: Callable[[Any, dict[str, Any]], Any]) -> Iterator[list[Any
         yield seen
     finally:
         base.full_init = full_init
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Leave garbage collection out: each one walks the millions of objects of a large file."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
