@@ -9,12 +9,13 @@ from torch import nn
 from vit_backbones.checks.data import loaded_by, loaders_of
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.validating import same_randomness
-from vit_backbones.checks.wiring import vit_of
+from vit_backbones.checks.wiring import bare, vit_of
 from vit_backbones.config.datasets import leaf_datasets
 
 
 def channel_findings(model: nn.Module, dataset: Any, split: str) -> Iterator[Finding]:
     """Whether the first image of a built dataset has the channels that a ViT takes."""
+    model = bare(model)
     vit = vit_of(model)
     for leaf in leaf_datasets(dataset) if vit else ():
         loaders = loaders_of(leaf)

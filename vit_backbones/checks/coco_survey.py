@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from vit_backbones.checks.category_names import Category
+from vit_backbones.config.datasets import classes_of
 from vit_backbones.config.facts import Facts, learns_masks, listed
 from vit_backbones.hosts.coco_reading import watched_coco
 from vit_backbones.objects import Kept, Problem, problems_and_kept
@@ -55,7 +56,7 @@ def _is_panoptic(content: Mapping[str, Any]) -> bool:
 
 
 def _survey(dataset: Any, content: Mapping[str, Any], *, with_masks: bool) -> Survey:
-    classes = (dataset.metainfo or {}).get('classes') or ()
+    classes = classes_of(dataset)
     classes = [] if isinstance(classes, str) else list(classes)  # a text is an error of its own
     problems, kept = [], None
     transforms = getattr(dataset.pipeline, 'transforms', ())

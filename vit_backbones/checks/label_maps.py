@@ -12,6 +12,7 @@ from PIL import Image
 
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.looks import Look
+from vit_backbones.config.datasets import classes_of
 from vit_backbones.errors import one_line, some
 
 _SAMPLE = 50  # label maps that each training looks at; a wrong numbering shows in a few
@@ -289,11 +290,6 @@ def _zero_label(dataset: Any) -> str:
 
 def _ignored(dataset: Any) -> int:
     return getattr(dataset, 'ignore_index', _WHITE)
-
-
-def classes_of(dataset: Any) -> Sequence[str]:
-    """Names of a dataset's classes, none where it has none."""
-    return (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
 
 
 LABEL_MAPS = Look(count_labels, file_findings, split_findings)

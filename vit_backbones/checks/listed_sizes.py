@@ -11,8 +11,8 @@ from PIL import Image
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.looks import Look
 from vit_backbones.errors import counted
+from vit_backbones.images import ORIENTATION
 
-_ORIENTATION = 0x0112  # EXIF; 1 is upright, from 5 on width and height change places
 _SAME_SHAPE = 0.02  # by which the two sides may be scaled apart
 _NAMED = 3  # images in a line
 _FIXES = {
@@ -69,7 +69,7 @@ def _ask(loaded: dict[str, Any]) -> Sizes | None:
 def _orientation(path: str) -> int:
     try:
         with Image.open(path) as image:
-            return image.getexif().get(_ORIENTATION, 1)
+            return image.getexif().get(ORIENTATION, 1)
     except Exception:  # not on this disk, or of a format that Pillow does not read
         return 1
 

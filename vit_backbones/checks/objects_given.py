@@ -7,6 +7,7 @@ import numpy as np
 
 from vit_backbones.checks.findings import Finding, error, note, warning
 from vit_backbones.checks.looks import Look
+from vit_backbones.config.datasets import classes_of
 from vit_backbones.errors import counted, some
 
 _ASKED = 2000  # entries of a dataset whose objects are looked at before each training
@@ -82,7 +83,7 @@ def instance_findings(dataset: Any, place: str, *, whole: bool = True) -> Iterat
     Datasets with a `coco_survey` have findings of their own. `whole` says that the split has no
     other dataset, which might have the objects that this one lacks.
     """
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    classes = classes_of(dataset)
     if not classes or hasattr(dataset, 'coco_survey') or not hasattr(dataset, 'proposal_file'):
         return
     infos = [dataset.get_data_info(index) for index in range(min(len(dataset), _ASKED))]

@@ -5,7 +5,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from vit_backbones.checks.data import drawn_findings
@@ -14,6 +13,7 @@ from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.one_output import MMSEG_HEADS, OTHER_HEADS, one_output_findings
 from vit_backbones.checks.preflight import weight_file_findings
 from vit_backbones.checks.wiring import (
+    bare,
     padding_findings,
     parts_of,
     preprocessing_findings,
@@ -48,7 +48,7 @@ def config_findings(facts: Facts, *, needs_data: bool = True) -> Iterator[Findin
 
 def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     """Findings in the built model; those on training only with `'train'` among the splits."""
-    model = model.module if is_model_wrapper(model) else model
+    model = bare(model)
     yield from wiring_findings(model)
     yield from preprocessing_findings(model, expects=facts.names_weights)
     yield from padding_findings(model)

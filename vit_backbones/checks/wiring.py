@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from mmengine.model import is_model_wrapper
 from torch import nn
 
 from vit_backbones.backbone import ViTFeatBackbone
@@ -66,6 +67,11 @@ def parts_of(owner: Any, name: str) -> list[nn.Module]:
     """The modules that a model or a part of it has under a name: none, one or several."""
     part = getattr(owner, name, None)
     return list(part) if isinstance(part, nn.ModuleList) else [] if part is None else [part]
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """A model without the wrapper of several processes."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def vit_of(model: nn.Module) -> ViTFeatBackbone | None:

@@ -29,6 +29,11 @@ def leaf_datasets(dataset: Any) -> Iterator[Any]:
         yield from leaf_datasets(each)
 
 
+def classes_of(dataset: Any) -> Sequence[str]:
+    """Names of a dataset's classes, none where it has none."""
+    return (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+
+
 def missing_data(facts: Facts) -> Iterator[str]:
     """A line for each data folder and annotation file of a config that does not exist."""
     for split, found in facts.datasets.items():

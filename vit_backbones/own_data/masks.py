@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vit_backbones.errors import counted
+from vit_backbones.images import ORIENTATION
 from vit_backbones.own_data.common import OwnData, colours, hold_out
 from vit_backbones.terminal import progress
 
@@ -20,7 +21,6 @@ _MASKS = ('masks', 'annotations', 'labels')
 _SPLITS = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validation')}
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 _IGNORED = 255  # the label that mmseg ignores
-_ORIENTATION = 0x0112  # of EXIF; from 5 on the image is shown turned by 90 degrees
 _COCO_GOES_TO = 'configs/vitdet and configs/mask2former'  # configs that take a COCO file
 
 
@@ -168,7 +168,7 @@ def _read_all(pairs: Pairs) -> list[Mask]:
 
 def _read(image_path: Path, path: Path) -> Mask:
     with _reading(image_path) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        turned = image.getexif().get(ORIENTATION, 1) >= 5
         width, height = image.size[::-1] if turned else image.size
     with _reading(path) as mask:
         array = np.asarray(mask)

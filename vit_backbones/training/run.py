@@ -11,8 +11,6 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
-from torch import nn
 
 from vit_backbones.checks import preflight
 from vit_backbones.checks.channels import channel_findings
@@ -212,17 +210,13 @@ def prepare(cfg: Config, splits: Sequence[str], own: Used | None = None) -> AnyR
         # In every process, as `Runner.train` would
         loader = built(cfg, functools.partial(runner.loader, split))
         if loader is not None and runner.rank == 0:
-            _heed(channel_findings(_bare(runner.model), loader.dataset, split))
+            _heed(channel_findings(runner.model, loader.dataset, split))
             for given in (start_findings, kept_findings):
                 _heed(unrepeated(given(loader.dataset, split), own and own.folder))
             _heed(evaluator_findings(facts, split))
             looks = few_findings if split == 'train' else image_findings
             _heed(looks(loader.dataset, split))
     return runner
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _heed(findings: Iterable[Finding]) -> None:
