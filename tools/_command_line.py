@@ -5,6 +5,7 @@ arguments answer at once.
 """
 
 import argparse
+import atexit
 import contextlib
 import functools
 import math
@@ -13,7 +14,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 Main = Callable[[Sequence[str] | None], int | None]
 
@@ -76,6 +77,20 @@ def say(line: str, *, error: bool = False) -> None:
     """Print a line; of several processes only the first one does."""
     if is_first_process():
         print(line, file=sys.stderr if error else sys.stdout)
+
+
+def leave(code: int) -> NoReturn:
+    """End a tool; one of several processes leaves out the end of the interpreter.
+
+    There a thread of gloo that still holds a tensor would abort the process, with its work done.
+    """
+    if os.environ.get('WORLD_SIZE', '1') == '1':
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _line(error: Exception) -> str:

@@ -1,7 +1,6 @@
 """Features of images in one file: `python tools/extract_features.py IMAGES --model NAME ...`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,4 +139,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    cli.leave(main())

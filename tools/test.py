@@ -1,7 +1,6 @@
 """Evaluate a checkpoint: `python tools/test.py configs/x.py work_dirs/x/epoch_12.pth`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 import _command_line as cli
@@ -34,4 +33,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    cli.leave(main())

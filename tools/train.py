@@ -55,4 +55,4 @@ def resume_command(argv: Sequence[str], resume: str | None) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    cli.leave(main())

@@ -1,10 +1,16 @@
 """The one way in which tools fail, and how they spell the library's arguments."""
 
 import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from _command_line import Parser, add_config_options, one_line_errors, with_flags
 from conftest import load_tool
+
+ROOT = Path(__file__).parents[2]
 
 FLAGS = {
     'amp': '--amp',
@@ -137,3 +143,35 @@ def test_an_error_of_one_process_is_reported_by_that_process(monkeypatch, capsys
     error.of_any_process = True
     assert fail(error, ['first']) == 2
     assert capsys.readouterr().err == 'error: try --size 3\n'
+
+
+LEAVING = """
+import atexit, os, sys
+import _command_line as cli
+
+class Aborting:
+    def __del__(self):
+        os.abort()
+
+left = Aborting()  # until the end of the interpreter
+atexit.register(print, 'tidy')
+print('done')
+cli.leave(3)
+"""
+
+
+@pytest.mark.parametrize(('number', 'code'), [('1', -6), ('2', 3)])
+def test_one_of_several_processes_leaves_before_the_end_of_the_interpreter(number, code):
+    ended = subprocess.run(
+        [sys.executable, '-c', LEAVING],
+        env=os.environ | dict(WORLD_SIZE=number, PYTHONPATH=str(ROOT / 'tools')),
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == code
+    assert code < 0 or ended.stdout == 'done\ntidy\n'
+
+
+@pytest.mark.parametrize('name', ['train', 'test', 'extract_features'])
+def test_tools_of_several_processes_leave_so(name):
+    assert (ROOT / f'tools/{name}.py').read_text().endswith('    cli.leave(main())\n')

@@ -277,7 +277,7 @@ def test_data_without_indices_are_left_out():
 
 
 TWO = """
-import sys
+import os
 import torch
 from mmengine.dist import get_rank
 from mmengine.evaluator import Evaluator
@@ -312,7 +312,7 @@ for model, metric, text in (first, second):
         raise SystemExit('no error')
     except ValidationError as error:
         assert str(error) == text, error
-torch.distributed.destroy_process_group()
+os._exit(0)  # at the end of the interpreter, gloo may abort it
 """
 
 

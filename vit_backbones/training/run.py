@@ -144,7 +144,7 @@ def _execute(
         with quiet_warnings():
             runner = set_up()
             result, metrics = run(runner)
-            # Left to the interpreter's end, gloo's threads would sometimes abort the process
+            # NCCL complains of a group that is left to the end of the interpreter
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
     except UnreadableDataError as error:
