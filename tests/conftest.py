@@ -1,5 +1,6 @@
 """The tools as fixtures, and what tests of all folders share."""
 
+import gc
 import importlib.util
 import re
 import socket
@@ -90,3 +91,9 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, 'connect', refuse)
     monkeypatch.setattr(socket, 'getaddrinfo', refuse)
     return attempts
+
+
+def pytest_collection_finish():
+    """Keep the garbage collector off what was imported: MMEngine runs it for each dataset."""
+    gc.collect()
+    gc.freeze()

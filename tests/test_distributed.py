@@ -1,13 +1,17 @@
 """Two processes train as one does with the same images a step; on the CPU, so without a GPU too."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from vit_backbones.training.run import evaluate
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -47,18 +51,20 @@ randomness = dict(seed=0)
 """
 
 
-TORCHRUN = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
 FSDP = """
 runner_type = 'FlexibleRunner'
 strategy = dict(type='ViTFSDPStrategy')
 """
 
 
-def run(tool, folder, *arguments, launcher=(), gpus='-1'):
-    """What a tool prints for the config in a folder, by default without a GPU."""
-    options = ['--launcher', 'pytorch'] if launcher else []
+def run(folder, *arguments, number=2, gpus='-1'):
+    """What a training of the config in a folder prints, by default without a GPU."""
+    command = [str(ROOT / 'tools/train.py'), 'toy.py', *arguments]
+    if number:
+        launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={number}']
+        command = [*launcher, *command, '--launcher', 'pytorch']
     done = subprocess.run(
-        [sys.executable, *launcher, str(ROOT / tool), 'toy.py', *arguments, *options],
+        [sys.executable, *command],
         cwd=folder,
         env=os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': gpus},
         capture_output=True,
@@ -79,11 +85,11 @@ def weights(folder):
 
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
-    """Weights of one process, and what it said in the end."""
+    """Weights of one process, and its result."""
     folder = tmp_path_factory.mktemp('one')
     write_config(folder, 2)
-    said = run('tools/train.py', folder)
-    return weights(folder), said.splitlines()[-1]
+    said = run(folder, number=None)
+    return weights(folder), re.search('done: (mIoU .* %) ', said)[1]
 
 
 def assert_same(got, expected):
@@ -93,29 +99,30 @@ def assert_same(got, expected):
 
 @pytest.mark.timeout(300)
 def test_two_processes_train_as_one(alone, tmp_path):
-    expected, said_alone = alone
+    expected, result = alone
     write_config(tmp_path, 1)
-    said = run('tools/train.py', tmp_path, launcher=TORCHRUN)
+    said = run(tmp_path)
     assert_same(weights(tmp_path), expected)
-    assert said.count('done: ') == said_alone.count('done: mIoU') == 1
+    assert said.count('done: ') == said.count(f'done: {result} · ') == 1
 
 
 @pytest.mark.timeout(300)
 def test_shards_train_as_the_whole__and_resume(alone, tmp_path):
-    expected, said_alone = alone
+    expected, result = alone
     write_config(tmp_path, 1, FSDP)
-    run('tools/train.py', tmp_path, '--cfg-options', 'train_cfg.max_epochs=1', launcher=TORCHRUN)
-    said = run('tools/train.py', tmp_path, '--resume', launcher=TORCHRUN)
+    run(tmp_path, '--cfg-options', 'train_cfg.max_epochs=1')
+    said = run(tmp_path, '--resume')
     assert 'resuming from work_dirs/toy/epoch_1.pth' in said
     assert_same(weights(tmp_path), expected)
     record = json.loads((tmp_path / 'work_dirs/toy/record.json').read_text())
     sizes = {name: value.numel() for name, value in expected.items()}
     del sizes['backbone.position_grid']  # a buffer
     assert record['parameters'] == sum(sizes.values())
-    assert said.splitlines()[-1].split(' · ')[0] == said_alone.split(' · ')[0]
+    assert said.splitlines()[-1].startswith(f'done: {result} · ')
     # A whole checkpoint, which one process can read
-    tested = run('tools/test.py', tmp_path, 'work_dirs/toy/epoch_2.pth')
-    assert tested.splitlines()[-1].split(' · ')[0] == said_alone.split(' · ')[0]
+    with contextlib.chdir(tmp_path):
+        tested = evaluate('toy.py', 'work_dirs/toy/epoch_2.pth').metrics
+    assert tested['mIoU'] == pytest.approx(float(result.split()[1]), abs=0.06)  # on a GPU too
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
@@ -124,7 +131,6 @@ def test_shards_train_on_gpus(alone, tmp_path):
     expected, _ = alone
     number = min(2, torch.cuda.device_count())
     write_config(tmp_path, 2 // number, FSDP)
-    launcher = (*TORCHRUN[:-1], f'--nproc_per_node={number}')
-    run('tools/train.py', tmp_path, launcher=launcher, gpus=','.join(map(str, range(number))))
+    run(tmp_path, number=number, gpus=','.join(map(str, range(number))))
     for name, value in weights(tmp_path).items():
         torch.testing.assert_close(value.cpu(), expected[name], rtol=0.02, atol=2e-3, msg=name)

@@ -13,9 +13,10 @@ from vit_backbones.version import __version__
 try:
     from mmengine.config.utils import MODULE2PACKAGE
 
-    from vit_backbones.hosts import mmcv_loader, mmseg_mends, panoptic_api
+    from vit_backbones.hosts import config_text, mmcv_loader, mmseg_mends, panoptic_api
     from vit_backbones.hosts.mmengine_pickles import allow_mmengine_checkpoints
 
+    config_text.install()
     mmcv_loader.install()
     panoptic_api.install()
     mmseg_mends.install()
