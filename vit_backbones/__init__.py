@@ -1,8 +1,8 @@
 """Vision Transformers as backbones of MMDetection and MMSegmentation.
 
 Importing this package makes mmcv's compiled operators available without a compiler where they are
-missing, lets MMEngine's own checkpoints be resumed by today's PyTorch, mends some of mmseg's
-predictions, and registers everything.
+missing, lets MMEngine's own checkpoints be resumed by today's PyTorch and format a config once,
+mends some of mmseg's predictions, and registers everything.
 """
 
 import sys

@@ -1,1 +1,1 @@
-"""Stand-ins for parts of MMEngine, mmcv and mmdet that are missing or broken on today's PyTorch."""
+"""What is missing, broken or slow in MMEngine, mmcv, mmdet and mmseg: stand-ins and mends."""
