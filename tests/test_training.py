@@ -181,7 +181,9 @@ def test_pretrained_in_two_places_is_explained(train, capsys):
 
 def test_delete_without_anything_to_replace_is_explained():
     error = TypeError("Neck.__init__() got an unexpected keyword argument '_delete_'")
-    assert 'leave _delete_ out' in describe(error)
+    line = describe(error)
+    assert 'leave _delete_ out' in line
+    assert describe(ValueError(line)) == line  # its fix stands there once
 
 
 def test_builtin_data_in_one_folder_and_read_from_another(train, capsys):

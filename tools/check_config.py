@@ -24,7 +24,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.checks.findings import unrepeated, warning
+    from vit_backbones.checks.findings import beside_own_data, warning
     from vit_backbones.checks.preflight import check_environment
     from vit_backbones.checks.report import check_config
     from vit_backbones.config import load_config
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             own = use_own_data(config, args.dataset, **given, options=args.cfg_options)
             print(own.summary)
             found = map(warning, own.warnings)
-        others = unrepeated(check_config(config, reads_data=args.data), own and own.folder)
+        others = beside_own_data(check_config(config, reads_data=args.data), own and own.folder)
         for finding in chain(found, others):
             print(cli.with_flags(str(finding), cli.Parser.flags), flush=True)
             count[finding.level] += 1

@@ -13,6 +13,7 @@ from vit_backbones.checks import coco_files
 from vit_backbones.checks.coco_files import evaluator_findings, file_findings, kept_findings
 from vit_backbones.checks.data import image_findings, start_findings
 from vit_backbones.checks.recipe import class_order_findings
+from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts
 
 ORDER = (
@@ -41,6 +42,20 @@ def test_classes_in_another_order_are_an_error(tmp_path):
 def test_in_a_test_they_are_a_warning(tmp_path):
     (line,) = found(tmp_path, coco(), 'test', classes=('dog', 'cat', 'cow'), test_mode=True)
     assert line == 'warning: ' + ORDER.format('boxes.json').replace('train_', 'test_')
+
+
+@pytest.mark.parametrize(('key', 'of'), [('category_id', 'categories'), ('image_id', 'images')])
+def test_a_mistake_that_empties_the_dataset_is_named_itself(key, of, tmp_path):
+    content = coco()
+    for each in content['annotations']:
+        each[key] = str(each[key])
+    write(tmp_path, content)
+    wanted = config(tmp_path, filter_cfg=dict(filter_empty_gt=True))
+    with pytest.raises(ValueError, match='is text') as raised:
+        build(wanted)
+    line = describe(raised.value)
+    assert f"whose {key} is text ('" in line
+    assert f'where the id of {of} is a number' in line
 
 
 def test_two_categories_of_one_name_are_an_error(tmp_path):

@@ -209,10 +209,15 @@ def parts(change):
     config = Config.fromstring(f'{SEG}\n{change}', '.py')
     use_scope(config)
     with silence():
-        return errors_of(part_findings(Facts.of(config, ('train', 'val'))))
+        facts = Facts.of(config, ('train', 'val'))
+        return errors_of(part_findings(facts, built_hooks(facts)[1]))
 
 
 PARTS = {
+    'hooks without names': (
+        "default_hooks = [dict(type='CheckpointHook')]",
+        "default_hooks: takes hooks by name, got [{'type': 'CheckpointHook'}]",
+    ),
     'averages of another toolbox': (
         "custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA')]",
         "custom_hooks.0: 'ExpMomentumEMA' is not in the mmseg::model registry, but in mmdet's: "

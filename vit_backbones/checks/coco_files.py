@@ -123,6 +123,8 @@ def build_surveyed(config: Config, wanted: Mapping[str, Any]) -> Any:
         return dataset
 
     with quiet_log(), quiet_prints():
+        # Imports the library whose reading is watched
+        find_registered(str(wanted.get('type')), config.get('default_scope'))
         return built(config, build)
 
 

@@ -28,10 +28,10 @@ def draw_for(
     *,
     size: tuple[int, int],
     channels: int,
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
     """Write an image of `size` (H, W) and its labels, as a dataset of a config reads them.
 
-    Gives the dataset's dict with these files, and the keys that metrics need changed.
+    Gives the dataset's dict with these files, and those of each metric, by its name and keys.
 
     Raises:
         NotDrawnError: For datasets other than those of mmdet's COCO family, and mmseg's with an
@@ -45,7 +45,8 @@ def draw_for(
     if family is None or any(name in bases for name in _OTHERS):
         raise NotDrawnError(f'the files of {dataset.get("type")} are not drawn')
     drawn = {key: value for key, value in dataset.items() if key not in ('indices', 'backend_args')}
-    classes = metainfo_of(dataset, scope).get('classes')
+    metainfo = metainfo_of(dataset, scope)
+    classes = metainfo.get('classes')
     if not classes:
         raise NotDrawnError(f'{dataset.get("type")} has no classes')
     rng = np.random.default_rng(0)
@@ -54,7 +55,6 @@ def draw_for(
     mask[size[0] // 4 : size[0] * 3 // 4, size[1] // 4 : size[1] * 3 // 4] = 1
     if family == 'BaseSegDataset':
         return _segments(drawn, kind, folder, image, mask * (len(classes) > 1)), {}
-    metainfo = metainfo_of(dataset, scope)
     things = metainfo.get('thing_classes', classes if family == 'CocoDataset' else ())
     if not things:
         raise NotDrawnError(f'{dataset.get("type")} has no thing_classes')
@@ -90,7 +90,7 @@ def _objects(
     things: Sequence[str],
     *,
     panoptic: bool,
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
     height, width = mask.shape
     box = [width // 4, height // 4, width * 3 // 4 - width // 4, height * 3 // 4 - height // 4]
     x, y, w, h = box
@@ -115,9 +115,10 @@ def _objects(
         whole.write_text(json.dumps(content | dict(annotations=[entry])))
     changed = dict(data_root=str(folder), ann_file=whole.name, data_prefix=prefix)
     return dataset | changed, dict(
-        CocoMetric=str(folder / 'objects.json'),
-        CocoPanopticMetric=str(folder / 'panoptic.json'),
-        seg_prefix=str(folder / 'panoptic'),
+        CocoMetric=dict(ann_file=str(folder / 'objects.json')),
+        CocoPanopticMetric=dict(
+            ann_file=str(folder / 'panoptic.json'), seg_prefix=str(folder / 'panoptic')
+        ),
     )
 
 

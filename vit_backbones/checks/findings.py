@@ -35,14 +35,14 @@ def note(text: str) -> Finding:
     return Finding('note', text)
 
 
-def unrepeated(findings: Iterable[Finding], folder: str | Path | None) -> Iterator[Finding]:
-    """Findings after those of own data, if any, whose files are now in a folder under other names.
+def beside_own_data(findings: Iterable[Finding], folder: str | Path | None) -> Iterator[Finding]:
+    """Findings without notes, and without warnings on files in `folder`: own data gave these.
 
-    Errors, and warnings on anything else.
+    Without a folder there are no own data, and all findings stay.
     """
     for each in findings:
-        known = each.level == 'note' or str(folder) in each.text
-        if folder is None or each.level == 'error' or not known:
+        given = each.level == 'note' or (each.level == 'warning' and str(folder) in each.text)
+        if folder is None or not given:
             yield each
 
 

@@ -34,7 +34,8 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     use_scope(config)
     facts = Facts.of(config, ('train', 'val'))
     yield from caught(config_findings(facts, needs_data=reads_data))
-    yield from caught(part_findings(facts))
+    hooks, failed = built_hooks(facts)
+    yield from caught(part_findings(facts, failed))
     model, found = _built(config.get('model'))
     yield from found
     faulty = False  # the model, or the data to validate on
@@ -49,7 +50,6 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
             faulty |= split == 'val' and each.level == 'error'
             yield each
     if model is not None and not faulty:
-        hooks = built_hooks(facts)[0]
         yield from caught(validation_findings(facts, model, hooks, reads_data=reads_data))
 
 
@@ -110,7 +110,7 @@ def without_weights(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data_findings(facts: Facts, split: str, model: nn.Module | None) -> Iterator[Finding]:
-    """Read the data of a split: every image, and the labels of the first ones."""
+    """Read the data of a split: every image with its labels."""
     wanted = (facts.config.get(f'{split}_dataloader') or {}).get('dataset')
     if wanted is None:
         return

@@ -1,7 +1,7 @@
-"""Whether the parts around the model can be built: hooks, schedules, dataloaders."""
+"""Whether hooks and schedules can be built, and what hooks and dataloaders need is there."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,34 +11,58 @@ from torch import nn
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts, listed
-from vit_backbones.config.registries import arguments_of, find_registered
+from vit_backbones.config.options import refusal
+from vit_backbones.config.registries import find_registered
+from vit_backbones.errors import some
+
+Failed = list[tuple[str, Exception]]  # places in the config
 
 _EPOCH = 100  # iterations; the data are not read yet
 
 
-def part_findings(facts: Facts) -> Iterator[Finding]:
-    """Hooks and schedules that cannot be built, and options of workers where there are none."""
+def part_findings(facts: Facts, failed: Failed) -> Iterator[Finding]:
+    """Hooks (`failed`) and schedules that cannot be built, options of workers where are none."""
     yield from _worker_findings(facts)
-    for place, raised in built_hooks(facts)[1]:
+    for place, raised in failed:
         yield error(f'{place}: {describe(raised)}')
     yield from _schedule_findings(facts)
 
 
-def built_hooks(facts: Facts) -> tuple[list[Any], list[tuple[str, Exception]]]:
+def built_hooks(facts: Facts) -> tuple[list[Any], Failed]:
     """The hooks of a config, and the places of those that cannot be built, with the exceptions."""
-    hooks, failed = [], []
-    named = [
-        (f'default_hooks.{k}', v) for k, v in (facts.config.get('default_hooks') or {}).items()
-    ]
-    own = [(f'custom_hooks.{i}', v) for i, v in enumerate(listed(facts.config.get('custom_hooks')))]
-    for place, node in [*named, *own]:
-        if isinstance(node, dict) and _is_known(node, facts.scope):
+    hooks: list[Any] = []
+    failed: Failed = []
+    defaults = facts.config.get('default_hooks') or {}
+    if not isinstance(defaults, dict):
+        return hooks, [('default_hooks', TypeError(f'takes hooks by name, got {defaults!r}'))]
+    own = listed(facts.config.get('custom_hooks'))
+    named = [(f'default_hooks.{key}', node) for key, node in defaults.items()]
+    for place, node in [*named, *((f'custom_hooks.{i}', node) for i, node in enumerate(own))]:
+        if isinstance(node, dict) and _is_known(place, node, facts.scope):
             try:
                 hooks.append(_built_hook(node))
             except Exception as raised:  # each class has its own
                 if 'get_current_instance' not in str(raised):  # of the runner, which is not there
                     failed.append((place, raised))
     return hooks, failed
+
+
+def monitor_findings(hooks: Iterable[Any], metrics: dict[str, Any]) -> Iterator[Finding]:
+    """Whether the metrics that hooks compare, as `save_best`, are among those of a validation.
+
+    MMEngine raises after the first validation. Models that detect nothing have no metrics.
+    """
+    if not metrics:
+        return
+    given = some(metrics, 8)
+    for hook in hooks:
+        wanted = [(f'{type(hook).__name__}.monitor', getattr(hook, 'monitor', None))]
+        wanted += [('CheckpointHook.save_best', e) for e in getattr(hook, 'save_best', None) or ()]
+        for place, name in wanted:
+            if isinstance(name, str) and name != 'auto' and name not in metrics:
+                yield error(
+                    f'{place} is {name!r}, which is no metric of val_evaluator: name one of {given}'
+                )
 
 
 def _built_hook(node: dict[str, Any]) -> Any:
@@ -51,15 +75,12 @@ def _built_hook(node: dict[str, Any]) -> Any:
     return hook
 
 
-def _is_known(node: dict[str, Any], scope: str | None) -> bool:
+def _is_known(place: str, node: dict[str, Any], scope: str | None) -> bool:
     """Whether type and keys of a dict are known; the check of keys reports others."""
     kind = node.get('type')
-    kinds = find_registered(kind, scope) if isinstance(kind, str) else [kind] if kind else []
-    for each in kinds:
-        names, more = arguments_of(each)
-        if more or names.union(('type', 'priority', '_scope_')).issuperset(node):
-            return True
-    return False
+    if not kind or (isinstance(kind, str) and not find_registered(kind, scope)):
+        return False
+    return not any(all(refusal(key, place, kind, scope)) for key in node if key != 'priority')
 
 
 def _worker_findings(facts: Facts) -> Iterator[Finding]:
@@ -83,11 +104,11 @@ def _schedule_findings(facts: Facts) -> Iterator[Finding]:
     if isinstance(schedules, dict) and 'type' not in schedules:  # for several optimizers
         return
     for i, node in enumerate(listed(schedules)):
-        if not isinstance(node, dict) or not _is_known_schedule(node, facts.scope):
-            continue
         place = (
             f'param_scheduler.{i}' if isinstance(schedules, (list, tuple)) else 'param_scheduler'
         )
+        if not isinstance(node, dict) or not _is_known(place, node, facts.scope):
+            continue
         by_epoch = node.get('by_epoch', True)
         whole = training.get('max_epochs' if by_epoch else 'max_iters')
         if whole is None:
@@ -98,11 +119,6 @@ def _schedule_findings(facts: Facts) -> Iterator[Finding]:
             PARAM_SCHEDULERS.build(given, default_args=defaults)
         except Exception as raised:  # each class has its own
             yield error(f'{place}: {describe(raised)}')
-
-
-def _is_known_schedule(node: dict[str, Any], scope: str | None) -> bool:
-    plain = {key: value for key, value in node.items() if key != 'convert_to_iter_based'}
-    return _is_known(plain, scope)
 
 
 def _optimizer(facts: Facts) -> torch.optim.Optimizer:

@@ -2,16 +2,14 @@
 
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
 from mmengine.structures import BaseDataElement
 
-from vit_backbones.checks.findings import Finding, error
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.explain import describe
-from vit_backbones.errors import some
 
 _PIPELINE = 'val_dataloader.dataset.pipeline'
 _META = (
@@ -147,21 +145,3 @@ def _option(raised: Exception) -> str | None:
         return 'val_dataloader.batch_size is above 1, and its images differ in size: set it to 1'
     found = re.match(r"'ConfigDict' object has no attribute '(\w+)'", str(raised))
     return f'model.test_cfg, or a dict in it, lacks {found[1]!r}: set it' if found else None
-
-
-def monitor_findings(hooks: Iterable[Any], metrics: dict[str, Any]) -> Iterator[Finding]:
-    """Whether the metrics that hooks compare, as `save_best`, are among those of a validation.
-
-    MMEngine raises after the first validation. Models that detect nothing have no metrics.
-    """
-    if not metrics:
-        return
-    given = some(metrics, 8)
-    for hook in hooks:
-        wanted = [(f'{type(hook).__name__}.monitor', getattr(hook, 'monitor', None))]
-        wanted += [('CheckpointHook.save_best', e) for e in getattr(hook, 'save_best', None) or ()]
-        for place, name in wanted:
-            if isinstance(name, str) and name != 'auto' and name not in metrics:
-                yield error(
-                    f'{place} is {name!r}, which is no metric of val_evaluator: name one of {given}'
-                )

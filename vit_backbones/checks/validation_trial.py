@@ -16,9 +16,9 @@ from torch import nn
 from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.drawn_data import NotDrawnError, draw_for
 from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.checks.training_parts import monitor_findings
 from vit_backbones.checks.trial import data_samples
 from vit_backbones.checks.validating import ValidationError, validate
-from vit_backbones.checks.validation_faults import monitor_findings
 from vit_backbones.checks.wiring import vit_of
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
@@ -112,12 +112,8 @@ def _with_drawing(
     size = fixed or _DRAWN
     drawn, files = draw_for(dataset, facts.scope, folder, size=size, channels=channels)
     for each in metrics:
-        for key, file in (
-            ('ann_file', files.get(type_name(each))),
-            ('seg_prefix', files.get('seg_prefix')),
-        ):
-            if each.get(key):
-                each[key] = file
+        changed = files.get(type_name(each), {})
+        each.update({key: file for key, file in changed.items() if each.get(key)})
     return loader | dict(dataset=drawn), metrics
 
 

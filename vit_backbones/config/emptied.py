@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import os
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +20,12 @@ _FROM_MMENGINE = '_serialize_data'  # fails with a text of NumPy's
 def emptied_dataset(raised: BaseException | None) -> Any | None:
     """The dataset that an exception comes from because it has no image, `None` for another one."""
     while raised is not None:
-        trace = raised.__traceback__
-        while trace is not None:
-            frame = trace.tb_frame
+        for frame, _ in traceback.walk_tb(raised.__traceback__):
             if frame.f_code.co_name == _FROM_MMENGINE:
                 dataset = frame.f_locals.get('self')
                 return dataset if getattr(dataset, 'data_list', None) == [] else None
-            trace = trace.tb_next
-        raised = raised.__cause__ or raised.__context__
+        # One that is raised from another has a text of its own
+        raised = None if raised.__suppress_context__ else raised.__context__
     return None
 
 

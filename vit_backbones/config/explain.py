@@ -38,7 +38,7 @@ def describe(raised: BaseException) -> str:
     if unknown and (close := close_arguments(*unknown.groups())):
         return f'{text}; did you mean {close[0]!r}?'
     if fix := next((fix for begin, fix in _FIXES.items() if begin in text), None):
-        return text + fix
+        return text.removesuffix(fix) + fix  # which it has, if it was described before
     known = isinstance(raised, (ValueError, TypeError, OSError, ImportError))
     if not text and raised.__traceback__ is not None:  # for a bare assertion, its line
         text = traceback.extract_tb(raised.__traceback__)[-1].line

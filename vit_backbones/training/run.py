@@ -16,7 +16,7 @@ from vit_backbones.checks import preflight
 from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.coco_files import built, evaluator_findings, kept_findings
 from vit_backbones.checks.data import few_findings, image_findings, start_findings
-from vit_backbones.checks.findings import Finding, error, unrepeated, warning
+from vit_backbones.checks.findings import Finding, beside_own_data, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.checks.validating import ValidationError
 from vit_backbones.config.datasets import missing_data
@@ -212,7 +212,7 @@ def prepare(cfg: Config, splits: Sequence[str], own: Used | None = None) -> AnyR
         if loader is not None and runner.rank == 0:
             _heed(channel_findings(runner.model, loader.dataset, split))
             for given in (start_findings, kept_findings):
-                _heed(unrepeated(given(loader.dataset, split), own and own.folder))
+                _heed(beside_own_data(given(loader.dataset, split), own and own.folder))
             _heed(evaluator_findings(facts, split))
             looks = few_findings if split == 'train' else image_findings
             _heed(looks(loader.dataset, split))

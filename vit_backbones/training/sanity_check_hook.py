@@ -7,8 +7,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, ValLoop
 
+from vit_backbones.checks.training_parts import monitor_findings
 from vit_backbones.checks.validating import ValidationError, validate
-from vit_backbones.checks.validation_faults import monitor_findings
 
 
 @HOOKS.register_module()
