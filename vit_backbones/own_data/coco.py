@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_backbones.images import UnreadableImageError, image_size
-from vit_backbones.objects import Kept, kept_objects, taken
+from vit_backbones.objects import Kept, Survey, kept_of, taken
 from vit_backbones.own_data.categories import join_categories, odd_categories
 from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
 from vit_backbones.own_data.mending import read_mended
@@ -49,7 +49,7 @@ def read_coco(
         images: Folder of the images, or of one folder per split; by default around the files.
         folder: Absolute folder for the files of the splits.
         with_masks: The config learns masks, so that each object must have one.
-        takes_rle: As in `object_problems`.
+        takes_rle: As in `survey_of`.
         filters: `filter_cfg` and `indices` of the config's dataset of each split, if any.
     """
     paths, warnings = _paths(data, val_data), []
@@ -70,7 +70,9 @@ def read_coco(
     for content in contents.values():  # from 1: pycocotools ignores an object of id 0
         content['annotations'] = [a | dict(id=i) for i, a in enumerate(content['annotations'], 1)]
     filters = filters or {}
-    kept = kept_objects(contents['train'], **options, **filters.get('train', {}))
+    left = filters.get('train', {})
+    survey = Survey(contents['train'], None, **options)
+    kept = kept_of(survey, left.get('filter_cfg'), left.get('indices'))
     _check_left(paths, contents, kept)
     warnings += [f'{paths["train"]}: {line}' for line in odd_categories(contents['train'])]
     categories = contents['train']['categories']
