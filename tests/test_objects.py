@@ -8,7 +8,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
 from mmengine.registry import init_default_scope
 
-from vit_backbones.objects import kept_objects, object_problems, taken
+from vit_backbones.objects import kept_of, survey_of, taken
 from vit_backbones.terminal import quiet_prints
 
 SIZE = (64, 96)  # of all images
@@ -43,8 +43,14 @@ def changed(*which, **changes):
     return content
 
 
+def surveyed(content, **options):
+    """The problems of a file, and its survey."""
+    usual = dict(classes=None, with_masks=True, measured=True, takes_rle=True)
+    return survey_of(content, **usual | options)
+
+
 def lines(content, **options):
-    return [tuple(each) for each in object_problems(content, **dict(with_masks=True) | options)]
+    return [tuple(each) for each in surveyed(content, **options)[0]]
 
 
 def line(content, **options):
@@ -358,8 +364,9 @@ def test_what_is_left_is_what_mmdet_trains_on(options, classes, poly2mask, tmp_p
     for i in range(len(data)):
         loaded = load(data.get_data_info(i) | dict(ori_shape=SIZE))
         objects += len(pack(loaded)['data_samples'].gt_instances)
-    kept = kept_objects(spoiled(), classes=classes, with_masks=True, takes_rle=poly2mask, **options)
-    assert kept == (len(data), objects)
+    _, survey = surveyed(spoiled(), classes=classes, measured=False, takes_rle=poly2mask)
+    filters = dict(filter_cfg=None, indices=None) | options
+    assert kept_of(survey, **filters) == (len(data), objects)
 
 
 def test_indices_on_which_mmengine_fails_are_refused(tmp_path):

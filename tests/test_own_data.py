@@ -11,6 +11,7 @@ import timm
 import torch
 from checked_configs import ROOT
 from conftest import load_tool
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
@@ -592,6 +593,16 @@ def test_configs_that_take_no_own_data_say_why(change, message, own, tmp_path):
     with pytest.raises(ValueError, match=message):
         own(f'{SEGMENTER}\n{change}', write_masks(tmp_path / 'd'))
     assert not Path('lists').exists()
+
+
+def test_an_evaluator_may_be_a_class(tmp_path):
+    (tmp_path / 'a.py').write_text(DETECTOR)
+    cfg = load_config(tmp_path / 'a.py')
+    cfg.val_evaluator.type = CocoMetric
+    use_own_data(cfg, write_coco(tmp_path / 'd/a.json'), folder=tmp_path / 'lists')
+    assert cfg.val_evaluator == cfg.test_evaluator
+    assert cfg.val_evaluator.type is CocoMetric
+    assert cfg.val_evaluator.ann_file == str(tmp_path / 'lists/val.json')
 
 
 def test_wrapped_data_sets_stay_wrapped(own, tmp_path):

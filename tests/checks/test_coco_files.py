@@ -7,6 +7,7 @@ import pytest
 from checked_configs import errors_of
 from coco_data import NAMES, build, coco, config, write
 from conftest import load_tool
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 
 from vit_backbones.checks import coco_files
@@ -298,12 +299,13 @@ def test_large_files_are_left_out_with_a_note(tmp_path, monkeypatch):
     ]
 
 
-def test_the_file_of_an_evaluator_must_have_the_labels_too(tmp_path):
+@pytest.mark.parametrize('kind', ['CocoMetric', 'mmdet.CocoMetric', CocoMetric])
+def test_the_file_of_an_evaluator_must_have_the_labels_too(kind, tmp_path):
     write(tmp_path, coco())
     content = coco()
     content['categories'].reverse()
     write(tmp_path, content, 'other.json')
-    evaluator = dict(type='CocoMetric', ann_file=str(tmp_path / 'boxes.json'))
+    evaluator = dict(type=kind, ann_file=str(tmp_path / 'boxes.json'))
     assert not list(evaluator_findings(facts_of(tmp_path, val_evaluator=evaluator), 'val'))
     evaluator['ann_file'] = str(tmp_path / 'other.json')
     (line,) = errors_of(evaluator_findings(facts_of(tmp_path, val_evaluator=evaluator), 'val'))

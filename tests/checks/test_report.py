@@ -263,6 +263,17 @@ def test_weights_that_mmengine_downloads_are_left_to_it(check, no_network):
     assert not no_network
 
 
+@pytest.mark.parametrize('kind', ["'ViTFeatBackbone'", 'ViTFeatBackbone'])
+def test_a_backbone_downloads_no_init_cfg_itself(kind, check):
+    start = (
+        "model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint='https://a.org/a.pth')"
+    )
+    text = SEGMENTER.replace("'ViTFeatBackbone'", kind)
+    Path('own.py').write_text(f'from vit_backbones import ViTFeatBackbone\n{text}{start}')
+    (line, _) = check('own.py')[1]
+    assert line == "error: checkpoint 'https://a.org/a.pth' is no local file: download it first"
+
+
 @pytest.mark.parametrize(('dtype', 'number'), [('float16', 1), ('bfloat16', 0)])
 def test_float16_under_mask2former_is_warned_of(dtype, number, check):
     config = str(ROOT / 'configs/mask2former_vit.py')

@@ -4,10 +4,12 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import TRANSFORMS
 from mmengine.structures import InstanceData
 from mmseg.apis import inference_model, init_model
 from trained_models import write_detector, write_images, write_segmenter
 
+from vit_backbones.config.facts import type_name
 from vit_backbones.evaluation.predicting import _with_flips, pipeline_for_images, predict
 from vit_backbones.images import ImageWalk
 from vit_backbones.models.trained import load_trained
@@ -102,6 +104,17 @@ def test_windows_are_averaged(segmenter, images):
                 count[at] += 1
     [sample] = run(trained, images[:1])
     torch.testing.assert_close(sample.seg_logits.data, (total / count)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_flips_take_transforms_that_are_classes(trained):
+    named = pipeline_for_images(trained.config, flip=True)
+    config = trained.config.copy()
+    for step in config.test_dataloader.dataset.pipeline:
+        step.type = TRANSFORMS.get(f'mmseg.{step.type}')
+    classes = pipeline_for_images(config, flip=True)
+    assert [type_name(step) for step in classes] == [type_name(step) for step in named]
+    assert type_name(classes[-1]) == 'TestTimeAug'
+    assert [type_name(step) for step in classes[-1]['transforms'][-1]] == ['PackSegInputs']
 
 
 def test_weights_to_start_from_are_not_needed(segmenter, images, trained):

@@ -215,6 +215,13 @@ def test_another_backbone_is_refused(option, folder):
         load_backbone(Choice(config='seg.py', options=[option], random_weights=0))
 
 
+def test_a_config_may_give_the_backbone_as_a_class(folder, images):
+    text = (folder / 'seg.py').read_text().replace("'ViTFeatBackbone'", 'ViTFeatBackbone')
+    (folder / 'new.py').write_text(f'from vit_backbones import ViTFeatBackbone\n{text}')
+    found, named = (load_backbone(Choice(config=c, random_weights=0)) for c in ('new.py', 'seg.py'))
+    assert equal(features(found, images), features(named, images))
+
+
 def test_a_config_without_a_model_is_refused(folder):
     (folder / 'data.py').write_text('batch_size = 2\n')
     with pytest.raises(ValueError, match=r'data\.py: .*a ViTFeatBackbone is needed here'):

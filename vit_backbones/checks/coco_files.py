@@ -18,7 +18,7 @@ from vit_backbones.checks.findings import Finding, error, note, warning
 from vit_backbones.checks.objects_given import kept_note
 from vit_backbones.config.datasets import leaf_datasets, metainfo_of
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import Facts
+from vit_backbones.config.facts import Facts, type_name
 from vit_backbones.config.registries import find_registered
 from vit_backbones.terminal import quiet_log, quiet_prints
 
@@ -159,7 +159,7 @@ def evaluator_findings(facts: Facts, split: str) -> Iterator[Finding]:
     read = {os.path.realpath(_path(each)) for each in datasets}
     classes = [metainfo_of(each, facts.scope).get('classes') or () for each in datasets]
     for each in facts.evaluators[split]:
-        path, is_coco = str(each.get('ann_file')), str(each.get('type')).endswith('CocoMetric')
+        path, is_coco = str(each.get('ann_file')), type_name(each).endswith('CocoMetric')
         if not classes or not is_coco or os.path.realpath(path) in read or _size(path) > _LARGEST:
             continue
         categories = categories_of(json.loads(Path(path).read_bytes()))

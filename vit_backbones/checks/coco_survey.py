@@ -13,7 +13,7 @@ from vit_backbones.checks.category_names import Category
 from vit_backbones.config.datasets import classes_of
 from vit_backbones.config.facts import Facts, learns_masks, listed
 from vit_backbones.hosts.coco_reading import watched_coco
-from vit_backbones.objects import Kept, Problem, problems_and_kept
+from vit_backbones.objects import Kept, Problem, kept_of, survey_of
 from vit_backbones.objects.survey import column_of
 
 
@@ -64,15 +64,16 @@ def _survey(dataset: Any, content: Mapping[str, Any], *, with_masks: bool) -> Su
         return Survey(str(dataset.ann_file), [], [], 0, problems, kept)
     # Lists of images to test on have no annotations
     if not _is_panoptic(content) and ('annotations' in content or not dataset.test_mode):
-        problems, kept = problems_and_kept(
+        problems, survey = survey_of(
             content,
             classes=classes or None,
             with_masks=with_masks,
             measured=dataset.test_mode,
             takes_rle=all(getattr(each, 'poly2mask', True) for each in transforms),
-            filter_cfg=None if dataset.test_mode else dataset.filter_cfg,
-            indices=dataset._indices,
         )
+        if not any(each.stops for each in problems):
+            filters = None if dataset.test_mode else dataset.filter_cfg
+            kept = kept_of(survey, filters, dataset._indices)
     return Survey(
         path=str(dataset.ann_file),
         classes=classes,

@@ -21,7 +21,7 @@ from vit_backbones.checks.trial import trial_findings
 from vit_backbones.checks.validation_trial import validation_findings
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import WEIGHTS, Facts, model_chain, nodes
+from vit_backbones.config.facts import WEIGHTS, Facts, model_chain, nodes, type_name
 from vit_backbones.config.loading import use_scope
 from vit_backbones.terminal import quiet_prints
 
@@ -92,7 +92,7 @@ def _leave_out_downloads(model: dict[str, Any]) -> None:
 
 
 def _is_vit(node: dict[str, Any]) -> bool:
-    return str(node.get('type')).endswith('ViTFeatBackbone')
+    return type_name(node).endswith('ViTFeatBackbone')
 
 
 def _is_download(value: Any) -> bool:

@@ -15,6 +15,7 @@ from torch import nn
 from vit_backbones.checks.wiring import vit_of
 from vit_backbones.config.datasets import pipeline_of
 from vit_backbones.config.explain import describe
+from vit_backbones.config.facts import type_name
 from vit_backbones.images import ImageWalk, Item
 from vit_backbones.models.trained import Trained
 
@@ -69,7 +70,7 @@ def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str,
     steps = [dict(step) for step in pipeline if 'Annotations' not in str(step['type'])]
     if not flip:
         return steps
-    names = [str(step['type']).split('.')[-1] for step in steps]
+    names = [type_name(step) for step in steps]
     first = next(i for i, name in enumerate(names) if name.startswith(('Pad', 'Pack')))
     ends = [
         step | (dict(meta_keys=(*step['meta_keys'], *_META)) if 'meta_keys' in step else {})

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.checkpoints import names, read_checkpoint
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import listed, model_chain
+from vit_backbones.config.facts import listed, model_chain, type_name
 from vit_backbones.config.loading import load_config
 from vit_backbones.errors import one_line
 from vit_backbones.images import UnreadableImageError
@@ -181,7 +181,7 @@ def _asked(choice: Choice) -> tuple[dict[str, Any], Config | None]:
     config = load_config(choice.config, choice.options)
     model = config.get('model') or {}
     backbone = model_chain({'backbone': {}} | model)[-1]
-    if str(backbone.get('type')).split('.')[-1] != 'ViTFeatBackbone':
+    if type_name(backbone) != 'ViTFeatBackbone':
         raise ValueError(
             f'{choice.config}: model.backbone is {backbone.get("type")!r}; a ViTFeatBackbone is '
             f'needed here'

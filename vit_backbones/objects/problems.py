@@ -49,28 +49,31 @@ class Kept(NamedTuple):
     objects: int
 
 
-def object_problems(
+def survey_of(
     content: dict[str, Any],
     *,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | None,
     with_masks: bool,
-    measured: bool = True,
-    takes_rle: bool = True,
-) -> Iterator[Problem]:
-    """Mistakes in the images and objects of a COCO file.
+    measured: bool,
+    takes_rle: bool,
+) -> tuple[list[Problem], Survey | None]:
+    """Mistakes in the images and objects of a COCO file, and its survey.
 
     Args:
         content: The parsed JSON, of boxes or masks.
-        classes: Names of the categories to learn; by default all of them.
+        classes: Names of the categories to learn, all of them for `None`.
         with_masks: Masks are learned or measured too.
         measured: pycocotools measures with this file, so that it must take each object.
         takes_rle: Masks may be RLE; those of `LoadAnnotations(poly2mask=False)` may not.
+
+    Returns:
+        The mistakes; the survey, `None` for a file that lacks lists or keys.
     """
     columns: dict[str, list[Any]] = {}
     if incomplete := list(_incomplete(content, columns)):
-        yield from incomplete
-        return
-    yield from _problems(Survey(content, classes, with_masks, takes_rle, columns), measured)
+        return incomplete, None
+    survey = Survey(content, classes, with_masks, takes_rle, columns)
+    return list(_problems(survey, measured)), survey
 
 
 def _problems(survey: Survey, measured: bool) -> Iterator[Problem]:
@@ -82,44 +85,14 @@ def _problems(survey: Survey, measured: bool) -> Iterator[Problem]:
     yield from _left_out(survey)
 
 
-def kept_objects(
-    content: dict[str, Any],
-    *,
-    classes: Sequence[str] | None = None,
-    with_masks: bool,
-    takes_rle: bool = True,
-    filter_cfg: dict[str, Any] | None = None,
-    indices: int | Sequence[int] | None = None,
+def kept_of(
+    survey: Survey, filter_cfg: dict[str, Any] | None, indices: int | Sequence[int] | None
 ) -> Kept:
     """What mmdet's `CocoDataset` trains on, of a file without a problem that stops.
 
-    `filter_cfg` and `indices` are those of the dataset, the other arguments as in
-    `object_problems`.
+    `filter_cfg` and `indices` are those of the dataset.
     """
-    return _kept(Survey(content, classes, with_masks, takes_rle), filter_cfg or {}, indices)
-
-
-def problems_and_kept(
-    content: dict[str, Any],
-    *,
-    classes: Sequence[str] | None,
-    with_masks: bool,
-    measured: bool,
-    takes_rle: bool,
-    filter_cfg: dict[str, Any] | None,
-    indices: int | Sequence[int] | None,
-) -> tuple[list[Problem], Kept | None]:
-    """`object_problems` and `kept_objects` at once; `None` for the latter where a problem stops."""
-    columns: dict[str, list[Any]] = {}
-    if incomplete := list(_incomplete(content, columns)):
-        return incomplete, None
-    survey = Survey(content, classes, with_masks, takes_rle, columns)
-    problems = list(_problems(survey, measured))
-    stops = any(each.stops for each in problems)
-    return problems, None if stops else _kept(survey, filter_cfg or {}, indices)
-
-
-def _kept(survey: Survey, filters: dict[str, Any], indices: int | Sequence[int] | None) -> Kept:
+    filters = filter_cfg or {}
     kept = np.full(len(survey.images), not filters.get('filter_empty_gt', False))
     kept[survey.image[survey.joins & survey.of_classes]] = True
     shorter = np.array([min(image['width'], image['height']) for image in survey.images])

@@ -13,10 +13,10 @@ from mmengine.config import Config
 from vit_backbones.config.facts import Facts, learns_masks, nodes
 from vit_backbones.files import write_whole
 from vit_backbones.objects import taken
-from vit_backbones.own_data.asked import asked_values, check_asked
 from vit_backbones.own_data.coco import read_coco
 from vit_backbones.own_data.common import OwnData
 from vit_backbones.own_data.masks import read_masks
+from vit_backbones.own_data.replaced_options import asked_values, check_asked
 from vit_backbones.own_data.rewriting import check_takes_own_data, put_data
 
 __all__ = ['Used', 'use_own_data']
@@ -100,4 +100,4 @@ def _read_masks(facts: Facts, data: Path, val_data: Path | None, folder: Path) -
     own = read_masks(data, val_data, folder=folder)
     indices = {split: facts.datasets[split][0][1].get('indices') for split in own.num_images}
     chosen = {split: len(taken(number, indices[split])) for split, number in own.num_images.items()}
-    return own._replace(num_images=chosen, listed=own.num_images)
+    return own._replace(num_images=chosen)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_backbones.images import UnreadableImageError, image_size
-from vit_backbones.objects import Kept, kept_objects, taken
+from vit_backbones.objects import Kept, Survey, kept_of, taken
 from vit_backbones.own_data.categories import join_categories, odd_categories
 from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
 from vit_backbones.own_data.mending import read_mended
@@ -37,8 +37,8 @@ def read_coco(
     *,
     folder: Path,
     with_masks: bool,
-    takes_rle: bool = True,
-    filters: Mapping[str, Mapping[str, Any]] | None = None,
+    takes_rle: bool,
+    filters: Mapping[str, Mapping[str, Any]],
 ) -> OwnData:
     """Read COCO files.
 
@@ -49,16 +49,16 @@ def read_coco(
         images: Folder of the images, or of one folder per split; by default around the files.
         folder: Absolute folder for the files of the splits.
         with_masks: The config learns masks, so that each object must have one.
-        takes_rle: As in `object_problems`.
-        filters: `filter_cfg` and `indices` of the config's dataset of each split, if any.
+        takes_rle: As in `survey_of`.
+        filters: `filter_cfg` and `indices` of the config's dataset of each split.
     """
     paths, warnings = _paths(data, val_data), []
     held_out = 'val' not in paths
-    contents, prefixes, listed = {}, {}, {}
+    options = dict(with_masks=with_masks, takes_rle=takes_rle)
+    contents, prefixes, num_objects = {}, {}, {}
     for split, path in paths.items():
-        options = dict(with_masks=with_masks, takes_rle=takes_rle)
         measured = held_out or split == 'val'
-        contents[split], listed[split], found = read_mended(path, measured=measured, **options)
+        contents[split], num_objects[split], found = read_mended(path, measured=measured, **options)
         prefixes[split] = _find_images(path, contents[split]['images'], images)
         _check_sizes(path, contents[split]['images'], prefixes[split])
         warnings += [f'{path}: {line}' for line in found]
@@ -66,17 +66,16 @@ def read_coco(
     if held_out:
         contents['train'], contents['val'] = _split(contents['train'])
         prefixes['val'] = prefixes['train']
-        listed['train'] -= len(contents['val']['annotations'])
+        num_objects['train'] -= len(contents['val']['annotations'])
     for content in contents.values():  # from 1: pycocotools ignores an object of id 0
         content['annotations'] = [a | dict(id=i) for i, a in enumerate(content['annotations'], 1)]
-    filters = filters or {}
-    kept = kept_objects(contents['train'], **options, **filters.get('train', {}))
+    kept = kept_of(Survey(contents['train'], None, **options), **filters['train'])
     _check_left(paths, contents, kept)
     warnings += [f'{paths["train"]}: {line}' for line in odd_categories(contents['train'])]
     categories = contents['train']['categories']
     classes = [each['name'] for each in categories]
     number = {split: len(content['images']) for split, content in contents.items()}
-    in_val = len(taken(number['val'], filters.get('val', {}).get('indices')))
+    in_val = len(taken(number['val'], filters['val']['indices']))
     return OwnData(
         source=paths['train'],
         classes=classes,  # in the order of their ids
@@ -91,10 +90,10 @@ def read_coco(
         },
         files={folder / f'{s}.json': json.dumps(each).encode() for s, each in contents.items()},
         num_images=dict(train=kept.images, val=in_val),
+        num_listed=number,
         held_out=held_out,
         same_size=False,  # mmdet does not need it
-        listed=number,
-        objects=(kept.objects, listed['train']),
+        objects=(kept.objects, num_objects['train']),
         warnings=warnings,
     )
 

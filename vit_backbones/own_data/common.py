@@ -20,16 +20,15 @@ class OwnData(NamedTuple):
     datasets: dict[str, dict[str, Any]]  # keys of the config's datasets, by split
     files: dict[Path, bytes]  # those that `datasets` name and that are not there yet
     num_images: dict[str, int]  # to train and to validate on
+    num_listed: dict[str, int]  # images, of which some may be left out
     held_out: bool  # 'val' was taken out of 'train'
     same_size: bool  # of all images to validate on
-    listed: dict[str, int] | None = None  # images, where some may be left out
     objects: tuple[int, int] | None = None  # to train on, and listed
     warnings: Sequence[str] = ()  # lines on what is left out, mended, or may be wrong
 
     def summary(self) -> str:
         """One line with the data, the number of images and objects, and the classes."""
-        listed = self.listed or self.num_images
-        numbers = {split: _share(self.num_images[split], listed[split]) for split in listed}
+        numbers = {split: _share(self.num_images[split], n) for split, n in self.num_listed.items()}
         objects = f' and {_share(*self.objects)} objects' if self.objects else ''
         held = ' (every fifth, held out)' if self.held_out else ''
         named = ', '.join(self.classes[:5]) + (', ...' if len(self.classes) > 5 else '')

@@ -65,6 +65,7 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
         for split, names in zip(('train', 'val'), hold_out(whole.names), strict=True):
             pairs[split] = whole._replace(names=names)
         masks['train'], masks['val'] = hold_out(masks['train'])
+    number = {split: len(each.names) for split, each in pairs.items()}
     every = [mask for split in ('train', 'val') for mask in masks[split]]
     classes = _classes(data, every)
     _check_learnable(data, masks['train'])
@@ -87,7 +88,8 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
             folder / f'{split}.txt': ''.join(f'{name}\n' for name in each.names).encode()
             for split, each in pairs.items()
         },
-        num_images={split: len(each.names) for split, each in pairs.items()},
+        num_images=number,
+        num_listed=number,
         held_out=held_out,
         same_size=len({mask.size for mask in masks['val']}) == 1,
         warnings=list(_absent(data, classes, masks['train'])),

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vit_backbones.errors import counted, some
-from vit_backbones.objects import object_problems
-from vit_backbones.objects.survey import Survey, column_of
+from vit_backbones.objects import Survey, survey_of
+from vit_backbones.objects.survey import column_of
 
 _LISTS = ('images', 'annotations', 'categories')
 
@@ -20,7 +20,7 @@ def read_mended(
 ) -> tuple[dict[str, Any], int, list[str]]:
     """A COCO file with only the objects that mmdet takes, their number before, and warnings.
 
-    The options are those of `object_problems`. Images are in the order of their names, categories
+    The options are those of `survey_of`. Images are in the order of their names, categories
     in that of their ids.
 
     Raises:
@@ -28,12 +28,13 @@ def read_mended(
     """
     content, warnings = _parsed(path), []
     content['annotations'] = _mended(content['annotations'], warnings.append)
-    options = dict(with_masks=with_masks, takes_rle=takes_rle)
-    for problem in object_problems(content, measured=measured, **options):
+    problems, survey = survey_of(
+        content, classes=None, with_masks=with_masks, measured=measured, takes_rle=takes_rle
+    )
+    for problem in problems:
         if problem.stops:
             raise ValueError(f'{str(path)!r}: {problem.text}')
         warnings.append(problem.text)
-    survey = Survey(content, None, **options)
     _check_categories(path, survey)
     kept = survey.joins & ~survey.narrow & ~survey.outside
     whole = dict(

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from vit_backbones.config.facts import Facts, nodes
+from vit_backbones.config.facts import Facts, nodes, type_name
 from vit_backbones.own_data.common import OwnData
 
 _SPLITS = ('train', 'val')
@@ -43,7 +43,7 @@ def check_takes_own_data(facts: Facts) -> str:
                 f'take another config'
             )
     for each in facts.evaluators['val']:
-        if str(each.get('type')).split('.')[-1] != _METRICS[toolbox]:
+        if type_name(each) != _METRICS[toolbox]:
             raise ValueError(
                 f'val_evaluator is a {each.get("type")}, which own data do not suit: set '
                 f'val_evaluator.type={_METRICS[toolbox]} in the config'

@@ -28,10 +28,10 @@ def check_asked(cfg: Config, asked: dict[str, Any]) -> None:
         given = _value_at(cfg, key)
         if _plain(given) != _plain(value):
             got = 'have no such key' if given is _MISSING else f'give {_plain(given)!r}'
-            split = key.partition('_')[2]
+            rest = key.partition('_')[2]
             raise ValueError(
                 f'options={key}: {_plain(value)!r} is asked for, and own data {got}: leave this '
-                f'option out' + f', or set val_{split}' * key.startswith('test_')
+                f'option out' + f', or set val_{rest}' * key.startswith('test_')
             )
 
 
