@@ -19,7 +19,7 @@ from vit_backbones.checks.objects_given import OBJECTS, instance_findings
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.emptied import why_empty
 from vit_backbones.config.facts import Facts
-from vit_backbones.errors import one_line
+from vit_backbones.errors import counted, one_line
 from vit_backbones.terminal import progress
 
 # Each sees every loaded image
@@ -131,7 +131,8 @@ def _broken_line(broken: Sequence[tuple[str, str]], split: str) -> str:
     more = ' ...' * (len(broken) > 5)
     many = len(broken) > 1
     fix = '' if many and len(images) == 1 else '; repair or remove them'  # the pipeline's fault
-    return f'{len(broken)} {split} image{"s" * many} cannot be decoded: {named}{more}{fix}'
+    number = counted(len(broken), f'{split} image')
+    return f'{number} cannot be decoded: {named}{more}{fix}'
 
 
 def _some_sizes(dataset: Any) -> Iterator[Any]:

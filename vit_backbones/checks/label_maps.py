@@ -13,7 +13,7 @@ from PIL import Image
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.looks import Look
 from vit_backbones.config.datasets import classes_of
-from vit_backbones.errors import one_line, some
+from vit_backbones.errors import counted, one_line, some
 
 _SAMPLE = 50  # label maps that each training looks at; a wrong numbering shows in a few
 _LARGE_SAMPLE = 1000  # where those hold a single class: objects may be rare
@@ -122,7 +122,7 @@ def _range_findings(dataset: Any, maps: Sequence[LabelMap], place: str) -> Itera
     ]
     if not outside:
         return
-    (first, label), number = outside[0], len(classes)
+    first, label = outside[0]
     rest = f', and {len(outside) - 1} more label maps too' if len(outside) > 1 else ''
     fix = 'name all classes, or draw the labels anew (reduce_zero_label=True takes 1 off each)'
     if first.path.lower().endswith(('.jpg', '.jpeg')):
@@ -130,8 +130,8 @@ def _range_findings(dataset: Any, maps: Sequence[LabelMap], place: str) -> Itera
     elif label == _WHITE:
         fix = f'draw objects as the number of their class, not as {_WHITE}'
     yield error(
-        f'{place}: {first.path} holds label {label:.0f}{rest}, but labels of {number} '
-        f'class{"es" * (number > 1)} run from 0 to {number - 1}: {fix}'
+        f'{place}: {first.path} holds label {label:.0f}{rest}, but labels of '
+        f'{counted(len(classes), "class")} run from 0 to {len(classes) - 1}: {fix}'
     )
 
 

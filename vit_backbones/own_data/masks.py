@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vit_backbones.errors import counted
+from vit_backbones.errors import counted, some
 from vit_backbones.images import ORIENTATION
 from vit_backbones.own_data.common import OwnData, colours, hold_out
 from vit_backbones.terminal import progress
@@ -239,9 +239,9 @@ def _absent(data: Path, classes: Sequence[str], masks: Sequence[Mask]) -> Iterat
     names = [name for label, name in enumerate(classes) if label not in labels]
     if names:
         yield (
-            f'{str(data)!r}: no mask to train on holds {", ".join(names[:5])}'
-            f'{", ..." * (len(names) > 5)} ({counted(len(names), "class")} of {len(classes)}): '
-            f'never learned; add images, or name only the classes that there are'
+            f'{str(data)!r}: no mask to train on holds {some(names, 5)} '
+            f'({counted(len(names), "class")} of {len(classes)}): never learned; add images, or '
+            f'name only the classes that there are'
         )
 
 
@@ -264,8 +264,7 @@ def _check_gaps(data: Path, found: Sequence[int]) -> None:
     gaps = sorted(set(range(max(found, default=0))) - set(found))
     if gaps:
         raise ValueError(
-            f'the masks in {str(data)!r} hold {", ".join(map(str, found[:8]))}'
-            f'{", ..." * (len(found) > 8)}, and no pixel is {gaps[0]}: number the classes from 0 '
-            f'without gaps; if class {gaps[0]} occurs nowhere, name all classes in classes.txt '
-            f'there, one per line'
+            f'the masks in {str(data)!r} hold {some(found, 8)}, and no pixel is {gaps[0]}: '
+            f'number the classes from 0 without gaps; if class {gaps[0]} occurs nowhere, name '
+            f'all classes in classes.txt there, one per line'
         )
