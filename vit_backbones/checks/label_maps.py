@@ -1,6 +1,7 @@
 """Checks of mmseg's label maps: the pixels of each label are counted."""
 
 import contextlib
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -250,9 +251,9 @@ def sample_findings(
 def _sample(
     dataset: Any, load: Callable[[int], dict[str, Any]]
 ) -> list[tuple[LabelMap | None, str | None]]:
-    """Answers for some images, or the reasons why they have none, spread evenly over the dataset.
+    """Answers for some images, in order, or the reasons why they have none.
 
-    Where these hold a single class, of more images: objects may be rare.
+    While these hold a single class, more are asked: objects may be rare.
     """
 
     def ask(index: int) -> tuple[LabelMap | None, str | None]:
@@ -261,15 +262,24 @@ def _sample(
         except Exception as raised:  # each decoder has its own; a training skips such images
             return None, one_line(raised)
 
-    for size in (_SAMPLE, _LARGE_SAMPLE):
-        number = min(size, len(dataset))
-        indices = [i * len(dataset) // number for i in range(number)]
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            tried = list(pool.map(ask, indices))
-        labels = {*_total(answer for answer, _ in tried if answer)} - {_ignored(dataset)}
-        if len(labels) > 1 or number == len(dataset) or not any(answer for answer, _ in tried):
-            break
-    return tried
+    tried: dict[int, tuple[LabelMap | None, str | None]] = {}
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for part in _parts(len(dataset)):
+            tried.update(zip(part, pool.map(ask, part), strict=True))
+            known = [answer for answer, _ in tried.values() if answer]
+            if not known or len({*_total(known)} - {_ignored(dataset)}) > 1:
+                break
+    return [tried[index] for index in sorted(tried)]
+
+
+def _parts(length: int) -> Iterator[list[int]]:
+    """Indices into a dataset, each once, in parts of at most `_SAMPLE` spread evenly over it."""
+    sizes = min(_SAMPLE, length), min(_LARGE_SAMPLE, length)
+    few, many = ([i * length // size for i in range(size)] for size in sizes)
+    yield few
+    rest = sorted({*many} - {*few})
+    number = math.ceil(len(rest) / _SAMPLE)
+    yield from (rest[part::number] for part in range(number))
 
 
 def _total(maps: Iterable[LabelMap]) -> Counter[int]:
