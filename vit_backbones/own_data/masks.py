@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vit_backbones.errors import counted, some
-from vit_backbones.images import ORIENTATION
 from vit_backbones.own_data.common import OwnData, colours, hold_out
 from vit_backbones.terminal import progress
 
@@ -168,7 +167,7 @@ def _read_all(pairs: Pairs) -> list[Mask]:
 
 def _read(image_path: Path, path: Path) -> Mask:
     with _reading(image_path) as image:
-        turned = image.getexif().get(ORIENTATION, 1) >= 5
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         width, height = image.size[::-1] if turned else image.size
     with _reading(path) as mask:
         array = np.asarray(mask)
