@@ -13,6 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS
 from PIL import Image
 
+from vit_backbones import loaders
 from vit_backbones.bits import bits_of
 from vit_backbones.config.loading import use_scope
 from vit_backbones.features.extractor import Extractor
@@ -154,6 +155,14 @@ def test_a_config_without_a_pipeline_reads_rgb(tmp_path):
     assert reader_of(cfg) == RGB_READER
     cfg.train_dataloader = dict(dataset=dict(pipeline=[dict(type='PackSegInputs')]))
     assert reader_of(cfg) == RGB_READER
+
+
+def test_the_bits_of_a_file_are_read_once(tmp_path, monkeypatch):
+    path, asked = write(tmp_path / 'a.png', (6, 7, 3), 255), []
+    monkeypatch.setattr(loaders, 'bits_of', lambda path: asked.append(path) or 8)
+    reader = reader_of(Config.fromfile(write_config(tmp_path)))
+    assert reader.size(path) == reader.read(path).shape[:2] == (6, 7)
+    assert asked == [path]
 
 
 def test_half_a_file_is_refused_and_other_errors_are_one_line(tmp_path):

@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.TiffImagePlugin import BITSPERSAMPLE, ImageFileDirectory_v2
 
-_BITS_PER_SAMPLE = 258  # TIFF's tag
 _PNM = re.compile(rb'P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)\s')
 
 
@@ -28,6 +27,6 @@ def _bits(file: BinaryIO) -> int:
         directory = ImageFileDirectory_v2(file.read(16 if start[2:4].strip(b'\0') == b'+' else 8))
         file.seek(directory.next)
         directory.load(file)
-        return max(directory.get(_BITS_PER_SAMPLE, (8,)))
+        return max(directory.get(BITSPERSAMPLE, (8,)))
     found = _PNM.match(start)
     return int(found[1]).bit_length() if found else 8

@@ -1,6 +1,7 @@
 """Words of messages; optional packages, with the fix when one is missing."""
 
 import importlib
+import itertools
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -31,12 +32,12 @@ def one_line(error: BaseException) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 image`, `2 images`, `3 classes`."""
-    plural = 'es' if noun.endswith('s') else 's'
+    """`1 image`, `2 images`, `3 classes`, `4 batches`."""
+    plural = 'es' if noun.endswith(('s', 'ch')) else 's'
     return f'{number} {noun}{plural * (number != 1)}'
 
 
 def some(things: Iterable[Any], most: int = 3) -> str:
     """The first few, `a, b, c, ...`, or `none`."""
-    every = [str(each) for each in things]
-    return ', '.join(every[:most]) + ', ...' * (len(every) > most) or 'none'
+    first = list(map(str, itertools.islice(things, most + 1)))
+    return ', '.join(first[:most]) + ', ...' * (len(first) > most) or 'none'

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from vit_backbones.files import write_whole
 from vit_backbones.position import Grid
 from vit_backbones.terminal import track
 
-ORIENTATION = 0x0112  # of EXIF: 1 is upright, 5 to 8 swap the sides
 SUFFIXES = frozenset('.bmp .gif .jpeg .jpg .png .ppm .pgm .tif .tiff .webp'.split())
 
 
@@ -88,7 +87,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         width, height = image.size
         # getexif() of PNG reads the whole file; the size of TIFF is already as shown
         exif = {} if image.format == 'TIFF' else Image.Image.getexif(image)
-    sideways = exif.get(ORIENTATION, 1) >= 5
+    sideways = exif.get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8 swap the sides
     return (width, height) if sideways else (height, width)
 
 

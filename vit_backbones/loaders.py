@@ -1,6 +1,9 @@
 """Read images as a config's own pipeline loads them, so that tools see what a training sees."""
 
+import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +20,7 @@ from vit_backbones.config.loading import use_scope
 from vit_backbones.images import UnreadableImageError, as_picture, image_size, read_image
 from vit_backbones.position import Grid
 
-DEEP_FIX = "set color_type='unchanged', to_float32=True"
+DEEP_FIX = "color_type='unchanged', to_float32=True"
 
 
 class Reader(NamedTuple):
@@ -27,13 +30,16 @@ class Reader(NamedTuple):
         read: Gives an image (H, W, C); three channels are RGB. It raises `UnreadableImageError`.
         size: Gives its (H, W).
         steps: The config's transforms, if they read otherwise than `read_image` does.
-        in_8_bits: Whether deeper files lose their low bits.
     """
 
     read: Callable[[str | Path], np.ndarray] = read_image
     size: Callable[[str | Path], Grid] = image_size
     steps: Sequence[Mapping[str, Any]] = ()
-    in_8_bits: bool = True
+
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether deeper files lose their low bits."""
+        return not any(map(_keeps_bits, self.steps))
 
 
 RGB_READER = Reader()
@@ -51,9 +57,10 @@ def reader_of(config: Config) -> Reader:
     if not plain:
         use_scope(config)
     load = LoadImageFromFile() if plain else Compose(steps)
+    known_bits = functools.lru_cache(maxsize=None)(bits_of)  # `size` and `read` ask both
 
     def as_plain(path: str | Path) -> bool:  # the same pixels, and it refuses half a file
-        return plain and bits_of(path) <= 8
+        return plain and known_bits(path) <= 8
 
     def read(path: str | Path) -> np.ndarray:
         return read_image(path) if as_plain(path) else _loaded(load, path)
@@ -61,7 +68,7 @@ def reader_of(config: Config) -> Reader:
     def size(path: str | Path) -> Grid:
         return image_size(path) if as_plain(path) else read(path).shape[:2]
 
-    return Reader(read, size, () if plain else steps, not any(map(_keeps_bits, steps)))
+    return Reader(read, size, () if plain else steps)
 
 
 def normalised_by(config: Config) -> dict[str, Any] | None:
@@ -116,15 +123,19 @@ def _loads_images(name: str) -> bool:
 
 def deep_line(paths: Sequence[str | Path], reader: Reader) -> str:
     """A line on files of more than 8 bits that are read as 8-bit; empty without any."""
-    deep = [path for path in paths if bits_of(path) > 8] if reader.in_8_bits else []
-    for path in deep:
+    if not reader.in_8_bits:
+        return ''
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        bits = pool.map(bits_of, paths)
+        deep = [(path, n) for path, n in zip(paths, bits, strict=True) if n > 8]
+    for path, number in deep:
         try:
             pixels = reader.read(path)
         except UnreadableImageError:
             continue
         return (
-            f'{len(deep)} of {len(paths)} images have {bits_of(path)} bits a channel and are read '
+            f'{len(deep)} of {len(paths)} images have {number} bits a channel and are read '
             f'as 8-bit: {path} as {pixels.min()} to {pixels.max()} of 255; a config whose '
-            f'LoadImageFromFile has {DEEP_FIX.removeprefix("set ")} keeps all bits'
+            f'LoadImageFromFile has {DEEP_FIX} keeps all bits'
         )
     return ''

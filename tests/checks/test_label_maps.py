@@ -11,6 +11,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from vit_backbones.checks.data import few_findings, image_findings
+from vit_backbones.checks.label_maps import sample_findings
 from vit_backbones.config.datasets import build_dataset
 from vit_backbones.training.run import prepare
 
@@ -231,6 +232,39 @@ def test_a_sample_of_a_single_class_is_enlarged(found):
     draw((0, 255), number=1)
     Image.fromarray(np.resize(np.array([0, 1], np.uint8), (64, 96))).save('seg/labels/119.png')
     assert found(look=few_findings) == []
+
+
+@pytest.mark.parametrize(
+    ('length', 'other', 'number'),
+    [
+        (40, None, 40),
+        (120, 0, 50),  # the first part takes 0, 2, 4, 7, ...
+        (120, 1, 85),  # the rest, 70, has two parts
+        (120, 3, 120),
+        (120, None, 120),
+        (5000, 100, 50),  # the first part takes every 100th, each later one its neighbours
+        (5000, 105, 100),
+        (5000, 195, 1000),
+        (5000, None, 1000),
+    ],
+)
+def test_a_sample_grows_until_it_holds_a_second_class(length, other, number):
+    asked = []
+
+    def load(index):
+        asked.append(index)
+        labels = np.full((2, 3), index == other, np.uint8)
+        return dict(gt_seg_map=labels, reduce_zero_label=False, seg_map_path='a.png')
+
+    class Dataset:
+        metainfo, reduce_zero_label, pipeline = dict(classes=('sky', 'wall')), False, None
+
+        def __len__(self):
+            return length
+
+    found = list(sample_findings([(Dataset(), load)], PLACE))
+    assert len(asked) == len({*asked}) == number
+    assert len(found) == (other is None and number == length)
 
 
 def test_a_sample_reports_no_class_that_it_lacks(found):

@@ -109,6 +109,14 @@ def test_all_images_may_be_too_small(why):
     )
 
 
+def test_a_single_image_takes_a_singular_verb(why):
+    write_boxes(images=1, category=9)
+    assert "and the 1 image of 'boxes.json' has no object of the classes" in why('det.py', **FEW)
+    write_boxes(images=1, size=(96, 20))
+    line = "and the shorter side of the 1 image of 'boxes.json' is at most 20 pixels: lower it"
+    assert line in why('det.py', **FEW)
+
+
 @pytest.mark.parametrize('indices', [0, []])
 def test_indices_may_keep_none(indices, why):
     write_boxes()

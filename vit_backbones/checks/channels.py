@@ -11,6 +11,7 @@ from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.validating import same_randomness
 from vit_backbones.checks.wiring import bare, vit_of
 from vit_backbones.config.datasets import leaf_datasets
+from vit_backbones.errors import counted
 
 
 def channel_findings(model: nn.Module, dataset: Any, split: str) -> Iterator[Finding]:
@@ -28,7 +29,7 @@ def channel_findings(model: nn.Module, dataset: Any, split: str) -> Iterator[Fin
         given = shape[2] if len(shape := np.shape(loaded.get('img'))) == 3 else 1
         if _differs(given, leaf, model, vit.in_channels):
             yield error(
-                f'{split}_dataloader.dataset gives images of {given} channel{"s" * (given > 1)} '
+                f'{split}_dataloader.dataset gives images of {counted(given, "channel")} '
                 f'({loaded.get("img_path")}, by {type(loaders[0]).__name__}), and the backbone '
                 f'takes {vit.in_channels}: {_advice(given, vit.in_channels)}'
             )

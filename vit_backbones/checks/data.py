@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from vit_backbones.checks.bit_depth import PIXELS
 from vit_backbones.checks.coco_files import coco_findings, has_broken_file
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.label_maps import LABEL_MAPS, sample_findings
@@ -16,10 +15,11 @@ from vit_backbones.checks.listed_files import missing_findings, named_keys
 from vit_backbones.checks.listed_sizes import SIZES
 from vit_backbones.checks.looks import Look
 from vit_backbones.checks.objects_given import OBJECTS, instance_findings
+from vit_backbones.checks.pixels import PIXELS
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.emptied import why_empty
 from vit_backbones.config.facts import Facts
-from vit_backbones.errors import one_line
+from vit_backbones.errors import counted, one_line
 from vit_backbones.terminal import progress
 
 # Each sees every loaded image
@@ -81,10 +81,10 @@ def few_findings(dataset: Any, split: str) -> Iterator[Finding]:
     yield from sample_findings(loading, place)
 
 
-def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> Iterator[Finding]:
+def image_findings(dataset: Any, split: str) -> Iterator[Finding]:
     """Decode each image and annotation once, and run the whole pipeline on the first one.
 
-    Only MMEngine's datasets, possibly in wrappers, are decoded; each of `looks` sees each of their
+    Only MMEngine's datasets, possibly in wrappers, are decoded; each of `LOOKS` sees each of their
     images.
     """
     place = f'{split}_dataloader.dataset'
@@ -96,11 +96,11 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
     read = [(leaf, loaders) for leaf, loaders in read if loaders]
     missing = [each for leaf, loaders in read for each in missing_findings(leaf, place, loaders)]
     yield from missing
-    walks = [(leaf, list(_walk(leaf, loaders, looks))) for leaf, loaders in read]
+    walks = [(leaf, list(_walk(leaf, loaders))) for leaf, loaders in read]
     if broken := [reason for _, walk in walks for reason, _ in walk if reason]:
         yield error(_broken_line(broken, split))
         return
-    yield from _look_findings(walks, looks, place)
+    yield from _look_findings(walks, place)
     if spoiled or missing or (hasattr(dataset, '__len__') and not len(dataset)):
         return  # the reason is known
     try:
@@ -111,12 +111,11 @@ def image_findings(dataset: Any, split: str, looks: Sequence[Look] = LOOKS) -> I
 
 def _look_findings(
     walks: Sequence[tuple[Any, Sequence[tuple[Any, list[Any] | None]]]],
-    looks: Sequence[Look],
     place: str,
 ) -> Iterator[Finding]:
     """What the answers to each question show, of each dataset and of all together."""
     answers = [(leaf, [each for _, each in walk if each is not None]) for leaf, walk in walks]
-    for number, look in enumerate(looks):
+    for number, look in enumerate(LOOKS):
         asked = [(leaf, [each[number] for each in given]) for leaf, given in answers]
         for leaf, given in asked:
             yield from look.findings(leaf, given, place)
@@ -131,7 +130,8 @@ def _broken_line(broken: Sequence[tuple[str, str]], split: str) -> str:
     more = ' ...' * (len(broken) > 5)
     many = len(broken) > 1
     fix = '' if many and len(images) == 1 else '; repair or remove them'  # the pipeline's fault
-    return f'{len(broken)} {split} image{"s" * many} cannot be decoded: {named}{more}{fix}'
+    number = counted(len(broken), f'{split} image')
+    return f'{number} cannot be decoded: {named}{more}{fix}'
 
 
 def _some_sizes(dataset: Any) -> Iterator[Any]:
@@ -158,9 +158,9 @@ def _image_loaders(dataset: Any) -> list[Any]:
 
 
 def _walk(
-    dataset: Any, loaders: Sequence[Any], looks: Sequence[Look]
+    dataset: Any, loaders: Sequence[Any]
 ) -> Iterator[tuple[tuple[str, str] | None, list[Any] | None]]:
-    """For each image, its name and why it cannot be decoded, and the answers of `looks`."""
+    """For each image, its name and why it cannot be decoded, and the answers of `LOOKS`."""
     paths, named = set(), named_keys(dataset, loaders)
 
     def decode(index: int) -> tuple[tuple[str, str] | None, list[Any] | None]:
@@ -177,7 +177,7 @@ def _walk(
             return None if is_named else (path, one_line(raised)), None
         except Exception as raised:  # each decoder has its own exceptions
             return (path, one_line(raised)), None
-        return None, [look.ask(loaded) for look in looks]
+        return None, [look.ask(loaded) for look in LOOKS]
 
     with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         walked = pool.map(decode, range(len(dataset)))

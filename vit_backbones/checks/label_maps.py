@@ -1,6 +1,7 @@
 """Checks of mmseg's label maps: the pixels of each label are counted."""
 
 import contextlib
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from PIL import Image
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.looks import Look
 from vit_backbones.config.datasets import classes_of
-from vit_backbones.errors import one_line, some
+from vit_backbones.errors import counted, one_line, some
 
 _SAMPLE = 50  # label maps that each training looks at; a wrong numbering shows in a few
 _LARGE_SAMPLE = 1000  # where those hold a single class: objects may be rare
@@ -122,7 +123,7 @@ def _range_findings(dataset: Any, maps: Sequence[LabelMap], place: str) -> Itera
     ]
     if not outside:
         return
-    (first, label), number = outside[0], len(classes)
+    first, label = outside[0]
     rest = f', and {len(outside) - 1} more label maps too' if len(outside) > 1 else ''
     fix = 'name all classes, or draw the labels anew (reduce_zero_label=True takes 1 off each)'
     if first.path.lower().endswith(('.jpg', '.jpeg')):
@@ -130,8 +131,8 @@ def _range_findings(dataset: Any, maps: Sequence[LabelMap], place: str) -> Itera
     elif label == _WHITE:
         fix = f'draw objects as the number of their class, not as {_WHITE}'
     yield error(
-        f'{place}: {first.path} holds label {label:.0f}{rest}, but labels of {number} '
-        f'class{"es" * (number > 1)} run from 0 to {number - 1}: {fix}'
+        f'{place}: {first.path} holds label {label:.0f}{rest}, but labels of '
+        f'{counted(len(classes), "class")} run from 0 to {len(classes) - 1}: {fix}'
     )
 
 
@@ -250,9 +251,9 @@ def sample_findings(
 def _sample(
     dataset: Any, load: Callable[[int], dict[str, Any]]
 ) -> list[tuple[LabelMap | None, str | None]]:
-    """Answers for some images, or the reasons why they have none, spread evenly over the dataset.
+    """Answers for some images, in order, or the reasons why they have none.
 
-    Where these hold a single class, of more images: objects may be rare.
+    While these hold a single class, more are asked: objects may be rare.
     """
 
     def ask(index: int) -> tuple[LabelMap | None, str | None]:
@@ -261,15 +262,24 @@ def _sample(
         except Exception as raised:  # each decoder has its own; a training skips such images
             return None, one_line(raised)
 
-    for size in (_SAMPLE, _LARGE_SAMPLE):
-        number = min(size, len(dataset))
-        indices = [i * len(dataset) // number for i in range(number)]
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            tried = list(pool.map(ask, indices))
-        labels = {*_total(answer for answer, _ in tried if answer)} - {_ignored(dataset)}
-        if len(labels) > 1 or number == len(dataset) or not any(answer for answer, _ in tried):
-            break
-    return tried
+    tried: dict[int, tuple[LabelMap | None, str | None]] = {}
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for part in _parts(len(dataset)):
+            tried.update(zip(part, pool.map(ask, part), strict=True))
+            known = [answer for answer, _ in tried.values() if answer]
+            if not known or len({*_total(known)} - {_ignored(dataset)}) > 1:
+                break
+    return [tried[index] for index in sorted(tried)]
+
+
+def _parts(length: int) -> Iterator[list[int]]:
+    """Indices into a dataset, each once, in parts of at most `_SAMPLE` spread evenly over it."""
+    sizes = min(_SAMPLE, length), min(_LARGE_SAMPLE, length)
+    few, many = ([i * length // size for i in range(size)] for size in sizes)
+    yield few
+    rest = sorted({*many} - {*few})
+    number = math.ceil(len(rest) / _SAMPLE)
+    yield from (rest[part::number] for part in range(number))
 
 
 def _total(maps: Iterable[LabelMap]) -> Counter[int]:

@@ -6,12 +6,11 @@ Boxes and masks lie in the listed size. An EXIF tag turns a picture when it is d
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.looks import Look
 from vit_backbones.errors import counted
-from vit_backbones.images import ORIENTATION
 
 _SAME_SHAPE = 0.02  # by which the two sides may be scaled apart
 _NAMED = 3  # images in a line
@@ -69,7 +68,7 @@ def _ask(loaded: dict[str, Any]) -> Sizes | None:
 def _orientation(path: str) -> int:
     try:
         with Image.open(path) as image:
-            return image.getexif().get(ORIENTATION, 1)
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # not on this disk, or of a format that Pillow does not read
         return 1
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.errors import some
+from vit_backbones.errors import counted, some
 from vit_backbones.terminal import quiet_prints
 
 _SHOWN = 5
@@ -63,10 +63,10 @@ def _without_suffix(dataset: Any) -> str:
     if not names:
         return f'{wanted}, nor in anything else: set data_root and data_prefix to your images'
     ends = Counter(os.path.splitext(name)[1] for name in names).most_common(_SHOWN)
-    counted = ', '.join(f'{number} {end or "without suffix"}' for end, number in ends)
+    held = ', '.join(f'{number} {end or "without suffix"}' for end, number in ends)
     close = next((end for end, _ in ends if end.lower() == suffix.lower()), ends[0][0])
     return (
-        f'{wanted}, and it holds {counted}, such as {min(names)!r}: set img_suffix={close!r}, or '
+        f'{wanted}, and it holds {held}, such as {min(names)!r}: set img_suffix={close!r}, or '
         f'data_prefix to another folder'
     )
 
@@ -83,7 +83,7 @@ def _after_filter(dataset: Any, listed: list[dict[str, Any]]) -> str:
         getattr(dataset, 'ann_file', None),
         dict(getattr(dataset, 'filter_cfg', None) or {}),
     )
-    of = f'{len(listed)} image{"s" * (len(listed) > 1)} of {place!r}'
+    of, one = f'{counted(len(listed), "image")} of {place!r}', len(listed) == 1
     classes = list((dataset.metainfo or {}).get('classes') or ())
     if getattr(dataset, 'cat_ids', None) == []:
         return (
@@ -96,14 +96,14 @@ def _after_filter(dataset: Any, listed: list[dict[str, Any]]) -> str:
     ]
     if sizes and max(sizes) < smallest:
         return (
-            f'filter_cfg.min_size={smallest}, and the shorter sides of the {of} are at most '
-            f'{max(sizes)} pixels: lower it'
+            f'filter_cfg.min_size={smallest}, and the shorter {"side" if one else "sides"} '
+            f'of the {of} {"is" if one else "are"} at most {max(sizes)} pixels: lower it'
         )
     if given.get('filter_empty_gt') and not any(each.get('instances') for each in listed):
         return (
-            f'filter_cfg.filter_empty_gt=True, and the {of} have no object of the classes '
-            f'{some(classes, _SHOWN)} with an area: correct the annotations or the classes, or '
-            f'set it to False'
+            f'filter_cfg.filter_empty_gt=True, and the {of} {"has" if one else "have"} no '
+            f'object of the classes {some(classes, _SHOWN)} with an area: correct the annotations '
+            f'or the classes, or set it to False'
         )
     return f'filter_cfg={given} keeps none of the {of}: change it'
 

@@ -201,7 +201,7 @@ def problem_of(
     stops: bool | None = None,
 ) -> Problem:
     """A line on some of the entries; by default it stops only if it is on all of them."""
-    ids = [entries[i].get('id', f'number {i}') for i in np.flatnonzero(wrong)]
+    ids = (entries[i].get('id', f'number {i}') for i in np.flatnonzero(wrong))
     count = int(np.count_nonzero(wrong))
     text = f'{count} of {len(entries)} {name} {what} (id {some(ids)}): {then}'
     return Problem(count == len(entries) if stops is None else stops, text)

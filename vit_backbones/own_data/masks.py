@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
-from vit_backbones.errors import counted
-from vit_backbones.images import ORIENTATION
+from vit_backbones.errors import counted, some
 from vit_backbones.own_data.common import OwnData, colours, hold_out
 from vit_backbones.terminal import progress
 
@@ -170,7 +169,7 @@ def _read_all(pairs: Pairs) -> list[Mask]:
 
 def _read(image_path: Path, path: Path) -> Mask:
     with _reading(image_path) as image:
-        turned = image.getexif().get(ORIENTATION, 1) >= 5
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         width, height = image.size[::-1] if turned else image.size
     with _reading(path) as mask:
         array = np.asarray(mask)
@@ -241,9 +240,9 @@ def _absent(data: Path, classes: Sequence[str], masks: Sequence[Mask]) -> Iterat
     names = [name for label, name in enumerate(classes) if label not in labels]
     if names:
         yield (
-            f'{str(data)!r}: no mask to train on holds {", ".join(names[:5])}'
-            f'{", ..." * (len(names) > 5)} ({counted(len(names), "class")} of {len(classes)}): '
-            f'never learned; add images, or name only the classes that there are'
+            f'{str(data)!r}: no mask to train on holds {some(names, 5)} '
+            f'({counted(len(names), "class")} of {len(classes)}): never learned; add images, or '
+            f'name only the classes that there are'
         )
 
 
@@ -266,8 +265,7 @@ def _check_gaps(data: Path, found: Sequence[int]) -> None:
     gaps = sorted(set(range(max(found, default=0))) - set(found))
     if gaps:
         raise ValueError(
-            f'the masks in {str(data)!r} hold {", ".join(map(str, found[:8]))}'
-            f'{", ..." * (len(found) > 8)}, and no pixel is {gaps[0]}: number the classes from 0 '
-            f'without gaps; if class {gaps[0]} occurs nowhere, name all classes in classes.txt '
-            f'there, one per line'
+            f'the masks in {str(data)!r} hold {some(found, 8)}, and no pixel is {gaps[0]}: '
+            f'number the classes from 0 without gaps; if class {gaps[0]} occurs nowhere, name '
+            f'all classes in classes.txt there, one per line'
         )

@@ -9,6 +9,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, ValLoop
 
 from vit_backbones.checks.training_parts import monitor_findings
 from vit_backbones.checks.validating import ValidationError, validate
+from vit_backbones.errors import counted
 
 
 @HOOKS.register_module()
@@ -58,7 +59,7 @@ class SanityCheckHook(Hook):
             ) from failure
         if torch.cuda.is_initialized():  # memory is that of the training
             torch.cuda.reset_peak_memory_stats()
-        batches = f'{done.batches} batch{"es" * (done.batches != 1)}'
+        batches = counted(done.batches, 'batch')
         runner.logger.info(f'validated {batches} before the first epoch: {done.seconds:.1f} s')
 
 

@@ -53,7 +53,7 @@ def _findings(dataset: Any, answers: Sequence[Pixels | None], place: str) -> Ite
         loader = next((name for name in names if name.startswith('Load')), 'its loader')
         yield warning(
             f'{place}: {len(deep)} of {len(known)} images are {max(bits)}-bit, values '
-            f'{_span(given)}, and {loader} reads them as 8-bit: {_span(read)}: {DEEP_FIX}'
+            f'{_span(given)}, and {loader} reads them as 8-bit: {_span(read)}: set {DEEP_FIX}'
         )
     counts = Counter(each.channels for each in known)
     if len(counts) > 1:
