@@ -8,7 +8,9 @@ from checked_configs import errors_of
 from coco_data import NAMES, build, coco, config, write
 from conftest import load_tool
 from mmdet.evaluation import CocoMetric
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from vit_backbones.checks import coco_files
 from vit_backbones.checks.coco_files import evaluator_findings, file_findings, kept_findings
@@ -288,6 +290,16 @@ def facts_of(tmp_path, *, classes=NAMES, **more):
     datasets = dict(train=config(tmp_path), val=config(tmp_path, classes=classes))
     loaders = {f'{split}_dataloader': dict(dataset=each) for split, each in datasets.items()}
     return Facts.of(Config(dict(default_scope='mmdet', **loaders, **more)), ('train', 'val'))
+
+
+def test_a_dataset_may_be_given_as_a_class(tmp_path):
+    write(tmp_path, coco())
+    init_default_scope('mmdet')
+    facts = facts_of(tmp_path, classes=('dog', 'cat', 'cow'))
+    for _, wanted in facts.datasets['val']:
+        wanted['type'] = CocoDataset
+    (line,) = map(str, file_findings(facts, 'val'))
+    assert line.startswith(f'error: val_{ORDER.format(tmp_path / "boxes.json")[6:]}')
 
 
 def test_large_files_are_left_out_with_a_note(tmp_path, monkeypatch):

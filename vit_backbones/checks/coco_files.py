@@ -124,7 +124,7 @@ def build_surveyed(config: Config, wanted: Mapping[str, Any]) -> Any:
 
     with quiet_log(), quiet_prints():
         # Imports the library whose reading is watched
-        find_registered(str(wanted.get('type')), config.get('default_scope'))
+        find_registered(wanted.get('type'), config.get('default_scope'))
         return built(config, build)
 
 
@@ -188,7 +188,7 @@ def file_findings(facts: Facts, split: str) -> Iterator[Finding]:
 def _coco_files(facts: Facts, *splits: str) -> Iterator[tuple[str, Mapping[str, Any], str]]:
     """(place, dict, path) of each dataset that reads a COCO file, which is there."""
     for place, wanted in chain(*(facts.datasets[split] for split in splits)):
-        kinds = find_registered(str(wanted.get('type')), facts.scope)
+        kinds = find_registered(wanted.get('type'), facts.scope)
         if any(hasattr(each, 'COCOAPI') for each in kinds) and os.path.isfile(_path(wanted)):
             yield place, wanted, _path(wanted)
 

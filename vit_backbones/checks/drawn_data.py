@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from vit_backbones.config.datasets import metainfo_of
+from vit_backbones.config.facts import type_name
 from vit_backbones.config.registries import find_registered
 
 _FAMILIES = ('CocoPanopticDataset', 'CocoDataset', 'BaseSegDataset')  # the first that is a base
@@ -39,16 +40,16 @@ def draw_for(
     """
     if channels not in _CHANNELS:
         raise NotDrawnError(f'images of {channels} channels are not drawn')
-    kind = next(iter(find_registered(str(dataset.get('type')), scope)), None)
+    kind = next(iter(find_registered(dataset.get('type'), scope)), None)
     bases = [each.__name__ for each in getattr(kind, '__mro__', ())]
     family = next((name for name in _FAMILIES if name in bases), None)
     if family is None or any(name in bases for name in _OTHERS):
-        raise NotDrawnError(f'the files of {dataset.get("type")} are not drawn')
+        raise NotDrawnError(f'the files of {type_name(dataset)} are not drawn')
     drawn = {key: value for key, value in dataset.items() if key not in ('indices', 'backend_args')}
     metainfo = metainfo_of(dataset, scope)
     classes = metainfo.get('classes')
     if not classes:
-        raise NotDrawnError(f'{dataset.get("type")} has no classes')
+        raise NotDrawnError(f'{type_name(dataset)} has no classes')
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
     mask = np.zeros(size, np.uint8)
@@ -57,7 +58,7 @@ def draw_for(
         return _segments(drawn, kind, folder, image, mask * (len(classes) > 1)), {}
     things = metainfo.get('thing_classes', classes if family == 'CocoDataset' else ())
     if not things:
-        raise NotDrawnError(f'{dataset.get("type")} has no thing_classes')
+        raise NotDrawnError(f'{type_name(dataset)} has no thing_classes')
     return _objects(drawn, folder, image, mask, classes, things, panoptic='Pan' in family)
 
 

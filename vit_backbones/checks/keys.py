@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.config.explain import not_registered
-from vit_backbones.config.facts import Facts, Node, nodes
+from vit_backbones.config.facts import Facts, Node, nodes, type_name
 from vit_backbones.config.options import refusal
 from vit_backbones.config.registries import find_registered
 
@@ -41,7 +41,7 @@ def _is_closed(node: Node, key: str) -> bool:
     """Whether no class of MMEngine's registries reads the value of a dict under a key."""
     if not node.place:  # variables of the config file are there as well
         return refusal(key, '', None, None)[0] is not None
-    return str(key).endswith(_OPAQUE) or str(node.content.get('type')).endswith('Albu')
+    return str(key).endswith(_OPAQUE) or type_name(node.content) == 'Albu'
 
 
 def _registry(place: str) -> str:

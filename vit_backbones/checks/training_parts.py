@@ -78,7 +78,7 @@ def _built_hook(node: dict[str, Any]) -> Any:
 def _is_known(place: str, node: dict[str, Any], scope: str | None) -> bool:
     """Whether type and keys of a dict are known; the check of keys reports others."""
     kind = node.get('type')
-    if not kind or (isinstance(kind, str) and not find_registered(kind, scope)):
+    if not find_registered(kind, scope):
         return False
     return not any(all(refusal(key, place, kind, scope)) for key in node if key != 'priority')
 

@@ -83,8 +83,7 @@ def pipeline_of(config: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
 
 def metainfo_of(dataset: dict[str, Any], scope: str | None) -> dict[str, Any]:
     """The metainfo that a dataset will have when it is built, from its config and its type."""
-    kind = dataset.get('type')
-    kinds = [kind] if callable(kind) else find_registered(str(kind), scope)
+    kinds = find_registered(dataset.get('type'), scope)
     load = next((each._load_metainfo for each in kinds if hasattr(each, '_load_metainfo')), None)
     return {} if load is None else load(dataset.get('metainfo'))
 

@@ -133,7 +133,7 @@ def refusal(
 def _arguments_at(place: str, kind: Any, scope: str | None) -> tuple[set[str], bool]:
     """Arguments that are read at a place of the config, and whether others are too."""
     names: set[str] = set()
-    takers = [kind] if callable(kind) else find_registered(kind, scope) if kind else []
+    takers = find_registered(kind, scope)
     for pattern, defaults, extra in _UNTYPED:
         if re.fullmatch(pattern, place):
             names |= extra

@@ -30,15 +30,18 @@ def arguments_of(taker: Callable[..., Any]) -> tuple[set[str], bool]:
     return names - {'self'}, bool(functions)
 
 
-def find_registered(name: str, scope: str | None = None) -> list[Callable[..., Any]]:
+def find_registered(kind: Any, scope: str | None = None) -> list[Callable[..., Any]]:
     """Each class or function that a `type` may mean, from all of MMEngine's registries.
 
     Names are as in a config: `'Mask2Former'`, looked up in `scope` first, or `'mmdet.Mask2Former'`.
+    A class or function means itself.
     """
+    if not isinstance(kind, str):
+        return [kind] if callable(kind) else []
     if scope:
         with contextlib.suppress(ImportError):  # a scope that is not installed has no classes
             importlib.import_module(f'{scope}.registry')
-    found = [root.children.get(scope, root).get(name) for root in _root_registries()]
+    found = [root.children.get(scope, root).get(kind) for root in _root_registries()]
     return [each for each in found if each is not None]
 
 

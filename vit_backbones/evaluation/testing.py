@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from vit_backbones.config.datasets import class_names_and_colors
-from vit_backbones.config.facts import listed
+from vit_backbones.config.facts import listed, type_name
 from vit_backbones.devices import choose_device
 from vit_backbones.evaluation.confusion import (
     SCORE_THR,
@@ -99,7 +99,7 @@ def _test_on(config: Config, split: str) -> None:
         config[f'test_{part}'] = value
     config.test_cfg = dict(config.get(f'{split}_cfg') or {}, type='TestLoop')
     for each in listed(config.test_evaluator):
-        if str(each.get('type')).endswith('CocoMetric'):
+        if type_name(each).endswith('CocoMetric'):
             each['classwise'] = True
 
 
