@@ -7,8 +7,8 @@ import pytest
 from checked_configs import errors_of
 from coco_data import NAMES, build, coco, config, write
 from conftest import load_tool
-from mmdet.evaluation import CocoMetric
 from mmdet.datasets import CocoDataset
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
