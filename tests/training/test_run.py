@@ -33,6 +33,20 @@ def test_what_prevents_a_start_is_raised(folder):
         train(write_toy_config(folder, 'wrong', more="model = dict(type='NoSuchModel')"))
 
 
+@pytest.mark.parametrize(
+    ('name', 'value', 'allowed'),
+    [
+        ('sanity_check', 'no', 'True or False'),
+        ('amp', 1, 'True or False'),
+        ('deterministic', None, 'True or False'),
+        ('resume', True, "a checkpoint file or 'auto'"),
+    ],
+)
+def test_a_value_that_would_be_guessed_is_refused(name, value, allowed, folder):
+    with pytest.raises(ValueError, match=f'^{name} must be {allowed}, got {value!r}$'):
+        train(write_toy_config(folder), **{name: value})
+
+
 def test_ctrl_c_names_the_last_checkpoint(folder):
     stop = "custom_hooks = [dict(type='ToyStopHook', epoch=1)]"
     config = write_toy_config(folder, 'stopped', more=stop)

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from vit_backbones.arguments import flag
 from vit_backbones.checks import preflight
 from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.coco_files import built, evaluator_findings, kept_findings
@@ -80,8 +81,11 @@ def train(
         UnreadableDataError: If too many images in a row cannot be read.
         KeyboardInterrupt: After Ctrl-C; it names the last checkpoint.
     """
+    flags = dict(amp=amp, deterministic=deterministic, sanity_check=sanity_check)
 
     def set_up() -> AnyRunner:
+        for name, value in flags.items():
+            flag(name, value)
         cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
         own = None
         if dataset is not None:
@@ -241,6 +245,8 @@ def _use_amp(cfg: Config) -> None:
 
 
 def _resume(cfg: Config, checkpoint: str, say: Say) -> None:
+    if not isinstance(checkpoint, (str, os.PathLike)):
+        raise TypeError(f"resume must be a checkpoint file or 'auto', got {checkpoint!r}")
     if checkpoint == 'auto':
         last = find_last_checkpoint(cfg.work_dir)
         if last is None:
@@ -248,7 +254,7 @@ def _resume(cfg: Config, checkpoint: str, say: Say) -> None:
             return
         checkpoint = str(last)
         say(f'resuming from {short_path(checkpoint)}')
-    cfg.load_from, cfg.resume = checkpoint, True
+    cfg.load_from, cfg.resume = str(checkpoint), True
 
 
 def find_last_checkpoint(work_dir: str | Path) -> Path | None:
