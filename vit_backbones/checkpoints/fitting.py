@@ -27,8 +27,10 @@ _VITAL = {
     'position table': r'(^|\.)(pos_embed|pos_embedding|position_embeddings?(\.weight)?)$',
 }
 MIN_MATCHED = 0.95
-# Key under which a saved backbone keeps the (h, w) of its position table
-GRID_KEY = 'position_grid'
+# Keys under which a saved backbone keeps the (h, w) of its position table, and the layout of the
+# file that its weights came from
+GRID_KEY, LAYOUT_KEY = 'position_grid', 'weights_layout'
+RECORDS = (GRID_KEY, LAYOUT_KEY)  # older files lack them
 
 
 @dataclass
