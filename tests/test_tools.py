@@ -120,8 +120,8 @@ def test_train__interrupted_and_resumed_equals_undisturbed(train, tmp_path, caps
     assert train([stopped, '--work-dir', 'parts']) == 130
     line = capsys.readouterr().err
     assert re.fullmatch(
-        r'interrupted; the last checkpoint is parts/epoch_1.pth, continue with: '
-        r'python \S*train.py \S*stopped.py --work-dir parts --resume\n',
+        rf'interrupted; the last checkpoint is parts/epoch_1.pth, continue with: '
+        rf'{sys.executable} {REPOSITORY}/tools/train.py \S*stopped.py --work-dir parts --resume\n',
         line,
     )
     assert train([write_toy_config(tmp_path, 'rest'), '--work-dir', 'parts', '--resume']) == 0

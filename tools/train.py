@@ -50,8 +50,17 @@ def resume_command(argv: Sequence[str], resume: str | None) -> str:
     """The command that continues this training from its last checkpoint."""
     words = ['auto' if resume and word == resume else word for word in argv]
     words = ['--resume' if word.startswith('--resume=') else word for word in words]
-    script = os.path.relpath(__file__)
-    return shlex.join(['python', script, *words, *([] if resume else ['--resume'])])
+    python = [_shown(sys.executable)]
+    if processes := os.environ.get('LOCAL_WORLD_SIZE'):
+        python += ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}']
+    words += [] if resume else ['--resume']
+    return shlex.join([*python, _shown(__file__), *words])
+
+
+def _shown(program: str) -> str:
+    """A path as a user types it: from the current folder, or whole where it lies elsewhere."""
+    relative = os.path.relpath(program)
+    return os.path.abspath(program) if relative.startswith(os.pardir) else relative
 
 
 if __name__ == '__main__':

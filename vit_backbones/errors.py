@@ -32,8 +32,8 @@ def one_line(error: BaseException) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 image`, `2 images`, `3 classes`, `4 batches`."""
-    plural = 'es' if noun.endswith(('s', 'ch')) else 's'
+    """`1 image`, `2 epochs`, `3 classes`, `4 batches`."""
+    plural = 'es' if noun.endswith(('s', 'tch')) else 's'
     return f'{number} {noun}{plural * (number != 1)}'
 
 

@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
+from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators)
-from vit_backbones.heads.auxiliary import IGNORED, CellSupervision
+from vit_backbones.heads.auxiliary import HEAD_START, IGNORED, CellSupervision
 from vit_backbones.heads.auxiliary_encoder_decoder import AuxiliaryEncoderDecoder
 from vit_backbones.heads.auxiliary_mask2former import AuxiliaryMask2Former
 
@@ -100,6 +101,22 @@ def test_the_head_waits_and_a_resumed_run_does_not_wait_again() -> None:
     resumed = _Supervised(auxiliary_iters=2, neck=len)
     resumed.load_state_dict(model.state_dict())
     assert 'loss_head' in resumed.loss(*batch)
+
+
+@pytest.mark.parametrize('iters', [0, 2])
+def test_a_line_and_the_curve_show_where_the_head_starts(iters: int, monkeypatch) -> None:
+    lines = []
+    monkeypatch.setattr(
+        'vit_backbones.heads.auxiliary.print_log', lambda line, logger: lines.append(line)
+    )
+    hub = MessageHub.get_instance(f'head start {iters}')
+    model = _Supervised(auxiliary_iters=iters, neck=len)
+    batch = torch.randn(1, 4, 16, 16), [torch.zeros(16, 16, dtype=torch.long)]
+    for _ in range(4):
+        model.loss(*batch)
+    line = 'iteration 3: the head starts to learn, and its losses join loss_dense, so that the sum '
+    assert lines == ([line + 'jumps'] if iters else [])
+    assert hub.get_info(HEAD_START) == (3 if iters else None)
 
 
 @pytest.mark.parametrize('name', ['AuxiliaryMask2Former', 'AuxiliaryEncoderDecoder'])

@@ -175,3 +175,34 @@ def test_one_of_several_processes_leaves_before_the_end_of_the_interpreter(numbe
 @pytest.mark.parametrize('name', ['train', 'test', 'extract_features'])
 def test_tools_of_several_processes_leave_so(name):
     assert (ROOT / f'tools/{name}.py').read_text().endswith('    cli.leave(main())\n')
+
+
+@pytest.mark.parametrize(
+    ('given', 'count'),
+    [({}, '1000'), ({'GOMP_SPINCOUNT': '7'}, '7'), ({'OMP_WAIT_POLICY': 'PASSIVE'}, '0')],
+)
+def test_threads_of_pytorch_soon_sleep_unless_a_user_says_otherwise(given, count):
+    """So that they leave the cores to other processes; see what OpenMP itself has read."""
+    if sys.platform != 'linux':
+        pytest.skip('only Linux builds of PyTorch have GNU OpenMP')
+    free = {k: v for k, v in os.environ.items() if k not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}
+    read = subprocess.run(
+        [sys.executable, '-c', 'import _command_line, torch'],
+        env=free | given | {'OMP_DISPLAY_ENV': 'VERBOSE', 'PYTHONPATH': str(ROOT / 'tools')},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    assert f"GOMP_SPINCOUNT = '{count}'" in read
+
+
+def test_the_command_to_resume_starts_as_many_processes(monkeypatch):
+    """`python tools/train.py --launcher pytorch` would not run."""
+    resume_command = load_tool('train').resume_command
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'executable', str(ROOT / '.venv/bin/python'))
+    one = '.venv/bin/python tools/train.py a.py --resume'
+    assert resume_command(['a.py'], None) == one
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    several = '.venv/bin/python -m torch.distributed.run --nproc_per_node=2 tools/train.py '
+    assert resume_command(['a.py'], None) == several + 'a.py --resume'

@@ -108,6 +108,13 @@ def test_draw_curves__draws_main_metrics_only():
     np.testing.assert_allclose(right.lines[0].get_xydata(), [[100, 0.4]])
 
 
+def test_draw_curves__marks_where_the_head_starts():
+    left, right = draw_curves(np.linspace(5, 1, 40), [], {30: 'the head starts'}).axes
+    assert [line.get_label() for line in left.lines] == ['each iteration', 'the head starts']
+    assert left.lines[1].get_xdata() == [30, 30]
+    assert not right.lines
+
+
 def test_draw_curves__smooths_without_a_shift():
     losses = np.arange(500.0)
     smooth = draw_curves(losses, []).axes[0].lines[1].get_xydata()

@@ -51,7 +51,10 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
     (
         'default_hooks',
         (),
-        {'curves', 'pictures', 'record', 'sanity_check', 'skip_unreadable', 'visualization'},
+        {
+            *('curves', 'pictures', 'progress', 'record', 'sanity_check', 'skip_unreadable'),
+            'visualization',
+        },
     ),
     ('', (Runner,), _TOP),
 )

@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
 IGNORED = 255
+HEAD_START = 'head_start'  # iteration, in the message hub and so in every checkpoint
 
 
 class CellSupervision(nn.Module):
@@ -59,8 +61,20 @@ class CellSupervision(nn.Module):
         self.iterations += 1
         if self.iterations <= self.auxiliary_iters:
             return losses
+        if 0 < self.auxiliary_iters == self.iterations - 1:
+            self._note_start()
         maps = self.neck(features) if self.with_neck else features
         return {**self._head_losses(maps, batch_data_samples), **losses}
+
+    def _note_start(self) -> None:
+        """Log that the head starts, and note the iteration for the curve."""
+        start = int(self.iterations)
+        MessageHub.get_current_instance().update_info(HEAD_START, start)
+        print_log(
+            f'iteration {start}: the head starts to learn, and its losses join loss_dense, so that '
+            f'the sum jumps',
+            logger='current',
+        )
 
     def _cell_classes(self, sample: Any, rows: Tensor, columns: Tensor) -> Tensor:
         """Class (h, w) of the pixels where these rows and columns cross; IGNORED where unknown."""

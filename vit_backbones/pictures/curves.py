@@ -29,11 +29,18 @@ class History(NamedTuple):
     epoch_length: float | None
 
 
-def draw_curves(losses: np.ndarray, entries: Sequence[dict[str, Any]]) -> Figure:
-    """Draw (n,) losses of all iterations and the metrics of validations: 1100 x 400 pixels."""
+def draw_curves(
+    losses: np.ndarray, entries: Sequence[dict[str, Any]], marks: Mapping[int, str] | None = None
+) -> Figure:
+    """Draw (n,) losses of all iterations and the metrics of validations: 1100 x 400 pixels.
+
+    `marks` are iterations at which something happens to the loss, with what it is.
+    """
     figure = Figure(figsize=(11, 4), dpi=100, layout='constrained')
     left, right = figure.subplots(1, 2)
     plot_smoothed(left, np.arange(1, len(losses) + 1), losses, 'tab:blue')
+    for step, label in (marks or {}).items():
+        left.axvline(step, color='tab:gray', linestyle='--', label=label)
     left.set(title='training loss', xlabel='iteration')
     for name in _main_metrics(entries):
         points = [(e['iter'], e['metrics'][name]) for e in entries if name in e['metrics']]

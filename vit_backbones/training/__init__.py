@@ -3,6 +3,7 @@
 from vit_backbones.training.curves_hook import CurvesHook
 from vit_backbones.training.layer_decay import ViTLayerDecayConstructor
 from vit_backbones.training.pictures_hook import PredictionPicturesHook
+from vit_backbones.training.progress_hook import ProgressHook
 from vit_backbones.training.record_hook import RecordHook
 from vit_backbones.training.sanity_check_hook import SanityCheckHook
 from vit_backbones.training.sharding import ViTFSDPStrategy
@@ -11,6 +12,7 @@ from vit_backbones.training.skip_unreadable_hook import SkipUnreadableImagesHook
 __all__ = [
     'CurvesHook',
     'PredictionPicturesHook',
+    'ProgressHook',
     'RecordHook',
     'SanityCheckHook',
     'SkipUnreadableImagesHook',

@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 
 from vit_backbones.files import write_whole
+from vit_backbones.heads.auxiliary import HEAD_START
 from vit_backbones.pictures.canvas import figure_file
 from vit_backbones.pictures.curves import draw_curves
 
@@ -53,7 +54,9 @@ class CurvesHook(Hook):
             return
         scalars = runner.message_hub.log_scalars
         losses = scalars['train/loss'].data[0] if 'train/loss' in scalars else np.zeros(0)
-        figure = draw_curves(losses, validations(runner))
+        start = runner.message_hub.get_info(HEAD_START)
+        marks = {} if start is None else {start: 'the head starts'}
+        figure = draw_curves(losses, validations(runner), marks)
         write_whole(Path(runner.work_dir) / self.filename, figure_file(figure))
 
 

@@ -16,6 +16,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 
 from vit_backbones.files import write_whole
 from vit_backbones.training.curves_hook import validations
@@ -65,18 +66,14 @@ class RecordHook(Hook):
     def _write(self, runner: Runner, name: str, **more: Any) -> None:
         if not is_main_process():
             return
-        # Shards of FSDP know the whole shape
-        sizes = [
-            (getattr(each, 'whole_shape', each.shape).numel(), each.requires_grad)
-            for each in runner.model.parameters()
-        ]
+        every, trained = num_parameters(runner.model)
         record = dict(
             config=runner.cfg.filename,
             date=datetime.now(UTC).date().isoformat(),
-            device=_device(),
+            device=device_name(),
             versions={e: sys.modules[e].__version__ for e in _PACKAGES if e in sys.modules},
-            parameters=sum(size for size, _ in sizes),
-            trained_parameters=sum(size for size, trained in sizes if trained),
+            parameters=every,
+            trained_parameters=trained,
             peak_memory_mib=round(self._peak / 2**20) or _process_memory(),
             **more,
         )
@@ -115,7 +112,17 @@ def _process_memory() -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
 
 
-def _device() -> str:
+def num_parameters(model: nn.Module) -> tuple[int, int]:
+    """How many a model has, and how many of them are trained."""
+    # Shards of FSDP know the whole shape
+    sizes = [
+        (getattr(each, 'whole_shape', each.shape).numel(), each.requires_grad)
+        for each in model.parameters()
+    ]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+def device_name() -> str:
     """Name of the GPU or the CPU, with the number of processes and threads."""
     processes = get_world_size()
     if torch.cuda.is_available():

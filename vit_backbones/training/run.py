@@ -24,6 +24,7 @@ from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
+from vit_backbones.files import check_writable
 from vit_backbones.own_data import Used, use_own_data
 from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
@@ -36,10 +37,12 @@ from vit_backbones.training.outcome import (
 )
 from vit_backbones.training.runner import AnyRunner, build_runner
 from vit_backbones.training.skip_unreadable_hook import UnreadableDataError
+from vit_backbones.training.started_files import DATASET, StartedFiles
 
 _HOOKS = {
     'curves': 'CurvesHook',
     'pictures': 'PredictionPicturesHook',
+    'progress': 'ProgressHook',
     'record': 'RecordHook',
     'sanity_check': 'SanityCheckHook',
     'skip_unreadable': 'SkipUnreadableImagesHook',
@@ -83,13 +86,12 @@ def train(
     """
     flags = dict(amp=amp, deterministic=deterministic, sanity_check=sanity_check)
 
-    def set_up() -> AnyRunner:
+    def set_up(cfg: Config) -> AnyRunner:
         for name, value in flags.items():
             flag(name, value)
-        cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
         own = None
         if dataset is not None:
-            folder = os.path.join(cfg.work_dir, 'dataset')
+            folder = os.path.join(cfg.work_dir, DATASET)
             given = dict(val_data=val_dataset, images=images, folder=folder, options=options)
             own = use_own_data(cfg, dataset, **given)
             say(own.summary)
@@ -107,7 +109,8 @@ def train(
         runner.train()
         return training_result(runner)
 
-    return _execute(set_up, run, functools.partial(_interrupted, command=command))
+    load = functools.partial(_load, config, options, work_dir, launcher)
+    return _execute(load, set_up, run, functools.partial(_interrupted, command=command))
 
 
 def evaluate(
@@ -124,29 +127,34 @@ def evaluate(
     The other arguments and errors are those of `train`.
     """
 
-    def set_up() -> AnyRunner:
-        cfg = _load(config, options, work_dir=work_dir, launcher=launcher)
+    def set_up(cfg: Config) -> AnyRunner:
         cfg.load_from, cfg.resume = checkpoint, False
         if show_dir is not None:
-            os.makedirs(show_dir, exist_ok=True)
+            check_writable(show_dir, folder=True)
             pictures = dict(type=_HOOKS['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
-        _add_hooks(cfg, ('record',))
+        _add_hooks(cfg, ('progress', 'record'))
         return prepare(cfg, ('test',))
 
-    return _execute(set_up, lambda runner: test_result(runner.test()), lambda _: 'interrupted')
+    load = functools.partial(_load, config, options, work_dir, launcher)
+    return _execute(
+        load, set_up, lambda runner: test_result(runner.test()), lambda _: 'interrupted'
+    )
 
 
 def _execute(
-    set_up: Callable[[], AnyRunner],
+    load: Callable[[], Config],
+    set_up: Callable[[Config], AnyRunner],
     run: Callable[[AnyRunner], Result],
     interrupted: Callable[[AnyRunner], str],
 ) -> Finished:
-    """Set up and run; errors of the set-up become one line, later ones stay as they are."""
-    start, runner = time.monotonic(), None
+    """Set up and run; errors of the set-up become one line and leave no files behind."""
+    start, files, runner = time.monotonic(), None, None
     try:
         with quiet_warnings():
-            runner = set_up()
+            cfg = load()
+            files = StartedFiles(cfg.work_dir, os.path.basename(cfg.filename))
+            runner = set_up(cfg)
             result, metrics = run(runner)
             # NCCL complains of a group that is left to the end of the interpreter
             if torch.distributed.is_initialized():
@@ -155,6 +163,8 @@ def _execute(
         # From a worker process the text is a traceback that ends with the message.
         raise UnreadableDataError(str(error).strip().splitlines()[-1]) from error
     except (Exception, KeyboardInterrupt) as error:
+        if files is not None and not (runner and runner.is_running):
+            files.remove()
         if _was_interrupted(error):
             stop = interrupted(runner) if runner else 'interrupted before the start'
             raise KeyboardInterrupt(stop) from error
@@ -183,7 +193,7 @@ def _interrupted(runner: AnyRunner, command: str) -> str:
     return f'{line}, continue with: {command}' if command else line
 
 
-def _load(path: str, options: Sequence[str], *, work_dir: str | None, launcher: str) -> Config:
+def _load(path: str, options: Sequence[str], work_dir: str | None, launcher: str) -> Config:
     preflight.check_environment()
     cfg = load_config(path, options)
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
