@@ -128,8 +128,8 @@ class Report:
         With `partial`, only if nothing useful fits. `remark` ends messages about a file of
         another kind.
         """
-        taken = f' (took {self.copy})' if self.copy else ''
-        file = f'checkpoint {path!r}{taken}'
+        notes = [*filter(None, (self.dialect, self.copy and f'took {self.copy}'))]
+        file = f'checkpoint {path!r}' + (f' ({"; ".join(notes)})' if notes else '')
         if self.sizes.width:
             raise ValueError(f'{file} is of another size: {self.sizes}{remark}')
         if not self.matched:
