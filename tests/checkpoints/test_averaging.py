@@ -69,6 +69,17 @@ def test_an_average_with_its_own_section_is_opened(weights, tmp_path):
     check_taken(vit, weights[0], "; took its 'ema', not its 'model'")
 
 
+def test_an_average_of_any_name_is_found_by_its_tensors(weights, tmp_path):
+    """And a part of it is none."""
+    head = {'0.weight': torch.ones(2)}
+    content = {'model': weights[1], 'ema_state': below('module', weights[0]), 'teacher_head': head}
+    torch.save(content, tmp_path / 'a.pth')
+    vit = backbone(**SMALL, checkpoint=tmp_path / 'a.pth')
+    check_taken(vit, weights[0], "; took its 'ema_state', not its 'model'")
+    torch.save({'model': weights[1], 'teacher_head': head}, tmp_path / 'a.pth')
+    check_taken(backbone(**SMALL, checkpoint=tmp_path / 'a.pth'), weights[1], 'resized 0')
+
+
 @pytest.mark.parametrize('empty', [None, {}, {'updates': 3}])
 def test_a_section_without_weights_is_no_copy(empty, weights, tmp_path):
     torch.save({'model': weights[0], 'model_ema': empty}, tmp_path / 'a.pth')

@@ -5,7 +5,11 @@ prefix (`'teacher.'` beside `'student.'`). docs/checkpoints.md has the projects 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+
+ALIKE = 0.9  # share of a model's names that a copy of it has at least
 
 # Pairs of names, as a section or a part of a prefix: the first is evaluated where both are there.
 # Only those that `_AVERAGED` would get wrong
@@ -33,12 +37,6 @@ _SECTIONS = (
 _AVERAGED_SECTION = re.compile(rf'(\w+_)?ema_({"|".join(_SECTIONS)})|({"|".join(_SECTIONS)})_ema')
 
 
-def is_section(name: object) -> bool:
-    """Whether weights lie under a key of a file, as `'state_dict'` or `'model_ema'`."""
-    named = isinstance(name, str)
-    return named and (name in _SECTIONS or _AVERAGED_SECTION.fullmatch(name) is not None)
-
-
 def by_choice(copies: Iterable[str]) -> list[str]:
     """The names of copies, the one to take first.
 
@@ -58,10 +56,36 @@ def by_choice(copies: Iterable[str]) -> list[str]:
     return sorted(copies, key=lambda copy: (is_left(copy), _AVERAGED.search(copy) is None))
 
 
-def sections_by_choice(keys: Iterable[object]) -> list[str]:
-    """Those of the keys of a file that hold weights, the one to open first."""
-    known = [name for name in _SECTIONS if name in (keys := list(keys))]
-    return by_choice([*known, *(key for key in keys if is_section(key))])
+def sections_by_choice(content: Mapping[object, object]) -> list[str]:
+    """The keys of a file under which weights lie, the one to open first.
+
+    Those of known names, and any other average of as good as the same tensors.
+    """
+    held = {key: _tensors(each) for key, each in content.items() if isinstance(key, str)}
+    held = {key: names for key, names in held.items() if names}
+    known = [name for name in _SECTIONS if name in held]
+    known += [key for key in held if key not in known and _AVERAGED_SECTION.fullmatch(key)]
+    return by_choice(
+        known
+        + [
+            key
+            for key in held
+            if _AVERAGED.search(key) and any(_alike(held[key], held[other]) for other in known)
+        ]
+    )
+
+
+def _tensors(section: object) -> set[str]:
+    """Names of the tensors in a section of a file, or in its own sections."""
+    if not isinstance(section, dict):
+        return set()
+    names = {str(name) for name, each in section.items() if isinstance(each, Tensor)}
+    return names or set().union(*(_tensors(section[key]) for key in _SECTIONS if key in section))
+
+
+def _alike(ours: set[str], theirs: set[str]) -> bool:
+    bare = [{name.removeprefix('module.') for name in names} for names in (ours, theirs)]
+    return len(bare[0] & bare[1]) >= ALIKE * max(map(len, bare))
 
 
 def noted(copies: Sequence[str]) -> str | None:

@@ -69,15 +69,15 @@ def sizes(
         shapes = [pair for pair in shapes if len(pair[1]) == 1]
     others = [(ours[0], theirs[0]) for ours, theirs in shapes if ours and ours[0] != theirs[0]]
     width = others[0] if 2 * len(others) > len(shapes) else None
-    depth = _depth(tensors), _depth(built)
-    return Sizes(width, depth if 0 not in depth and depth[0] != depth[1] else None)
+    stems = Counter(block[1] for block in map(_BLOCK.match, built) if block).most_common(1)
+    depth = tuple(_depth(names, stem) for stem, _ in stems for names in (tensors, built))
+    return Sizes(width, depth if 0 not in depth and len(set(depth)) > 1 else None)
 
 
-def _depth(names: Iterable[str]) -> int:
-    """Blocks among the names: one more than the largest number behind the most frequent stem."""
-    found = [(block[1], int(block[2])) for block in map(_BLOCK.match, names) if block]
-    stem = Counter(stem for stem, _ in found).most_common(1)
-    return 1 + max((index for of, index in found if of == stem[0][0]), default=-1)
+def _depth(names: Iterable[str], stem: str) -> int:
+    """Blocks among the names: one more than the largest number behind a stem."""
+    blocks = [block for block in map(_BLOCK.match, names) if block and block[1] == stem]
+    return 1 + max((int(block[2]) for block in blocks), default=-1)
 
 
 @dataclass

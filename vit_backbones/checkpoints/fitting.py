@@ -10,7 +10,7 @@ from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import Tensor
 
-from vit_backbones.checkpoints.averaging import by_choice, noted
+from vit_backbones.checkpoints.averaging import ALIKE, by_choice, noted
 from vit_backbones.checkpoints.fit_report import Report, sizes
 from vit_backbones.position import Grid, resample_positions
 
@@ -20,7 +20,6 @@ PREFIXES = (
     *('module.', 'module.backbone.vit.', 'module.backbone.'),
     *('teacher.', 'teacher.backbone.', 'student.', 'student.backbone.'),
 )
-_COPY = 0.9  # of the names of the best fitting prefix: another one with as many holds a copy
 # Parts of files beyond the backbone: classifiers, pooling heads, parts of pre-training
 KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token)(\.|$)')
 # Keys under which a saved backbone keeps the (h, w) of its position table, and the layout of the
@@ -155,7 +154,7 @@ def _prefixes(
     known = max(PREFIXES, key=found.__getitem__)
     best = max((p for p in found if found[p] > half), key=found.__getitem__, default=known)
     best = known if found[known] == found[best] else best
-    enough = [p for p in sorted(found, key=len) if found[p] >= _COPY * found[best] > 0]
+    enough = [p for p in sorted(found, key=len) if found[p] >= ALIKE * found[best] > 0]
     # a text encoder may have the same names
     copies = [p for p in enough if patch_embed is None or p + patch_embed in tensors]
     return by_choice([best, *copies])

@@ -69,21 +69,12 @@ def _opened(content: object) -> tuple[object, list[str]]:
     """The innermost section that holds weights, and the choices on the way to it."""
     choices: list[str] = []
     while isinstance(content, dict):
-        copies = [key for key in sections_by_choice(content) if _holds_tensors(content[key])]
+        copies = sections_by_choice(content)
         if not copies:
             break
         content = content[copies[0]]
         choices += filter(None, [noted(copies)])
     return content, choices
-
-
-def _holds_tensors(section: object) -> bool:
-    """Whether it is a dict of tensors by name, or has such a section."""
-    if not isinstance(section, dict):
-        return False
-    inner = sections_by_choice(section)
-    named = any(isinstance(k, str) and isinstance(v, Tensor) for k, v in section.items())
-    return named or any(_holds_tensors(section[key]) for key in inner)
 
 
 def _load(path: str | Path, device: str) -> object:
