@@ -70,7 +70,8 @@ class ViTFeatBackbone(AdaptedModel):
             patch embedding and input channels are resampled to this model's.
         checkpoint_path: Other projects' spelling of `checkpoint`.
         features_only: Only `True`, as configs of timm's backbones have it.
-        allow_partial: Accept a checkpoint that matches under 95 % or holds unknown tensors.
+        allow_partial: Accept a checkpoint that lacks tensors, which stay random with a warning, or
+            holds unknown ones.
         img_size: (H, W) for which the position table is built, the model's own by default. Other
             sizes stay welcome, except for models that take one size only.
         patch_size: Another patch size than the model's; weights are resampled.

@@ -9,9 +9,12 @@ from mmengine.model import BaseModule, initialize
 from torch import Tensor, nn
 
 from vit_backbones.arguments import flag
-from vit_backbones.checkpoints import PositionTable, Report, match, read_checkpoint
+from vit_backbones.checkpoints import PositionTable, Report, match
+from vit_backbones.checkpoints.fit_report import first_ten
 from vit_backbones.checkpoints.fitting import GRID_KEY, refit
 from vit_backbones.checkpoints.layouts import recognised
+from vit_backbones.checkpoints.reading import read_content
+from vit_backbones.errors import counted
 from vit_backbones.lora import respell
 from vit_backbones.readout import PoolingError
 from vit_backbones.sources.base import POSITION_INTERPOLATIONS, Source
@@ -63,7 +66,7 @@ class Weights:
         self, vit: nn.Module, checkpoint: str | Path, pos_interp: str, prefix: str | None = None
     ) -> None:
         """Load a checkpoint, or its part below `prefix`; a `ValueError` if it does not fit."""
-        tensors = read_checkpoint(checkpoint)
+        tensors, copy = read_content(checkpoint)
         if prefix is not None:
             prefix = prefix.removesuffix('.') + '.'
             size = len(prefix)
@@ -73,13 +76,19 @@ class Weights:
             report = self._match(vit, tensors, pos_interp, layout)
         except ValueError as error:
             raise ValueError(f'checkpoint {str(checkpoint)!r} {error}') from None
-        if not self._allow_partial:
-            self._check(report, str(checkpoint), tensors)
+        report.copy = '; '.join(filter(None, (copy, report.copy))) or None
+        self._check(vit, report, str(checkpoint), tensors)
         vit.load_state_dict(report.matched, strict=False)
-        missing = f'; missing: {", ".join(report.missing)}' if report.missing else ''
-        self.report = f'{report}{missing}'
-        level = logging.INFO if report.matched else logging.WARNING
-        print_log(f'{checkpoint}: {self.report}', logger='current', level=level)
+        self.report = str(report)
+        print_log(f'{checkpoint}: {report}', logger='current')
+        if report.missing:
+            self.report += f'; missing: {", ".join(report.missing)}'
+            print_log(
+                f'{checkpoint}: allow_partial=True leaves {counted(len(report.missing), "tensor")} '
+                f'of {report.total} random, which the file lacks: {first_ten(report.missing)}',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def fit_state_dict(
         self, vit: nn.Module, state_dict: dict[str, Tensor], prefix: str, pos_interp: str
@@ -142,18 +151,26 @@ class Weights:
             interpolation=self._source.interpolation(vit, pos_interp),
         )
 
-    def _check(self, report: Report, path: str, tensors: dict[str, Tensor]) -> None:
-        """Refuse a file that fits badly, or lacks the parameters of a pooling."""
-        pools, remark = self._pool in ('attn', 'model'), ''
-        if not report.matched and (layout := recognised(tensors)):
+    def _check(self, vit: nn.Module, report: Report, path: str, tensors: dict[str, Tensor]) -> None:
+        """Refuse a file that does not fit, or lacks the parameters of a pooling."""
+        pools = self._pool in ('attn', 'model') and not self._allow_partial
+        if pools and report.matched and all(self._is_pooling(vit, n) for n in report.missing):
+            for name in report.missing:
+                raise PoolingError(
+                    f'pool={self._pool!r}: checkpoint {path!r} has no such pooling: {name} is '
+                    f'missing'
+                )
+        remark = ''
+        if width := report.sizes.width:
+            other = self._source.of_width(self._model_name, width[0])
+            remark = other and f'; model_name={other!r} is as wide as the file'
+        elif not report.matched and (layout := recognised(tensors)):
             remark = f'; it has {layout} keys, which plain ViTs of source timm read'
-        try:
-            report.check(path, remark)
-        except ValueError as error:  # without its pooling a file may hold too little
-            raise (PoolingError if pools else ValueError)(str(error)) from None
-        lacks = [n for n in report.missing if self._pool == 'model' or 'attn_pool' in n]
-        if pools and lacks:
-            raise PoolingError(
-                f'pool={self._pool!r}: checkpoint {path!r} has no such pooling: {lacks[0]} is '
-                f'missing'
-            )
+        report.check(path, partial=self._allow_partial, remark=remark or '')
+
+    def _is_pooling(self, vit: nn.Module, name: str) -> bool:
+        """Whether a tensor is of the model's own pooling, behind its blocks."""
+        if self._pool == 'attn':
+            return 'attn_pool' in name
+        depth = self._source.depth(vit)
+        return self._source.layer_of(name, depth) > depth

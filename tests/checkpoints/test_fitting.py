@@ -88,15 +88,18 @@ def test_tensors_that_fit_nowhere_are_refused(tensors, message, reference, tmp_p
     backbone(**SMALL, checkpoint=tmp_path / 'a.pth', allow_partial=True)
 
 
-def test_under_95_percent_is_refused_with_the_first_ten_names(reference, tmp_path):
+def test_a_missing_block_is_refused_with_the_first_ten_names(reference, tmp_path):
     less = {name: tensor for name, tensor in reference.items() if not name.startswith('blocks.1')}
     torch.save(less, tmp_path / 'a.pth')
     total = len(reference) - 2
     names = [name for name in reference if name.startswith('blocks.1')]
-    expected = f'matches {total - 12} of {total} tensors, 95 % are needed'
-    with pytest.raises(ValueError, match=expected) as caught:
+    with pytest.raises(ValueError, match='missing: blocks') as caught:
         backbone(**SMALL, checkpoint=tmp_path / 'a.pth')
-    assert f'missing: {", ".join(names[:10])} and 2 more;' in str(caught.value)
+    assert str(caught.value) == (
+        f"checkpoint '{tmp_path}/a.pth' matches {total - 12} of {total} tensors; missing: "
+        f'{", ".join(names[:10])} and 2 more (allow_partial=True loads the rest and leaves these '
+        f'random)'
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +162,13 @@ def test_allow_partial_loads_what_fits(reference, log, tmp_path):
     vit = backbone(**SMALL, checkpoint=tmp_path / 'a.pth', allow_partial=True)
     loaded = vit.vit.state_dict()
     assert all(torch.equal(loaded[name], some[name]) for name in loaded if name in some)
-    assert log[0].endswith('blocks.1.mlp.fc2.weight, blocks.1.mlp.fc2.bias')
+    total, names = len(reference) - 2, [name for name in reference if 'blocks.1' in name]
+    assert log == [
+        f'{tmp_path}/a.pth: loaded {total - 12} of {total} tensors, resized 0',
+        f'{tmp_path}/a.pth: allow_partial=True leaves 12 tensors of {total} random, which the file '
+        f'lacks: {", ".join(names[:10])} and 2 more',
+    ]
+    assert vit.load_report == f'{log[0].split(": ")[1]}; missing: {", ".join(names)}'
 
 
 @pytest.mark.parametrize('name', ['vit_tiny_patch16_384', 'vit_tiny_patch16_224'])

@@ -79,6 +79,16 @@ def test_an_averaged_copy_is_read_before_the_student(tmp_path):
     check_same(read_checkpoint(tmp_path / 'a.pth'))
 
 
+def test_sections_with_numbers_for_names_are_no_weights(tmp_path):
+    content = {
+        0: TENSORS,
+        'optimizer': {'state': {0: {'exp_avg': torch.ones(1)}}},
+        'model': TENSORS,
+    }
+    torch.save(content, tmp_path / 'a.pth')
+    check_same(read_checkpoint(tmp_path / 'a.pth'))
+
+
 def test_reads_what_mmengines_runner_saves(tmp_path):
     history = HistoryBuffer([1.0, 2.0], [1, 1])
     content = dict(

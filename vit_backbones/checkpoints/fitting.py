@@ -2,88 +2,30 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import Tensor
 
+from vit_backbones.checkpoints.averaging import ALIKE, by_choice, noted
+from vit_backbones.checkpoints.fit_report import Report, sizes
 from vit_backbones.position import Grid, resample_positions
 
-# The prefix with most names of the model is taken off
+# Prefixes of models, which need no naming in a report
 PREFIXES = (
     *('', 'vit.', 'backbone.vit.', 'backbone.', 'model.', 'encoder.'),
     *('module.', 'module.backbone.vit.', 'module.backbone.'),
-    # the first of equals wins: an averaged copy comes before a student
     *('teacher.', 'teacher.backbone.', 'student.', 'student.backbone.'),
 )
 # Parts of files beyond the backbone: classifiers, pooling heads, parts of pre-training
 KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token)(\.|$)')
-# Tensors without which features are noise even if 95 % match, in the names of all libraries
-_VITAL = {
-    'CLS token': r'(^|\.)(cls_token|class_token|class_embedding)$',
-    'patch embedding': r'(patch_embed\.proj|conv_proj|patch_embeddings?(\.projection)?)\.weight$',
-    'position table': r'(^|\.)(pos_embed|pos_embedding|position_embeddings?(\.weight)?)$',
-}
-MIN_MATCHED = 0.95
 # Keys under which a saved backbone keeps the (h, w) of its position table, and the layout of the
 # file that its weights came from
 GRID_KEY, LAYOUT_KEY = 'position_grid', 'weights_layout'
 RECORDS = (GRID_KEY, LAYOUT_KEY)  # older files lack them
-
-
-@dataclass
-class Report:
-    """The fate of each tensor of a checkpoint.
-
-    Attributes:
-        matched: Tensors of the model found in the file, fitted to the model's shapes.
-        resized: Names among them that were resampled to more or fewer values.
-        missing: Names of the model that the file lacks or holds in another shape.
-        absent: Names among them that the file lacks.
-        leftover: Names of the file that fit nowhere, known heads and pruned parts left out.
-        dialect: Layout of the file's keys, if it is not timm's or the library's own.
-    """
-
-    matched: dict[str, Tensor] = field(default_factory=dict)
-    resized: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
-    leftover: list[str] = field(default_factory=list)
-    dialect: str | None = None
-
-    def __str__(self) -> str:
-        total = len(self.matched) + len(self.missing)
-        source = f', from {self.dialect}' if self.dialect else ''
-        return f'loaded {len(self.matched)} of {total} tensors, resized {len(self.resized)}{source}'
-
-    def check(self, path: str, remark: str = '') -> None:
-        """Refuse the file `path` if it fits badly; `remark` ends the message for too few matches.
-
-        95 % of the model's tensors must match and no unknown ones be left; the CLS token, the patch
-        embedding and the position table must be there.
-        """
-        total = len(self.matched) + len(self.missing)
-        hint = 'another architecture or img_size? allow_partial=True loads what fits'
-        if len(self.matched) < MIN_MATCHED * total:
-            raise ValueError(
-                f'checkpoint {path!r} matches {len(self.matched)} of {total} tensors, 95 % are '
-                f'needed ({hint}); missing: {_first_ten(self.missing)}; of no use in the file: '
-                f'{_first_ten(self.leftover)}{remark}'
-            )
-        for part, pattern in _VITAL.items():
-            for name in filter(re.compile(pattern).search, self.absent):
-                advice = 'with_cls_token=False runs it without, ' if part == 'CLS token' else ''
-                raise ValueError(
-                    f'checkpoint {path!r} has no {part}, which the model has as {name}: {advice}'
-                    f'allow_partial=True loads the rest and leaves a random one'
-                )
-        if self.leftover:
-            raise ValueError(
-                f'checkpoint {path!r} holds {len(self.leftover)} tensors that fit nowhere in the '
-                f'model ({hint}): {_first_ten(self.leftover)}'
-            )
 
 
 @dataclass(frozen=True)
@@ -147,8 +89,9 @@ def match(
     """Fit a checkpoint's tensors to a model's state dict; nothing is loaded yet.
 
     Args:
-        tensors: The checkpoint by key, bare or under one of `PREFIXES`; keys outside the prefix
-            belong to other parts of a whole model and are ignored.
+        tensors: The checkpoint by key, bare or under a prefix, of several copies of the model the
+            one that `averaging` chooses; keys outside the prefix belong to other parts of a whole
+            model and are ignored.
         model: The model's state dict.
         patch_embed: Name of the weight that is resampled to another patch and number of channels.
         positions: Fits the position table, if the model has one.
@@ -156,23 +99,27 @@ def match(
         convert: Converts tensors, and the recorded grid under `GRID_KEY`, to the model's layout.
         dialect: Layout from which the tensors were translated, for the report.
     """
-    prefix = max(PREFIXES, key=lambda p: sum(p + name in tensors for name in model))
+    prefix, *copies = _prefixes(tensors, model, patch_embed)
     # the record of the grid stands beside `vit.`
     recorded = tensors.get(prefix.removesuffix('vit.') + GRID_KEY)
     own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     own |= {} if recorded is None else {GRID_KEY: recorded}
     pruned = set(built) - set(model)
-    sizes = {name: tensor.numel() for name, tensor in own.items()}
+    shapes = sizes(own, model, built, patch_embed)
+    report, misfits = Report(dialect=dialect, copy=noted([prefix, *copies]), sizes=shapes), []
+    if shapes.width:  # no library converts these
+        report.missing = list(model)
+        return report
+    counts = {name: tensor.numel() for name, tensor in own.items()}
     own = convert({name: tensor for name, tensor in own.items() if name not in pruned})
     own.pop(GRID_KEY, None)
+    report.sizes = sizes(own, model, built, patch_embed)
     embed = own.get(patch_embed)
     file_patch = (1, 1) if embed is None or embed.ndim != 4 else tuple(embed.shape[-2:])
-    report, misfits = Report(dialect=dialect), []
     for name, target in model.items():
         tensor = own.pop(name, None)
         if tensor is None:
-            report.missing.append(name)
-            report.absent.append(name)
+            report.lack(name)
             continue
         fitted = tensor
         if name == patch_embed:
@@ -184,11 +131,33 @@ def match(
             misfits.append(f'{name} {tuple(tensor.shape)} for {tuple(target.shape)}')
             continue
         report.matched[name] = fitted
-        if fitted.numel() != sizes.get(name, tensor.numel()):
+        if fitted.numel() != counts.get(name, tensor.numel()):
             report.resized.append(name)
     unknown = [n for n in own if n not in pruned and not KNOWN_HEADS.match(n)]
     report.leftover = misfits + unknown
     return report
+
+
+def _prefixes(
+    tensors: Mapping[str, Tensor], model: Mapping[str, Tensor], patch_embed: str | None
+) -> list[str]:
+    """The prefix under which a file holds the model, and behind it those of other copies."""
+    names: Counter[str] = Counter()
+    same: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        for start in (0, *(dot.end() for dot in re.finditer(r'\.', name))):
+            if (own := model.get(name[start:])) is not None:
+                names[name[:start]] += 1
+                same[name[:start]] += tensor.shape == own.shape
+    half = len(model) / 2
+    found = same if max(same.values(), default=0) > half else names
+    known = max(PREFIXES, key=found.__getitem__)
+    best = max((p for p in found if found[p] > half), key=found.__getitem__, default=known)
+    best = known if found[known] == found[best] else best
+    enough = [p for p in sorted(found, key=len) if found[p] >= ALIKE * found[best] > 0]
+    # a text encoder may have the same names
+    copies = [p for p in enough if patch_embed is None or p + patch_embed in tensors]
+    return by_choice([best, *copies])
 
 
 def refit(
@@ -216,8 +185,3 @@ def _fit_patch_embed(weight: Tensor, target: Tensor) -> Tensor:
     if weight.shape[-2:] != target.shape[-2:]:
         weight = resample_patch_embed(weight, list(target.shape[-2:]))
     return weight
-
-
-def _first_ten(names: list[str]) -> str:
-    more = f' and {len(names) - 10} more' if len(names) > 10 else ''
-    return (', '.join(names[:10]) or 'none') + more

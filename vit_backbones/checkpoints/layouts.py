@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from vit_backbones.checkpoints import renames, reshaping
+from vit_backbones.checkpoints.averaging import by_choice
 from vit_backbones.checkpoints.fitting import GRID_KEY, PREFIXES
 from vit_backbones.checkpoints.renames import Renames
 
@@ -193,8 +194,6 @@ DIALECTS = (
 )
 _RELATIVE = re.compile(r'(^|\.)(rel_pos_[hw]|relative_position_bias_table)$')
 _COMPUTED = re.compile(r'(^|\.)relative_position_index$')
-# Where a file has two models, authors evaluate the averaged one
-_AVERAGED = re.compile(r'(^|[._])(teacher|ema|target|momentum)')
 
 
 def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[Tensors, str | None]:
@@ -202,8 +201,8 @@ def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[T
 
     Args:
         tensors: The checkpoint by key, under any prefix; slashes count as dots. Keys beside the
-            prefix belong to other parts of a whole model and are left out. Where several models
-            of a kind lie in one file, the averaged one (teacher, EMA) is taken.
+            prefix belong to other parts of a whole model and are left out. Of several copies of
+            a model the one that `averaging` chooses is taken.
         relative: Keep relative positions, for a model that has them.
 
     Returns:
@@ -215,7 +214,7 @@ def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[T
         ValueError: If the file holds relative positions and they are not to be kept.
     """
     dotted = {name.replace('/', '.'): tensor for name, tensor in tensors.items()}
-    dialect, prefix = _recognise(dotted)
+    dialect, (prefix, *others) = _recognise(dotted)
     if dialect is None:
         return dict(tensors), None
     own = {n.removeprefix(prefix): t for n, t in dotted.items() if n.startswith(prefix)}
@@ -229,7 +228,8 @@ def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[T
     own = _with_timms_shapes(reshaping.join_qkv(dialect.after(own)))
     if (grid := dotted.get(prefix.removesuffix('vit.') + GRID_KEY)) is not None:
         own[GRID_KEY] = grid  # of this package's own files
-    return own, f'{dialect.name} keys' + (f' under {prefix!r}' if prefix else '')
+    left = f', not {", ".join(map(repr, others))}' if others else ''
+    return own, f'{dialect.name} keys' + (f' under {prefix!r}{left}' if prefix or left else '')
 
 
 def recognised(names: Iterable[str]) -> str | None:
@@ -238,7 +238,8 @@ def recognised(names: Iterable[str]) -> str | None:
     return None if dialect is None else dialect.name
 
 
-def _recognise(names: Iterable[str]) -> tuple[Dialect | None, str]:
+def _recognise(names: Iterable[str]) -> tuple[Dialect | None, list[str]]:
+    """The layout, and the prefixes below which a file has it, the one to take first."""
     names = set(names)
     for dialect in DIALECTS:
         prefixes = {
@@ -249,9 +250,8 @@ def _recognise(names: Iterable[str]) -> tuple[Dialect | None, str]:
             if all(name.removesuffix(first) + other in names for other in rest)
         }
         if prefixes:
-            best = min(prefixes, key=lambda p: (_AVERAGED.search(p) is None, len(p), p))
-            return dialect, best
-    return None, ''
+            return dialect, by_choice(sorted(prefixes, key=lambda p: (len(p), p)))
+    return None, ['']
 
 
 def _renamed(name: str, table: Renames) -> str:

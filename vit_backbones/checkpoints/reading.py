@@ -5,6 +5,7 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,28 +13,42 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Size, Tensor
 
+from vit_backbones.checkpoints.averaging import noted, sections_by_choice
 from vit_backbones.checkpoints.fitting import GRID_KEY
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz')
-# Opened while there is one, in this order: an averaged copy comes before a student
-_WRAPPERS = (
-    *('state_dict', 'model', 'teacher', 'student', 'model_state', 'model_ema', 'module'),
-    *('target_encoder', 'encoder'),
-)
+
+
+class Content(NamedTuple):
+    """The tensors of a checkpoint by key, and which of its copies of a model they are."""
+
+    tensors: dict[str, Tensor]
+    copy: str | None = None  # in a few words, if it holds several
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint of one of `SUFFIXES` to the CPU, by their key in the file.
 
     Torch files are read with `weights_only=True`, NumPy archives with `allow_pickle=False`.
-    Wrappers such as `{'state_dict': ...}` are opened; values other than tensors are left out.
+    Sections such as `{'state_dict': ...}` are opened, of several copies of a model the one that
+    its authors evaluate (`checkpoints.averaging`); values other than tensors are left out.
 
     Raises:
         TypeError: If `path` is no path.
         FileNotFoundError: If there is no such file.
         ValueError: If it is of another kind, damaged, needs code to be run, or holds no tensors.
     """
-    return _tensors(path, 'cpu')
+    return read_content(path).tensors
+
+
+def read_content(path: str | Path, device: str = 'cpu') -> Content:
+    """As `read_checkpoint`, with the copy taken; without values on the device `'meta'`."""
+    content, copies = _opened(_load(path, device))
+    found = content.items() if isinstance(content, dict) else ()
+    tensors = {name: value for name, value in found if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f'checkpoint {str(path)!r} holds no tensors')
+    return Content(tensors, '; '.join(copies) or None)
 
 
 def names(path: str | Path) -> dict[str, Size]:
@@ -41,7 +56,7 @@ def names(path: str | Path) -> dict[str, Size]:
 
     Only an `.npz` file is read whole. Raises as `read_checkpoint` does.
     """
-    return {name: tensor.shape for name, tensor in _tensors(path, 'meta').items()}
+    return {name: tensor.shape for name, tensor in read_content(path, 'meta').tensors.items()}
 
 
 def sections(path: str | Path) -> set[str]:
@@ -50,22 +65,16 @@ def sections(path: str | Path) -> set[str]:
     return set(content) if isinstance(content, dict) else set()
 
 
-def _tensors(path: str | Path, device: str) -> dict[str, Tensor]:
-    content = _unwrapped(_load(path, device))
-    found = content.items() if isinstance(content, dict) else ()
-    tensors = {name: value for name, value in found if isinstance(value, Tensor)}
-    if not tensors:
-        raise ValueError(f'checkpoint {str(path)!r} holds no tensors')
-    return tensors
-
-
-def _unwrapped(content: object) -> object:
+def _opened(content: object) -> tuple[object, list[str]]:
+    """The innermost section that holds weights, and the choices on the way to it."""
+    choices: list[str] = []
     while isinstance(content, dict):
-        inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), dict)), None)
-        if inner is None:
+        copies = sections_by_choice(content)
+        if not copies:
             break
-        content = inner
-    return content
+        content = content[copies[0]]
+        choices += filter(None, [noted(copies)])
+    return content, choices
 
 
 def _load(path: str | Path, device: str) -> object:

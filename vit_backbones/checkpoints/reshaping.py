@@ -5,6 +5,7 @@ to `Eva`, which names LayerScale and biases differently, and moves a parameter t
 into another one where that changes nothing.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Collection
 
@@ -19,19 +20,19 @@ _SCALED = {'1': 'attn.proj', '2': 'mlp.fc2'}
 def join_qkv(tensors: Tensors) -> Tensors:
     """Join `attn.q`, `.k`, `.v` and BEiT's `attn.q_bias`, `.v_bias` to `attn.qkv`.
 
-    A missing bias of one of the three is zero.
+    A bias that one of the three has in no block is zero; one that only some blocks lack is missing.
     """
     joined = dict(tensors)
+    biased = {part for part in 'qkv' if any(n.endswith(f'attn.{part}.bias') for n in tensors)}
     for attn in {n.removesuffix('q.weight') for n in tensors if n.endswith('attn.q.weight')}:
         if not all(f'{attn}{part}.weight' in tensors for part in 'kv'):
             continue
-        weights = [joined.pop(f'{attn}{part}.weight') for part in 'qkv']
-        biases = [joined.pop(f'{attn}{part}.bias', None) for part in 'qkv']
-        joined[f'{attn}qkv.weight'] = torch.cat(weights)
-        if any(bias is not None for bias in biases):
-            both = zip(weights, biases, strict=True)
-            filled = [w.new_zeros(len(w)) if b is None else b for w, b in both]
-            joined[f'{attn}qkv.bias'] = torch.cat(filled)
+        weights = {part: joined.pop(f'{attn}{part}.weight') for part in 'qkv'}
+        joined[f'{attn}qkv.weight'] = torch.cat(list(weights.values()))
+        if biased and all(f'{attn}{part}.bias' in tensors for part in biased):
+            zeros = {part: weight.new_zeros(len(weight)) for part, weight in weights.items()}
+            biases = [joined.pop(f'{attn}{part}.bias', zeros[part]) for part in 'qkv']
+            joined[f'{attn}qkv.bias'] = torch.cat(biases)
     for name in tensors:
         attn = name.removesuffix('q_bias')
         if name.endswith('attn.q_bias') and f'{attn}v_bias' in tensors:
@@ -123,19 +124,18 @@ def _layer_scales(tensors: Tensors, names: Collection[str]) -> Tensors:
     spelled = dict(tensors)
     if 'blocks.0.ls1.gamma' in names:
         return spelled
-    for name in tensors:
-        if not (found := re.fullmatch(r'(blocks\.\d+\.)ls([12])\.gamma', name)):
-            continue
-        block, index = found.groups()
-        gamma = spelled.pop(name)
+    blocks = {name.split('.')[1] for name in tensors if name.startswith('blocks.')}
+    scaled = {name[-7] for name in tensors if re.fullmatch(r'blocks\.\d+\.ls[12]\.gamma', name)}
+    for block, index in itertools.product(blocks, scaled):
+        gamma = spelled.pop(f'blocks.{block}.ls{index}.gamma', None)
         if 'blocks.0.gamma_1' in names:
-            spelled[f'{block}gamma_{index}'] = gamma
+            spelled |= {} if gamma is None else {f'blocks.{block}.gamma_{index}': gamma}
             continue
-        layer = block + _SCALED[index]
-        for key in (f'{layer}.weight', f'{layer}.bias'):
-            if key in spelled:  # gamma (C,) scales rows
-                ones = [1] * (spelled[key].ndim - 1)
-                spelled[key] = gamma.reshape(-1, *ones) * spelled[key]
+        for key in (f'blocks.{block}.{_SCALED[index]}.{end}' for end in ('weight', 'bias')):
+            layer = spelled.pop(key, None)
+            # a block without its scale lacks the layer
+            if layer is not None and gamma is not None:  # gamma (C,) scales rows
+                spelled[key] = gamma.reshape(-1, *[1] * (layer.ndim - 1)) * layer
     return spelled
 
 
@@ -160,13 +160,13 @@ def _biases_of_qkv(tensors: Tensors, names: Collection[str]) -> Tensors:
 
 
 def _missing_biases(tensors: Tensors, names: Collection[str]) -> Tensors:
-    """Add zeros for biases that the model has and the file lacks."""
-    zeros = {}
-    for weight, tensor in tensors.items():
-        bias = re.sub('weight$', 'bias', weight)
-        if weight.endswith(('patch_embed.proj.weight', 'attn.qkv.weight')) and bias in names:
-            zeros[bias] = tensor.new_zeros(len(tensor))
-    return zeros | tensors
+    """Add zeros for `attn.qkv.bias` where the model has them, and no block of the file."""
+    weights = {name for name in tensors if name.endswith('attn.qkv.weight')}
+    if any(name.endswith('attn.qkv.bias') for name in tensors):
+        return tensors
+    biases = {name.replace('weight', 'bias'): len(tensors[name]) for name in weights}
+    some = next(iter(tensors.values()))
+    return tensors | {n: some.new_zeros(rows) for n, rows in biases.items() if n in names}
 
 
 def _parts_of_qkv(tensors: Tensors, names: Collection[str]) -> Tensors:

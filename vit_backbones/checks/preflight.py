@@ -9,10 +9,10 @@ from torch import nn
 
 from vit_backbones import environment
 from vit_backbones.checkpoints import names, sections
-from vit_backbones.checkpoints.fitting import MIN_MATCHED
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.config.facts import Facts
 
+MIN_MATCHED = 0.95
 _OF_A_RESUME = ('meta', 'message_hub', 'optimizer')  # keys of the file
 
 

@@ -231,6 +231,10 @@ class Source(ABC):
         """State-dict key of the patch embedding's weight (C, in_channels, ph, pw)."""
         return None
 
+    def of_width(self, model_name: str, width: int) -> str | None:
+        """Name of a model of the same kind with another embedding width, if there is one."""
+        return None
+
     def translate(
         self, vit: nn.Module, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], str | None]:

@@ -3,6 +3,12 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
+import contextlib
+import itertools
+import re
+
+import timm
+import torch
 from torch import Tensor, nn
 
 from vit_backbones.checkpoints.layouts import OWN, to_timm
@@ -16,6 +22,9 @@ from vit_backbones.sources.timm_positions import (
     original_interpolation,
     with_positions,
 )
+
+# Words for the width in timm's names
+_WIDTHS = ('tiny', 'small', 'base', 'large', 'huge', 'giant', 'gigantic', 'so400m')
 
 
 class TimmSource(Source):
@@ -61,6 +70,18 @@ class TimmSource(Source):
     def interpolation(self, vit: nn.Module, pos_interp: str) -> Interpolation:
         """`timm_positions` lists the authors."""
         return TIMM if pos_interp == 'timm' else original_interpolation(vit)
+
+    def of_width(self, model_name: str, width: int) -> str | None:
+        """By another word for the width in timm's name."""
+        architecture = model_name.split('.')[0]
+        for old, new in itertools.product(_WIDTHS, _WIDTHS):
+            name = re.sub(rf'(?<=_){old}(?=_|$)', new, architecture)
+            if name != architecture and timm.is_model(name):
+                # a few architectures look into their tensors
+                with contextlib.suppress(Exception), torch.device('meta'):
+                    if timm.create_model(name).embed_dim == width:
+                        return name
+        return None
 
     def translate(
         self, vit: nn.Module, tensors: dict[str, Tensor]

@@ -3,8 +3,10 @@
 Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
+import contextlib
 import difflib
 import functools
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -14,6 +16,7 @@ from timm.layers import Format, PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from vit_backbones.errors import counted, some
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import BuildOptions, Model, Source, first_line, no_weights, two
 from vit_backbones.sources.hub import offline_if_unreachable
@@ -120,7 +123,7 @@ def _create(
     """timm's model; unknown options are dropped if their value would change nothing."""
     options = {**options, **more}
     try:
-        with offline_if_unreachable(pretrained):
+        with offline_if_unreachable(pretrained), _whole():
             return timm.create_model(model_name, pretrained=pretrained, **options)
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument.*?'(\w+)'", str(error))
@@ -135,6 +138,28 @@ def _create(
         if not pretrained:
             raise
         raise no_weights(model_name, first_line(error)) from None
+
+
+@contextlib.contextmanager
+def _whole() -> Iterator[None]:
+    """Refuse published weights that lack tensors; without a classifier timm only notes it."""
+    logger, lacking = logging.getLogger('timm.models._builder'), []
+    before, level = logger.level, logger.getEffectiveLevel()
+
+    def note(record: logging.LogRecord) -> bool:
+        lacking.extend(re.findall(r'^Missing keys \((.*?)\)', record.getMessage()))
+        return record.levelno >= level
+
+    logger.setLevel(logging.INFO)
+    logger.addFilter(note)
+    try:
+        yield
+    finally:
+        logger.removeFilter(note)
+        logger.setLevel(before)
+    if lacking:
+        names = lacking[0].split(', ')
+        raise ValueError(f'they lack {counted(len(names), "tensor")}: {some(names)}')
 
 
 def _check_name(model_name: str) -> None:
