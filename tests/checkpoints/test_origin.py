@@ -161,6 +161,25 @@ def test_files_of_half_precision_keep_it(loaded):
     assert other.preprocess == vit.preprocess
 
 
+def test_the_activation_of_siglip_goes_with_its_weights(tmp_path):
+    """transformers' files run with the GELU by tanh, which timm has in a few sizes only."""
+    pytest.importorskip('transformers')
+    name = 'vit_base_patch16_siglip_224'
+    model = layouts.transformers_model('SiglipVision', intermediate_size=96, image_size=224)
+    vit = layouts.load(model.state_dict(), tmp_path, name, norm='none', pos_interp='original')
+    other = backbone(name, **RAW, norm='none')
+    exact = other.state_dict()
+    other.load_state_dict(vit.state_dict())
+    check_same(vit, other)
+    assert approximations(other) == {'tanh'}
+    other.load_state_dict(exact)  # weights of no file: timm's own
+    assert approximations(other) == {'none'}
+
+
+def approximations(vit):
+    return {module.approximate for module in vit.modules() if isinstance(module, nn.GELU)}
+
+
 ORIGINAL = """
 model['backbone'].update(pos_interp='original', checkpoint='{start}')
 """

@@ -1,6 +1,7 @@
 """Images reach a backbone as its weights expect them: normalised once, and RGB."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import timm
@@ -9,10 +10,11 @@ from checked_configs import DETECTOR, SEGMENTER, lines_of
 from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
 from vit_backbones.checks.preprocessing import preprocessing_findings
 from vit_backbones.checks.recipe import model_findings
-from vit_backbones.config.facts import Facts
+from vit_backbones.config.facts import Facts, model_chain
 from vit_backbones.config.loading import load_config
 
 TAGGED = 'test_vit.r160_in1k'
@@ -184,3 +186,27 @@ def test_a_preprocessor_beside_the_model_counts(check, folder, weights):
     )
     (folder / 'beside.py').write_text(text)
     assert lines_of(check('beside.py')[1])
+
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+RECIPES = [
+    pytest.param(str(path.relative_to(CONFIGS)), marks=[pytest.mark.slow] if number else [])
+    for folder in sorted(CONFIGS.glob('[a-z]*/'))
+    for number, path in enumerate(sorted(folder.glob('*.py')))
+]
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_shipped_recipes_have_no_finding(name):
+    """With their weights in timm's keys: a tag shows how to normalise."""
+    config = load_config(CONFIGS / name)
+    init_default_scope(config.default_scope)
+    model = nn.Module()
+    model.data_preprocessor = MODELS.build(config.model.data_preprocessor)
+    wanted = model_chain(config.model)[-1] | dict(pretrained=False, checkpoint=None)
+    with torch.device('meta'):
+        model.backbone = MODELS.build(wanted)
+    model.backbone.vit.layout = 'timm'
+    facts = Facts.of(config, ('train', 'val'))
+    assert facts.names_weights
+    assert [*preprocessing_findings(model, facts, expects=True)] == []

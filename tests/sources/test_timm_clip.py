@@ -1,5 +1,6 @@
 """CLIP's weights under a model with another activation: the keys do not show it."""
 
+import functools
 import json
 
 import layouts
@@ -8,8 +9,6 @@ import torch
 from checked_configs import lines_of
 from redraw import timm_vit
 
-from vit_backbones.sources.base import BuildOptions
-from vit_backbones.sources.timm_build import build_timm
 from vit_backbones.sources.timm_clip import activation_remark
 
 GELU, QUICK = 'vit_base_patch32_clip_224', 'vit_base_patch32_clip_quickgelu_224'
@@ -21,12 +20,17 @@ DOUBT = (
 )
 
 
+@functools.cache
+def small(name):
+    return timm_vit(name, depth=1, width=24)
+
+
 @pytest.fixture
 def remark(tmp_path):
     def find(name, layout, names=(), **configs):
         for beside, content in configs.items():
             (tmp_path / f'{beside}.json').write_text(json.dumps(content))
-        vit = timm_vit(name, depth=1)
+        vit = small(name)
         return activation_remark(name, vit, layout, tmp_path / 'a.pth', names)
 
     return find
@@ -59,6 +63,9 @@ def test_only_a_doubt_is_warned_of(name, layout, expected, remark):
 def test_pretrained_weights_that_timm_notes_are_warned_of(remark):
     assert remark(f'{GELU}.openai', '').startswith('the weights need quick_gelu')
     assert remark(f'{QUICK}.openai', '') is None
+    vit = small(f'{GELU}.openai')
+    line = activation_remark(f'hf-hub:timm/{GELU}.openai', vit, '', None, ())
+    assert line.endswith(f"take '{QUICK}.openai'")
     assert remark(f'{GELU}.laion2b', '') is None
 
 
@@ -147,5 +154,4 @@ def test_check_config_has_the_line(check, folder):
 
 def test_names_that_settle_it_are_not_warned_of():
     for name in (GELU, QUICK, f'{GELU}.datacompxl', f'{QUICK}.metaclip_400m'):
-        _, vit = build_timm(name, BuildOptions(), more=dict(depth=1))
-        assert activation_remark(name, vit, '', None, ()) is None
+        assert activation_remark(name, small(name), '', None, ()) is None

@@ -28,7 +28,7 @@ def activation_remark(
         path: Of the file, beside which a config.json may be.
         names: Keys of the file.
     """
-    model_name = str(model_name)
+    model_name = str(model_name).rpartition('/')[2]  # of a hub
     own, other = _activation(vit), _other_model(model_name, vit)
     if '_clip_' not in model_name or own is None or not other:
         return None

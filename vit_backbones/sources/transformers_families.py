@@ -53,6 +53,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layers='model.layer',
             norm='norm',
             **_IMAGENET,
+            alike_normalised=False,  # those of satellites have another mean
             patches='embeddings.patch_embeddings',
             positions=None,
             alike=('DINOv3ViTBackbone',),
