@@ -13,11 +13,12 @@ class AdaptedModel(BaseModule):
     """A library's module (`vit`) with the adapter that knows it (`source`).
 
     Attributes:
+        model_name: As given, or the module's type.
         depth: Blocks (or stages) of the architecture, pruned ones included.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
     """
 
-    model_name: str = ''
+    model_name: str
 
     def __init__(
         self, source: Source, vit: nn.Module, init_cfg: dict | list[dict] | None = None

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 
 import layouts
 import pytest
@@ -168,11 +169,11 @@ def test_the_activation_of_siglip_goes_with_its_weights(tmp_path):
     model = layouts.transformers_model('SiglipVision', intermediate_size=96, image_size=224)
     vit = layouts.load(model.state_dict(), tmp_path, name, norm='none', pos_interp='original')
     other = backbone(name, **RAW, norm='none')
-    exact = other.state_dict()
     other.load_state_dict(vit.state_dict())
     check_same(vit, other)
     assert approximations(other) == {'tanh'}
-    other.load_state_dict(exact)  # weights of no file: timm's own
+    # weights of no file: timm's own
+    other.load_state_dict(backbone(name, **RAW, norm='none').state_dict())
     assert approximations(other) == {'none'}
 
 
@@ -325,6 +326,26 @@ def test_sources_of_one_normalisation_know_it(tmp_path):
     presets = dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=96)
     file = layouts.write(layouts.mmpretrain(vit.state_dict()), tmp_path)
     assert ViTFeatBackbone(arch=presets, checkpoint=file).preprocess is None
+
+
+@pytest.mark.parametrize(
+    ('kind', 'mean'),
+    [('vit', None), ('beit', None), ('dinov2', IMAGENET), ('siglip_vision_model', HALF)],
+)
+def test_families_of_several_normalisations_need_a_config_beside_theirs(kind, mean, tmp_path):
+    transformers = pytest.importorskip('transformers')
+    size = dict(hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=48)
+    config = transformers.AutoConfig.for_model(kind, **size)
+    config.save_pretrained(tmp_path)
+    first = ViTFeatBackbone(str(tmp_path), source='transformers')
+    assert first.preprocess['mean'] == (mean or HALF)
+    torch.save(first.state_dict(), tmp_path / 'a.pth')
+    options = dict(source='transformers', checkpoint=tmp_path / 'a.pth')
+    vit = ViTFeatBackbone(str(tmp_path), **options)
+    assert (vit.preprocess and vit.preprocess['mean']) == mean
+    beside = dict(image_mean=[0.2, 0.4, 0.6], image_std=[0.5] * 3)
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(beside))
+    assert ViTFeatBackbone(str(tmp_path), **options).preprocess['mean'] == [51.0, 102.0, 153.0]
 
 
 def test_statistics_of_published_weights_are_timms():

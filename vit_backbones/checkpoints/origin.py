@@ -56,6 +56,8 @@ def encode(layout: str) -> Tensor:
 
 def decode(record: Tensor) -> str:
     """The layout of a record; half precision, to which some scripts cast files, does no harm."""
+    if record.is_meta:
+        return ''
     return bytes(record.flatten().to(torch.uint8).tolist()).rstrip(b'\0').decode(errors='replace')
 
 
