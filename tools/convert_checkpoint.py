@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from safetensors.torch import save
 
     from vit_backbones import ViTFeatBackbone
-    from vit_backbones.checkpoints.fitting import GRID_KEY
+    from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
+    from vit_backbones.checkpoints.origin import decode
     from vit_backbones.files import write_whole
     from vit_backbones.terminal import quiet_log
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             with_cls_token=False if args.without_cls_token else None,
         )
     tensors = {n: t.contiguous() for n, t in backbone.vit.state_dict().items()}
-    metadata = {'format': 'pt'}
+    metadata = {'format': 'pt', LAYOUT_KEY: decode(backbone.weights_layout)}
     if hasattr(backbone, GRID_KEY):  # the number of rows does not show the grid
         metadata[GRID_KEY] = json.dumps(backbone.position_grid.tolist())
     write_whole(args.out, save(tensors, metadata=metadata))

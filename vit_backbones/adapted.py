@@ -1,9 +1,10 @@
 """A library's model with its adapter: its geometry, and which of its layers are frozen."""
 
 from mmengine.model import BaseModule
-from torch import nn
+from torch import Tensor, nn
 
-from vit_backbones.checkpoints.fitting import GRID_KEY
+from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
+from vit_backbones.checkpoints.origin import UNKNOWN, decode, encode
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import Source
 
@@ -12,9 +13,12 @@ class AdaptedModel(BaseModule):
     """A library's module (`vit`) with the adapter that knows it (`source`).
 
     Attributes:
+        model_name: As given, or the module's type.
         depth: Blocks (or stages) of the architecture, pruned ones included.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
     """
+
+    model_name: str
 
     def __init__(
         self, source: Source, vit: nn.Module, init_cfg: dict | list[dict] | None = None
@@ -23,6 +27,7 @@ class AdaptedModel(BaseModule):
         self.source, self.vit = source, vit
         self.depth, self.frozen_stages = source.depth(vit), -1
         self._learns: bool | None = None
+        self.register_buffer(LAYOUT_KEY, encode(getattr(vit, 'layout', '')))
 
     @property
     def has_cls_token(self) -> bool:
@@ -35,9 +40,16 @@ class AdaptedModel(BaseModule):
         return self.source.num_prefix_tokens(self.vit)
 
     @property
-    def preprocess(self) -> dict[str, object]:
-        """`mean` and `std` (0-255) and `bgr_to_rgb` for a data preprocessor."""
-        return self.source.preprocess(self.vit)
+    def preprocess(self) -> dict[str, object] | None:
+        """`mean` and `std` (0-255) and `bgr_to_rgb` for a data preprocessor.
+
+        Weights of a file decide it, by the layout of their keys and the tag of the model's name;
+        `None` where neither shows it.
+        """
+        if not (layout := getattr(self.vit, 'layout', '')):
+            return self.source.preprocess(self.vit)
+        named = any(sign in self.model_name for sign in '.:')
+        return self.source.expected(self.vit, layout, named=named)
 
     @property
     def layer_channels(self) -> list[int]:
@@ -88,10 +100,35 @@ class AdaptedModel(BaseModule):
     def train(self, mode: bool = True) -> 'AdaptedModel':
         """Switch the mode; frozen parts stay in eval."""
         super().train(mode)
+        if not self.weights_layout.is_meta:  # a copy for EMA gets the record with the weights
+            self._follow(decode(self.weights_layout))
         for name, module in self.vit.named_modules():
             if self._is_frozen(name):
                 module.eval()
         return self
+
+    def _follow(self, layout: str) -> None:
+        if layout != getattr(self.vit, 'layout', ''):
+            self.source.follow_layout(self.vit, layout)
+
+    def _record_layout(self) -> None:
+        self.weights_layout.copy_(encode(getattr(self.vit, 'layout', '')))
+
+    def _take_record(self, state_dict: dict[str, Tensor], prefix: str) -> bool:
+        """Follow the layout that a whole model's checkpoint records; whether it is an older file.
+
+        Older files record none: it stays that of this model's own file, or it is unknown.
+        """
+        held, name = getattr(self.vit, 'layout', ''), prefix + LAYOUT_KEY
+        unrecorded = name not in state_dict and any(
+            key.startswith(f'{prefix}vit.') for key in state_dict
+        )
+        if name in state_dict:
+            self._follow(decode(state_dict[name]))
+        elif unrecorded and not held:
+            self._follow(UNKNOWN)
+        state_dict[name] = encode(getattr(self.vit, 'layout', ''))
+        return unrecorded and not held
 
     def _is_frozen(self, name: str) -> bool:
         if '.lora_' in name:

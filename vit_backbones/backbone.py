@@ -187,6 +187,7 @@ class ViTFeatBackbone(AdaptedModel):
         self._prune()
         self._set_checkpointing(with_cp)
         self.weights.start(self.vit, checkpoint, pos_interp, came=bool(pretrained) or shared)
+        self._record_layout()
         self._set_learning(lora)
 
     @classmethod
@@ -302,9 +303,12 @@ class ViTFeatBackbone(AdaptedModel):
         MMEngine's own would go on to the library's module, whose `init_weights` draws them anew.
         """
         self.weights.initialise(self, self.vit, self.pos_interp)
+        self._record_layout()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         """Fit a whole model's checkpoint that was saved at another `img_size`."""
+        if self._take_record(state_dict, prefix):
+            self.weights.note_no_record(self.vit, self.pos_interp)
         self.weights.fit_state_dict(self.vit, state_dict, prefix, self.pos_interp)
         if hasattr(self, GRID_KEY):
             state_dict[prefix + GRID_KEY] = self.position_grid

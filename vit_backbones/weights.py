@@ -1,6 +1,7 @@
 """The weights of a backbone: from one place, loaded once, and kept."""
 
 import logging
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from vit_backbones.arguments import flag
 from vit_backbones.checkpoints import PositionTable, Report, match
 from vit_backbones.checkpoints.fit_report import first_ten
-from vit_backbones.checkpoints.fitting import GRID_KEY, refit
+from vit_backbones.checkpoints.fitting import GRID_KEY, RECORDS, refit
 from vit_backbones.checkpoints.layouts import recognised
+from vit_backbones.checkpoints.origin import UNKNOWN, without_record
 from vit_backbones.checkpoints.reading import read_content
 from vit_backbones.errors import counted
 from vit_backbones.lora import respell
@@ -37,6 +39,7 @@ class Weights:
     ) -> None:
         self.came: bool = False
         self.report: str | None = None  # summary of the loaded checkpoint in one line
+        self.remark: str | None = None  # a warning on weights that fit, but may belong elsewhere
         self._source, self._model_name = source, model_name
         self._built = frozenset(vit.state_dict())
         self._pool, self._allow_partial = pool, flag('allow_partial', allow_partial)
@@ -47,6 +50,8 @@ class Weights:
         """Load the checkpoint of the arguments, if any; `came` if the module has weights."""
         if checkpoint is not None:
             self.load(vit, checkpoint, pos_interp)
+        elif came:
+            self._warn(vit, None)
         self._check_interpolation(vit, pos_interp)
         self.came = came or checkpoint is not None
 
@@ -69,8 +74,12 @@ class Weights:
         tensors, copy = read_content(checkpoint)
         if prefix is not None:
             prefix = prefix.removesuffix('.') + '.'
-            size = len(prefix)
-            tensors = {n[size:]: t for n, t in tensors.items() if n.startswith(prefix)}
+            size, beside = len(prefix), prefix.removesuffix('vit.')
+            records = {n: tensors[beside + n] for n in RECORDS if beside + n in tensors}
+            tensors = {n[size:]: t for n, t in tensors.items() if n.startswith(prefix)} | records
+        tensors, recorded = without_record(tensors)
+        self._source.follow_layout(vit, recorded or recognised(tensors) or UNKNOWN)
+        keys = frozenset(tensors)
         try:
             tensors, layout = self._source.translate(vit, tensors)
             report = self._match(vit, tensors, pos_interp, layout)
@@ -89,6 +98,7 @@ class Weights:
                 logger='current',
                 level=logging.WARNING,
             )
+        self._warn(vit, checkpoint, keys)
 
     def fit_state_dict(
         self, vit: nn.Module, state_dict: dict[str, Tensor], prefix: str, pos_interp: str
@@ -108,6 +118,27 @@ class Weights:
                     f'{self._model_name!r} is built for images of {fixed[0]}x{fixed[1]}, and '
                     f'{error}: build it with the img_size of the file'
                 ) from None
+
+    def _warn(
+        self, vit: nn.Module, path: str | Path | None, names: Collection[str] = frozenset()
+    ) -> None:
+        """Log where weights fit, but may belong to another model."""
+        self.remark = self._source.remark(vit, self._model_name, path, names)
+        if self.remark is not None:
+            where = f'checkpoint {str(path)!r}' if path else f'{self._model_name}, pretrained'
+            self.remark = f'{where}: {self.remark}'
+            print_log(self.remark, logger='current', level=logging.WARNING)
+
+    def note_no_record(self, vit: nn.Module, pos_interp: str) -> None:
+        """Log that positions of a file without a record are resampled as the name says."""
+        if pos_interp == 'original' and self._source.position_name(vit) is not None:
+            print_log(
+                f'the file does not record whose weights it started from: pos_interp='
+                f'{pos_interp!r} resamples positions as the authors do whom {self._model_name!r} '
+                f'stands for; the checkpoint of its start, named by checkpoint=..., shows others',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _check_interpolation(self, vit: nn.Module, pos_interp: str) -> None:
         """Log where `pos_interp` has no effect."""

@@ -209,18 +209,22 @@ def test_features_equal_transformers(case, version, log, tmp_path):
             'CLIPVision',
             dict(patch_size=32, layer_norm_eps=1e-5),
         ),
-        ('vit_base_patch16_siglip_224', 'SiglipVision', dict(hidden_act='gelu')),
+        ('vit_base_patch16_siglip_224', 'SiglipVision', {}),
+        ('vit_base_patch16_siglip_gap_224', 'SiglipVision', {}),
+        ('vit_base_patch32_siglip_256', 'SiglipVision', dict(patch_size=32, image_size=256)),
     ],
 )
 @torch.no_grad()
 def test_features_equal_transformers_towers(name, kind, more, log, tmp_path):
     pytest.importorskip('transformers')
-    more = more | dict(intermediate_size=96, image_size=224)
+    more = dict(intermediate_size=96, image_size=224) | more
     model = transformers_model(kind, **more)
     beside = {'text_model.final_layer_norm.bias': torch.ones(3), 'logit_scale': torch.ones(1)}
     tower = {f'vision_model.{name}': tensor for name, tensor in model.state_dict().items()}
     vit = load(tower | beside, tmp_path, name, norm='none', pos_interp='original')
-    check_all_loaded(log, "transformers CLIP or SigLIP keys under 'vision_model.'")
+    check_all_loaded(
+        log, f"transformers {kind[:-6].replace('lip', 'LIP')} keys under 'vision_model.'"
+    )
     for x in native_and_rectangle(vit.vit):
         asked = dict(interpolate_pos_encoding=True, output_hidden_states=True)
         assert error(vit(x)[0], model(x, **asked).hidden_states[-1]) <= 1

@@ -155,8 +155,8 @@ def test_two_mistakes_are_both_reported(check):
 
 SIGLIP = """
 model['backbone'] = dict(
-    type='ViTFeatBackbone', model_name='vit_base_patch16_siglip_224', out_indices=0, norm='all',
-    checkpoint='siglip.safetensors',
+    type='ViTFeatBackbone', model_name='vit_base_patch16_siglip_224.webli', out_indices=0,
+    norm='all', checkpoint='siglip.safetensors',
 )
 model['decode_head'].update(in_channels=[768], in_index=[0])
 model['data_preprocessor'].update(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -173,6 +173,11 @@ def test_mean_of_imagenet_under_siglip_is_told(check):
         lines,
         'warning: data_preprocessor.mean is [123.68, 116.28, 103.53], but the weights of vit_base_',
         'warning: data_preprocessor.std is [5',
+    )
+    assert code == 0
+    code, lines = check('siglip.py', 'model.backbone.model_name=vit_base_patch16_siglip_224')
+    assert lines_of(
+        lines, 'note: nothing shows which mean and std the weights of vit_base_patch16_'
     )
     assert code == 0
 

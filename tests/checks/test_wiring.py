@@ -16,12 +16,9 @@ from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators come first)
 from vit_backbones import SimpleFeaturePyramid, ViTAdapter, ViTFeatBackbone
+from vit_backbones.checks.preprocessing import preprocessing_findings
 from vit_backbones.checks.recipe import label_findings, metric_findings, pad_findings
-from vit_backbones.checks.wiring import (
-    padding_findings,
-    preprocessing_findings,
-    wiring_findings,
-)
+from vit_backbones.checks.wiring import padding_findings, wiring_findings
 from vit_backbones.config.facts import Facts
 
 

@@ -1,7 +1,9 @@
 """The backbone that a command line asks for: its weights, its layers, its normalisation."""
 
 import argparse
+import logging
 
+import layouts
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS, init_default_scope
 
 from vit_backbones.backbone import ViTFeatBackbone
+from vit_backbones.models import chosen
 from vit_backbones.models.chosen import Choice, load_backbone
 from vit_backbones.models.random_weights import redraw
 
@@ -287,6 +290,56 @@ def test_a_data_preprocessor_without_a_mean_leaves_pixels_as_they_are(folder, im
 
 def test_nothing_is_logged_but_warnings(weights, capfd):
     level = MMLogger.get_current_instance().level
-    load_backbone(Choice(model='test_vit', checkpoint=weights[0]))
+    load_backbone(Choice(model='test_vit.r160_in1k', checkpoint=weights[0]))
     assert ''.join(capfd.readouterr()) == ''
     assert MMLogger.get_current_instance().level == level
+
+
+ASSUMED = (
+    'nothing shows which normalisation the weights of test_vit expect: images get mean [127.5, '
+    '127.5, 127.5] and std [127.5, 127.5, 127.5], RGB on 0-255, as in the library; others come '
+    "with a tag in the model's name, such as NAME.mae, or with the data_preprocessor of a config"
+)
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    lines = []
+
+    def keep(text, logger, level):
+        lines.append((text, logger, level))
+
+    monkeypatch.setattr(chosen, 'print_log', keep)
+    return lines
+
+
+def test_a_normalisation_that_nothing_shows_is_named(weights, folder, logged):
+    loaded = load_backbone(Choice(model='test_vit', checkpoint=weights[0]))
+    assert (loaded.mean, loaded.std, loaded.is_bgr) == ((127.5,) * 3, (127.5,) * 3, False)
+    assert logged == [(ASSUMED, 'current', logging.WARNING)]
+    logged.clear()
+    load_backbone(Choice(model='test_vit.r160_in1k', checkpoint=weights[0]))
+    load_backbone(Choice(config='seg.py', checkpoint=weights[0]))
+    load_backbone(MODEL)
+    assert not logged
+
+
+def test_a_file_decides_the_normalisation(tmp_path, logged):
+    mae = layouts.mae(ViTFeatBackbone('test_vit').vit.state_dict())
+    loaded = load_backbone(Choice(model='test_vit', checkpoint=str(layouts.write(mae, tmp_path))))
+    assert loaded.mean == (123.675, 116.28, 103.53)
+    assert not logged
+
+
+def test_fingerprints_of_older_versions_stay(tmp_path):
+    """The record of a layout counts only where something reads it."""
+    vit = ViTFeatBackbone('test_vit.r160_in1k')
+    path = str(layouts.write(vit.vit.state_dict(), tmp_path))
+    loaded = load_backbone(Choice(model='test_vit.r160_in1k', checkpoint=path))
+    before = loaded.fingerprint()
+    loaded.backbone.weights_layout.zero_()
+    assert loaded.fingerprint() == before
+    loaded.backbone.pos_interp = 'original'
+    zero = loaded.fingerprint()
+    loaded.backbone.weights_layout.fill_(1)
+    assert loaded.fingerprint() != zero

@@ -156,7 +156,18 @@ DIALECTS = (
         renames.TRANSFORMERS,
     ),
     Dialect(
-        'transformers CLIP or SigLIP',
+        'transformers CLIP',
+        (
+            (
+                'embeddings.class_embedding',
+                'embeddings.patch_embedding.weight',
+                'encoder.layers.0.layer_norm1.weight',
+            ),
+        ),
+        renames.TRANSFORMERS_CLIP,
+    ),
+    Dialect(
+        'transformers SigLIP',
         (('embeddings.patch_embedding.weight', 'encoder.layers.0.layer_norm1.weight'),),
         renames.TRANSFORMERS_CLIP,
     ),
@@ -234,7 +245,7 @@ def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[T
 
 def recognised(names: Iterable[str]) -> str | None:
     """Name of the layout to which the keys of a file belong; `None` where it is not known."""
-    dialect, _ = _recognise(names)
+    dialect, _ = _recognise(name.replace('/', '.') for name in names)
     return None if dialect is None else dialect.name
 
 

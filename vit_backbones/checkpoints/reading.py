@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Size, Tensor
 
 from vit_backbones.checkpoints.averaging import noted, sections_by_choice
-from vit_backbones.checkpoints.fitting import GRID_KEY
+from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
+from vit_backbones.checkpoints.origin import encode
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz')
 
@@ -101,15 +102,19 @@ def _load(path: str | Path, device: str) -> object:
 
 
 def _load_safetensors(path: Path, device: str) -> dict[str, Tensor]:
-    """The tensors, with the grid of positions that `tools/convert_checkpoint.py` adds."""
+    """The tensors, with the records that `tools/convert_checkpoint.py` adds."""
     with safe_open(path, 'pt') as file:
-        noted = (file.metadata() or {}).get(GRID_KEY)
+        noted = file.metadata() or {}
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
     if device == 'meta':
         tensors = {name: torch.empty(shape, device=device) for name, shape in shapes.items()}
     else:
         tensors = load_file(path)
-    return tensors | ({GRID_KEY: torch.tensor(json.loads(noted))} if noted else {})
+    if GRID_KEY in noted:
+        tensors[GRID_KEY] = torch.tensor(json.loads(noted[GRID_KEY]))
+    if LAYOUT_KEY in noted:
+        tensors[LAYOUT_KEY] = encode(noted[LAYOUT_KEY])
+    return tensors
 
 
 def _load_npz(path: Path) -> dict[str, Tensor | None]:

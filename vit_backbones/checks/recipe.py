@@ -12,11 +12,11 @@ from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.one_output import MMSEG_HEADS, OTHER_HEADS, one_output_findings
 from vit_backbones.checks.preflight import weight_file_findings
+from vit_backbones.checks.preprocessing import preprocessing_findings
 from vit_backbones.checks.wiring import (
     bare,
     padding_findings,
     parts_of,
-    preprocessing_findings,
     vit_of,
     wiring_findings,
 )
@@ -50,7 +50,7 @@ def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     """Findings in the built model; those on training only with `'train'` among the splits."""
     model = bare(model)
     yield from wiring_findings(model)
-    yield from preprocessing_findings(model, expects=facts.names_weights)
+    yield from preprocessing_findings(model, facts, expects=facts.names_weights)
     yield from padding_findings(model)
     yield from pad_findings(facts, model)
     yield from class_findings(facts, model)

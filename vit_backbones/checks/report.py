@@ -19,6 +19,7 @@ from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.checks.training_parts import built_hooks, part_findings
 from vit_backbones.checks.trial import trial_findings
 from vit_backbones.checks.validation_trial import validation_findings
+from vit_backbones.checks.wiring import vit_of
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import WEIGHTS, Facts, model_chain, nodes, type_name
@@ -36,8 +37,10 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
     yield from caught(config_findings(facts, needs_data=reads_data))
     hooks, failed = built_hooks(facts)
     yield from caught(part_findings(facts, failed))
-    model, found = _built(config.get('model'))
+    model, found = _built(_with_preprocessor(config))
     yield from found
+    if (vit := vit_of(model)) is not None and vit.weights.remark:
+        yield warning(vit.weights.remark)
     faulty = False  # the model, or the data to validate on
     if model is not None:
         found = caught(model_findings(facts, model)), caught(trial_findings(facts, model))
@@ -51,6 +54,14 @@ def check_config(config: Config, *, reads_data: bool = False) -> Iterator[Findin
             yield each
     if model is not None and not faulty:
         yield from caught(validation_findings(facts, model, hooks, reads_data=reads_data))
+
+
+def _with_preprocessor(config: Config) -> Any:
+    """The model's config, with the data preprocessor that MMEngine gives it."""
+    model, outside = config.get('model'), config.get('data_preprocessor')
+    if isinstance(model, dict) and outside and 'data_preprocessor' not in model:
+        return dict(model, data_preprocessor=outside)
+    return model
 
 
 def _built(config: Any) -> tuple[nn.Module | None, list[Finding]]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from mmengine.model import is_model_wrapper
 from torch import nn
 
@@ -12,7 +11,6 @@ from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.necks import SimpleFeaturePyramid, ViTAdapter
 
 _TAKERS = ('neck', 'decode_head', 'panoptic_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head')
-_PIXELS = 1.0  # of 255: rounding in configs is no mistake
 _ADVICE = {
     ('strides', 'backbone'): ', for patch 14 by out_stride=16',
     ('strides', 'neck'): ', by out_strides= and num_outs= of a SimpleFeaturePyramid',
@@ -118,37 +116,6 @@ def _configured_strides(model: nn.Module) -> Iterator[tuple[str, Sequence]]:
         for each in parts_of(getattr(model, 'roi_head', None), part):
             if hasattr(each, 'featmap_strides'):
                 yield f'roi_head.{part}', each.featmap_strides
-
-
-def preprocessing_findings(model: nn.Module, *, expects: bool = False) -> Iterator[Finding]:
-    """Whether images are normalised as the backbone's weights expect.
-
-    A model without weights passes, unless it `expects` them, as does one that does not normalise.
-    """
-    vit = vit_of(model)
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    if vit is None:
-        return
-    for name in ('mean', 'std'):
-        given = getattr(preprocessor, name, None)
-        if given is not None and given.numel() not in (1, vit.in_channels):
-            yield error(
-                f'data_preprocessor.{name} has {given.numel()} values, and the backbone takes '
-                f'{vit.in_channels} channels: give one for each'
-            )
-    if not (vit.holds_weights or expects):
-        return
-    expected = vit.preprocess
-    for name in ('mean', 'std'):
-        given = getattr(preprocessor, name, None)
-        if given is None or given.numel() != len(expected[name]):
-            continue
-        if (given.flatten().cpu() - torch.tensor(expected[name])).abs().max() > _PIXELS:
-            values = [round(value, 2) for value in given.flatten().tolist()]
-            yield warning(
-                f'data_preprocessor.{name} is {values}, but the weights of {vit.model_name} '
-                f'expect {expected[name]}, RGB on 0-255: set mean and std to backbone.preprocess'
-            )
 
 
 def padding_findings(model: nn.Module) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,11 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.checkpoints import names, read_checkpoint
+from vit_backbones.checkpoints.fitting import LAYOUT_KEY
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import listed, model_chain, type_name
 from vit_backbones.config.loading import load_config
@@ -80,6 +83,8 @@ class Loaded(NamedTuple):
         """Hash weights, arguments, normalisation and further settings to 64 hexadecimal digits."""
         digest = hashlib.sha256()
         for name, tensor in self.backbone.state_dict().items():
+            if name == LAYOUT_KEY and self.backbone.pos_interp == 'timm':
+                continue  # only `original` reads it
             digest.update(name.encode())
             digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
         options = {k: v for k, v in self.options.items() if k not in _OF_WEIGHTS}
@@ -193,11 +198,27 @@ def _asked(choice: Choice) -> tuple[dict[str, Any], Config | None]:
 def _preprocess(config: Config | None, backbone: ViTFeatBackbone) -> Mapping[str, Any]:
     """How a config normalises images: in its data preprocessor, else in its pipeline."""
     if config is None:
-        return backbone.preprocess
+        return backbone.preprocess or _assumed(backbone)
     given = (config.get('model') or {}).get('data_preprocessor') or config.get('data_preprocessor')
     if given and given.get('mean'):
         return given
-    return normalised_by(config) or (backbone.preprocess if given is None else given)
+    if found := normalised_by(config) or given:
+        return found
+    return (backbone.preprocess or _assumed(backbone)) if given is None else given
+
+
+def _assumed(backbone: ViTFeatBackbone) -> Mapping[str, Any]:
+    """The normalisation that a library has for a model's name, for weights that show none."""
+    assumed = backbone.source.preprocess(backbone.vit)
+    print_log(
+        f'nothing shows which normalisation the weights of {backbone.model_name} expect: images '
+        f'get mean {assumed["mean"]} and std {assumed["std"]}, RGB on 0-255, as in the library; '
+        f"others come with a tag in the model's name, such as NAME.mae, or with the "
+        f'data_preprocessor of a config',
+        logger='current',
+        level=logging.WARNING,
+    )
+    return assumed
 
 
 def _normalisation(

@@ -13,7 +13,7 @@ from vit_backbones.checkpoints import names
 from vit_backbones.checks import preflight
 from vit_backbones.config.datasets import class_names_and_colors, metainfo_of
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import Facts, nodes
+from vit_backbones.config.facts import WEIGHTS, Facts, nodes
 from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.devices import choose_device
 from vit_backbones.terminal import quiet_log
@@ -102,11 +102,7 @@ def _use_windows(cfg: Config, config: str, slide: tuple[int, int]) -> None:
 def _without_start(model: dict[str, Any]) -> None:
     """Leave out the weights to start from, which those of the checkpoint replace."""
     for _, node, _ in nodes(model):
-        starts = {'init_cfg': None, 'pretrained': None}
-        # `original` looks into the file for the way in which positions are resampled
-        if node.get('pos_interp', 'timm') == 'timm':
-            starts |= {'checkpoint': None, 'checkpoint_path': None}
-        node.update({key: value for key, value in starts.items() if key in node})
+        node.update({key: None for key in ('init_cfg', *WEIGHTS) if key in node})
 
 
 def _checkpoint_meta(meta: Mapping[str, Any]) -> dict[str, Any]:

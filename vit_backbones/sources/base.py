@@ -3,7 +3,8 @@
 import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -124,6 +125,25 @@ class Source(ABC):
     @abstractmethod
     def preprocess(self, vit: nn.Module) -> dict[str, object]:
         """`mean`, `std` (0-255, RGB order) and `bgr_to_rgb`, as data preprocessors take them."""
+
+    def expected(
+        self, vit: nn.Module, layout: str, *, named: bool = False
+    ) -> dict[str, object] | None:
+        """`preprocess` of weights from a file of a layout; `None` where nothing shows it.
+
+        `named`: the model's name stands for weights, as with a tag.
+        """
+        return self.preprocess(vit)
+
+    def follow_layout(self, vit: nn.Module, layout: str) -> None:
+        """Run as the authors of a file of a layout do; `''` stands for weights of no file."""
+        vit.layout = layout
+
+    def remark(
+        self, vit: nn.Module, model_name: str, path: str | Path | None, names: Collection[str]
+    ) -> str | None:
+        """A warning on weights that fit, of a file at `path` with keys `names` or the library's."""
+        return None
 
     @abstractmethod
     def set_checkpointing(self, vit: nn.Module) -> None:

@@ -13,6 +13,7 @@ import timm
 import torchvision
 from torch import nn
 
+from vit_backbones.checkpoints.origin import IMAGENET
 from vit_backbones.sources.base import BuildOptions, Source
 from vit_backbones.sources.timm_build import build_timm, close_names, wrap_timm
 from vit_backbones.sources.timm_plain import TimmPlain
@@ -78,6 +79,10 @@ class _Positions:
 
     def interpolation(self, vit: nn.Module, pos_interp: str) -> dict[str, object]:
         return {'antialias': pos_interp == 'timm' or self._antialias}
+
+    def expected(self, vit: nn.Module, layout: str, *, named: bool = False) -> dict[str, object]:
+        """Lightly's transforms normalise by ImageNet's mean."""
+        return dict(IMAGENET)
 
 
 class _LightlyTorchvision(_Positions, TorchvisionViT):

@@ -106,7 +106,14 @@ def build_preset(
     vit.patch_embed.proj.padding = padding
     own = {'architecture': name, 'input_size': (options.in_channels, *size)}
     vit.pretrained_cfg = vit.default_cfg = _CONFIG | own
-    return TimmPlain(), vit
+    return (_Sapiens() if name.lower() in SAPIENS else TimmPlain()), vit
+
+
+class _Sapiens(TimmPlain):
+    """All of whose files expect ImageNet's mean."""
+
+    def expected(self, vit: nn.Module, layout: str, *, named: bool = False) -> dict[str, object]:
+        return self.preprocess(vit)
 
 
 def _sizes(arch: str | Mapping[str, int]) -> tuple[str, Mapping[str, int]]:

@@ -6,15 +6,19 @@ Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 import contextlib
 import itertools
 import re
+from collections.abc import Collection
+from pathlib import Path
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from vit_backbones.checkpoints import origin
 from vit_backbones.checkpoints.layouts import OWN, to_timm
 from vit_backbones.checkpoints.reshaping import spell
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import Source
+from vit_backbones.sources.timm_clip import activation_remark
 from vit_backbones.sources.timm_positions import (
     TIMM,
     Interpolation,
@@ -25,6 +29,7 @@ from vit_backbones.sources.timm_positions import (
 
 # Words for the width in timm's names
 _WIDTHS = ('tiny', 'small', 'base', 'large', 'huge', 'giant', 'gigantic', 'so400m')
+_TANH = 'transformers SigLIP'
 
 
 class TimmSource(Source):
@@ -41,9 +46,24 @@ class TimmSource(Source):
 
     def preprocess(self, vit: nn.Module) -> dict[str, object]:
         """From timm's `pretrained_cfg`."""
-        values = {key: vit.pretrained_cfg[key] for key in ('mean', 'std')}
-        scaled = {key: [round(255 * each, 4) for each in value] for key, value in values.items()}
-        return scaled | {'bgr_to_rgb': True}
+        return origin.preprocessing(vit.pretrained_cfg['mean'], vit.pretrained_cfg['std'])
+
+    def expected(
+        self, vit: nn.Module, layout: str, *, named: bool = False
+    ) -> dict[str, object] | None:
+        tags = timm.list_pretrained(f'{vit.pretrained_cfg.get("architecture")}.*')
+        configs = [timm.get_pretrained_cfg(tag) for tag in tags]
+        published = [origin.preprocessing(each.mean, each.std) for each in configs]
+        return origin.expected(layout, self.preprocess(vit), published, named=named)
+
+    def follow_layout(self, vit: nn.Module, layout: str) -> None:
+        """SigLIP's authors and transformers approximate GELU by tanh, and timm in a few sizes."""
+        before = getattr(vit, 'layout', '')
+        super().follow_layout(vit, layout)
+        if _TANH in (before, layout):
+            for module in vit.modules():
+                if type(module) is nn.GELU:
+                    module.approximate = 'tanh' if layout == _TANH else 'none'
 
     def set_checkpointing(self, vit: nn.Module) -> None:
         """Timm's own, non-reentrant."""
@@ -89,11 +109,15 @@ class TimmSource(Source):
         """`checkpoints.layouts` lists the layouts."""
         translated, layout = to_timm(tensors, relative=self._has_relative_positions)
         foreign = layout is not None and not layout.startswith(OWN)
-        vit.layout = layout if foreign else ''
         if foreign:
             cls_row = self.has_cls_token(vit) and self.num_position_prefix(vit) > 0
             translated = spell(translated, vit.state_dict().keys(), cls_row=cls_row)
         return translated, layout
+
+    def remark(
+        self, vit: nn.Module, model_name: str, path: str | Path | None, names: Collection[str]
+    ) -> str | None:
+        return activation_remark(model_name, vit, getattr(vit, 'layout', ''), path, names)
 
     def _positioned(self, vit: nn.Module, grid: Grid, pos_interp: str) -> nn.Module:
         """The model with its positions resampled for a grid, where timm would do it otherwise."""

@@ -34,15 +34,17 @@ ORIGINAL: tuple[tuple[str, Interpolation], ...] = (
     # (CC-BY-NC-4.0) and baaivision/EVA (MIT), `interpolate_pos_embed`; facebookresearch/detectron2
     # (Apache-2.0), `get_abs_pos`
     (r'^(transformers|mmpretrain|mmseg|OpenMMLab|MAE|EVA|ViTDet) ', _BICUBIC),
+    # facebookresearch/dinov2 (Apache-2.0), `interpolate_pos_encoding`: filters only with registers
+    (r'^Meta DINOv2 .*_reg\d', TIMM),
+    (r'^Meta DINOv2 ', _SCALED),
     # google-research/big_vision (Apache-2.0), `resample_posemb`: SciPy's zoom of order 1, which
     # keeps the corners; their other projects do the same
     (r'^big_vision |\.(augreg|orig|sam)_|\.(v2_)?webli|\.pali', _BILINEAR_BY_CORNERS),
     # mlfoundations/open_clip (MIT), `resize_pos_embed`
     (r'^OpenCLIP |_clip_', TIMM),
-    # facebookresearch/dinov2 (Apache-2.0), `interpolate_pos_encoding`: filters only with registers;
-    # other ViTs with registers were trained in timm, and so were some without
+    # dinov2 again; other ViTs with registers were trained in timm, and so were some without
     (r'_reg\d|\.(augreg2|sbb\d?|sw)_', TIMM),
-    # dinov2 and facebookresearch/dino (Apache-2.0) add to the grid before they take the scale
+    # facebookresearch/dino (Apache-2.0) and dinov2 add to the grid before they take the scale
     (r'dinov2|\.dino$', _SCALED),
 )
 
@@ -50,7 +52,7 @@ ORIGINAL: tuple[tuple[str, Interpolation], ...] = (
 def original_interpolation(vit: nn.Module) -> Interpolation:
     """Keyword arguments with which `resample_positions` does as the authors of the weights do.
 
-    The layout of the loaded file names the authors, if it is not timm's own (`vit.layout`);
+    The layout of the loaded file shows the authors, if it is not timm's own (`vit.layout`);
     otherwise the model's architecture and tag do.
     """
     config = {'architecture': '', 'tag': '', **getattr(vit, 'pretrained_cfg', {})}

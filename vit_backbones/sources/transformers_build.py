@@ -247,7 +247,7 @@ def _transfer(
         ) from error
 
 
-def _statistics(model_name: 'Named', download: bool) -> dict[str, tuple[float, ...]]:
+def _statistics(model_name: 'Named', download: bool) -> dict[str, object]:
     """`mean` and `std` (0-255) of the preprocessor_config.json beside a config, if there is one."""
     from transformers.utils import cached_file
 
@@ -259,9 +259,10 @@ def _statistics(model_name: 'Named', download: bool) -> dict[str, tuple[float, .
                 str(model_name), 'preprocessor_config.json', local_files_only=not download
             )
         content = json.loads(Path(path).read_text(encoding='utf-8'))
-        return {
+        statistics = {
             ours: tuple(round(255 * value, 4) for value in content[theirs])
             for ours, theirs in (('mean', 'image_mean'), ('std', 'image_std'))
         }
+        return statistics | {'alike_normalised': True}
     except (OSError, KeyError, ValueError):  # there is none, or none for images
         return {}

@@ -32,7 +32,8 @@ _SIGLIP = {**_CLIP_LIKE, **_HALF, 'norm': 'post_layernorm', 'pooling': 'head', '
 # one size. `vit` has weights of several authors, and its config does not name them.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        'vit': Family('ViTModel', **_PLAIN, **_HALF),
+        # files of MAE, DINO and MSN have ImageNet's mean
+        'vit': Family('ViTModel', **_PLAIN, **_HALF, alike_normalised=False),
         'deit': Family('DeiTModel', **_PLAIN, **_IMAGENET, class_tokens=2),
         'dinov2': Family(
             'Dinov2Model',
@@ -52,6 +53,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layers='model.layer',
             norm='norm',
             **_IMAGENET,
+            alike_normalised=False,  # those of satellites have another mean
             patches='embeddings.patch_embeddings',
             positions=None,
             alike=('DINOv3ViTBackbone',),
@@ -76,7 +78,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             pooling='post_layernorm',
         ),
         'beit': Family(
-            'BeitModel', adapter=Beit, layers='layers', norm='layernorm', pooling='pooler', **_HALF
+            'BeitModel',
+            adapter=Beit,
+            layers='layers',
+            norm='layernorm',
+            pooling='pooler',
+            **_HALF,
+            alike_normalised=False,
         ),
         'vitdet': Family(
             'VitDetModel',

@@ -94,6 +94,11 @@ class TransformersViT(Source):
         mean, std = list(self._family.mean), list(self._family.std)
         return {'mean': mean, 'std': std, 'bgr_to_rgb': True}
 
+    def expected(
+        self, vit: nn.Module, layout: str, *, named: bool = False
+    ) -> dict[str, object] | None:
+        return self.preprocess(vit) if self._family.alike_normalised else None
+
     def set_checkpointing(self, vit: nn.Module) -> None:
         self._recompute = True
 
@@ -216,6 +221,7 @@ class Family(NamedTuple):
         resampling: Keyword arguments of `resample_positions` with which the library resamples.
         original: Those of the weights' authors, if they differ.
         alike: Other classes of the library with the same parts under the same names.
+        alike_normalised: Whether all published weights expect `mean` and `std`.
     """
 
     model: str
@@ -234,3 +240,4 @@ class Family(NamedTuple):
     resampling: Mapping[str, object] = MappingProxyType({'antialias': False})
     original: Mapping[str, object] | None = None
     alike: tuple[str, ...] = ()
+    alike_normalised: bool = True

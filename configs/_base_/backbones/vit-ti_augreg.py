@@ -1,11 +1,12 @@
 # ViT-Ti/16 of ImageNet (Steiner et al., How to Train Your ViT?, TMLR 2022): small enough for a CPU.
-#   layer decay: that of ViT-S; VIT_TINY is a file of weights in timm's or any other project's keys
+#   layer decay: that of ViT-S; VIT_TINY is a file of weights in timm's or any other project's keys.
+#   For other weights than AugReg's, change the tag of the name and `preprocess`
 embed_dims = 192
 depth = 12
 decay_rate = 0.7
 preprocess = dict(mean=[127.5] * 3, std=[127.5] * 3)
 backbone = dict(
     type='ViTFeatBackbone',
-    model_name='vit_tiny_patch16_224',
+    model_name='vit_tiny_patch16_224.augreg_in21k_ft_in1k',
     checkpoint='{{$VIT_TINY:weights/vit_tiny_patch16_224.safetensors}}',
 )
