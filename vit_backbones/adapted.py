@@ -1,8 +1,10 @@
 """A library's model with its adapter: its geometry, and which of its layers are frozen."""
 
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import nn
 
+from vit_backbones.attention import REL_POS
 from vit_backbones.checkpoints.fitting import GRID_KEY
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import Source
@@ -92,6 +94,18 @@ class AdaptedModel(BaseModule):
             if self._is_frozen(name):
                 module.eval()
         return self
+
+    def log_idle(self, img_size: object) -> None:
+        """Log arguments that have no effect on this model."""
+        tables = any(name.endswith(REL_POS) for name, _ in self.vit.named_parameters())
+        sized = tables or self.fixed_size is not None or self.source.keeps_grid(self.vit)
+        kind, lines = type(self.vit).__name__, []
+        if img_size is not None and not sized:
+            lines.append(f'img_size={img_size} changes nothing: {kind} has no table for one size')
+        if self.frozen_stages == 0 and not any(map(self._is_frozen, self.vit.state_dict())):
+            lines.append(f'frozen_stages=0 freezes nothing: {kind} has no layer before its first')
+        for line in lines:
+            print_log(line, logger='current')
 
     def _is_frozen(self, name: str) -> bool:
         if '.lora_' in name:
