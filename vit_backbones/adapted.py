@@ -97,12 +97,13 @@ class AdaptedModel(BaseModule):
 
     def log_idle(self, img_size: object) -> None:
         """Log arguments that have no effect on this model."""
-        tables = any(name.endswith(REL_POS) for name, _ in self.vit.named_parameters())
+        names = [name for name, _ in self.vit.named_parameters()]
+        tables = any(name.endswith(REL_POS) for name in names)
         sized = tables or self.fixed_size is not None or self.source.keeps_grid(self.vit)
         kind, lines = type(self.vit).__name__, []
         if img_size is not None and not sized:
-            lines.append(f'img_size={img_size} changes nothing: {kind} has no table for one size')
-        if self.frozen_stages == 0 and not any(map(self._is_frozen, self.vit.state_dict())):
+            lines.append(f'img_size={img_size} changes nothing: {kind} builds no table for it')
+        if self.frozen_stages == 0 and not any(map(self._is_frozen, names)):
             lines.append(f'frozen_stages=0 freezes nothing: {kind} has no layer before its first')
         for line in lines:
             print_log(line, logger='current')

@@ -19,6 +19,7 @@ QUICK = [
     ('test_vit', {}),
     ('beit_base_patch16_224', SMALL),
     ('deepseek_vit_412m', dict(depth=2)),
+    ('csatv2', dict(depths=(2,) * 4)),
     ('vit_tiny_patch16_dinov3_qkvb', SMALL),
     ('convit_tiny', SMALL),
     (SAM, SMALL | dict(img_size=256)),
@@ -111,6 +112,8 @@ def smallest():
 @pytest.mark.slow
 @pytest.mark.parametrize(('module', 'name'), smallest())
 def test_every_argument_acts_or_is_answered_in_every_family(module, name, log):
+    if module == 'gemma4_vit':
+        pytest.skip('it looks into its tensors, which have no values here')
     for more in SMALLER:
         try:
             with torch.device('meta'):
@@ -150,7 +153,7 @@ def test_sams_tables_are_built_for_img_size(size):
             'vit_tiny_patch16_dinov3_qkvb',
             SMALL,
             dict(img_size=256),
-            'img_size=256 changes nothing: Eva has no table for one size',
+            'img_size=256 changes nothing: Eva builds no table for it',
         ),
         (
             'test_coatnet',
