@@ -1,8 +1,10 @@
 """A library's model with its adapter: its geometry, and which of its layers are frozen."""
 
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from vit_backbones.attention import REL_POS
 from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
 from vit_backbones.checkpoints.origin import UNKNOWN, decode, encode
 from vit_backbones.position import Grid
@@ -129,6 +131,19 @@ class AdaptedModel(BaseModule):
             self._follow(UNKNOWN)
         state_dict[name] = encode(getattr(self.vit, 'layout', ''))
         return unrecorded and not held
+
+    def log_idle(self, img_size: object) -> None:
+        """Log arguments that have no effect on this model."""
+        names = [name for name, _ in self.vit.named_parameters()]
+        tables = any(name.endswith(REL_POS) for name in names)
+        sized = tables or self.fixed_size is not None or self.source.keeps_grid(self.vit)
+        kind, lines = type(self.vit).__name__, []
+        if img_size is not None and not sized:
+            lines.append(f'img_size={img_size} changes nothing: {kind} builds no table for it')
+        if self.frozen_stages == 0 and not any(map(self._is_frozen, names)):
+            lines.append(f'frozen_stages=0 freezes nothing: {kind} has no layer before its first')
+        for line in lines:
+            print_log(line, logger='current')
 
     def _is_frozen(self, name: str) -> bool:
         if '.lora_' in name:

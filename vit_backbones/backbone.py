@@ -169,6 +169,7 @@ class ViTFeatBackbone(AdaptedModel):
         arguments.check_weights(pretrained, checkpoint, init_cfg, shared)
         norm = arguments.respelled_norm(norm, final_norm)
         readout = Readout(out_type, pool, cls_readout, norm, out_stride)
+        readout.check_form()
         spelling = dict(qkv_bias=qkv_bias, patch_cfg=patch_cfg)
         spelling['layer_scale_init_value'] = layer_scale_init_value
         name, build = choose_build(model_name, source, arch, spelling)
@@ -189,6 +190,7 @@ class ViTFeatBackbone(AdaptedModel):
         self.weights.start(self.vit, checkpoint, pos_interp, came=bool(pretrained) or shared)
         self._record_layout()
         self._set_learning(lora)
+        self.log_idle(img_size)
 
     @classmethod
     def from_module(cls, vit: nn.Module, **options: object) -> 'ViTFeatBackbone':

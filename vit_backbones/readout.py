@@ -134,6 +134,16 @@ class Readout:
                 f'three at their defaults'
             )
 
+    def check_form(self) -> None:
+        """Refuse options of maps for other outputs; set later, a form may leave them out."""
+        given = dict(cls_readout=self.cls_readout, out_stride=self.out_stride)
+        for name, value in given.items():
+            if self.out_type != 'featmap' and value not in ('ignore', None):
+                raise ValueError(
+                    f"{name}={value!r} is for out_type='featmap' and changes nothing for "
+                    f'out_type={self.out_type!r}: leave it out'
+                )
+
     def check_cls_token(self, model_name: str, has_cls_token: bool) -> None:
         """Refuse outputs that need a CLS token, for a model that runs without one."""
         for name, values, instead in (

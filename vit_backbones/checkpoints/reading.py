@@ -5,7 +5,7 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,8 +62,17 @@ def names(path: str | Path) -> dict[str, Size]:
 
 def sections(path: str | Path) -> set[str]:
     """Top-level keys of a checkpoint, such as `'optimizer'`, read like `names`."""
-    content = _load(path, 'meta')
-    return set(content) if isinstance(content, dict) else set()
+    return set(contents(path, 'meta'))
+
+
+def contents(path: str | Path, device: str = 'cpu') -> dict[str, Any]:
+    """A checkpoint by its top-level keys, its wrappers closed.
+
+    Values of its tensors are read where they are used, or never with `device='meta'`. Raises as
+    `read_checkpoint` does.
+    """
+    content = _load(path, device, mapped=device != 'meta')
+    return content if isinstance(content, dict) else {}
 
 
 def _opened(content: object) -> tuple[object, list[str]]:
@@ -78,8 +87,11 @@ def _opened(content: object) -> tuple[object, list[str]]:
     return content, choices
 
 
-def _load(path: str | Path, device: str) -> object:
-    """The content of a file, its tensors on the CPU, or without values on the meta device."""
+def _load(path: str | Path, device: str, *, mapped: bool = False) -> object:
+    """The content of a file, its tensors on the CPU, or without values on the meta device.
+
+    Those that are `mapped` stay in the file where it allows that.
+    """
     if not isinstance(path, str | Path):
         raise TypeError(f'checkpoint must be the path of a file, got {path!r}')
     if '://' in str(path):
@@ -94,7 +106,8 @@ def _load(path: str | Path, device: str) -> object:
             return _load_safetensors(path, device)
         if path.suffix == '.npz':
             return _load_npz(path)
-        return torch.load(path, map_location=device, weights_only=True)
+        mapped = mapped and zipfile.is_zipfile(path)
+        return torch.load(path, map_location=device, weights_only=True, mmap=mapped or None)
     except Exception as error:  # damaged files make torch raise anything: IndexError, struct.error
         raise ValueError(
             f'checkpoint {str(path)!r} cannot be read: {_reason(error, path)}'

@@ -1,18 +1,24 @@
 """Checks of the environment and of the weight files that a training starts from.
 
-MMEngine reads the values of these files; here, only their names and shapes are read.
+MMEngine reads the values of these files; here, names and shapes, and values where a model asks.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 
-from torch import nn
+from torch import Tensor, nn
 
 from vit_backbones import environment
-from vit_backbones.checkpoints import names, sections
-from vit_backbones.checks.findings import Finding, error
+from vit_backbones.checkpoints import contents, names, sections
+from vit_backbones.checkpoints.fitting import RECORDS
+from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.checks.wiring import bare
 from vit_backbones.config.facts import Facts
+from vit_backbones.errors import counted, some
+from vit_backbones.sources.copies import hollow
 
-MIN_MATCHED = 0.95
+_OPTIONAL = (*RECORDS, 'num_batches_tracked')  # older files lack them
+_MOST = 5  # names in a message
 _OF_A_RESUME = ('meta', 'message_hub', 'optimizer')  # keys of the file
 
 
@@ -48,21 +54,71 @@ def checkpoint_findings(path: str, *, resume: bool = False) -> Iterator[Finding]
         )
 
 
-def fit_findings(model: nn.Module, path: str) -> Iterator[Finding]:
-    """Whether a checkpoint is of this model; MMEngine only warns.
-
-    It must have 95 % of the model's tensors with their shapes, and every parameter: of hundreds of
-    tensors a head may have two.
-    """
+def fit_findings(model: nn.Module, path: str, *, resume: bool = False) -> Iterator[Finding]:
+    """Whether a checkpoint is of this model; MMEngine only logs what it lacks."""
     if '://' in path:
         return
-    shapes = {key.removeprefix('module.'): shape for key, shape in names(path).items()}
-    wanted = {key.removeprefix('module.'): each.shape for key, each in model.state_dict().items()}
-    missing = [key for key, shape in wanted.items() if shapes.get(key) != shape]
-    learned = {key.removeprefix('module.') for key, _ in model.named_parameters()}
-    if len(missing) > (1 - MIN_MATCHED) * len(wanted) or learned.intersection(missing):
+    content = contents(path)
+    content = content.get('state_dict', content)  # MMEngine opens no other wrapper
+    given = {k.removeprefix('module.'): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not given:
         yield error(
-            f'checkpoint {path!r} matches {len(wanted) - len(missing)} of {len(wanted)} tensors of '
-            f"the config's model, and 95 % and every parameter are required: was it trained with "
-            f'another config? Missing: {", ".join(missing[:10])}'
+            f"checkpoint {path!r} has no 'state_dict' of tensors, which MMEngine reads, but "
+            f'{some(content)}: save it as dict(state_dict=...)'
         )
+        return
+    try:
+        state, left = _loaded(model, given)
+    except ValueError as raised:
+        yield error(f'checkpoint {path!r}: {raised}')
+    else:
+        yield from _missing_findings(path, given, state, resume)
+        yield from _left_findings(path, left)
+
+
+def _loaded(model: nn.Module, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """A model's state with values from a file, and the file's names that fit nowhere.
+
+    A copy of the model without values loads it as the model will, with all that its parts resample
+    and rename: a tensor without values then was not in the file.
+    """
+    copy, left = hollow(bare(model)), []
+    with suppress(RuntimeError):  # of shapes; these tensors stay without values
+        left = copy.load_state_dict(given, strict=False, assign=True).unexpected_keys
+    return copy.state_dict(), left
+
+
+def _missing_findings(
+    path: str, given: dict[str, Tensor], state: dict[str, Tensor], resume: bool
+) -> Iterator[Finding]:
+    missing = [name for name in state if state[name].is_meta and not _is_optional(name)]
+    shown = [_compared(name, given.get(name), state[name]) for name in missing]
+    fix = f'; to train this model from what fits, options=load_from={path}' if resume else ''
+    if missing:
+        yield error(
+            f"checkpoint {path!r} lacks {len(missing)} of {len(state)} tensors of the config's "
+            f'model: was it trained with another config? Missing: {some(shown, _MOST)}{fix}'
+        )
+
+
+def _left_findings(path: str, left: list[str]) -> Iterator[Finding]:
+    if left := [name for name in left if not _is_optional(name)]:
+        yield warning(
+            f"checkpoint {path!r} holds {counted(len(left), 'tensor')} that the config's model "
+            f'lacks and leaves out: was it trained with another config? {some(left)}'
+        )
+
+
+def _is_optional(name: str) -> bool:
+    return name.rpartition('.')[2] in _OPTIONAL
+
+
+def _compared(name: str, given: Tensor | None, own: Tensor) -> str:
+    """The name of a missing tensor, with both shapes if the file has it in another one."""
+    if given is None or given.shape == own.shape:
+        return name
+    return f'{name} ({_sides(given)} in the file, {_sides(own)} here)'
+
+
+def _sides(tensor: Tensor) -> str:
+    return 'x'.join(map(str, tensor.shape)) or 'a number'

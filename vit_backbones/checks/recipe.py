@@ -13,6 +13,7 @@ from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.one_output import MMSEG_HEADS, OTHER_HEADS, one_output_findings
 from vit_backbones.checks.preflight import weight_file_findings
 from vit_backbones.checks.preprocessing import preprocessing_findings
+from vit_backbones.checks.weight_decay import weight_decay_findings
 from vit_backbones.checks.wiring import (
     bare,
     padding_findings,
@@ -57,6 +58,7 @@ def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     yield from one_output_findings(facts, model)
     if 'train' in facts.datasets:
         yield from weight_findings(facts, model)
+        yield from weight_decay_findings(facts, model)
         yield from amp_findings(facts, model)
         yield from _auxiliary_findings(facts, model)
         yield from _ignored_findings(facts, model)

@@ -1,10 +1,12 @@
 """A trained model, from its config and checkpoint."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from torch import nn
@@ -83,7 +85,9 @@ def _loaded(cfg: Config, config: str, checkpoint: str) -> tuple[nn.Module, dict[
         except Exception as error:  # each library has its own
             raise ValueError(f'{config}: {describe(error)}') from error
         for each in preflight.fit_findings(model, checkpoint):
-            raise ValueError(each.text)
+            if each.level == 'error':
+                raise ValueError(each.text)
+            print_log(each.text, logger='current', level=logging.WARNING)
         content = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
     return model, content.get('meta') or {}
 

@@ -28,3 +28,20 @@ def view(
     seen._parameters = {**module._parameters, **parameters}
     seen._modules = {**module._modules, **children}
     return seen
+
+
+def hollow(module: nn.Module) -> nn.Module:
+    """A copy of any model whose tensors have no values; all that is no tensor stays shared."""
+    shell = copy.copy(module)
+    shell._parameters = {
+        name: weight if weight is None else nn.Parameter(weight.detach().to('meta'), False)
+        for name, weight in module._parameters.items()
+    }
+    shell._buffers = {
+        name: tensor if tensor is None else tensor.to('meta')
+        for name, tensor in module._buffers.items()
+    }
+    shell._modules = {
+        name: child if child is None else hollow(child) for name, child in module._modules.items()
+    }
+    return shell

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_backbones.position import Grid, cells
+from vit_backbones.attention import REL_POS
+from vit_backbones.position import Grid, cells, resample_relative
 from vit_backbones.readout import Tokens, cropped
 from vit_backbones.sources.base import first_line, needs_cls_token, two
 from vit_backbones.sources.timm_base import TimmSource
@@ -116,6 +117,8 @@ class TimmAny(TimmSource):
 
     def set_input_size(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
         padded = self.padded(vit, size)
+        if self._fixed is None:
+            self._resize_tables(vit, padded, pos_interp)
         if self._fixed in (None, padded):
             return
         # timm cannot rebuild models of squares either, which run on a canvas
@@ -176,6 +179,20 @@ class TimmAny(TimmSource):
         except (AttributeError, KeyError) as error:  # foreign keys
             raise ValueError(f'has keys that timm cannot convert: {first_line(error)}') from error
         return converted | fitted_axes(vit, converted)
+
+    def _resize_tables(self, vit: nn.Module, size: Grid, pos_interp: str) -> None:
+        """Resample tables that fit images of any size (SAM's); those of windows stay."""
+        if self.position_name(vit) is None:
+            return
+        grid = cells(size, self._strides[0])
+        table = self.table(vit, grid, pos_interp).detach()
+        (vit if hasattr(vit, 'set_input_size') else vit.patch_embed).set_input_size(img_size=size)
+        vit.pos_embed.data = table
+        for name, weight in vit.named_parameters():
+            block = vit.get_submodule(name.rpartition('.attn.')[0])
+            if name.endswith(REL_POS) and not block.window_size:
+                side = grid[0] if name.endswith(REL_POS[0]) else grid[1]
+                weight.data = resample_relative(weight.detach(), 2 * side - 1)
 
     def _placed(
         self, vit: nn.Module, images: Tensor, pos_interp: str, canvas: Grid | None

@@ -17,7 +17,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vit_backbones.errors import counted, some
-from vit_backbones.position import Grid
 from vit_backbones.sources.base import BuildOptions, Model, Source, first_line, no_weights, two
 from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.sources.timm_any import TimmAny
@@ -45,7 +44,7 @@ def build_timm(
     try:
         vit = create(dynamic_img_size=True)
         if not TimmPlain.suits(vit):
-            return _fit(vit, create, options.img_size, options.in_channels)
+            return _fit(vit, create, options)
     except RuntimeError:  # of pretrained weights
         raise
     except Exception as error:  # each architecture refuses a size in its own way
@@ -59,11 +58,15 @@ def build_timm(
 
 
 def _fit(
-    vit: nn.Module, create: Callable[..., nn.Module], img_size: Grid | None, in_channels: int
+    vit: nn.Module, create: Callable[..., nn.Module], options: BuildOptions
 ) -> tuple[TimmAny, nn.Module]:
     """The model if it takes images of `img_size`, else a new one that is built for them."""
+    img_size, in_channels = options.img_size, options.in_channels
     source = TimmAny(vit, native_size(vit), in_channels)
-    if img_size is None or source.fixed_size(vit) in (None, source.padded(vit, img_size)):
+    if img_size is None:
+        return source, vit
+    if source.fixed_size(vit) in (None, source.padded(vit, img_size)):
+        source.set_input_size(vit, img_size, options.pos_interp)
         return source, vit
     size = source.padded(vit, img_size)
     # a few architectures take squares only

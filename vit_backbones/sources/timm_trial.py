@@ -1,5 +1,6 @@
 """A trial run of a timm model: the grids of its outputs, and the parameters that each needs."""
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -55,7 +56,8 @@ def shape_of(
 def layers(vit: nn.Module, trial: Trial) -> dict[str, int]:
     """Layer of each parameter, and of each module, which is that of its last parameter."""
     depth = len(trial.grids)
-    stages = vit.feature_info[0]['module'].split('.')[0] + '.'  # beside them: embeddings
+    # beside them: embeddings
+    stages = re.split(r'\.\d', vit.feature_info[0]['module'])[0] + '.'
     found: dict[str, int] = {}
     for name, _ in vit.named_parameters():
         first = min(trial.uses[name], default=depth)

@@ -18,6 +18,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
+from vit_backbones.checks.resuming import RECORD, described_optimizer
 from vit_backbones.files import write_whole
 from vit_backbones.training.curves_hook import validations
 
@@ -35,6 +36,7 @@ class RecordHook(Hook):
     `validations`, as `training.curves_hook.validations` gives them; a test adds
     `test_images_per_second` and `metrics`. Images per second are those of the median iteration,
     with data loading, in all processes. Minutes and validations include those before a resume.
+    Checkpoints get the names of the parameters that learn, which a resume compares.
     """
 
     def __init__(self) -> None:
@@ -50,6 +52,12 @@ class RecordHook(Hook):
             runner.message_hub.update_info(_SECONDS, time.monotonic() - self._start)
         if torch.cuda.is_available():  # MMEngine starts the count anew at each line it logs
             self._peak = max(self._peak, torch.cuda.max_memory_allocated())
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Note the optimizer's parameters, which its state only numbers."""
+        optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+        if optimizer is not None:  # several have none
+            checkpoint['meta'][RECORD] = described_optimizer(runner.model, optimizer)
 
     def after_train(self, runner: Runner) -> None:
         """Write `record.json`."""

@@ -19,6 +19,7 @@ from vit_backbones.checks.coco_files import built, evaluator_findings, kept_find
 from vit_backbones.checks.data import few_findings, image_findings, start_findings
 from vit_backbones.checks.findings import Finding, beside_own_data, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
+from vit_backbones.checks.resuming import resume_findings
 from vit_backbones.checks.validating import ValidationError
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.explain import describe
@@ -100,6 +101,8 @@ def train(
             _use_amp(cfg)
         if resume is not None:
             _resume(cfg, resume, say)
+        elif cfg.get('resume') and not cfg.get('load_from'):
+            _resume(cfg, 'auto', say)  # as MMEngine would, but known to the checks
         if not sanity_check:
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
         _add_hooks(cfg, _HOOKS)
@@ -218,7 +221,10 @@ def prepare(cfg: Config, splits: Sequence[str], own: Used | None = None) -> AnyR
         write_shapes(**facts.builtin_data)
         _heed(map(error, missing_data(facts)))
     if facts.load_from and (cfg.get('resume') or 'test' in splits):
-        _heed(preflight.fit_findings(runner.model, facts.load_from))
+        resumes = bool(cfg.get('resume'))
+        misfits = list(preflight.fit_findings(runner.model, facts.load_from, resume=resumes))
+        misfits += resume_findings(runner.model, cfg, facts.load_from) if resumes else ()
+        _heed(sorted(misfits, key=lambda each: each.level != 'error'))
     _heed([*findings, *model_findings(facts, runner.model)])
     for split in splits:
         # In every process, as `Runner.train` would

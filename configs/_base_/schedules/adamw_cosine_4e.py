@@ -1,8 +1,11 @@
-# AdamW for short trainings from random weights: 60 iterations of warm-up, a cosine to nothing.
+# AdamW for short trainings from random weights: 60 iterations of warm-up, a cosine to nothing;
+# biases, norms, positions and prefix tokens have no weight decay.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    # One rate for all; in MMEngine's constructor custom_keys would end norm_decay_mult
+    constructor='ViTLayerDecayConstructor',
+    paramwise_cfg=dict(decay_rate=1.0),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [

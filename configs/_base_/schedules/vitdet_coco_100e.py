@@ -1,6 +1,7 @@
 # COCO for ViTDet: 100 epochs of batches of 64, images scaled by 0.1 to 2 and cropped to 1024x1024
 # (25 epochs of COCO four times over), a tenth of the rate after epochs 88 and 96.
-#   source: detectron2, projects/ViTDet; data: data/coco
+#   source: detectron2, projects/ViTDet, where biases and relative positions have weight decay too;
+#     data: data/coco
 _base_ = 'mmdet::common/lsj-100e_coco-instance.py'
 custom_imports = dict(imports=['vit_backbones'])
 test_pipeline = [
