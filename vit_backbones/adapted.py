@@ -7,6 +7,8 @@ from vit_backbones.checkpoints.fitting import GRID_KEY
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import Source
 
+_UPDATE = '.lora_'  # in the names of LoRA's parts, which learn in frozen blocks
+
 
 class AdaptedModel(BaseModule):
     """A library's module (`vit`) with the adapter that knows it (`source`).
@@ -86,15 +88,17 @@ class AdaptedModel(BaseModule):
         self._learns = value
 
     def train(self, mode: bool = True) -> 'AdaptedModel':
-        """Switch the mode; frozen parts stay in eval."""
+        """Switch the mode; frozen parts stay in eval, except for the updates in them."""
         super().train(mode)
-        for name, module in self.vit.named_modules():
+        for name, module in self.vit.named_modules():  # parents come first
             if self._is_frozen(name):
                 module.eval()
+            elif _UPDATE in name:
+                module.train(mode)
         return self
 
     def _is_frozen(self, name: str) -> bool:
-        if '.lora_' in name:
+        if _UPDATE in name:
             return False
         everything = self.frozen_stages == self.depth
         return everything or self.source.layer_of(name, self.depth) <= self.frozen_stages

@@ -30,7 +30,8 @@ MIN_MATCHED = 0.95
 # Keys under which a saved backbone keeps the (h, w) of its position table, and the layout of the
 # file that its weights came from
 GRID_KEY, LAYOUT_KEY = 'position_grid', 'weights_layout'
-RECORDS = (GRID_KEY, LAYOUT_KEY)  # older files lack them
+ALPHA_KEY = 'lora_alpha'  # by which, over their rank, LoRA's updates are scaled
+RECORDS = (GRID_KEY, LAYOUT_KEY, ALPHA_KEY)  # older files lack them
 
 
 @dataclass
