@@ -138,6 +138,7 @@ class Weights:
     def _without_updates(self, tensors: dict[str, Tensor], path: str) -> dict[str, Tensor]:
         """Weights of a file with LoRA's updates, which are added, or kept for `load_updates`."""
         if not self._adapts:
+            print_log(f'{path}: its LoRA updates are added to their weights', logger='current')
             return updates.merged(tensors, updates.alpha_in(tensors))
         self._updates = path, tensors
         return updates.without(tensors)
