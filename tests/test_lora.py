@@ -112,7 +112,8 @@ def test_targets_are_linear_layers_alone():
         (dict(dropout=-1), r'lora\.dropout must be in'),
         (dict(r=0), r'lora\.r must be at least 1'),
         (dict(rank=4), r"lora has no 'rank'; it takes r, alpha, targets, dropout"),
-        (dict(targets=['query']), r"'query', and no linear layer .* there are fc1, fc2, proj, qkv"),
+        (dict(targets=['query']), r"'query', and no linear layer .* here fc1, fc2, proj, qkv"),
+        (dict(targets='patch_embed.proj'), r"'patch_embed.proj', which is a Conv2d; only linear"),
     ],
 )
 def test_what_cannot_be_is_refused(lora, message):

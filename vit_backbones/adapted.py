@@ -10,6 +10,8 @@ from vit_backbones.checkpoints.origin import UNKNOWN, decode, encode
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import Source
 
+_UPDATE = '.lora_'  # in the names of LoRA's parts, which learn in frozen blocks
+
 
 class AdaptedModel(BaseModule):
     """A library's module (`vit`) with the adapter that knows it (`source`).
@@ -100,13 +102,15 @@ class AdaptedModel(BaseModule):
         self._learns = value
 
     def train(self, mode: bool = True) -> 'AdaptedModel':
-        """Switch the mode; frozen parts stay in eval."""
+        """Switch the mode; frozen parts stay in eval, except for the updates in them."""
         super().train(mode)
         if not self.weights_layout.is_meta:  # a copy for EMA gets the record with the weights
             self._follow(decode(self.weights_layout))
-        for name, module in self.vit.named_modules():
+        for name, module in self.vit.named_modules():  # parents come first
             if self._is_frozen(name):
                 module.eval()
+            elif _UPDATE in name:
+                module.train(mode)
         return self
 
     def _follow(self, layout: str) -> None:
@@ -146,7 +150,7 @@ class AdaptedModel(BaseModule):
             print_log(line, logger='current')
 
     def _is_frozen(self, name: str) -> bool:
-        if '.lora_' in name:
+        if _UPDATE in name:
             return False
         everything = self.frozen_stages == self.depth
         return everything or self.source.layer_of(name, self.depth) <= self.frozen_stages

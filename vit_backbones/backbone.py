@@ -17,9 +17,10 @@ from vit_backbones.adapted import AdaptedModel
 from vit_backbones.arch import Build, choose_build
 from vit_backbones.arguments import flag, pair
 from vit_backbones.attention import Attention
-from vit_backbones.checkpoints.fitting import GRID_KEY
+from vit_backbones.checkpoints import updates
+from vit_backbones.checkpoints.fitting import ALPHA_KEY, GRID_KEY
 from vit_backbones.hosts.image_sizes import ImageSizes
-from vit_backbones.lora import inject, merge
+from vit_backbones.lora import check_use, inject, merge
 from vit_backbones.position import Grid
 from vit_backbones.readout import Readout, Tokens
 from vit_backbones.sources.base import BuildOptions
@@ -183,7 +184,9 @@ class ViTFeatBackbone(AdaptedModel):
         self.in_channels = channels or self.source.in_channels(self.vit)
         self._set_attention(window_size, window_block_indexes, use_rel_pos, mask_padding)
         self._set_layers(out_indices, frozen_stages)
-        self.weights = Weights(self.source, self.model_name, self.vit, pool, allow_partial)
+        self.weights = Weights(
+            self.source, self.model_name, self.vit, pool, allow_partial, adapts=lora is not None
+        )
         self._set_cls_token(with_cls_token)
         self._prune()
         self._set_checkpointing(with_cp)
@@ -311,9 +314,11 @@ class ViTFeatBackbone(AdaptedModel):
         """Fit a whole model's checkpoint that was saved at another `img_size`."""
         if self._take_record(state_dict, prefix):
             self.weights.note_no_record(self.vit, self.pos_interp)
+        updates.fit(state_dict, f'{prefix}vit.', self.vit.state_dict(), self._alpha)
         self.weights.fit_state_dict(self.vit, state_dict, prefix, self.pos_interp)
-        if hasattr(self, GRID_KEY):
-            state_dict[prefix + GRID_KEY] = self.position_grid
+        for record in (GRID_KEY, ALPHA_KEY):
+            if hasattr(self, record):
+                state_dict[prefix + record] = getattr(self, record)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def set_image_sizes(
@@ -343,6 +348,9 @@ class ViTFeatBackbone(AdaptedModel):
     def merge_lora(self) -> None:
         """Add the updates of `lora` to their layers for good, e.g. before an export."""
         merge(self.vit)
+        self._alpha = None
+        if hasattr(self, ALPHA_KEY):
+            delattr(self, ALPHA_KEY)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer of a parameter, for layer-wise learning rate decay.
@@ -381,9 +389,13 @@ class ViTFeatBackbone(AdaptedModel):
             self.source.set_checkpointing(self.vit)
 
     def _set_learning(self, lora: Mapping[str, object] | None) -> None:
+        self._alpha: int | None = None  # of the updates
         if lora is not None:
             self.init_weights()  # while layers have the names that files know
-            inject(self.vit, lora)
+            self._alpha = inject(self.vit, lora)
+            check_use(self, torch.zeros(1, self.in_channels, *self.built_size))
+            self.weights.load_updates(self.vit, self._alpha)
+            self.register_buffer(ALPHA_KEY, torch.tensor(self._alpha))
         self._freeze()
 
     def _set_cls_token(self, with_cls_token: bool | None) -> None:

@@ -10,14 +10,13 @@ from mmengine.model import BaseModule, initialize
 from torch import Tensor, nn
 
 from vit_backbones.arguments import flag
-from vit_backbones.checkpoints import PositionTable, Report, match
+from vit_backbones.checkpoints import PositionTable, Report, match, updates
 from vit_backbones.checkpoints.fit_report import first_ten
-from vit_backbones.checkpoints.fitting import GRID_KEY, RECORDS, refit
+from vit_backbones.checkpoints.fitting import GRID_KEY, PREFIXES, RECORDS, refit
 from vit_backbones.checkpoints.layouts import recognised
 from vit_backbones.checkpoints.origin import UNKNOWN, without_record
 from vit_backbones.checkpoints.reading import read_content
 from vit_backbones.errors import counted
-from vit_backbones.lora import respell
 from vit_backbones.readout import PoolingError
 from vit_backbones.sources.base import POSITION_INTERPOLATIONS, Source
 
@@ -36,6 +35,7 @@ class Weights:
         vit: nn.Module,
         pool: str | None = None,
         allow_partial: bool = False,
+        adapts: bool = False,
     ) -> None:
         self.came: bool = False
         self.report: str | None = None  # summary of the loaded checkpoint in one line
@@ -43,6 +43,8 @@ class Weights:
         self._source, self._model_name = source, model_name
         self._built = frozenset(vit.state_dict())
         self._pool, self._allow_partial = pool, flag('allow_partial', allow_partial)
+        self._adapts = adapts  # the model gets updates by LoRA
+        self._updates: tuple[str, dict[str, Tensor]] | None = None  # a file and its tensors
 
     def start(
         self, vit: nn.Module, checkpoint: str | Path | None, pos_interp: str, *, came: bool
@@ -78,9 +80,11 @@ class Weights:
             records = {n: tensors[beside + n] for n in RECORDS if beside + n in tensors}
             tensors = {n[size:]: t for n, t in tensors.items() if n.startswith(prefix)} | records
         tensors, recorded = without_record(tensors)
-        self._source.follow_layout(vit, recorded or recognised(tensors) or UNKNOWN)
-        keys = frozenset(tensors)
         try:
+            if updates.are_in(tensors):
+                tensors = self._without_updates(tensors, str(checkpoint))
+            self._source.follow_layout(vit, recorded or recognised(tensors) or UNKNOWN)
+            keys = frozenset(tensors)
             tensors, layout = self._source.translate(vit, tensors)
             report = self._match(vit, tensors, pos_interp, layout)
         except ValueError as error:
@@ -104,14 +108,14 @@ class Weights:
         self, vit: nn.Module, state_dict: dict[str, Tensor], prefix: str, pos_interp: str
     ) -> None:
         """Fit the tensors below `prefix` + `'vit.'`, saved at another `img_size`, in place."""
-        inside, grid, own = f'{prefix}vit.', prefix + GRID_KEY, vit.state_dict()
-        # a file without LoRA's updates, for a model that has them
-        respell(state_dict, {inside + name for name in own})
+        inside, grid = f'{prefix}vit.', prefix + GRID_KEY
+        spelled = {updates.plain(name): name for name in vit.state_dict()}
         saved = {n.removeprefix(inside): t for n, t in state_dict.items() if n.startswith(inside)}
+        saved, own = updates.without(saved), updates.without(vit.state_dict())
         recorded = {GRID_KEY: state_dict[grid]} if grid in state_dict else {}
         try:
             fitted = refit(saved, own, self._match(vit, saved | recorded, pos_interp))
-            state_dict.update({inside + name: tensor for name, tensor in fitted.items()})
+            state_dict.update({inside + spelled[name]: each for name, each in fitted.items()})
         except ValueError as error:
             if (fixed := self._source.fixed_size(vit)) is not None:
                 raise ValueError(
@@ -140,6 +144,21 @@ class Weights:
                 level=logging.WARNING,
             )
 
+    def load_updates(self, vit: nn.Module, alpha: int) -> None:
+        """Load LoRA's updates of the checkpoint, if it has any, into a model that now has some."""
+        if self._updates is None:
+            return
+        path, tensors, own = *self._updates, updates.only(vit.state_dict())
+        prefix = max(PREFIXES, key=lambda p: sum(p + name in tensors for name in own))
+        below = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+        given = updates.only(below)
+        try:
+            updates.compare(given, updates.alpha_in(tensors), own, alpha)
+        except ValueError as error:
+            raise ValueError(f'checkpoint {path!r} {error}') from None
+        vit.load_state_dict(given, strict=False)
+        self.report, self._updates = f'{self.report}, with LoRA updates', None
+
     def _check_interpolation(self, vit: nn.Module, pos_interp: str) -> None:
         """Log where `pos_interp` has no effect."""
         if pos_interp == 'timm':
@@ -155,12 +174,20 @@ class Weights:
             logger='current',
         )
 
+    def _without_updates(self, tensors: dict[str, Tensor], path: str) -> dict[str, Tensor]:
+        """Weights of a file with LoRA's updates, which are added, or kept for `load_updates`."""
+        if not self._adapts:
+            print_log(f'{path}: its LoRA updates are added to their weights', logger='current')
+            return updates.merged(tensors, updates.alpha_in(tensors))
+        self._updates = path, tensors
+        return updates.without(tensors)
+
     def _match(
         self, vit: nn.Module, tensors: dict[str, Tensor], pos_interp: str, layout: str | None = None
     ) -> Report:
         return match(
             tensors,
-            vit.state_dict(),
+            updates.without(vit.state_dict()),
             patch_embed=self._source.patch_embed_name(),
             positions=self._positions(vit, pos_interp),
             built=self._built,

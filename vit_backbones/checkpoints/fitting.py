@@ -25,7 +25,8 @@ KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_
 # Keys under which a saved backbone keeps the (h, w) of its position table, and the layout of the
 # file that its weights came from
 GRID_KEY, LAYOUT_KEY = 'position_grid', 'weights_layout'
-RECORDS = (GRID_KEY, LAYOUT_KEY)  # older files lack them
+ALPHA_KEY = 'lora_alpha'  # by which, over their rank, LoRA's updates are scaled
+RECORDS = (GRID_KEY, LAYOUT_KEY, ALPHA_KEY)  # older files lack them
 
 
 @dataclass(frozen=True)
