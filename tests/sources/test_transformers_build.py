@@ -317,6 +317,20 @@ def test_without_transformers_its_extra_is_named(monkeypatch):
         ViTFeatBackbone('vit', source='transformers')
 
 
+def test_a_release_that_is_too_old_is_named(monkeypatch):
+    monkeypatch.setattr(transformers, '__version__', '5.8.1')
+    line = (
+        r"^source='transformers' needs transformers 5\.9 or newer, and 5\.8\.1 is installed: pip "
+        r'install vit_backbones\[transformers\]$'
+    )
+    for build in (
+        lambda: backbone('vit'),
+        lambda: ViTFeatBackbone.from_module(library_model('vit')),
+    ):
+        with pytest.raises(ImportError, match=line):
+            build()
+
+
 @torch.no_grad()
 def test_comparison_with_the_library_sees_swapped_queries_and_keys():
     vit, x = library_model('vit'), images(224, 224)

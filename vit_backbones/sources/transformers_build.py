@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from mmengine.logging import print_log
+from mmengine.utils import digit_version
 from safetensors import SafetensorError
 from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
@@ -27,6 +28,8 @@ from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.sources.transformers_configs import encoder_config
 from vit_backbones.sources.transformers_families import FAMILIES
 from vit_backbones.sources.transformers_vit import Family, TransformersViT
+
+_OLDEST = '5.9'  # before, blocks have other names; setup.py has the range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -106,7 +109,13 @@ def _family_of(vit: nn.Module) -> Family | None:
 
 def _library() -> ModuleType:
     purpose, extra = "source='transformers'", 'transformers'
-    return require('transformers', purpose, 'the transformers package', extra=extra)
+    library = require('transformers', purpose, 'the transformers package', extra=extra)
+    if digit_version(library.__version__) < digit_version(_OLDEST):
+        raise ImportError(
+            f'{purpose} needs transformers {_OLDEST} or newer, and {library.__version__} is '
+            f'installed: pip install vit_backbones[{extra}]'
+        )
+    return library
 
 
 def _set_drop_path(config: 'PreTrainedConfig', rate: float) -> None:
