@@ -12,6 +12,7 @@ from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.one_output import MMSEG_HEADS, OTHER_HEADS, one_output_findings
 from vit_backbones.checks.preflight import weight_file_findings
+from vit_backbones.checks.schedules import schedule_findings
 from vit_backbones.checks.wiring import (
     bare,
     padding_findings,
@@ -44,6 +45,8 @@ def config_findings(facts: Facts, *, needs_data: bool = True) -> Iterator[Findin
     else:
         yield from map(error if needs_data else warning, missing_data(facts))
     yield from weight_file_findings(facts)
+    if 'train' in facts.datasets:
+        yield from schedule_findings(facts)
 
 
 def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
