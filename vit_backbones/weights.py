@@ -15,6 +15,7 @@ from vit_backbones.checkpoints.layouts import recognised
 from vit_backbones.lora import respell
 from vit_backbones.readout import PoolingError
 from vit_backbones.sources.base import POSITION_INTERPOLATIONS, Source
+from vit_backbones.sources.published import missing_with_fix
 
 
 class Weights:
@@ -31,10 +32,11 @@ class Weights:
         vit: nn.Module,
         pool: str | None = None,
         allow_partial: bool = False,
+        library: object = None,
     ) -> None:
         self.came: bool = False
         self.report: str | None = None  # summary of the loaded checkpoint in one line
-        self._source, self._model_name = source, model_name
+        self._source, self._model_name, self._library = source, model_name, library
         self._built = frozenset(vit.state_dict())
         self._pool, self._allow_partial = pool, flag('allow_partial', allow_partial)
 
@@ -63,7 +65,8 @@ class Weights:
         self, vit: nn.Module, checkpoint: str | Path, pos_interp: str, prefix: str | None = None
     ) -> None:
         """Load a checkpoint, or its part below `prefix`; a `ValueError` if it does not fit."""
-        tensors = read_checkpoint(checkpoint)
+        with missing_with_fix(self._library, self._model_name, checkpoint):
+            tensors = read_checkpoint(checkpoint)
         if prefix is not None:
             prefix = prefix.removesuffix('.') + '.'
             size = len(prefix)

@@ -4,6 +4,7 @@ MMEngine reads the values of these files; here, only their names and shapes are 
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from torch import nn
 
@@ -11,7 +12,8 @@ from vit_backbones import environment
 from vit_backbones.checkpoints import names, sections
 from vit_backbones.checkpoints.fitting import MIN_MATCHED
 from vit_backbones.checks.findings import Finding, error
-from vit_backbones.config.facts import Facts
+from vit_backbones.config.facts import Facts, listed
+from vit_backbones.sources.published import where_to_get
 
 _OF_A_RESUME = ('meta', 'message_hub', 'optimizer')  # keys of the file
 
@@ -25,8 +27,14 @@ def check_environment() -> None:
 
 def weight_file_findings(facts: Facts) -> Iterator[Finding]:
     """Files of weights that cannot be loaded, except those that the backbone reads itself."""
+    vit = facts.chain[-1]
+    own = [start.get('checkpoint') for start in listed(vit.get('init_cfg'))]
     for path in facts.starts:
-        yield from checkpoint_findings(path)
+        found = list(checkpoint_findings(path))
+        if path in own and not Path(path).expanduser().exists():
+            fix = where_to_get(vit.get('source', 'timm'), vit.get('model_name'), path)
+            found = [each._replace(text=f'{each.text}{fix}') for each in found]
+        yield from found
     if facts.load_from:
         yield from checkpoint_findings(facts.load_from, resume=bool(facts.config.get('resume')))
 
