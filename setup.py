@@ -38,7 +38,8 @@ EXTRAS_REQUIRE = {
         'onedl-mmdetection>=3.5.1',
         'onedl-mmsegmentation>=1.4.2',
     ],
-    'transformers': ['transformers>=5,<6'],  # tried with 5.23.0, never with 4.x
+    # 5.8 names the blocks otherwise; tried with 5.9.0, 5.17.0, 5.23.0 and 5.24.0
+    'transformers': ['transformers>=5.9,<6'],
     'lightly': ['lightly>=1.6,<2'],  # tried with 1.6.0
     'peft': ['peft>=0.21,<1'],  # tried with 0.21.2
     'tools': [  # the oldest that were tried; tables of features, probes and clusters, exports

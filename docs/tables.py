@@ -1,5 +1,7 @@
 r"""Tables of the README and of the manual, from the records of runs in docs/results.
 
+The table of weights is written from the files of configs/_base_/backbones.
+
     python docs/tables.py          # write the tables
     python docs/tables.py check    # name the files whose tables are old, exit code 1 then
     python docs/tables.py add work_dirs/mine --config configs/upernet/upernet_vit-ti_camvid.py \
@@ -15,13 +17,22 @@ files of docs/results/quality. A table stands between its two marks, in whicheve
 """
 
 import argparse
+import contextlib
+import functools
+import io
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
+
+from vit_backbones import ViTFeatBackbone
 from vit_backbones.benchmark.results import Row, markdown, of_work_dir, ordered
+from vit_backbones.config.loading import load_config
+from vit_backbones.sources.published import published
 
 DOCS = Path(__file__).resolve().parent
 sys.path.append(str(DOCS.parent / 'tools'))
@@ -94,20 +105,59 @@ def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:
     )
 
 
+def weights(backbones: Path = DOCS.parent / 'configs/_base_/backbones') -> str:
+    """Where the weights of the files in configs/_base_/backbones come from, the smallest first."""
+    found = (weights_of(path) for path in backbones.glob('*.py'))
+    rows = sorted(found, key=lambda row: (row['parameters'], row['file']))
+    heading = '| `_base_` | weights | parameters | file | licence | command |'
+    return '\n'.join([heading, '|---' * 6 + '|', *map(_weights_row, rows)])
+
+
+@functools.cache
+def weights_of(path: Path) -> dict[str, Any]:
+    """What is known of the weights of a file in configs/_base_/backbones.
+
+    The size of a file is that of timm's whole model in float32, as timm publishes it.
+    """
+    with contextlib.redirect_stdout(io.StringIO()), torch.device('meta'):
+        backbone = load_config(path).backbone
+        name, source = backbone.model_name, backbone.get('source', 'timm')
+        parameters = ViTFeatBackbone(name, source=source).parameters()
+        whole = timm.create_model(name).state_dict().values() if source == 'timm' else ()
+    found = published(source, name)
+    return dict(
+        base=path.stem,
+        found=found,
+        own=Path(backbone.get('checkpoint') or f'{name}{Path(found.file).suffix}').name,
+        parameters=sum(each.numel() for each in parameters),
+        file=f'{sum(4 * each.numel() for each in whole) / 1e6:.0f} MB' if whole else '',
+    )
+
+
+def _weights_row(row: dict[str, Any]) -> str:
+    found = row['found']
+    link = f'[`{found.repository}`]({found.page})'
+    command = f'`{found.command(name=row["own"])}`'
+    parameters = f'{row["parameters"] / 1e6:.1f} M'
+    cells = (f'`{row["base"]}`', link, parameters, row['file'], found.licence, command)
+    return f'| {" | ".join(cells)} |'
+
+
 # Each table by its name in the marks: what it is written from, and by what
 BLOCKS = {
-    'results': ('*.json', table),
-    'summary': ('*.json', summary),
-    'models': ('models/timm.json', totals),
-    'targets': ('speed/targets.json', targets),
-    'quality': ('quality/*.json', quality),
+    'results': ('docs/results/*.json', table),
+    'summary': ('docs/results/*.json', summary),
+    'models': ('docs/results/models/timm.json', totals),
+    'targets': ('docs/results/speed/targets.json', targets),
+    'quality': ('docs/results/quality/*.json', quality),
+    'weights': ('configs/_base_/backbones', weights),
 }
 
 
 def marks(name: str) -> tuple[str, str]:
     """The lines before and behind a table."""
-    source = f'docs/results/{BLOCKS[name][0]}'
-    return f'<!-- {name}: written by docs/tables.py from {source} -->', f'<!-- end of {name} -->'
+    start = f'<!-- {name}: written by docs/tables.py from {BLOCKS[name][0]} -->'
+    return start, f'<!-- end of {name} -->'
 
 
 def with_tables(text: str) -> str:

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 from checked_configs import DETECTOR, SEGMENTER
 from embedding_files import colored_images, grouped_vectors, write_embeddings  # noqa: F401
 
@@ -22,6 +23,12 @@ def load_tool(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    """A machine without a GPU, whether or not this one has some."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ def test_a_device_may_be_named():
     assert choose_device('cpu') == torch.device('cpu')
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
-def test_without_a_gpu():
+def test_without_a_gpu(no_gpu):
     assert choose_device(None) == torch.device('cpu')
     with pytest.raises(ValueError, match=r'^device=cuda:1: PyTorch finds no GPU here'):
         choose_device('cuda:1')

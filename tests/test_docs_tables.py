@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ RUN = dict(
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def tables():
     spec = importlib.util.spec_from_file_location('tables', ROOT / 'docs/tables.py')
     module = importlib.util.module_from_spec(spec)
@@ -94,3 +95,29 @@ def test_a_result_is_what_was_recorded(tables, tmp_path, tested):
         (tmp_path / 'test.json').write_text(json.dumps(dict(test_images_per_second=7.0)))
     told = {key: RUN[key] for key in ('config', 'data', 'metric', 'hardware')}
     assert tables.result(tmp_path, **told) == RUN | dict(images_per_second=7.0 if tested else 3.0)
+
+
+BACKBONES = sorted((ROOT / 'configs/_base_/backbones').glob('*.py'))
+
+
+@pytest.mark.parametrize('path', BACKBONES, ids=lambda path: path.stem)
+def test_the_file_of_a_backbone_says_where_its_weights_come_from(tables, path):
+    row, text = tables.weights_of(path), path.read_text()
+    found, size = row['found'], row['file'] and f'{row["file"]}, '
+    assert f'# Weights ({size}{found.licence}): {found.page}\n' in text
+    (command,) = re.findall(r'hf download (?:.*\\\n)?.*', text)
+    words = set(re.sub(r'[\\#\s]+', ' ', command).split())
+    assert words == set(found.command().split())
+    moved = re.findall(r'mv \S+ (\S+)', text)
+    place = 'weights' if found.file.endswith(f'/{row["own"]}') else f'weights/{row["own"]}'
+    assert moved == ([place] if 'checkpoint=' in text else [])
+
+
+def test_parameters_and_licences_are_those_of_the_readme(tables):
+    lines = {line.split('`')[1]: line for line in tables.weights().splitlines()[2:]}
+    readme = (ROOT / 'README.md').read_text()
+    for path in BACKBONES:
+        cells = re.search(rf'^\| `{path.stem}` \|.*$', readme, re.MULTILINE)[0].split(' | ')
+        licence = re.sub(r'\[([^]]+)\]\(.*', r'\1', cells[3])
+        assert f' | {cells[2]} | ' in lines[path.stem]
+        assert f' | {licence} | ' in lines[path.stem]

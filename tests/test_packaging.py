@@ -92,6 +92,14 @@ def test_setup__ranges_admit_the_lock(metadata: dict[str, Any], extra: str) -> N
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
 
 
+def test_setup__names_the_oldest_transformers_that_the_source_takes(
+    metadata: dict[str, Any],
+) -> None:
+    from vit_backbones.sources.transformers_build import _OLDEST
+
+    assert metadata['extras_require']['transformers'] == [f'transformers>={_OLDEST},<6']
+
+
 def test_setup__reads_the_version_of_the_package(metadata: dict[str, Any]) -> None:
     import vit_backbones
 

@@ -144,7 +144,7 @@ def test_commands_are_those_of_the_tools(page, capsys):
 
 @of_each_page
 def test_options_in_sentences_are_those_of_a_tool(page, capsys):
-    known = {'--no-deps'}  # pip's
+    known = {'--no-deps', '--local-dir'}  # pip's and hf's
     for tool in TOOLS:
         for action in ACTIONS.get(tool, ['']):
             known |= flags(tool, [action], capsys)

@@ -200,8 +200,7 @@ def test_train__our_hooks_take_options_and_can_be_left_out(train, tmp_path):
     assert len(list(Path('work_dirs/options/predictions').glob('*'))) == 2
 
 
-def test_train__amp_without_a_gpu_is_one_line(train, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+def test_train__amp_without_a_gpu_is_one_line(train, tmp_path, capsys, no_gpu):
     assert train([write_toy_config(tmp_path, 'amp'), '--amp']) == 2
     assert re.fullmatch(r'error: --amp needs a CUDA GPU.*\n', capsys.readouterr().err)
 

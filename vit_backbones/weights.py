@@ -19,6 +19,7 @@ from vit_backbones.checkpoints.reading import read_content
 from vit_backbones.errors import counted
 from vit_backbones.readout import PoolingError
 from vit_backbones.sources.base import POSITION_INTERPOLATIONS, Source
+from vit_backbones.sources.published import missing_with_fix
 
 
 class Weights:
@@ -35,12 +36,14 @@ class Weights:
         vit: nn.Module,
         pool: str | None = None,
         allow_partial: bool = False,
+        *,
         adapts: bool = False,
+        library: object = None,
     ) -> None:
         self.came: bool = False
         self.report: str | None = None  # summary of the loaded checkpoint in one line
         self.remark: str | None = None  # a warning on weights that fit, but may belong elsewhere
-        self._source, self._model_name = source, model_name
+        self._source, self._model_name, self._library = source, model_name, library
         self._built = frozenset(vit.state_dict())
         self._pool, self._allow_partial = pool, flag('allow_partial', allow_partial)
         self._adapts = adapts  # the model gets updates by LoRA
@@ -73,7 +76,8 @@ class Weights:
         self, vit: nn.Module, checkpoint: str | Path, pos_interp: str, prefix: str | None = None
     ) -> None:
         """Load a checkpoint, or its part below `prefix`; a `ValueError` if it does not fit."""
-        tensors, copy = read_content(checkpoint)
+        with missing_with_fix(self._library, self._model_name, checkpoint):
+            tensors, copy = read_content(checkpoint)
         if prefix is not None:
             prefix = prefix.removesuffix('.') + '.'
             size, beside = len(prefix), prefix.removesuffix('vit.')

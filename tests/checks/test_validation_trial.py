@@ -237,12 +237,6 @@ PARTS = {
         'default_hooks.checkpoint: Cannot infer the rule for key quality, thus a specific rule '
         'must be specified.',
     ),
-    'a schedule behind the end': (
-        "param_scheduler = [dict(type='LinearLR', begin=1, start_factor=0.1)]",
-        'param_scheduler.0: end should be larger than begin, but got begin=1, end=1: a schedule '
-        'of param_scheduler begins when the training has ended; set its begin to 0, or '
-        'train_cfg.max_epochs higher',
-    ),
     'a schedule with a wrong value': (
         "param_scheduler = dict(type='LinearLR', start_factor=2.0, end=4)",
         'param_scheduler: Starting multiplicative factor should between 0 and 1.',

@@ -1,5 +1,6 @@
 """Exported files against the backbone itself, each run by its own library."""
 
+import copy
 import json
 import sys
 
@@ -148,6 +149,63 @@ def test_other_numbers_are_not_written(vit, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, 'TOLERANCE', 0.0)
     with pytest.raises(ValueError, match=r"'test_vit' as \.onnx gives other .* by up to \d\.\de-0"):
         export(Graph(vit), tmp_path / 'vit.onnx', size=SIZE)
+    assert not list(tmp_path.iterdir())
+
+
+def distorted(monkeypatch, change):
+    """Let TorchScript files give changed outputs when `export` runs them."""
+    kind = formats.FORMATS['.pt']
+
+    def read(file):
+        run = kind.read(file)
+        return lambda images: [change(each) for each in run(images)]
+
+    monkeypatch.setitem(formats.FORMATS, '.pt', kind._replace(read=read))
+
+
+@torch.no_grad()
+def test_the_difference_is_what_a_user_computes(vit, tmp_path, monkeypatch):
+    """max |a - b|, and beside it the share of the largest value; 0.001 of outputs near 1000."""
+    large = vit._replace(backbone=copy.deepcopy(vit.backbone))
+    large.backbone.norm = 'all'
+    large.backbone.vit.norm.weight.mul_(1000)
+    x = Graph(large).images(1, SIZE)
+    expected = large.backbone(x)
+    distorted(monkeypatch, lambda each: each + 0.001)
+    exported = export(Graph(large), tmp_path / 'vit.pt', size=SIZE)
+    outputs = [each + 0.001 for each in torch.jit.load(exported.path)(x)]
+    pairs = list(zip(outputs, expected, strict=True))
+    assert exported.difference == max((a - b).abs().max().item() for a, b in pairs)
+    shares = [((a - b).abs().max() / b.abs().max()).item() for a, b in pairs]
+    assert exported.relative == pytest.approx(max(shares))
+    assert str(exported).splitlines()[-1] == (
+        f'largest difference from PyTorch {exported.difference:.1e}; {max(shares):.1e} of the '
+        f'largest value of its output, 1e-04 allowed'
+    )
+
+
+@pytest.mark.parametrize(
+    ('scale', 'change', 'line'),
+    [
+        (1e-3, lambda each: each * 1.01, r'by up to \d\.\de-0[45], which is 1\.0e-02 of'),
+        (1.0, lambda each: each * 1.001, r'which is 1\.0e-03 of the largest value'),
+        (0.0, lambda each: each + 1e-9, r'by up to 1\.0e-09, which is 1\.0e\+00 of'),
+        (1.0, lambda each: each * torch.nan, 'by up to inf, which is inf of'),
+        (1.0, lambda each: each[:, :1], 'by up to inf, which is inf of'),
+    ],
+    ids=['small', 'usual', 'zero', 'nan', 'shape'],
+)
+@torch.no_grad()
+def test_a_share_is_allowed_however_small_the_outputs(
+    scale, change, line, vit, tmp_path, monkeypatch
+):
+    small = vit._replace(backbone=copy.deepcopy(vit.backbone))
+    small.backbone.norm = 'all'
+    for each in (small.backbone.vit.norm.weight, small.backbone.vit.norm.bias):
+        each.mul_(scale)
+    distorted(monkeypatch, change)
+    with pytest.raises(ValueError, match=line):
+        export(Graph(small), tmp_path / 'vit.pt', size=SIZE)
     assert not list(tmp_path.iterdir())
 
 

@@ -15,6 +15,7 @@ from encoders import (
     library_model,
     transformers,
 )
+from huggingface_hub import constants
 from redraw import error, images
 from safetensors.torch import load_file, save_file
 from timm.layers import resample_patch_embed
@@ -218,6 +219,90 @@ def test_refusals_are_of_one_line(no_network, name, options, kind, message):
     assert '\n' not in str(caught.value)
 
 
+KNOWN = (
+    'which source transformers does not know here; it knows vit, deit, dinov2, '
+    'dinov2_with_registers, dinov3_vit, siglip_vision_model, siglip2_vision_model, '
+    'clip_vision_model, beit, vitdet, swin'
+)
+
+
+@pytest.mark.parametrize('pretrained', [False, True])
+@pytest.mark.parametrize('model_type', ['radio', 'tipsv2', 'vjepa2', 'sam3', 'hiera', 'llava'])
+def test_a_model_type_that_is_not_wrapped_is_refused_as_such(no_network, model_type, pretrained):
+    if model_type not in transformers.CONFIG_MAPPING:
+        pytest.skip(f'{model_type} is not in transformers {transformers.__version__}')
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        ViTFeatBackbone(model_type, source='transformers', pretrained=pretrained)
+    line = f"model_name '{model_type}' is of model type '{model_type}', {KNOWN}"
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize('pretrained', [False, True])
+@pytest.mark.parametrize(
+    ('content', 'model_type'),
+    [
+        (dict(model_type='vjepa2'), 'vjepa2'),
+        (dict(model_type='sam_vision_model'), 'sam_vision_model'),
+        # the library does not know these, and would ask whether to run their code
+        (dict(model_type='newer_than_this'), 'newer_than_this'),
+        (dict(model_type='own', auto_map=dict(AutoConfig='code.OwnConfig')), 'own'),
+    ],
+)
+def test_a_folder_of_another_model_type_is_refused_as_such(
+    no_network, content, model_type, pretrained, tmp_path
+):
+    (tmp_path / 'config.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        ViTFeatBackbone(tmp_path, source='transformers', pretrained=pretrained)
+    line = f"model_name '{tmp_path}' is of model type '{model_type}', {KNOWN}"
+    assert str(caught.value) == line
+
+
+def test_a_cached_name_of_another_model_type_is_refused_as_such(no_network, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
+    folder = tmp_path / 'models--somebody--radio-large'
+    (folder / 'snapshots' / ('0' * 40)).mkdir(parents=True)
+    (folder / 'refs').mkdir()
+    (folder / 'refs/main').write_text('0' * 40)
+    (folder / 'snapshots' / ('0' * 40) / 'config.json').write_text('{"model_type": "radio_next"}')
+    for options in ({}, dict(pretrained=True)):
+        with pytest.raises(
+            ValueError, match="'somebody/radio-large' is of model type 'radio_next'"
+        ):
+            ViTFeatBackbone('somebody/radio-large', source='transformers', **options)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('tips', 'no folder, and no model type of transformers'),
+        (dict(model_type='radio9'), "model_name dict is of model type 'radio9', which source"),
+        (dict(model_type='vjepa2'), "model_name dict is of model type 'vjepa2', which source"),
+    ],
+)
+def test_the_network_is_not_blamed_for_what_is_no_name_on_the_hub(no_network, name, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        ViTFeatBackbone(name, source='transformers')
+    assert 'connect' not in str(caught.value)
+
+
+def test_a_config_without_a_model_type_says_so(no_network, tmp_path):
+    (tmp_path / 'config.json').write_text('{"hidden_size": 32}')
+    with pytest.raises(ValueError, match=r'of source transformers: it names no model_type\. Give'):
+        ViTFeatBackbone(tmp_path, source='transformers')
+
+
+@torch.no_grad()
+def test_layers_that_take_no_mask_get_none(monkeypatch):
+    """As those of DINOv2 before transformers 5.18."""
+    vit, x = library_model('dinov2'), images(56, 84)
+    expected, kind = layers(vit, x)[-1], type(vit.encoder.layer[0])
+    whole = kind.forward
+    monkeypatch.setattr(kind, 'forward', lambda self, hidden_states: whole(self, hidden_states))
+    ours = ViTFeatBackbone.from_module(vit, out_type='raw').eval()
+    assert error(ours(x)[0], expected) <= 1
+
+
 def test_pretrained_folder_without_weights_is_refused_in_one_line(folder, no_network):
     path = folder(library_model('vit'))
     (path / 'model.safetensors').unlink()
@@ -230,6 +315,20 @@ def test_without_transformers_its_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'transformers', None)
     with pytest.raises(ImportError, match=r"^source='transformers'.*vit_backbones\[transformers\]"):
         ViTFeatBackbone('vit', source='transformers')
+
+
+def test_a_release_that_is_too_old_is_named(monkeypatch):
+    monkeypatch.setattr(transformers, '__version__', '5.8.1')
+    line = (
+        r"^source='transformers' needs transformers 5\.9 or newer, and 5\.8\.1 is installed: pip "
+        r'install vit_backbones\[transformers\]$'
+    )
+    for build in (
+        lambda: backbone('vit'),
+        lambda: ViTFeatBackbone.from_module(library_model('vit')),
+    ):
+        with pytest.raises(ImportError, match=line):
+            build()
 
 
 @torch.no_grad()

@@ -159,7 +159,7 @@ def test_detector__masks_are_matched_and_classes_have_their_ap(analyze, place, t
         ),
     ],
 )
-def test_bad_input_is_one_line(arguments, message, analyze, place):
+def test_bad_input_is_one_line(arguments, message, analyze, place, no_gpu):
     torch.save({'other.weight': torch.zeros(1)}, 'other.pth')
     weights = torch.load(place / 'a/epoch_1.pth')['state_dict']
     torch.save({k: v for k, v in weights.items() if 'conv_seg' not in k}, 'headless.pth')

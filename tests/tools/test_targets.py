@@ -79,8 +79,7 @@ def test_other_gradients_are_a_miss(monkeypatch, capsys):
     assert '| gradients, with_cp / without |' in capsys.readouterr().out
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
-def test_gpu_case_says_what_it_needs(capsys):
+def test_gpu_case_says_what_it_needs(capsys, no_gpu):
     assert run_targets(['gpu']) == 0
     assert 'needs CUDA, not run' in capsys.readouterr().out
 

@@ -1,8 +1,13 @@
 """Training and testing from Python: results and errors instead of lines and exit codes."""
 
+from pathlib import Path
+
 import pytest
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, MODELS
 from toy_task import write_toy_config
 
+from vit_backbones.config.loading import load_config
 from vit_backbones.training.outcome import Finished
 from vit_backbones.training.run import evaluate, train
 
@@ -65,3 +70,96 @@ def test_warnings_of_the_checks_are_logged(folder):
     train(write_toy_config(folder, 'warned', more='optim_wraper = dict()'))
     (log,) = folder.glob('work_dirs/warned/*/*.log')
     assert "WARNING - 'optim_wraper' is not" in log.read_text()
+
+
+SCHEDULES = Path(__file__).parents[2] / 'configs/_base_/schedules'
+
+
+RATES = []
+
+
+@HOOKS.register_module()
+class RatesHook(Hook):
+    """Keeps the learning rate of each iteration."""
+
+    def before_train(self, runner):
+        RATES.clear()
+
+    def before_train_iter(self, runner, **kwargs):
+        RATES.append(runner.optim_wrapper.get_lr()['lr'][0])
+
+
+def trained_rates(folder, schedule, *options):
+    """Rates, of 0.05 without schedules, and warnings of a training: 3 iterations an epoch."""
+    more = "custom_hooks = [dict(type='RatesHook')]\n" + schedule
+    train(write_toy_config(folder, 'rates', more=more), options=options)
+    log = max(folder.glob('work_dirs/rates/*/*.log'), key=lambda path: path.stat().st_mtime_ns)
+    lines = [line for line in log.read_text().splitlines() if 'param_scheduler' in line]
+    return RATES, [line.split(' - ')[-1] for line in lines if ' WARNING - ' in line]
+
+
+@pytest.mark.parametrize(
+    ('name', 'epochs', 'rates'),
+    [
+        # no warm-up of one iteration
+        ('adamw_cosine_10e', 1, [0.05, 0.05, 0.025]),
+        ('adamw_cosine_10e', 2, [0.0005, 0.02525, 0.05, 0.05, 0.0375, 0.0125]),
+        ('adamw_cosine_4e', 1, [0.05, 0.0375, 0.0125]),
+        ('adamw_cosine_4e', 2, [0.0005, 0.02356, 0.0375, 0.025, 0.0125, 0.00335]),
+    ],
+)
+def test_schedules_of_recipes_follow_the_epochs(name, epochs, rates, folder):
+    schedule = f'param_scheduler = {load_config(SCHEDULES / f"{name}.py").param_scheduler}'
+    found, lines = trained_rates(folder, schedule, f'train_cfg.max_epochs={epochs}')
+    assert found == pytest.approx(rates, abs=1e-5)
+    assert len(lines) == (name.endswith('4e') or epochs == 1)
+
+
+def test_schedules_follow_the_iterations(folder):
+    iters = "train_cfg = dict(type='IterBasedTrainLoop', max_iters=40)\n"
+    schedule = load_config(SCHEDULES.parents[1] / 'linear_probe/linear_vit-b-dinov2_ade20k.py')
+    more = f'{iters}param_scheduler = {schedule.param_scheduler}'
+    found, (line,) = trained_rates(folder, more, 'train_cfg.max_iters=6')
+    assert found == pytest.approx([5e-8, 0.025, 0.05, 0.05, 0.025, 0.0], abs=1e-5)
+    assert line == (
+        'param_scheduler.0 (LinearLR) warms up until iteration 1500, and the training ends no '
+        'later (train_cfg.max_iters=6): it is shortened to half of the training'
+    )
+
+
+def test_a_schedule_that_begins_too_late_is_refused_with_its_name(folder):
+    more = "param_scheduler = [dict(type='CosineAnnealingLR', begin=4)]"
+    config = write_toy_config(folder, 'late', more=more)
+    line = (
+        r'^param_scheduler\.0 \(CosineAnnealingLR\) begins at epoch 4, when the training has ended '
+        r'\(train_cfg\.max_epochs=3\): set its begin lower, or train longer$'
+    )
+    with pytest.raises(ValueError, match=line):
+        train(config)
+    assert not Path('work_dirs/late').exists()
+
+
+def test_a_resumed_schedule_of_another_length_is_not_silent(folder):
+    """MMEngine takes `end` from the checkpoint: three more iterations at a rate of nothing."""
+    schedule = "param_scheduler = dict(type='CosineAnnealingLR', convert_to_iter_based=True)"
+    config = write_toy_config(folder, 'longer', more=schedule)
+    train(config, options=['train_cfg.max_epochs=1'])
+    train(config, options=['train_cfg.max_epochs=2'], resume='auto')
+    log = max(folder.glob('work_dirs/longer/*/*.log'), key=lambda path: path.stat().st_mtime_ns)
+    line = (
+        'WARNING - CosineAnnealingLR of the checkpoint ends at step 3, and with the config it '
+        'would at 6: it goes on as it was, and the rate does not follow the length of the training'
+    )
+    assert line in log.read_text()
+
+
+def test_a_head_that_would_not_learn_gets_its_turn(folder, monkeypatch):
+    """`auxiliary_iters` beyond the training become a quarter of it."""
+    ToyModel = MODELS.get('ToyModel')
+    monkeypatch.setattr(ToyModel, 'auxiliary_iters', 300, raising=False)
+    train(write_toy_config(folder, 'headless'), options=['find_unused_parameters=True'])
+    log = max(folder.glob('work_dirs/headless/*/*.log'), key=lambda path: path.stat().st_mtime_ns)
+    assert (
+        'WARNING - model.auxiliary_iters=300: the training is no longer (train_cfg.max_epochs=3, 9 '
+        'iterations), and its head would not learn; it is shortened to 2'
+    ) in log.read_text()

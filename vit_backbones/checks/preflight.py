@@ -5,6 +5,7 @@ MMEngine reads the values of these files; here, names and shapes, and values whe
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -13,9 +14,10 @@ from vit_backbones.checkpoints import contents, names, sections
 from vit_backbones.checkpoints.fitting import RECORDS
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.wiring import bare
-from vit_backbones.config.facts import Facts
+from vit_backbones.config.facts import Facts, listed
 from vit_backbones.errors import counted, some
 from vit_backbones.sources.copies import hollow
+from vit_backbones.sources.published import where_to_get
 
 _OPTIONAL = (*RECORDS, 'num_batches_tracked')  # older files lack them
 _MOST = 5  # names in a message
@@ -31,8 +33,14 @@ def check_environment() -> None:
 
 def weight_file_findings(facts: Facts) -> Iterator[Finding]:
     """Files of weights that cannot be loaded, except those that the backbone reads itself."""
+    vit = facts.chain[-1]
+    own = [start.get('checkpoint') for start in listed(vit.get('init_cfg'))]
     for path in facts.starts:
-        yield from checkpoint_findings(path)
+        found = list(checkpoint_findings(path))
+        if path in own and not Path(path).expanduser().exists():
+            fix = where_to_get(vit.get('source', 'timm'), vit.get('model_name'), path)
+            found = [each._replace(text=f'{each.text}{fix}') for each in found]
+        yield from found
     if facts.load_from:
         yield from checkpoint_findings(facts.load_from, resume=bool(facts.config.get('resume')))
 

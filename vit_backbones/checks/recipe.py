@@ -13,6 +13,7 @@ from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.one_output import MMSEG_HEADS, OTHER_HEADS, one_output_findings
 from vit_backbones.checks.preflight import weight_file_findings
 from vit_backbones.checks.preprocessing import preprocessing_findings
+from vit_backbones.checks.schedules import schedule_findings
 from vit_backbones.checks.weight_decay import weight_decay_findings
 from vit_backbones.checks.wiring import (
     bare,
@@ -45,6 +46,8 @@ def config_findings(facts: Facts, *, needs_data: bool = True) -> Iterator[Findin
     else:
         yield from map(error if needs_data else warning, missing_data(facts))
     yield from weight_file_findings(facts)
+    if 'train' in facts.datasets:
+        yield from schedule_findings(facts)
 
 
 def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:

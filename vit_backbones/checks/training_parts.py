@@ -8,7 +8,8 @@ import torch
 from mmengine.registry import HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS
 from torch import nn
 
-from vit_backbones.checks.findings import Finding, error
+from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.checks.schedules import Length, fitted, placed
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts, listed
 from vit_backbones.config.options import refusal
@@ -99,20 +100,15 @@ def _worker_findings(facts: Facts) -> Iterator[Finding]:
 
 def _schedule_findings(facts: Facts) -> Iterator[Finding]:
     """Whether each schedule can be built, as MMEngine's runner builds it."""
-    schedules = facts.config.get('param_scheduler')
     training = facts.config.get('train_cfg') or {}
-    if isinstance(schedules, dict) and 'type' not in schedules:  # for several optimizers
-        return
-    for i, node in enumerate(listed(schedules)):
-        place = (
-            f'param_scheduler.{i}' if isinstance(schedules, (list, tuple)) else 'param_scheduler'
-        )
-        if not isinstance(node, dict) or not _is_known(place, node, facts.scope):
+    schedules, lines = fitted(facts.config.get('param_scheduler'), Length.of(training))
+    yield from map(warning, lines)
+    assumed = Length.of(training, _EPOCH)
+    for place, node in placed(schedules):
+        whole = assumed.in_steps_of(node) or 1
+        behind = node.get('begin', 0) >= whole  # `schedule_findings` has a line on it
+        if behind or not _is_known(place, node, facts.scope):
             continue
-        by_epoch = node.get('by_epoch', True)
-        whole = training.get('max_epochs' if by_epoch else 'max_iters')
-        if whole is None:
-            whole = training.get('max_epochs', 1) * _EPOCH
         given = dict(end=whole) | copy.deepcopy(dict(node))
         try:
             defaults = dict(optimizer=_optimizer(facts), epoch_length=_EPOCH)

@@ -20,7 +20,7 @@ from vit_backbones.files import check_writable, write_whole
 from vit_backbones.position import Grid
 from vit_backbones.terminal import silence
 
-TOLERANCE = 1e-4  # times the largest magnitude of the reference, at least 1
+TOLERANCE = 1e-4  # of the largest magnitude of each output
 _BATCH, _SIZE = {0: 'batch'}, {2: 'height', 3: 'width'}  # axes of images that may be free
 _FREE = {4: {2: 'rows', 3: 'columns'}, 3: {1: 'tokens'}, 2: {}}  # of outputs, by their rank
 
@@ -30,7 +30,8 @@ Shape = tuple[int | str, ...]
 class Exported(NamedTuple):
     """A written file, its format in words, and shapes, in which free sizes have names.
 
-    `difference` is the largest difference from PyTorch, relative as `TOLERANCE` is.
+    `difference` is max |file - PyTorch| over all outputs, and `relative` the largest share that it
+    has of the largest magnitude of its output.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class Exported(NamedTuple):
     input: Shape
     outputs: dict[str, Shape]
     difference: float
+    relative: float
 
     def __str__(self) -> str:
         """The file, its inputs and outputs and the difference, a line each."""
@@ -46,7 +48,8 @@ class Exported(NamedTuple):
         lines = [f'{self.path}: {self.path.stat().st_size / 1e6:.1f} MB, {self.format}']
         lines += [f'  {k:{width}} {" x ".join(map(str, shape))}' for k, shape in shapes.items()]
         largest = f'largest difference from PyTorch {self.difference:.1e}'
-        return '\n'.join([*lines, f'{largest}, {TOLERANCE:.0e} allowed'])
+        share = f'{self.relative:.1e} of the largest value of its output'
+        return '\n'.join([*lines, f'{largest}; {share}, {TOLERANCE:.0e} allowed'])
 
 
 def check_target(path: str | Path, opset: int) -> Path:
@@ -92,12 +95,12 @@ def export(
     job = Job(graph, examples[0], free, outputs, opset)
     with _guarded(job, path.suffix):
         content = FORMATS[path.suffix].write(job)
-    difference = _checked(job, path.suffix, content, zip(examples, references, strict=True))
+    differences = _checked(job, path.suffix, content, zip(examples, references, strict=True))
     write_whole(path, content)
     named = zip(references[0], outputs.items(), strict=True)
     shapes_out = {name: _shape(reference, axes) for reference, (name, axes) in named}
     kind = FORMATS[path.suffix].name + (f' opset {opset}' if path.suffix == '.onnx' else '')
-    return Exported(path, kind, _shape(examples[0], free), shapes_out, difference)
+    return Exported(path, kind, _shape(examples[0], free), shapes_out, *differences)
 
 
 def _one_size(graph: Graph, size: Sequence[int] | None, batch: int) -> list[tuple[int, Grid]]:
@@ -147,16 +150,18 @@ def _shape(tensor: Tensor, free: Mapping[int, str]) -> Shape:
 
 def _checked(
     job: Job, suffix: str, content: bytes, pairs: Iterable[tuple[Tensor, Sequence[Tensor]]]
-) -> float:
-    """Compare a file's outputs with the references; gives the largest difference."""
+) -> tuple[float, float]:
+    """Compare a file's outputs with the references; gives the differences of `Exported`."""
     with _guarded(job, suffix):
         run = FORMATS[suffix].read(io.BytesIO(content))
-        difference = max(_difference(run(images), expected) for images, expected in pairs)
-    if difference <= TOLERANCE:
-        return difference
+        found = [each for images, expected in pairs for each in _differences(run(images), expected)]
+    difference, relative = map(max, zip(*found, strict=True))
+    if relative <= TOLERANCE:
+        return difference, relative
     raise ValueError(
-        f'{_name(job, suffix)} gives other numbers than PyTorch, by up to {difference:.1e} where '
-        f'{TOLERANCE:.0e} is allowed, so nothing is written: {_advice(job, suffix)}'
+        f'{_name(job, suffix)} gives other numbers than PyTorch, by up to {difference:.1e}, which '
+        f'is {relative:.1e} of the largest value of its output where {TOLERANCE:.0e} is allowed, '
+        f'so nothing is written: {_advice(job, suffix)}'
     )
 
 
@@ -186,12 +191,14 @@ def _advice(job: Job, suffix: str) -> str:
     return f'try {" or ".join(each for each in FORMATS if each != suffix)}'
 
 
-def _difference(outputs: Sequence[Tensor], references: Sequence[Tensor]) -> float:
-    """The largest difference, in units of the reference or of 1; infinite for NaN."""
-    worst = 0.0
+def _differences(
+    outputs: Sequence[Tensor], references: Sequence[Tensor]
+) -> Iterator[tuple[float, float]]:
+    """The largest difference of each output, and its share; infinite for NaN and other shapes."""
     for output, reference in zip(outputs, references, strict=True):
         if output.shape != reference.shape or not output.isfinite().all():
-            return math.inf
-        scale = max(1.0, reference.abs().max().item())
-        worst = max(worst, (output - reference).abs().max().item() / scale)
-    return worst
+            yield math.inf, math.inf
+            continue
+        difference = (output - reference).abs().max().item()
+        largest = reference.abs().max().item() or difference  # all zero: any difference is too much
+        yield difference, difference / largest if difference else 0.0

@@ -26,6 +26,7 @@ from vit_backbones.errors import one_line
 from vit_backbones.images import UnreadableImageError
 from vit_backbones.loaders import RGB_READER, Reader, normalised_by, reader_of
 from vit_backbones.models.random_weights import redraw
+from vit_backbones.sources.published import missing_with_fix
 from vit_backbones.terminal import quiet_log
 
 _OF_WEIGHTS = ('checkpoint', 'checkpoint_path', 'init_cfg', 'pretrained')
@@ -261,7 +262,8 @@ def _weights(choice: Choice, asked: dict[str, Any]) -> str:
         return f'random, seed {choice.random_weights}'
     if choice.pretrained:
         return 'pretrained'
-    held = names(choice.checkpoint)  # our backbone stands below a prefix in a whole model's
+    with missing_with_fix(choice.source, choice.model, choice.checkpoint):
+        held = names(choice.checkpoint)  # our backbone stands below a prefix in a whole model's
     for prefix in ('backbone.backbone.vit.', 'backbone.vit.'):
         if any(name.startswith(prefix) for name in held):
             start = dict(type='Pretrained', checkpoint=choice.checkpoint, prefix=prefix)

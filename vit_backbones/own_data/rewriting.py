@@ -14,7 +14,7 @@ _METRICS = {'mmdet': 'CocoMetric', 'mmseg': 'IoUMetric'}  # these take any data
 _KEPT = ('pipeline', 'test_mode', 'filter_cfg', 'indices')  # of the recipe, not of the data
 # Parts of a model that know no classes, or have some of their own
 _CLASSLESS = ('data_preprocessor', 'backbone', 'neck', 'rpn_head', 'train_cfg', 'test_cfg')
-_FIRST_PART = 4  # of `auxiliary_iters`, in which the head does not learn: a quarter at most
+FIRST_PART = 4  # of `auxiliary_iters`, in which the head does not learn: a quarter at most
 # Variables about the data in config files of mmdet, mmseg and ours, untrue from now on
 _UNTRUE = ('data_root', 'dataset_type', 'metainfo', 'num_classes', 'builtin_data')
 _INSTANCE = 'configs/mask2former/mask2former_vit-b-dinov2_coco-instance.py'
@@ -86,7 +86,7 @@ def shorten_first_part(cfg: Config, num_images: int) -> None:
     if 'auxiliary_iters' in cfg.model:
         iters = math.ceil(num_images / cfg.train_dataloader.batch_size)  # of an epoch
         total = cfg.train_cfg.get('max_iters') or iters * cfg.train_cfg.max_epochs
-        cfg.model.auxiliary_iters = min(cfg.model.auxiliary_iters, total // _FIRST_PART)
+        cfg.model.auxiliary_iters = min(cfg.model.auxiliary_iters, total // FIRST_PART)
 
 
 def put_classes(model: dict[str, Any], number: int) -> None:

@@ -7,7 +7,7 @@ imported only for its own models.
 import copy
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from mmengine.logging import print_log
+from mmengine.utils import digit_version
 from safetensors import SafetensorError
 from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
@@ -24,15 +25,16 @@ from vit_backbones.errors import require
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import BuildOptions, Model, Source, first_line, no_weights, two
 from vit_backbones.sources.hub import offline_if_unreachable
+from vit_backbones.sources.transformers_configs import encoder_config
 from vit_backbones.sources.transformers_families import FAMILIES
 from vit_backbones.sources.transformers_vit import Family, TransformersViT
+
+_OLDEST = '5.9'  # before, blocks have other names; setup.py has the range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    Named = str | Path | Mapping[str, object] | PreTrainedConfig
-
-_PARENTS = ('clip', 'siglip', 'siglip2')  # their config holds that of a vision encoder
+    from vit_backbones.sources.transformers_configs import Named
 
 
 def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Source, nn.Module]:
@@ -44,7 +46,7 @@ def build_transformers(model_name: 'Named', options: BuildOptions) -> tuple[Sour
     """
     transformers = _library()
     pretrained = options.pretrained
-    config = _config(transformers, model_name, pretrained)
+    config = encoder_config(transformers, model_name, pretrained)
     _set_drop_path(config, options.drop_path_rate)
     family = FAMILIES[config.model_type]
     adapt = partial(family.adapter, family._replace(**_statistics(model_name, pretrained)))
@@ -107,43 +109,13 @@ def _family_of(vit: nn.Module) -> Family | None:
 
 def _library() -> ModuleType:
     purpose, extra = "source='transformers'", 'transformers'
-    return require('transformers', purpose, 'the transformers package', extra=extra)
-
-
-def _config(transformers: ModuleType, model_name: 'Named', pretrained: bool) -> 'PreTrainedConfig':
-    """The encoder's config, a copy of any that was given."""
-    given = isinstance(model_name, Mapping | transformers.PreTrainedConfig)
-    shown = type(model_name).__name__ if given else repr(str(model_name))  # in one line
-    model_type = model_name in (*FAMILIES, *_PARENTS) and not Path(model_name).is_dir()
-    if pretrained and (given or model_type):
-        raise ValueError(f'pretrained=True needs a name on the hub or a folder, not {shown}')
-    try:
-        if isinstance(model_name, Mapping):
-            config = transformers.AutoConfig.for_model(**model_name)
-            if unknown := set(model_name) - set(type(config)().to_dict()):
-                raise ValueError(f'{type(config).__name__} has no {", ".join(sorted(unknown))}')
-        elif given:
-            config = copy.deepcopy(model_name)
-        elif model_type:
-            config = transformers.AutoConfig.for_model(model_name)
-        else:
-            with offline_if_unreachable(pretrained):
-                config = transformers.AutoConfig.from_pretrained(
-                    str(model_name), local_files_only=not pretrained
-                )
-    except (OSError, TypeError, ValueError) as error:
-        missing = isinstance(error, OSError)
-        raise (RuntimeError if missing and pretrained else ValueError)(
-            f'no config for model_name {shown} of source transformers: {first_line(error)}. '
-            f'Give a folder with a config.json, a config or a model type: {", ".join(FAMILIES)}'
-        ) from None
-    config = getattr(config, 'vision_config', config)
-    if config.model_type not in FAMILIES:
-        raise ValueError(
-            f'model_name {shown} is of model type {config.model_type!r}, which source '
-            f'transformers does not know here; it knows {", ".join(FAMILIES)}'
+    library = require('transformers', purpose, 'the transformers package', extra=extra)
+    if digit_version(library.__version__) < digit_version(_OLDEST):
+        raise ImportError(
+            f'{purpose} needs transformers {_OLDEST} or newer, and {library.__version__} is '
+            f'installed: pip install vit_backbones[{extra}]'
         )
-    return config
+    return library
 
 
 def _set_drop_path(config: 'PreTrainedConfig', rate: float) -> None:

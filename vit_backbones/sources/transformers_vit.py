@@ -4,6 +4,7 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 """
 
 import copy
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -35,6 +36,9 @@ class TransformersViT(Source):
         self._family, self._native = family, two(getattr(vit.config, family.image_size))
         self._positions = family.positions if family.positions in vit.state_dict() else None
         self._recompute = False
+        # some layers need a mask; DINOv2's took none before transformers 5.18
+        named = inspect.signature(self._layers(vit)[0].forward).parameters
+        self._masks = {'attention_mask': None} if 'attention_mask' in named else {}
 
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
@@ -190,7 +194,7 @@ class TransformersViT(Source):
 
     def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
         """Further arguments of the layers."""
-        return {'attention_mask': None}
+        return dict(self._masks)
 
     def _tokens(self, vit: nn.Module, x: Tensor, grid: Grid) -> Tokens:
         """The tokens in a layer's output."""

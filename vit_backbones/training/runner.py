@@ -2,6 +2,7 @@
 
 import logging
 import re
+from itertools import chain
 from typing import Any
 
 import torch
@@ -9,12 +10,15 @@ from mmengine._strategy import BaseStrategy
 from mmengine.config import Config
 from mmengine.dist import is_distributed
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from vit_backbones.arguments import choice
+from vit_backbones.checks.schedules import COME_DOWN, Length, fitted, misfits, placed
+from vit_backbones.checks.wiring import bare
+from vit_backbones.own_data.rewriting import FIRST_PART
 from vit_backbones.terminal import quiet_prints
 
 # Lines that MMEngine logs at each start or epoch and nobody needs
@@ -92,6 +96,26 @@ class _Quiet:
                 diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False),
             )
             self.call_hook('after_build_train_dataloader', dataloader=self._train_dataloader)
+            training = self.cfg.get('train_cfg') or {}
+            length = len(self._train_dataloader) if training.get('max_epochs') else None
+            self._fit_to(Length.of(training, length))
+
+    def _fit_to(self, length: Length) -> None:
+        """Let warm-ups, and the first part without a head, end within the training."""
+        self.param_schedulers, lines = fitted(self.param_schedulers, length)
+        if length.epochs is not None:  # what counts iterations was not comparable before
+            counted = [n for _, n in placed(self.param_schedulers) if not n.get('by_epoch', True)]
+            lines += [each.text for each in misfits(counted, length)]
+        model, iters = bare(self.model), length.iters
+        if iters is not None and getattr(model, 'auxiliary_iters', 0) >= iters:
+            lines.append(
+                f'model.auxiliary_iters={model.auxiliary_iters}: the training is no longer '
+                f'({length}), and its head would not learn; it is shortened to '
+                f'{iters // FIRST_PART}'
+            )
+            model.auxiliary_iters = iters // FIRST_PART
+        for line in lines:
+            print_log(line, logger='current', level=logging.WARNING)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call a hook's method, and notice when set-up is over."""
@@ -114,6 +138,20 @@ class QuietRunner(_Quiet, Runner):
             default = dict(broadcast_buffers=False, find_unused_parameters=unused)
             model_wrapper_cfg = (model_wrapper_cfg or default) | {'device_ids': None}
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Resume from a checkpoint, whose schedules go on as they were."""
+        planned = _ends(self.param_schedulers)
+        super().resume(*args, **kwargs)
+        for (name, end), (_, kept) in zip(planned, _ends(self.param_schedulers), strict=False):
+            if kept != end:
+                print_log(
+                    f'{name} of the checkpoint ends at step {kept}, and with the config it would '
+                    f'at {end}: it goes on as it was, and the rate does not follow the length of '
+                    f'the training; for another length start from the weights by load_from',
+                    logger='current',
+                    level=logging.WARNING,
+                )
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger; the terminal gets the short lines only."""
@@ -169,6 +207,13 @@ def build_runner(config: Config) -> AnyRunner:
     if config.get('launcher', 'none') == 'none' and strategy.endswith('FSDPStrategy'):
         kind = 'Runner'
     return runners[kind].from_cfg(config)
+
+
+def _ends(schedules: Any) -> list[tuple[str, int]]:
+    """Name and end of the built schedules that come down to their end."""
+    several = chain(*schedules.values()) if isinstance(schedules, dict) else schedules or ()
+    named = [(type(each).__name__, getattr(each, 'end', None)) for each in several]
+    return [(name, end) for name, end in named if name.startswith(COME_DOWN)]
 
 
 def _shares_cpu(launcher: str | None) -> bool:

@@ -1,5 +1,7 @@
 # ViT-B/16 of MAE (He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022).
 #   drop path and layer decay: detectron2, ViTDet-B on COCO
+# Weights (343 MB, cc-by-nc-4.0): https://huggingface.co/timm/vit_base_patch16_224.mae
+#   hf download timm/vit_base_patch16_224.mae model.safetensors --local-dir weights
 embed_dims = 768
 depth = 12
 decay_rate = 0.7

@@ -22,5 +22,5 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=250),
-    dict(type='MultiStepLR', end=25, milestones=[22, 24], gamma=0.1),
+    dict(type='MultiStepLR', milestones=[22, 24], gamma=0.1),
 ]

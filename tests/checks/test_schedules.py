@@ -1,0 +1,210 @@
+"""Whether schedules fit the length of a training, and warm-ups that do not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from checked_configs import errors_of
+from mmengine.registry import PARAM_SCHEDULERS
+
+from vit_backbones.checks.schedules import Length, fitted, misfits
+from vit_backbones.config.facts import listed
+from vit_backbones.config.loading import load_config
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+RECIPES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
+TEN = load_config(CONFIGS / '_base_/schedules/adamw_cosine_10e.py').param_scheduler
+FOUR = load_config(CONFIGS / '_base_/schedules/adamw_cosine_4e.py').param_scheduler
+ITERS = load_config(CONFIGS / 'linear_probe/linear_vit-b-dinov2_ade20k.py').param_scheduler
+HALF = 'it is shortened to half of the training'
+
+
+def rates(schedules, length, epoch_length=1):
+    """The rate of each iteration, of 1 without schedules, as MMEngine steps them."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    defaults = dict(optimizer=optimizer, epoch_length=epoch_length)
+    built = []
+    for each in listed(schedules):
+        whole = dict(end=length.in_steps_of(each)) | dict(each)
+        built.append(PARAM_SCHEDULERS.build(whole, default_args=defaults))
+    found = []
+    for iteration in range(1, length.iters + 1):
+        found.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for each in built:
+            if not each.by_epoch or iteration % epoch_length == 0:
+                each.step()
+    return found
+
+
+def of_epochs(number, epoch_length=None):
+    return Length.of(dict(max_epochs=number), epoch_length)
+
+
+def test_one_epoch_has_the_rates_of_two_of_half_the_length():
+    one, two = of_epochs(1, 20), of_epochs(2, 10)
+    schedules, lines = fitted(TEN, one)
+    assert rates(schedules, one, 20) == rates(TEN, two, 10)
+    assert lines == [
+        'param_scheduler.0 (LinearLR) warms up until epoch 1, and the training ends no later '
+        f'(train_cfg.max_epochs=1, 20 iterations): {HALF}'
+    ]
+    assert TEN[0].end == 1  # of the config
+
+
+@pytest.mark.parametrize('number', [2, 3, 6, 10, 40])
+def test_a_warm_up_that_ends_in_time_stays(number):
+    length = of_epochs(number, 20)
+    schedules, lines = fitted(TEN, length)
+    assert (schedules, lines) == (TEN, [])
+    found = rates(schedules, length, 20)
+    assert found.index(max(found)) == 19  # the last of the first epoch
+    assert found[-1] < 0.02
+
+
+@pytest.mark.parametrize('number', [1, 2, 3, 4])
+def test_sixty_iterations_of_warm_up_are_at_most_half_of_the_training(number):
+    length = of_epochs(number, 8)
+    schedules, lines = fitted(FOUR, length)
+    assert schedules[0].end == 4 * number
+    assert lines == [
+        'param_scheduler.0 (LinearLR) warms up until iteration 60, and the training ends no later '
+        f'(train_cfg.max_epochs={number}, {8 * number} iterations): {HALF}'
+    ]
+    warmed = rates(schedules, length, 8)
+    cosine = rates(FOUR[1:], length, 8)
+    assert warmed[4 * number - 1 :] == pytest.approx(cosine[4 * number - 1 :])
+
+
+@pytest.mark.parametrize('iters', [2, 3, 100, 1500, 3000, 40000])
+def test_a_training_of_fewer_iterations_comes_down_at_its_end(iters):
+    length = Length.of(dict(max_iters=iters))
+    schedules, lines = fitted(ITERS, length)
+    warm_up = min(1500, max(1, iters // 2))
+    assert (schedules[0].end, schedules[1].begin) == (warm_up, warm_up)
+    assert len(lines) == (iters <= 1500)
+    found = rates(schedules, length)
+    assert max(found) == pytest.approx(1.0)
+    assert found[-1] <= 1.0 / (iters - warm_up) + 1e-9
+
+
+@pytest.mark.parametrize(('number', 'epoch_length'), [(1, 1), (1, 2), (1, 3), (2, 1), (5, 1)])
+@pytest.mark.parametrize('schedules', [TEN, FOUR], ids=['10e', '4e'])
+def test_a_warm_up_of_one_step_would_hold_the_rate_down(schedules, number, epoch_length):
+    """MMEngine never takes the factor of the first step back."""
+    length = of_epochs(number, epoch_length)
+    shortened, (line,) = fitted(schedules, length)
+    found = rates(shortened, length, epoch_length)
+    assert max(found) > 0.3
+    ends = 'which the rate would stay low: it is left out'
+    assert line.endswith(ends) or line.endswith(HALF)
+    assert line.endswith(ends) == (found[0] == 1.0)
+
+
+def test_schedules_of_several_optimizers_are_fitted_each():
+    schedules, lines = fitted(dict(a=TEN, b=dict(FOUR[0])), of_epochs(1, 50))
+    assert schedules['a'][1].begin == 0.5
+    assert schedules['b']['end'] == 25
+    assert [line.split(' warms')[0] for line in lines] == [
+        'param_scheduler.0 (LinearLR)',
+        'param_scheduler (LinearLR)',
+    ]
+    assert fitted(None, of_epochs(1, 50)) == (None, [])
+
+
+def found(schedules, **training):
+    length = Length.of(training)
+    return [tuple(each) for each in misfits(fitted(schedules, length)[0], length)]
+
+
+COSINE = dict(type='CosineAnnealingLR', eta_min=0.0)
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'level', 'line'),
+    [
+        (
+            dict(COSINE, begin=4),
+            'error',
+            'begins at epoch 4, when the training has ended (train_cfg.max_epochs=4): set its '
+            'begin lower, or train longer',
+        ),
+        (
+            dict(COSINE, begin=9, end=12),
+            'warning',
+            'begins at epoch 9, when the training has ended (train_cfg.max_epochs=4): set its '
+            'begin lower, or train longer',
+        ),
+        (
+            dict(COSINE, end=10),
+            'warning',
+            'comes down until epoch 10, and the training ends before (train_cfg.max_epochs=4): the '
+            'rate does not get there; leave its end out, and it ends with the training',
+        ),
+        (
+            dict(COSINE, T_max=10),
+            'warning',
+            'comes down until epoch 10, and the training ends before (train_cfg.max_epochs=4): the '
+            'rate does not get there; leave its T_max out, and it ends with the training',
+        ),
+        (
+            dict(COSINE, end=3),
+            'warning',
+            'ends at epoch 3, and the training later (train_cfg.max_epochs=4): the rest has the '
+            'rate that is reached there; leave its end out, and it ends with the training',
+        ),
+        (
+            dict(type='MultiStepLR', milestones=[2, 8, 11], end=12),
+            'warning',
+            'has the milestones 8, 11 behind the end of the training (train_cfg.max_epochs=4): the '
+            'rate does not drop there; move them, or train longer',
+        ),
+        (
+            dict(type='LinearLR', start_factor=1.0, end_factor=0.0, end=9),
+            'warning',
+            'comes down until epoch 9, and the training ends before (train_cfg.max_epochs=4): the '
+            'rate does not get there; leave its end out, and it ends with the training',
+        ),
+    ],
+)
+def test_a_schedule_that_ends_elsewhere_has_its_line(schedule, level, line):
+    text = f'param_scheduler ({schedule["type"]}) {line}'
+    assert found(schedule, max_epochs=4) == [(level, text)]
+
+
+def test_iterations_are_compared_with_iterations():
+    poly = [dict(type='PolyLR', begin=5, end=60, by_epoch=False)]
+    assert found(poly, max_epochs=4) == []  # of unknown length
+    ((_, line),) = found(poly, max_iters=40)
+    assert line.startswith('param_scheduler.0 (PolyLR) comes down until iteration 60, and the')
+    assert found(poly, max_iters=60) == []
+
+
+@pytest.mark.parametrize(
+    'schedules',
+    [
+        [dict(COSINE, end=3), dict(type='ConstantLR', factor=1.0, begin=3, end=4)],  # as YOLOX has
+        [dict(COSINE, begin=1, T_max=3)],
+        [dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=500)],
+        [dict(type='MultiStepLR', milestones=[2, 3], end=12)],
+        [dict(type='LinearLR', start_factor=0.5, end=2)],
+    ],
+)
+def test_what_ends_with_the_training_has_no_line(schedules):
+    assert found(schedules, max_epochs=4) == []
+
+
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+def test_recipes_end_with_the_training_and_can_be_one_step_long(path):
+    """As they are, and with `max_epochs=1`, or `max_iters=1`, of an epoch of three iterations."""
+    config = load_config(path)
+    schedules, length = config.param_scheduler, Length.of(config.train_cfg, 200)
+    assert fitted(schedules, length) == (schedules, [])
+    assert [*misfits(schedules, length)] == []
+    last = listed(schedules)[-1]
+    assert last.get('end', length.in_steps_of(last)) == length.in_steps_of(last)
+    key = 'max_epochs' if 'max_epochs' in config.train_cfg else 'max_iters'
+    length = Length.of({key: 1}, 3)
+    schedules, _ = fitted(schedules, length)
+    assert errors_of(misfits(schedules, length)) == []
+    assert len(rates(schedules, length, 3)) == length.iters

@@ -1,0 +1,201 @@
+"""Whether the schedules of `param_scheduler` fit the length of the training.
+
+MMEngine builds a schedule with `begin` and `end` as they stand, however long the training is.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.config.facts import Facts, listed, type_name
+from vit_backbones.errors import counted, some
+
+Placed = tuple[str, dict[str, Any]]  # a schedule's place in the config, and its dict
+COME_DOWN = ('CosineAnnealing', 'Poly', 'OneCycle')  # to their lowest at their end
+_HALF = 2  # of the training, at most, is a warm-up that would not end within it
+
+
+class Length(NamedTuple):
+    """Epochs of a training, `None` where iterations are counted; iterations where known."""
+
+    epochs: int | None
+    iters: int | None
+
+    @classmethod
+    def of(cls, train_cfg: Mapping[str, Any] | None, epoch_length: int | None = None) -> 'Length':
+        """The length in a config, whose epochs have so many iterations."""
+        epochs, iters = ((train_cfg or {}).get(key) for key in ('max_epochs', 'max_iters'))
+        if isinstance(epochs, int):
+            return cls(epochs, epochs * epoch_length if epoch_length else None)
+        return cls(None, iters if isinstance(iters, int) else None)
+
+    def in_steps_of(self, schedule: Mapping[str, Any]) -> int | None:
+        """In the steps of a schedule."""
+        return self.epochs if schedule.get('by_epoch', True) else self.iters
+
+    def __str__(self) -> str:
+        """As the config names it."""
+        if self.epochs is None:
+            return f'train_cfg.max_iters={self.iters}'
+        iters = '' if self.iters is None else f', {counted(self.iters, "iteration")}'
+        return f'train_cfg.max_epochs={self.epochs}{iters}'
+
+
+def schedule_findings(facts: Facts) -> Iterator[Finding]:
+    """Schedules that begin or end elsewhere than the training, as far as the config shows."""
+    length = Length.of(facts.config.get('train_cfg'))
+    schedules, _ = fitted(facts.config.get('param_scheduler'), length)
+    yield from misfits(schedules, length)
+
+
+def placed(schedules: Any, place: str = 'param_scheduler') -> Iterator[Placed]:
+    """The schedules of a config, in which there may be one, several, or some of each optimizer."""
+    if isinstance(schedules, dict) and 'type' not in schedules:
+        for name, each in schedules.items():
+            yield from placed(each, f'{place}.{name}')
+    elif isinstance(schedules, (list, tuple)):
+        for index, each in enumerate(schedules):
+            if isinstance(each, dict):
+                yield f'{place}.{index}', each
+    elif isinstance(schedules, dict):
+        yield place, schedules
+
+
+def fitted(schedules: Any, length: Length) -> tuple[Any, list[str]]:
+    """A copy in which each warm-up ends within the training, and a line for each changed one.
+
+    One that does not gets half of the training, and what begins at its end moves along. MMEngine
+    never raises the rate after a warm-up of one step, so such a one is left out.
+    """
+    if isinstance(schedules, dict) and 'type' not in schedules:  # for several optimizers
+        parts = {name: fitted(each, length) for name, each in schedules.items()}
+        lines = [line for _, found in parts.values() for line in found]
+        return {name: each for name, (each, _) in parts.items()}, lines
+    if not all(isinstance(each, dict) for each in listed(schedules)):  # built already
+        return schedules, []
+    schedules, lines = copy.deepcopy(schedules), []
+    several = [each for _, each in placed(schedules)]
+    for place, each in placed(schedules):
+        if not _warms_up(each) or (whole := length.in_steps_of(each)) is None:
+            continue
+        named = f'{place} ({type_name(each)}) warms up until {_step(each, each["end"])}'
+        if is_late := _outlasts(each, several, whole):
+            _halve(each, several, whole, length)
+        if _num_steps(each, length) == 1:
+            each.update({'start_factor' if 'Linear' in type_name(each) else 'factor': 1.0})
+            lines.append(
+                f'{named}, and has one step in this training ({length}), after which the rate '
+                f'would stay low: it is left out'
+            )
+        elif is_late:
+            lines.append(
+                f'{named}, and the training ends no later ({length}): it is shortened to half of '
+                f'the training'
+            )
+    return schedules, lines
+
+
+def misfits(schedules: Any, length: Length) -> Iterator[Finding]:
+    """Schedules that begin, drop or end elsewhere than the training."""
+    nodes = [each for _, each in placed(schedules)]
+    for place, each in placed(schedules):
+        if (whole := length.in_steps_of(each)) is None:
+            continue
+        named, begin = f'{place} ({type_name(each)})', each.get('begin', 0)
+        end = each.get('end', whole)
+        if begin >= whole:
+            yield (error if end <= begin else warning)(
+                f'{named} begins at {_step(each, begin)}, when the training has ended ({length}): '
+                f'set its begin lower, or train longer'
+            )
+        elif late := [at for at in listed(each.get('milestones')) if at >= whole]:
+            yield warning(
+                f'{named} has the milestones {some(late)} behind the end of the training '
+                f'({length}): the rate does not drop there; move them, or train longer'
+            )
+        elif _comes_down(each):
+            yield from _ends_elsewhere(each, named, whole, length, bool(_followers(each, nodes)))
+
+
+def _ends_elsewhere(
+    schedule: dict[str, Any], named: str, whole: int, length: Length, is_followed: bool
+) -> Iterator[Finding]:
+    """Whether a schedule comes down with the end of the training."""
+    begin, end = schedule.get('begin', 0), schedule.get('end', whole)
+    lowest = begin + schedule['T_max'] if schedule.get('T_max') else end
+    key = 'T_max' if schedule.get('T_max') else 'end'
+    if max(lowest, end) > whole:
+        yield warning(
+            f'{named} comes down until {_step(schedule, max(lowest, end))}, and the training ends '
+            f'before ({length}): the rate does not get there; leave its {key} out, and it ends '
+            f'with the training'
+        )
+    elif end < whole and not is_followed:
+        yield warning(
+            f'{named} ends at {_step(schedule, end)}, and the training later ({length}): the rest '
+            f'has the rate that is reached there; leave its end out, and it ends with the training'
+        )
+
+
+def _warms_up(schedule: dict[str, Any]) -> bool:
+    """Whether the rate begins low and is whole at the end of a schedule."""
+    kind, end = type_name(schedule), schedule.get('end')
+    if schedule.get('begin', 0) or not isinstance(end, (int, float)):
+        return False
+    if kind.startswith('Linear'):
+        return schedule.get('start_factor', 1 / 3) < schedule.get('end_factor', 1.0) == 1.0
+    return kind.startswith('Constant') and schedule.get('factor', 1 / 3) < 1.0
+
+
+def _outlasts(schedule: dict[str, Any], several: list[dict[str, Any]], whole: int) -> bool:
+    """Whether the training does not see the end of a warm-up, or nothing behind it."""
+    end = schedule['end']
+    return end > whole or (end == whole and bool(_followers(schedule, several)))
+
+
+def _halve(
+    schedule: dict[str, Any], several: list[dict[str, Any]], whole: int, length: Length
+) -> None:
+    """End a warm-up at half of the training; in one of a single iteration nothing comes later."""
+    single = length.iters == 1
+    for follower in _followers(schedule, several):
+        _move(follower, 'begin', 0 if single else whole)
+    _move(schedule, 'end', 2 if single else whole)
+
+
+def _num_steps(schedule: dict[str, Any], length: Length) -> int | None:
+    """Steps of a warm-up; `None` if it is not known how many iterations an epoch has."""
+    end = schedule['end']
+    if not schedule.get('by_epoch', True) or not schedule.get('convert_to_iter_based'):
+        return int(end)
+    return None if length.iters is None else int(end * length.iters / length.epochs)
+
+
+def _comes_down(schedule: dict[str, Any]) -> bool:
+    kind = type_name(schedule)
+    falls = schedule.get('start_factor', 1 / 3) > schedule.get('end_factor', 1.0)
+    return kind.startswith(COME_DOWN) or (kind.startswith('Linear') and falls)
+
+
+def _followers(schedule: dict[str, Any], several: list[Any]) -> list[dict[str, Any]]:
+    """Those that begin where a schedule ends."""
+    by_epoch = schedule.get('by_epoch', True)
+    return [
+        each
+        for each in several
+        if isinstance(each, dict)
+        and each.get('by_epoch', True) == by_epoch
+        and each.get('begin', 0) == schedule.get('end')
+    ]
+
+
+def _move(schedule: dict[str, Any], key: str, whole: int) -> None:
+    """Set `begin` or `end` to half of so many steps, of an epoch too."""
+    schedule[key] = whole // _HALF
+    if schedule.get('by_epoch', True) and (whole % _HALF or schedule.get('convert_to_iter_based')):
+        schedule.update({key: whole / _HALF, 'by_epoch': True, 'convert_to_iter_based': True})
+
+
+def _step(schedule: dict[str, Any], step: float) -> str:
+    return f'{"epoch" if schedule.get("by_epoch", True) else "iteration"} {step:g}'
