@@ -1,10 +1,8 @@
 """A library's model with its adapter: its geometry, and which of its layers are frozen."""
 
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from vit_backbones.attention import REL_POS
 from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
 from vit_backbones.checkpoints.origin import UNKNOWN, decode, encode
 from vit_backbones.position import Grid
@@ -31,6 +29,7 @@ class AdaptedModel(BaseModule):
         self.source, self.vit = source, vit
         self.depth, self.frozen_stages = source.depth(vit), -1
         self._learns: bool | None = None
+        self._size: Grid | None = None  # (H, W) for which it is built, if it has no table for it
         self.register_buffer(LAYOUT_KEY, encode(getattr(vit, 'layout', '')))
 
     @property
@@ -79,7 +78,7 @@ class AdaptedModel(BaseModule):
     def built_size(self) -> Grid:
         """(H, W) of the images whose positions the model holds without resampling."""
         if self.fixed_size is not None or not hasattr(self, GRID_KEY):
-            return self.fixed_size or self.native_size
+            return self.fixed_size or self._size or self.native_size
         grid, steps = self.source.grid(self.vit), self.layer_strides[0]
         return tuple(cells * step for cells, step in zip(grid, steps, strict=True))
 
@@ -136,18 +135,13 @@ class AdaptedModel(BaseModule):
         state_dict[name] = encode(getattr(self.vit, 'layout', ''))
         return unrecorded and not held
 
-    def log_idle(self, img_size: object) -> None:
-        """Log arguments that have no effect on this model."""
+    def _check_frozen(self) -> None:
         names = [name for name, _ in self.vit.named_parameters()]
-        tables = any(name.endswith(REL_POS) for name in names)
-        sized = tables or self.fixed_size is not None or self.source.keeps_grid(self.vit)
-        kind, lines = type(self.vit).__name__, []
-        if img_size is not None and not sized:
-            lines.append(f'img_size={img_size} changes nothing: {kind} builds no table for it')
         if self.frozen_stages == 0 and not any(map(self._is_frozen, names)):
-            lines.append(f'frozen_stages=0 freezes nothing: {kind} has no layer before its first')
-        for line in lines:
-            print_log(line, logger='current')
+            raise ValueError(
+                f'frozen_stages=0 freezes nothing: {type(self.vit).__name__} has no layer before '
+                f'its first; use -1, or 1 for the first'
+            )
 
     def _is_frozen(self, name: str) -> bool:
         if _UPDATE in name:

@@ -199,7 +199,8 @@ class ViTFeatBackbone(AdaptedModel):
         self.weights.start(self.vit, checkpoint, pos_interp, came=bool(pretrained) or shared)
         self._record_layout()
         self._set_learning(lora)
-        self.log_idle(img_size)
+        self._check_frozen()
+        self._size = options.img_size and self.padded_size(options.img_size)
 
     @classmethod
     def from_module(cls, vit: nn.Module, **options: object) -> 'ViTFeatBackbone':
@@ -347,6 +348,7 @@ class ViTFeatBackbone(AdaptedModel):
         Not needed for running. Call it before an optimizer is built: the parameter changes shape.
         """
         self.source.set_input_size(self.vit, pair('size', size), self.pos_interp)
+        self._size = self.padded_size(pair('size', size))
         if hasattr(self, GRID_KEY):
             self.position_grid.copy_(torch.tensor(self.source.grid(self.vit)))
         self._freeze()

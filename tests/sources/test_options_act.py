@@ -146,26 +146,17 @@ def test_sams_tables_are_built_for_img_size(size):
     assert [error(a, b) <= 1 for a, b in zip(native(x), expected, strict=True)] == [True, True]
 
 
-@pytest.mark.parametrize(
-    ('name', 'more', 'options', 'line'),
-    [
-        (
-            'vit_tiny_patch16_dinov3_qkvb',
-            SMALL,
-            dict(img_size=256),
-            'img_size=256 changes nothing: Eva builds no table for it',
-        ),
-        (
-            'test_coatnet',
-            {},
-            dict(frozen_stages=0),
-            'frozen_stages=0 freezes nothing: MaxxVit has no layer before its first',
-        ),
-    ],
-)
-def test_what_has_no_effect_is_logged(name, more, options, line, log):
-    built(name, more, **options)
-    assert [each for each in log if 'nothing' in each] == [line]
+def test_models_without_a_table_are_built_for_img_size():
+    """It is the size for which they are exported."""
+    vit = built('vit_tiny_patch16_dinov3_qkvb', SMALL, img_size=(250, 320))
+    assert vit.built_size == (256, 320)
+    vit.set_input_size((64, 90))
+    assert vit.built_size == (64, 96)
+
+
+def test_no_embeddings_to_freeze_are_refused():
+    with pytest.raises(ValueError, match=r'^frozen_stages=0 freezes nothing: MaxxVit has no layer'):
+        built('test_coatnet', {}, frozen_stages=0)
 
 
 def test_defaults_are_not_commented_on(log):
