@@ -75,7 +75,8 @@ class Weights:
             records = {n: tensors[beside + n] for n in RECORDS if beside + n in tensors}
             tensors = {n[size:]: t for n, t in tensors.items() if n.startswith(prefix)} | records
         tensors, recorded = without_record(tensors)
-        self._source.follow_layout(vit, recorded or recognised(tensors) or UNKNOWN)
+        layout = (recognised(tensors) or UNKNOWN) if recorded is None else recorded
+        self._source.follow_layout(vit, layout)
         keys = frozenset(tensors)
         try:
             tensors, layout = self._source.translate(vit, tensors)
