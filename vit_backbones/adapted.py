@@ -16,11 +16,13 @@ class AdaptedModel(BaseModule):
 
     Attributes:
         model_name: As given, or the module's type.
+        load_report: Of the file of its weights, if any.
         depth: Blocks (or stages) of the architecture, pruned ones included.
         frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
     """
 
     model_name: str
+    load_report: str | None
 
     def __init__(
         self, source: Source, vit: nn.Module, init_cfg: dict | list[dict] | None = None
@@ -49,7 +51,8 @@ class AdaptedModel(BaseModule):
         Weights of a file decide it, by the layout of their keys and the tag of the model's name;
         `None` where neither shows it.
         """
-        if not (layout := getattr(self.vit, 'layout', '')):
+        layout = getattr(self.vit, 'layout', '') or (UNKNOWN if self.load_report else '')
+        if not layout:  # the library's own weights, or random ones
             return self.source.preprocess(self.vit)
         named = any(sign in self.model_name for sign in '.:')
         return self.source.expected(self.vit, layout, named=named)

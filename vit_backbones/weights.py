@@ -87,7 +87,8 @@ class Weights:
         try:
             if updates.are_in(tensors):
                 tensors = self._without_updates(tensors, str(checkpoint))
-            self._source.follow_layout(vit, recorded or recognised(tensors) or UNKNOWN)
+            found = (recognised(tensors) or UNKNOWN) if recorded is None else recorded
+            self._source.follow_layout(vit, found)
             keys = frozenset(tensors)
             tensors, layout = self._source.translate(vit, tensors)
             report = self._match(vit, tensors, pos_interp, layout)

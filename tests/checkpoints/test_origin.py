@@ -251,6 +251,17 @@ def test_weights_of_no_file_are_those_of_the_name():
     assert other.preprocess['mean'] == IMAGENET
 
 
+def test_own_files_of_no_other_need_a_tag(tmp_path):
+    """They may have started from any of the library's weights."""
+    vit = backbone('vit_base_patch16_224.mae', **SMALL)
+    torch.save(vit.state_dict(), tmp_path / 'a.pth')
+    other = backbone(**SMALL, checkpoint=tmp_path / 'a.pth')
+    assert not other.weights_layout.any()
+    assert other.preprocess is None
+    named = backbone('vit_base_patch16_224.mae', **SMALL, checkpoint=tmp_path / 'a.pth')
+    assert named.preprocess == vit.preprocess
+
+
 def test_a_model_on_the_meta_device_has_it_too():
     with torch.device('meta'):
         vit = ViTFeatBackbone('test_vit')

@@ -61,10 +61,10 @@ def decode(record: Tensor) -> str:
     return bytes(record.flatten().to(torch.uint8).tolist()).rstrip(b'\0').decode(errors='replace')
 
 
-def without_record(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a file without any record, and the layout of the outermost one."""
+def without_record(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of a file without any record, and the layout of the outermost one, if any."""
     records = {n: t for n, t in tensors.items() if n.rpartition('.')[2] == LAYOUT_KEY}
-    layout = decode(records[min(records, key=len)]) if records else ''
+    layout = decode(records[min(records, key=len)]) if records else None
     return {name: tensor for name, tensor in tensors.items() if name not in records}, layout
 
 

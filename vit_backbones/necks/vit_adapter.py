@@ -124,7 +124,7 @@ class ViTAdapter(BaseModule):
         )
 
     @property
-    def preprocess(self) -> dict[str, object]:
+    def preprocess(self) -> dict[str, object] | None:
         """See `ViTFeatBackbone.preprocess`."""
         return self.backbone.preprocess
 
