@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from redraw import TINY, backbone, error, images, redraw, timm_vit
+from torchvision.models import VisionTransformer
 
 from vit_backbones import ViTFeatBackbone
 
@@ -73,6 +74,35 @@ def test_updates_in_frozen_blocks_learn():
     vit = backbone(depth=2, lora=LORA, frozen_stages=2).train()
     vit(images(64, 64))[0].square().sum().backward()
     assert all(p.grad is not None for n, p in vit.named_parameters() if '.lora_' in n)
+
+
+@pytest.mark.parametrize('stages', range(-1, 5))
+def test_their_dropout_is_active_in_frozen_blocks_too(stages):
+    """While a frozen block itself stays in eval mode."""
+    options = dict(lora=dict(LORA, dropout=0.5), frozen_stages=stages, drop_path_rate=0.1)
+    vit = backbone(depth=4, **options).train()
+    drops = [m for name, m in vit.named_modules() if name.endswith('lora_dropout.default')]
+    assert [drop.training for drop in drops] == [True] * 8
+    assert [block.norm1.training for block in vit.vit.blocks] == [i >= stages for i in range(4)]
+    assert error(vit(images(64, 64))[0], vit(images(64, 64))[0]) > 1
+    assert not any(module.training for module in vit.eval().modules())
+
+
+def test_after_merging_nothing_of_them_is_left():
+    vit = backbone(depth=2, lora=LORA)
+    assert vit.lora_alpha == 6
+    vit.merge_lora()
+    vit.merge_lora()
+    assert vit.state_dict().keys() == backbone(depth=2).state_dict().keys()
+    vit.load_state_dict(backbone(depth=2).state_dict())
+
+
+def test_layers_of_updates_are_those_of_their_blocks():
+    attention = VisionTransformer(64, 16, 2, 2, 32, 64)
+    vit = ViTFeatBackbone.from_module(attention, lora=dict(targets=['in_proj', 'out_proj']))
+    layers = {n: vit.get_layer_depth(n)[0] for n, _ in vit.named_parameters() if 'lora_' in n}
+    assert len(layers) == 8
+    assert all(f'encoder_layer_{layer - 1}.' in name for name, layer in layers.items())
 
 
 def test_merging_leaves_the_model_that_was_given():

@@ -109,8 +109,9 @@ class ViTFeatBackbone(AdaptedModel):
             data preprocessor that calls it: `SizedDetDataPreprocessor` (`vit_backbones.mmdet`) or
             `SizedSegDataPreProcessor` (`vit_backbones.mmseg`).
         lora: Train only low-rank updates, by peft: `dict(r=8, alpha=16, targets=('qkv',),
-            dropout=0.0)`, targets being ends of the names of linear layers. Checkpoints of a
-            training keep them apart; `merge_lora()` adds them to their layers for good.
+            dropout=0.0)`, targets being ends of the names of linear layers, or `in_proj` of
+            PyTorch's attention. Checkpoints of a training keep them apart; `merge_lora()` adds
+            them to their layers for good, as a model without `lora` does that loads such a file.
         init_cfg: As in MMEngine. `dict(type='Pretrained', checkpoint=..., prefix=...)` reads the
             file as `checkpoint` does, in `init_weights()`.
 
