@@ -12,10 +12,12 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from redraw import backbone, redraw
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torchvision.models import VisionTransformer
 
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.training.sharding import ViTFSDPStrategy, vit_blocks
 
+LORA = dict(r=2, targets=['in_proj', 'out_proj'])
 KINDS = {
     'plain': {},
     'frozen': dict(frozen_stages=3),
@@ -23,6 +25,16 @@ KINDS = {
     'checkpointed': dict(with_cp=True),
     'windows': dict(window_size=3, window_block_indexes=(0, 1), use_rel_pos=True),
     'lora': dict(lora=dict(r=2), frozen_stages=3),
+    'positions': dict(pos_interp='original'),
+}
+SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=64)
+SWIN = dict(model_type='swin', embed_dim=24, depths=[1, 1], num_heads=[2, 2], window_size=4)
+# Of other libraries, whose positions our adapters resample
+OTHERS = {
+    'torchvision': dict(model_name=VisionTransformer(64, 16, 2, 2, 32, 64), lora=LORA),
+    'dinov2': dict(model_name=dict(SMALL, model_type='dinov2', patch_size=16)),
+    'vitdet': dict(model_name=dict(SMALL, model_type='vitdet', patch_size=16)),
+    'swin': dict(model_name=SWIN),
 }
 
 
@@ -80,6 +92,16 @@ def test_gradients_are_those_of_the_model_itself(options, strategy):
     assert sharded == number
 
 
+@pytest.mark.parametrize('options', OTHERS.values(), ids=OTHERS)
+def test_gradients_of_other_libraries_are_those_of_the_model_itself(options, strategy):
+    source = {} if 'lora' in options else dict(source='transformers')
+    toys = [redraw(Toy(ViTFeatBackbone(**options, **source))).train() for _ in range(2)]
+    expected, number = gradients(toys[0])
+    got, sharded = gradients(strategy._wrap_model(toys[1]))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+    assert sharded == number
+
+
 def test_each_block_is_a_unit(strategy):
     model = strategy._wrap_model(toy())
     units = [each for each in model.modules() if isinstance(each, FullyShardedDataParallel)]
@@ -87,12 +109,16 @@ def test_each_block_is_a_unit(strategy):
 
 
 @pytest.mark.parametrize(
-    ('name', 'number'),
-    [('swin_tiny_patch4_window7_224', 4), ('eva02_tiny_patch14_224', 12)],
+    ('name', 'source', 'number'),
+    [
+        ('swin_tiny_patch4_window7_224', 'timm', 4),
+        ('eva02_tiny_patch14_224', 'timm', 12),
+        (SWIN, 'transformers', 0),  # the adapter runs its parts
+    ],
 )
-def test_blocks_of_other_models(name, number):
+def test_blocks_of_other_models(name, source, number):
     with torch.device('meta'):
-        vit = ViTFeatBackbone(name, pretrained=False)
+        vit = ViTFeatBackbone(name, source=source, pretrained=False)
     assert len(list(vit_blocks(vit))) == number
 
 

@@ -4,6 +4,7 @@ import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,7 @@ class Source(ABC):
     """
 
     embedding_dim: int | None = None  # channels of the model's own embedding, where it is kept
+    calls_layers = True  # by their `forward`, before which FSDP gathers them
 
     def __deepcopy__(self, memo: dict[int, object]) -> 'Source':
         """A shallow copy; the constants in an adapter cannot be copied deeply."""
@@ -238,7 +240,7 @@ class Source(ABC):
 
     def table(self, vit: nn.Module, grid: Grid, pos_interp: str) -> Tensor:
         """The position table at another grid, (1, prefix + h*w, C)."""
-        table = vit.get_parameter(self.position_name(vit))
+        table = attrgetter(self.position_name(vit))(vit)  # no parameter while FSDP runs
         return resample_positions(
             table if table.ndim > 2 else table[None],  # (N, C) of an nn.Embedding
             self.grid(vit),

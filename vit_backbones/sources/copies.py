@@ -25,6 +25,8 @@ def view(
 ) -> nn.Module:
     """A shallow copy with some other parameters and children; the module stays as it is."""
     seen = copy.copy(module)
+    for name in parameters:
+        vars(seen).pop(name, None)  # FSDP hides parameters behind attributes while it runs
     seen._parameters = {**module._parameters, **parameters}
     seen._modules = {**module._modules, **children}
     return seen

@@ -82,6 +82,8 @@ class Swin(TransformersViT):
     window's size it never shifts again.
     """
 
+    calls_layers = False
+
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:

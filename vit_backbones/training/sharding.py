@@ -105,7 +105,7 @@ class ViTFSDPStrategy(FSDPStrategy):
 def vit_blocks(model: nn.Module) -> Iterator[nn.Module]:
     """The blocks (in hierarchical models the stages) of all `ViTFeatBackbone`s, before wrapping."""
     for each in model.modules():
-        if isinstance(each, ViTFeatBackbone):
+        if isinstance(each, ViTFeatBackbone) and each.source.calls_layers:
             yield from _blocks(each, each, '')
 
 
