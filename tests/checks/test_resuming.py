@@ -14,8 +14,9 @@ from torch import nn
 from toy_task import write_toy_config
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.checks.preflight import fit_findings
+from vit_backbones.checks.preflight import fit_findings, load_from_findings
 from vit_backbones.checks.resuming import RECORD, described_optimizer, resume_findings
+from vit_backbones.config.facts import Facts
 from vit_backbones.models.random_weights import redraw
 from vit_backbones.models.trained import load_trained
 from vit_backbones.sources.timm_build import build_timm
@@ -82,6 +83,13 @@ def timm_of(**more):
     return partial(build_timm, more=more)
 
 
+def started(path, backbone=None, **options):
+    cfg = config(backbone)
+    cfg.merge_from_dict(dict(load_from=path, **options))
+    found = load_from_findings(Facts.of(cfg), built(cfg))
+    return [(each.level, each.text) for each in found]
+
+
 SMALL = dict(depth=2, embed_dim=24, num_heads=3)
 TABLES = [
     dict(),
@@ -109,6 +117,55 @@ def test_what_loading_resamples_fits(options, tmp_path):
     after = whole.state_dict()
     assert {n for n in before if torch.equal(before[n], after[n])} == before.keys()
     assert whole.load_state_dict(torch.load(path)['state_dict'], strict=False).missing_keys == []
+
+
+LORA = dict(lora=dict(r=2))
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'change'),
+    [
+        (None, dict),
+        (None, lambda state: {n: t for n, t in state.items() if n.startswith('backbone.vit.')}),
+        (None, lambda state: {f'module.{n}': t for n, t in state.items()}),
+        (dict(img_size=(64, 160), in_channels=5), dict),
+        (LORA, dict),
+    ],
+)
+def test_a_start_needs_no_head_and_no_updates(backbone, change, tmp_path):
+    assert started(saved(built(config()), tmp_path, change), backbone) == []
+
+
+@pytest.mark.parametrize('backbone', [None, LORA])
+def test_a_start_that_lacks_parts_of_the_backbone_is_a_warning(backbone, tmp_path):
+    def change(state):
+        return {n: t for n, t in state.items() if '.blocks.1.mlp.' not in n and 'head' not in n}
+
+    path = saved(built(config()), tmp_path, change)
+    ((level, text),) = started(path, backbone)
+    assert level == 'warning'
+    assert re.sub('base_layer.', '', text) == (
+        f'load_from={path!r} lacks 4 of 54 tensors of the backbone, which stay random: '
+        f'backbone.vit.blocks.1.mlp.fc1.weight, backbone.vit.blocks.1.mlp.fc1.bias, '
+        f'backbone.vit.blocks.1.mlp.fc2.weight, backbone.vit.blocks.1.mlp.fc2.bias'
+    )
+    assert started(path, backbone, resume=True) == []  # `fit_findings` has a line on it
+
+
+def test_a_start_from_a_file_of_the_backbone_only_is_a_warning(tmp_path):
+    path = saved(built(config()).backbone.vit, tmp_path)
+    ((level, text),) = started(path, dict(checkpoint=path))
+    assert level == 'warning'
+    assert 'lacks 54 of 54 tensors of the backbone, which keep the values of its own start' in text
+    assert text.endswith(', ...; a file of a backbone only is for its checkpoint=...')
+
+
+def test_a_start_with_other_updates_is_an_error(tmp_path):
+    path = saved(built(config(LORA)), tmp_path)
+    assert started(path, LORA) == started(path) == []
+    ((level, text),) = started(path, dict(lora=dict(r=3)))
+    assert level == 'error'
+    assert re.search(r'holds LoRA updates of r=2 .*, and this model has LoRA updates of r=3', text)
 
 
 def test_a_model_of_one_size_is_refused_with_its_reason(tmp_path):

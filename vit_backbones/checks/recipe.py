@@ -11,7 +11,7 @@ from vit_backbones.checks.data import drawn_findings
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.one_output import MMSEG_HEADS, OTHER_HEADS, one_output_findings
-from vit_backbones.checks.preflight import weight_file_findings
+from vit_backbones.checks.preflight import load_from_findings, weight_file_findings
 from vit_backbones.checks.preprocessing import preprocessing_findings
 from vit_backbones.checks.schedules import schedule_findings
 from vit_backbones.checks.weight_decay import weight_decay_findings
@@ -60,6 +60,7 @@ def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     yield from class_findings(facts, model)
     yield from one_output_findings(facts, model)
     if 'train' in facts.datasets:
+        yield from load_from_findings(facts, model)
         yield from weight_findings(facts, model)
         yield from weight_decay_findings(facts, model)
         yield from amp_findings(facts, model)
