@@ -1,5 +1,6 @@
 """LoRA: what is trained, what is saved, and what merging gives."""
 
+import re
 import sys
 
 import pytest
@@ -149,6 +150,13 @@ def test_targets_are_linear_layers_alone():
 def test_what_cannot_be_is_refused(lora, message):
     with pytest.raises(ValueError, match=message):
         ViTFeatBackbone(TINY, lora=lora)
+
+
+@pytest.mark.parametrize('targets', [None, 5, dict(qkv=1)])
+def test_targets_of_another_type_are_refused(targets):
+    message = f'lora.targets takes ends of names of linear layers, got {targets}'
+    with pytest.raises(TypeError, match=re.escape(message)):
+        ViTFeatBackbone(TINY, lora=dict(targets=targets))
 
 
 def test_a_missing_library_is_named(monkeypatch):

@@ -92,7 +92,9 @@ def _opened(vit: nn.Module, targets: object) -> list[str]:
     """Names of the layers that targets name; attention among them is opened."""
     from vit_backbones.low_rank import can_open, open_attention
 
-    targets = [targets] if isinstance(targets, str) else list(targets)
+    targets = [targets] if isinstance(targets, str) else targets
+    if not isinstance(targets, (list, tuple, set)):
+        raise TypeError(f'lora.targets takes ends of names of linear layers, got {targets!r}')
     if not targets:
         raise ValueError('lora.targets is empty: name ends of linear layers, as qkv')
     stacked = {f'{name}.in_proj': each for name, each in vit.named_modules() if can_open(each)}

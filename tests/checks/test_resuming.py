@@ -410,7 +410,7 @@ def test_options_that_the_file_overrides_are_a_warning(options, message, tmp_pat
     assert text == (
         f'a resumed training keeps the options of the optimizer in {path!r}, and those of the '
         f'config change nothing: {message}; to use them, start from its weights by '
-        f'options=load_from={path}'
+        f'load_from={path}'
     )
 
 

@@ -44,16 +44,16 @@ def resume_findings(model: nn.Module, config: Config, path: str) -> Iterator[Fin
     if own is None or 'param_groups' not in saved:
         return
     record = (content.get('meta') or {}).get(RECORD) or _of_shards(saved)
-    start = f'start from its weights by options=load_from={path}'
     if difference := _difference(saved, record, own, described_optimizer(model, own)):
         yield error(
             f'checkpoint {path!r} cannot be resumed: {difference}; resume with the config of its '
-            f'training, or {start}'
+            f'training, or start from its weights by options=load_from={path}'
         )
     elif kept := _other_options(saved, own, config):
         yield warning(
             f'a resumed training keeps the options of the optimizer in {path!r}, and those of the '
-            f'config change nothing: {kept}; to use them, {start}'
+            f'config change nothing: {kept}; to use them, start from its weights by '
+            f'load_from={path}'
         )
 
 
