@@ -7,9 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from checked_configs import ROOT, SEGMENTER, lines_of, write_segments
+from redraw import redraw
 from toy_task import write_toy_config
 
+from vit_backbones import ViTFeatBackbone
 from vit_backbones.checks import trial
 
 UNUSED = """
@@ -29,6 +32,23 @@ def test_parameters_without_a_gradient_are_named(check):
     assert code == 0
     Path('told.py').write_text(SEGMENTER + UNUSED + 'find_unused_parameters = True')
     assert lines_of(check('told.py')[1])
+
+
+@pytest.mark.parametrize(
+    ('more', 'number'), [({}, 1), (dict(drop_path_rate=0.9), 0), (dict(lora=None), 0)]
+)
+def test_updates_before_weights_of_zero_are_named(more, number, check):
+    pytest.importorskip('peft')
+    vit = redraw(ViTFeatBackbone('test_vit'), gain=0.5)
+    vit.vit.blocks[1].attn.proj.weight.data.zero_()
+    torch.save(vit.vit.state_dict(), 'vit.pth')
+    options = dict(lora=dict(r=2), checkpoint='vit.pth') | more
+    Path('zero.py').write_text(SEGMENTER + f"model['backbone'].update({options})")
+    code, lines = check('zero.py')
+    found = [line for line in lines if 'gradient of zero' in line]
+    start = 'warning: 1 of 4 updates of LoRA get a gradient of zero (backbone.vit.blocks.1.attn.qkv'
+    assert [line[: len(start)] for line in found] == [start] * number
+    assert code == 0
 
 
 def test_a_step_that_fails_is_told(check):

@@ -13,6 +13,7 @@ from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.wiring import vit_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts, learns_masks
+from vit_backbones.errors import some
 
 _SIZE = (64, 96)  # of the images, in pixels; not square, so that no side is taken for the other
 _LARGE = (256, 384)
@@ -39,6 +40,7 @@ def trial_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
         yield error(f'a training step on two drawn images fails: {failure}')
         return
     yield from _gradient_findings(facts, model)
+    yield from _idle_findings(facts, model)
 
 
 def _gradient_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
@@ -56,6 +58,19 @@ def _gradient_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
         yield warning(
             'find_unused_parameters=True costs time in every step, and every parameter gets a '
             'gradient: leave it out'
+        )
+
+
+def _idle_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
+    """Whether weights of zero behind a layer keep LoRA's update of it from learning."""
+    if facts.load_from or facts.chain[-1].get('drop_path_rate'):  # other weights; blocks left out
+        return
+    ups = {name: p.grad for name, p in model.named_parameters() if '.lora_B.' in name}
+    if idle := [name for name, grad in ups.items() if grad is not None and not grad.any()]:
+        yield warning(
+            f'{len(idle)} of {len(ups)} updates of LoRA get a gradient of zero ({some(idle)}): '
+            f'weights behind these layers are zero, and the updates would never learn; leave the '
+            f'layers out of lora.targets, or start from other weights'
         )
 
 
