@@ -148,3 +148,12 @@ def test_positions_of_a_training_at_another_size_are_resampled(tuned):
     x = images(64, 96)
     assert torch.equal(larger(x)[0], again(x)[0])
     assert torch.equal(larger.vit.pos_embed, again.vit.pos_embed)
+
+
+def test_a_process_that_sees_no_state_loads_it(tuned, monkeypatch):
+    """FSDP gathers the state for the first process only."""
+    trained, again = tuned[0], redraw(vit(lora=LORA), seed=9)
+    with monkeypatch.context() as hidden:
+        hidden.setattr(again.vit, 'state_dict', dict)
+        again.load_state_dict(torch.load(tuned[1]))
+    assert all(torch.equal(again.state_dict()[n], t) for n, t in trained.state_dict().items())

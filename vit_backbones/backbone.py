@@ -322,7 +322,7 @@ class ViTFeatBackbone(AdaptedModel):
         """Fit a whole model's checkpoint that was saved at another `img_size`."""
         if self._take_record(state_dict, prefix):
             self.weights.note_no_record(self.vit, self.pos_interp)
-        updates.fit(state_dict, f'{prefix}vit.', self.vit.state_dict(), self._alpha)
+        updates.fit(state_dict, f'{prefix}vit.', self._updated, self._alpha)
         self.weights.fit_state_dict(self.vit, state_dict, prefix, self.pos_interp)
         for record in (GRID_KEY, ALPHA_KEY):
             if hasattr(self, record):
@@ -357,7 +357,7 @@ class ViTFeatBackbone(AdaptedModel):
     def merge_lora(self) -> None:
         """Add the updates of `lora` to their layers for good, e.g. before an export."""
         merge(self.vit)
-        self._alpha = None
+        self._alpha, self._updated = None, {}
         if hasattr(self, ALPHA_KEY):
             delattr(self, ALPHA_KEY)
 
@@ -399,9 +399,11 @@ class ViTFeatBackbone(AdaptedModel):
 
     def _set_learning(self, lora: Mapping[str, object] | None) -> None:
         self._alpha: int | None = None  # of the updates
+        self._updated: dict[str, Tensor] = {}  # shapes; FSDP hides them
         if lora is not None:
             self.init_weights()  # while layers have the names that files know
             self._alpha = inject(self.vit, lora)
+            self._updated = {n: t.to('meta') for n, t in self.vit.state_dict().items()}
             check_use(self, torch.zeros(1, self.in_channels, *self.built_size))
             self.weights.load_updates(self.vit, self._alpha)
             self.register_buffer(ALPHA_KEY, torch.tensor(self._alpha))
