@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def resume_command(argv: Sequence[str], resume: str | None) -> str:
     """The command that continues this training from its last checkpoint."""
     words = ['auto' if resume and word == resume else word for word in argv]
-    words = ['--resume' if word.startswith('--resume=') else word for word in words]
+    words = ['--resume=auto' if word.startswith('--resume=') else word for word in words]
     python = [_shown(sys.executable)]
     if processes := os.environ.get('LOCAL_WORLD_SIZE'):
         python += ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}']

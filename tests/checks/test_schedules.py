@@ -101,6 +101,45 @@ def test_a_warm_up_of_one_step_would_hold_the_rate_down(schedules, number, epoch
     assert line.endswith(ends) == (found[0] == 1.0)
 
 
+@pytest.mark.parametrize(('schedules', 'top'), [(TEN, 10), (FOUR, 60)], ids=['10e', '4e'])
+@pytest.mark.parametrize('iters', [300, 1000])
+def test_schedules_by_epoch_end_with_a_training_by_iterations(schedules, top, iters):
+    """MMEngine would end them with the first epoch."""
+    length = Length.of(dict(max_iters=iters), 10)
+    shown, lines = fitted(schedules, length)
+    assert lines == []
+    built = [each for each in shown if each['type'] == 'CosineAnnealingLR']
+    assert [each['end'] * 10 for each in built] == [iters]
+    found = rates(shown, length, 10)
+    assert found.index(max(found)) in (top - 1, top)
+    assert found[iters // 2] > 0.3
+    assert found[-1] < 0.001
+
+
+def test_a_warm_up_by_epoch_is_shortened_in_a_training_by_iterations():
+    length = Length.of(dict(max_iters=12), 16)
+    shown, lines = fitted(TEN, length)
+    assert (shown[0].end, shown[1].begin, shown[1].end) == (0.375, 0.375, 0.75)
+    assert lines == [
+        'param_scheduler.0 (LinearLR) warms up until epoch 1, and the training ends no later '
+        f'(train_cfg.max_iters=12): {HALF}'
+    ]
+    assert rates(shown, length, 16)[-1] < 0.1
+
+
+def test_a_schedule_that_counts_epochs_in_a_training_by_iterations_never_steps():
+    assert found(dict(type='CosineAnnealingLR'), max_iters=100) == [
+        (
+            'warning',
+            'param_scheduler (CosineAnnealingLR) counts epochs, and the training iterations '
+            '(train_cfg.max_iters=100): it never steps; set its by_epoch=False, and its begin and '
+            'end in iterations',
+        )
+    ]
+    assert found(dict(type='CosineAnnealingLR', by_epoch=False), max_iters=100) == []
+    assert found(TEN, max_iters=100) == []
+
+
 def test_schedules_of_several_optimizers_are_fitted_each():
     schedules, lines = fitted(dict(a=TEN, b=dict(FOUR[0])), of_epochs(1, 50))
     assert schedules['a'][1].begin == 0.5

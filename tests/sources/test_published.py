@@ -36,11 +36,11 @@ DOWNLOAD = f'hf download {TINY} model.safetensors --local-dir'
         # a file of another name or kind may be of somebody else
         (
             'weights/vitdet_b.safetensors',
-            f'{DOWNLOAD} weights, and give checkpoint=weights/model.safetensors',
+            f'{DOWNLOAD} weights, and give weights/model.safetensors instead',
         ),
         (
             'weights/vit_tiny_patch16_224.pth',
-            f'{DOWNLOAD} weights, and give checkpoint=weights/model.safetensors',
+            f'{DOWNLOAD} weights, and give weights/model.safetensors instead',
         ),
         (
             'my weights/vit_tiny_patch16_224.safetensors',

@@ -292,6 +292,12 @@ def test_a_config_without_a_model_type_says_so(no_network, tmp_path):
         ViTFeatBackbone(tmp_path, source='transformers')
 
 
+def test_a_folder_without_a_config_says_so(no_network, tmp_path):
+    (tmp_path / 'model.safetensors').touch()
+    with pytest.raises(ValueError, match=r'transformers: the folder has no config\.json\. Give'):
+        ViTFeatBackbone(tmp_path, source='transformers', pretrained=True)
+
+
 @torch.no_grad()
 def test_layers_that_take_no_mask_get_none(monkeypatch):
     """As those of DINOv2 before transformers 5.18."""

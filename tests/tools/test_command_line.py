@@ -206,3 +206,7 @@ def test_the_command_to_resume_starts_as_many_processes(monkeypatch):
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     several = '.venv/bin/python -m torch.distributed.run --nproc_per_node=2 tools/train.py '
     assert resume_command(['a.py'], None) == several + 'a.py --resume'
+    monkeypatch.delenv('LOCAL_WORLD_SIZE')
+    assert resume_command(['--resume=1.pth', 'a.py'], '1.pth') == (
+        '.venv/bin/python tools/train.py --resume=auto a.py'
+    )

@@ -60,6 +60,30 @@ def test_ctrl_c_names_the_last_checkpoint(folder):
         train(config)
 
 
+def test_ctrl_c_names_no_checkpoint_of_an_earlier_training(folder):
+    """To resume it would go on with that one, or end at once."""
+    train(write_toy_config(folder, 'first'), work_dir='w')
+    stop = "custom_hooks = [dict(type='ToyStopHook', epoch=0)]"
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train(write_toy_config(folder, 'second', more=stop), work_dir='w')
+    assert str(stopped.value) == (
+        'interrupted before the first checkpoint; start again with the same command'
+    )
+
+
+def test_the_command_to_resume_sets_what_the_config_reads(folder, monkeypatch):
+    """`CAMVID_ROOT=... python tools/train.py CONFIG` sets it for this one command."""
+    monkeypatch.setenv('TOY_ROOT', 'my data')
+    more = "custom_hooks = [dict(type='ToyStopHook', epoch=1)]\nroot = '{{$TOY_ROOT:data}}'"
+    more += "\nother = '{{$TOY_OTHER:data}}'"
+    line = r"continue with: TOY_ROOT='my data' python tools/train\.py a\.py --resume$"
+    with pytest.raises(KeyboardInterrupt, match=line):
+        train(
+            write_toy_config(folder, 'stopped', more=more),
+            command='python tools/train.py a.py --resume',
+        )
+
+
 @pytest.mark.parametrize(('seconds', 'text'), [(5, '5 s'), (65, '1 min 5 s'), (7300, '2 h 1 min')])
 def test_a_result_is_one_line(seconds, text, folder):
     finished = Finished('mIoU 40.0 %', {}, seconds, str(folder / 'w'))
@@ -92,8 +116,9 @@ class RatesHook(Hook):
 def trained_rates(folder, schedule, *options):
     """Rates, of 0.05 without schedules, and warnings of a training: 3 iterations an epoch."""
     more = "custom_hooks = [dict(type='RatesHook')]\n" + schedule
-    train(write_toy_config(folder, 'rates', more=more), options=options)
-    log = max(folder.glob('work_dirs/rates/*/*.log'), key=lambda path: path.stat().st_mtime_ns)
+    name = f'rates_{folder.name}'  # MMEngine keeps the log of a name in the same second
+    train(write_toy_config(folder, name, more=more), options=options)
+    log = max(folder.glob(f'work_dirs/{name}/*/*.log'), key=lambda path: path.stat().st_mtime_ns)
     lines = [line for line in log.read_text().splitlines() if 'param_scheduler' in line]
     return RATES, [line.split(' - ')[-1] for line in lines if ' WARNING - ' in line]
 

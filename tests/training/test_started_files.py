@@ -67,6 +67,40 @@ def test_lists_of_own_data_go_too(train, tmp_path):
     assert tree(tmp_path) == before
 
 
+def test_lists_of_an_earlier_run_stay(train, tmp_path):
+    """Its config reads them to validate."""
+    data = write_masks(tmp_path / 'data')
+    Path('w/dataset').mkdir(parents=True)
+    Path('w/dataset/val.txt').write_text('other\n')
+    before = tree(tmp_path)
+    config = Path(__file__).parents[2] / 'configs/upernet_vit.py'
+    wrong = 'model.decode_head.in_channels=[1,2,3,4]'
+    options = ['--work-dir', 'w', '--cfg-options', wrong]
+    assert train([str(config), '--dataset', str(data), *options]) == 2
+    assert tree(tmp_path) == before
+
+
+def test_no_shapes_are_drawn_for_a_model_that_does_not_fit(train, tmp_path, capsys):
+    config = Path(__file__).parents[2] / 'configs/upernet_vit.py'
+    assert train([str(config), '--cfg-options', 'model.decode_head.num_classes=4']) == 2
+    assert 'is for 4 classes, but' in capsys.readouterr().err
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ('place', 'why'), [('w', 'it is no folder'), ('w/x', 'Not a directory: {}/w')]
+)
+def test_a_work_dir_that_is_a_file(place, why, train, tmp_path, capsys):
+    config = write_toy_config(tmp_path, 'placed')
+    Path('w').write_text('mine')
+    before = tree(tmp_path)
+    assert train([config, '--work-dir', place]) == 2
+    assert capsys.readouterr().err == (
+        f'error: {place} cannot be written: {why.format(tmp_path)}\n'
+    )
+    assert tree(tmp_path) == before
+
+
 def test_a_refused_test_leaves_no_folder(evaluate, tmp_path):
     config = write_toy_config(tmp_path, 'untested')
     before = tree(tmp_path)

@@ -17,22 +17,30 @@ _HALF = 2  # of the training, at most, is a warm-up that would not end within it
 
 
 class Length(NamedTuple):
-    """Epochs of a training, `None` where iterations are counted; iterations where known."""
+    """Epochs of a training, `None` where iterations are counted; iterations where known.
+
+    `epoch_length` is the number of iterations of an epoch, where known.
+    """
 
     epochs: int | None
     iters: int | None
+    epoch_length: int | None = None
 
     @classmethod
     def of(cls, train_cfg: Mapping[str, Any] | None, epoch_length: int | None = None) -> 'Length':
         """The length in a config, whose epochs have so many iterations."""
         epochs, iters = ((train_cfg or {}).get(key) for key in ('max_epochs', 'max_iters'))
         if isinstance(epochs, int):
-            return cls(epochs, epochs * epoch_length if epoch_length else None)
-        return cls(None, iters if isinstance(iters, int) else None)
+            return cls(epochs, epochs * epoch_length if epoch_length else None, epoch_length)
+        return cls(None, iters if isinstance(iters, int) else None, epoch_length)
 
-    def in_steps_of(self, schedule: Mapping[str, Any]) -> int | None:
+    def in_steps_of(self, schedule: Mapping[str, Any]) -> float | None:
         """In the steps of a schedule."""
-        return self.epochs if schedule.get('by_epoch', True) else self.iters
+        if not schedule.get('by_epoch', True):
+            return self.iters
+        if self.epochs is None and self.iters and self.epoch_length:
+            return self.iters / self.epoch_length
+        return self.epochs
 
     def __str__(self) -> str:
         """As the config names it."""
@@ -77,7 +85,11 @@ def fitted(schedules: Any, length: Length) -> tuple[Any, list[str]]:
     schedules, lines = copy.deepcopy(schedules), []
     several = [each for _, each in placed(schedules)]
     for place, each in placed(schedules):
-        if not _warms_up(each) or (whole := length.in_steps_of(each)) is None:
+        if (whole := length.in_steps_of(each)) is None:
+            continue
+        if length.epochs is None and each.get('convert_to_iter_based'):
+            each.setdefault('end', whole)  # MMEngine's would be one epoch
+        if not _warms_up(each):
             continue
         named = f'{place} ({type_name(each)}) warms up until {_step(each, each["end"])}'
         if is_late := _outlasts(each, several, whole):
@@ -101,6 +113,7 @@ def misfits(schedules: Any, length: Length) -> Iterator[Finding]:
     nodes = [each for _, each in placed(schedules)]
     for place, each in placed(schedules):
         if (whole := length.in_steps_of(each)) is None:
+            yield from _never_steps(each, place, length)
             continue
         named, begin = f'{place} ({type_name(each)})', each.get('begin', 0)
         end = each.get('end', whole)
@@ -116,6 +129,16 @@ def misfits(schedules: Any, length: Length) -> Iterator[Finding]:
             )
         elif _comes_down(each):
             yield from _ends_elsewhere(each, named, whole, length, bool(_followers(each, nodes)))
+
+
+def _never_steps(schedule: dict[str, Any], place: str, length: Length) -> Iterator[Finding]:
+    """Whether a schedule counts epochs in a training that knows none."""
+    if length.iters is not None and not schedule.get('convert_to_iter_based'):
+        yield warning(
+            f'{place} ({type_name(schedule)}) counts epochs, and the training iterations '
+            f'({length}): it never steps; set its by_epoch=False, and its begin and end in '
+            f'iterations'
+        )
 
 
 def _ends_elsewhere(
@@ -169,7 +192,7 @@ def _num_steps(schedule: dict[str, Any], length: Length) -> int | None:
     end = schedule['end']
     if not schedule.get('by_epoch', True) or not schedule.get('convert_to_iter_based'):
         return int(end)
-    return None if length.iters is None else int(end * length.iters / length.epochs)
+    return None if length.epoch_length is None else int(end * length.epoch_length)
 
 
 def _comes_down(schedule: dict[str, Any]) -> bool:

@@ -55,7 +55,7 @@ def where_to_get(source: object, model_name: object, path: str | Path) -> str:
     stems = (own.stem, model_name, model_name.split('.')[0])
     is_named = path.name in {f'{stem}{own.suffix}' for stem in stems}
     line = found.command(path.parent, path.name if is_named else None)
-    then = '' if is_named else f', and give checkpoint={path.parent / own}'
+    then = '' if is_named else f', and give {path.parent / own} instead'
     return f'; get the published weights of {model_name} by: {line}{then}'
 
 

@@ -82,6 +82,8 @@ def _named(
     transformers: ModuleType, name: str, *, local_files_only: bool
 ) -> 'PreTrainedConfig | _Other':
     """The config of a folder, or of a name on the hub; code beside it is never run."""
+    if Path(name).is_dir() and not (Path(name) / 'config.json').is_file():
+        raise ValueError('the folder has no config.json')
     try:
         content, _ = transformers.PreTrainedConfig.get_config_dict(
             name, local_files_only=local_files_only

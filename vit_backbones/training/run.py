@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import shlex
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -113,7 +114,7 @@ def train(
         return training_result(runner)
 
     load = functools.partial(_load, config, options, work_dir, launcher)
-    return _execute(load, set_up, run, functools.partial(_interrupted, command=command))
+    return _execute(load, set_up, run, functools.partial(_interrupted, command, time.time()))
 
 
 def evaluate(
@@ -156,6 +157,7 @@ def _execute(
     try:
         with quiet_warnings():
             cfg = load()
+            check_writable(cfg.work_dir, folder=True)
             files = StartedFiles(cfg.work_dir, os.path.basename(cfg.filename))
             runner = set_up(cfg)
             result, metrics = run(runner)
@@ -188,12 +190,14 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _interrupted(runner: AnyRunner, command: str) -> str:
+def _interrupted(command: str, began: float, runner: AnyRunner) -> str:
     last = find_last_checkpoint(runner.work_dir)
-    if last is None:
+    if last is None or last.stat().st_mtime < began:  # of another training in this folder
         return 'interrupted before the first checkpoint; start again with the same command'
     line = f'interrupted; the last checkpoint is {short_path(last)}'
-    return f'{line}, continue with: {command}' if command else line
+    used = [name for name in runner.cfg.env_variables if name in os.environ]
+    words = [*(f'{name}={shlex.quote(os.environ[name])}' for name in used), command]
+    return f'{line}, continue with: {" ".join(words)}' if command else line
 
 
 def _load(path: str, options: Sequence[str], work_dir: str | None, launcher: str) -> Config:
@@ -217,15 +221,15 @@ def prepare(cfg: Config, splits: Sequence[str], own: Used | None = None) -> AnyR
     _heed(each for each in findings if each.level == 'error')
     runner = build_runner(cfg)
     _heed(map(warning, own.warnings if own else ()))  # only now that there is a log file
-    if facts.builtin_data:  # only now that the model is known to be in order
-        write_shapes(**facts.builtin_data)
-        _heed(map(error, missing_data(facts)))
     if facts.load_from and (cfg.get('resume') or 'test' in splits):
         resumes = bool(cfg.get('resume'))
         misfits = list(preflight.fit_findings(runner.model, facts.load_from, resume=resumes))
         misfits += resume_findings(runner.model, cfg, facts.load_from) if resumes else ()
         _heed(sorted(misfits, key=lambda each: each.level != 'error'))
     _heed([*findings, *model_findings(facts, runner.model)])
+    if facts.builtin_data:  # only now that the model is known to be in order
+        write_shapes(**facts.builtin_data)
+        _heed(map(error, missing_data(facts)))
     for split in splits:
         # In every process, as `Runner.train` would
         loader = built(cfg, functools.partial(runner.loader, split))

@@ -96,9 +96,9 @@ class _Quiet:
                 diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False),
             )
             self.call_hook('after_build_train_dataloader', dataloader=self._train_dataloader)
-            training = self.cfg.get('train_cfg') or {}
-            length = len(self._train_dataloader) if training.get('max_epochs') else None
-            self._fit_to(Length.of(training, length))
+            is_sized = hasattr(self._train_dataloader.dataset, '__len__')
+            length = len(self._train_dataloader) if is_sized else None
+            self._fit_to(Length.of(self.cfg.get('train_cfg'), length))
 
     def _fit_to(self, length: Length) -> None:
         """Let warm-ups, and the first part without a head, end within the training."""

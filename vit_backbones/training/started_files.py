@@ -9,6 +9,8 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.utils import ManagerMixin
 
+from vit_backbones.files import write_whole
+
 DATASET = 'dataset'  # folder in a work dir for the lists of own data
 
 
@@ -28,14 +30,15 @@ class StartedFiles:
         self._config = self._folder / config_name
         self._held = set(self._entries())
         self._made = [each for each in (self._folder, *self._folder.parents) if not each.exists()]
-        self._replaced = self._config.read_bytes() if self._config.is_file() else None
+        old = (self._config, *self._lists())
+        self._replaced = {each: each.read_bytes() for each in old if each.is_file()}
 
     def remove(self) -> None:
-        """Remove them, and the folders that this leaves empty; the old config comes back."""
+        """Remove them, and the folders that this leaves empty; old configs and lists come back."""
         if not is_main_process():
             return
         log = _log_folder()
-        new = {self._config, self._folder / DATASET, log} - self._held
+        new = {self._config, self._folder / DATASET, *self._lists(), log} - self._held
         if log in new:
             _forget_run()
         for path in new & set(self._entries()):
@@ -43,15 +46,19 @@ class StartedFiles:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        if self._replaced is not None:
-            self._config.write_bytes(self._replaced)
+        for path, content in self._replaced.items():
+            write_whole(path, content)
         emptied = [path for path in self._entries() if path not in self._held and path.is_dir()]
         for folder in (*emptied, *self._made):  # the innermost first
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
 
     def _entries(self) -> list[Path]:
-        return list(self._folder.iterdir()) if self._folder.is_dir() else []
+        entries = list(self._folder.iterdir()) if self._folder.is_dir() else []
+        return [*entries, *self._lists()]
+
+    def _lists(self) -> list[Path]:
+        return list((self._folder / DATASET).glob('*'))
 
 
 def _log_folder() -> Path | None:
