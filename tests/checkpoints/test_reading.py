@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def check_same(read):
     assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
 
 
-@pytest.mark.parametrize('suffix', ['.pth', '.pt', '.bin', '.ckpt'])
+@pytest.mark.parametrize('suffix', ['.pth', '.pth.tar', '.pt', '.bin', '.ckpt'])
 @pytest.mark.parametrize('zipped', [True, False])
 def test_reads_torch_files(suffix, zipped, tmp_path):
     path = tmp_path / f'a{suffix}'
@@ -100,6 +101,15 @@ def test_reads_what_mmengines_runner_saves(tmp_path):
     check_same(read_checkpoint(tmp_path / 'epoch_1.pth'))
 
 
+def test_reads_what_trainings_save_beside_their_arguments(tmp_path):
+    """As timm, DINO, iBOT, DeiT and MAE do."""
+    torch.save({'args': Namespace(lr=0.1, arch='vit'), 'state_dict': TENSORS}, tmp_path / 'a.pth')
+    check_same(read_checkpoint(tmp_path / 'a.pth'))
+    assert names(tmp_path / 'a.pth').keys() == TENSORS.keys()
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / 'a.pth', weights_only=True)  # as ever, outside
+
+
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.npz'])
 def test_names_come_with_shapes(suffix, tmp_path):
     path = tmp_path / f'a{suffix}'
@@ -151,7 +161,7 @@ def saved(name):
         (
             'a.npy',
             lambda path: path.touch(),
-            'is no .pth, .pt, .bin, .ckpt, .safetensors, .npz file',
+            'is no .pth, .pt, .tar, .bin, .ckpt, .safetensors, .npz file',
         ),
         ('a.pth', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
         ('a.safetensors', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),

@@ -154,8 +154,8 @@ class Report:
         if self.leftover:
             raise ValueError(
                 f'{file} holds {len(self.leftover)} tensors that fit nowhere in the model{why} '
-                f'(another architecture or img_size? allow_partial=True loads what fits): '
-                f'{first_ten(self.leftover)}'
+                f'(another architecture, img_size or in_channels? allow_partial=True loads what '
+                f'fits): {first_ten(self.leftover)}'
             )
 
     def _lacking_parts(self) -> list[str]:

@@ -1,5 +1,6 @@
 """Read weight files without ever running code from them."""
 
+import argparse
 import json
 import pickle
 import re
@@ -17,7 +18,7 @@ from vit_backbones.checkpoints.averaging import noted, sections_by_choice
 from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
 from vit_backbones.checkpoints.origin import encode
 
-SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz')
+SUFFIXES = ('.pth', '.pt', '.tar', '.bin', '.ckpt', '.safetensors', '.npz')
 
 
 class Content(NamedTuple):
@@ -30,7 +31,8 @@ class Content(NamedTuple):
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint of one of `SUFFIXES` to the CPU, by their key in the file.
 
-    Torch files are read with `weights_only=True`, NumPy archives with `allow_pickle=False`.
+    Torch files (`.pth.tar` is one too) are read with `weights_only=True`, NumPy archives with
+    `allow_pickle=False`.
     Sections such as `{'state_dict': ...}` are opened, of several copies of a model the one that
     its authors evaluate (`checkpoints.averaging`); values other than tensors are left out.
 
@@ -107,7 +109,9 @@ def _load(path: str | Path, device: str, *, mapped: bool = False) -> object:
         if path.suffix == '.npz':
             return _load_npz(path)
         mapped = mapped and zipfile.is_zipfile(path)
-        return torch.load(path, map_location=device, weights_only=True, mmap=mapped or None)
+        # most trainings keep their arguments beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location=device, weights_only=True, mmap=mapped or None)
     except Exception as error:  # damaged files make torch raise anything: IndexError, struct.error
         raise ValueError(
             f'checkpoint {str(path)!r} cannot be read: {_reason(error, path)}'
