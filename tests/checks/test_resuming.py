@@ -134,7 +134,7 @@ def test_every_tensor_is_required(name, tmp_path):
     assert misfits(model, path) == [
         (
             'error',
-            f"checkpoint {path!r} lacks 1 of 64 tensors of the config's model: was it trained "
+            f"checkpoint {path!r} lacks 1 of 65 tensors of the config's model: was it trained "
             f'with another config? Missing: {name}',
         )
     ]
@@ -163,7 +163,7 @@ def test_another_shape_is_named_with_both(tmp_path):
     assert misfits(built(cfg), path, resume=True) == [
         (
             'error',
-            f"checkpoint {path!r} lacks 2 of 63 tensors of the config's model: was it trained "
+            f"checkpoint {path!r} lacks 2 of 64 tensors of the config's model: was it trained "
             f'with another config? Missing: decode_head.conv_seg.weight (2x8x1x1 in the file, '
             f'5x8x1x1 here), decode_head.conv_seg.bias (2 in the file, 5 here); to train this '
             f'model from what fits, options=load_from={path}',

@@ -9,7 +9,7 @@ import torch
 from _comparison import architectures
 from redraw import error, images, redraw
 
-from vit_backbones import ViTFeatBackbone, adapted, backbone, weights
+from vit_backbones import ViTFeatBackbone, backbone, weights
 from vit_backbones.sources.timm_build import build_timm
 
 SMALL = dict(depth=2, embed_dim=24, num_heads=3)
@@ -89,7 +89,7 @@ def idle(name, more, log):
 @pytest.fixture
 def log(monkeypatch):
     lines = []
-    for module in (adapted, backbone, weights):
+    for module in (backbone, weights):
         monkeypatch.setattr(module, 'print_log', lambda line, **options: lines.append(line))
     return lines
 
