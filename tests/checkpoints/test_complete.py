@@ -111,6 +111,15 @@ def test_so_it_is_for_models_of_transformers(kind, name, tmp_path):
     assert str(caught.value) == message(path, options, name)
 
 
+def test_blocks_that_the_model_does_not_use_are_no_reason(tmp_path):
+    """A file of a pruned model has fewer than the architecture."""
+    options, name = plain('vit_tiny_patch16_224', out_indices=0), 'blocks.0.attn.qkv.weight'
+    path = saved(tmp_path, [name], **options)
+    with pytest.raises(ValueError, match='missing') as caught:
+        ViTFeatBackbone(checkpoint=path, **options)
+    assert str(caught.value) == message(path, options, name)
+
+
 def test_init_cfg_refuses_it_too(tmp_path):
     options, name = LACKING['attention']
     path = saved(tmp_path, [name], **options)
