@@ -1,6 +1,5 @@
 """Read weight files without ever running code from them."""
 
-import argparse
 import json
 import pickle
 import re
@@ -109,9 +108,7 @@ def _load(path: str | Path, device: str, *, mapped: bool = False) -> object:
         if path.suffix == '.npz':
             return _load_npz(path)
         mapped = mapped and zipfile.is_zipfile(path)
-        # most trainings keep their arguments beside the weights
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location=device, weights_only=True, mmap=mapped or None)
+        return torch.load(path, map_location=device, weights_only=True, mmap=mapped or None)
     except Exception as error:  # damaged files make torch raise anything: IndexError, struct.error
         raise ValueError(
             f'checkpoint {str(path)!r} cannot be read: {_reason(error, path)}'
