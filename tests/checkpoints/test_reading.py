@@ -188,6 +188,11 @@ def saved(name):
         ('a.pth', lambda path: path.write_bytes(b'\x80\x02.'), 'is it complete'),
         ('a.pth', lambda path: torch.save({'epoch': 1}, path), 'holds no tensors'),
         ('a.pth', lambda path: torch.save(torch.ones(2), path), 'holds no tensors'),
+        (
+            'a.pth',
+            lambda path: torch.save({'network': TENSORS, 'epoch': 1}, path),
+            "holds no tensors but in 'network': save that section as a file of its own$",
+        ),
     ],
 )
 @pytest.mark.parametrize('read', [read_checkpoint, names])
