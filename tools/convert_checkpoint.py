@@ -20,6 +20,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--img-size', **cli.SIDES, help="size to resample positions to; default: the model's own"
     )
+    parser.add_argument(
+        '--pos-interp',
+        choices=('timm', 'original'),
+        default='timm',
+        help="how --img-size resamples: as timm does, or the file's authors (default: timm)",
+    )
     cli.add_flag(parser, '--without-cls-token', 'leave the CLS token out, e.g. for Sapiens')
     return parser.parse_args(argv)
 
@@ -44,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.model,
             checkpoint=args.checkpoint,
             img_size=args.img_size,
+            pos_interp=args.pos_interp,
             with_cls_token=False if args.without_cls_token else None,
         )
     tensors = {n: t.contiguous() for n, t in backbone.vit.state_dict().items()}

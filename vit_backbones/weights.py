@@ -103,7 +103,8 @@ class Weights:
             self.report += f'; missing: {", ".join(report.missing)}'
             print_log(
                 f'{checkpoint}: allow_partial=True leaves {counted(len(report.missing), "tensor")} '
-                f'of {report.total} random, which the file lacks: {first_ten(report.missing)}',
+                f'of {report.total} random, which the file lacks or holds otherwise: '
+                f'{first_ten(report.missing)}',
                 logger='current',
                 level=logging.WARNING,
             )

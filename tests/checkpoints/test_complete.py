@@ -111,6 +111,15 @@ def test_so_it_is_for_models_of_transformers(kind, name, tmp_path):
     assert str(caught.value) == message(path, options, name)
 
 
+def test_blocks_that_the_model_does_not_use_are_no_reason(tmp_path):
+    """A file of a pruned model has fewer than the architecture."""
+    options, name = plain('vit_tiny_patch16_224', out_indices=0), 'blocks.0.attn.qkv.weight'
+    path = saved(tmp_path, [name], **options)
+    with pytest.raises(ValueError, match='missing') as caught:
+        ViTFeatBackbone(checkpoint=path, **options)
+    assert str(caught.value) == message(path, options, name)
+
+
 def test_init_cfg_refuses_it_too(tmp_path):
     options, name = LACKING['attention']
     path = saved(tmp_path, [name], **options)
@@ -264,7 +273,8 @@ def test_partial_loading_warns_where_logs_are_quiet(tmp_path):
     with quiet_log():
         ViTFeatBackbone(checkpoint=path, allow_partial=True, **options)
     logger.removeHandler(kept)
-    text = f'allow_partial=True leaves 1 tensor of {total} random, which the file lacks: {name}'
+    lacks = 'which the file lacks or holds otherwise'
+    text = f'allow_partial=True leaves 1 tensor of {total} random, {lacks}: {name}'
     assert kept.lines == [('WARNING', f'{path}: {text}')]
 
 

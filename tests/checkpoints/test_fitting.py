@@ -56,7 +56,15 @@ def test_half_weights_are_loaded_in_fp32(dtype, reference, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'head', ['head.weight', 'fc.bias', 'fc_norm.weight', 'head_dist.weight', 'attn_pool.q.weight']
+    'head',
+    [
+        'head.weight',
+        'fc.bias',
+        'fc_norm.weight',
+        'head_dist.weight',
+        'attn_pool.q.weight',
+        'masked_embed',
+    ],
 )
 def test_leftover_heads_are_accepted(head, reference, tmp_path):
     torch.save(reference | {head: torch.ones(3)}, tmp_path / 'a.pth')
@@ -77,6 +85,14 @@ def test_leftover_pruned_parts_are_accepted(reference, tmp_path):
         ({'blocks.4.norm1.bias': torch.ones(24)}, 'fit nowhere .*: blocks.4.norm1.bias$'),
         ({'norm.bias': torch.ones(7)}, r'fit nowhere .*: norm.bias \(7,\) for \(24,\)$'),
         ({'pos_embed': torch.ones(1, 196, 24)}, r'pos_embed \(1, 196, 24\) for \(1, 197, 24\)$'),
+        (
+            {'norm.bias': torch.ones(24, dtype=torch.int8)},
+            r'norm.bias \(24,\) of int8 for \(24,\)$',
+        ),
+        (
+            {'patch_embed.proj.weight': torch.ones(24, 4, 8, 8, dtype=torch.uint8)},
+            r'in_channels\? .* \(24, 4, 8, 8\) of uint8 for \(24, 3, 16, 16\)$',
+        ),
     ],
     ids=lambda value: None if isinstance(value, str) else next(iter(value)),
 )
@@ -166,7 +182,7 @@ def test_allow_partial_loads_what_fits(reference, log, tmp_path):
     assert log == [
         f'{tmp_path}/a.pth: loaded {total - 12} of {total} tensors, resized 0',
         f'{tmp_path}/a.pth: allow_partial=True leaves 12 tensors of {total} random, which the file '
-        f'lacks: {", ".join(names[:10])} and 2 more',
+        f'lacks or holds otherwise: {", ".join(names[:10])} and 2 more',
     ]
     assert vit.load_report == f'{log[0].split(": ")[1]}; missing: {", ".join(names)}'
 

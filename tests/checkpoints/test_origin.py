@@ -122,6 +122,16 @@ def test_a_converted_file_keeps_it(convert):
     assert other.load_report == 'loaded 78 of 78 tensors, resized 0'
 
 
+def test_a_file_converted_to_another_size_is_resampled_as_asked(convert):
+    torch.save(layouts.mae(timm_vit('test_vit', depth=None).state_dict()), 'mae.pth')
+    options = dict(pos_interp='original', out_type='raw', img_size=(96, 160))
+    size = ['--img-size', '96', '160', '--pos-interp', 'original']
+    convert(['mae.pth', 'out.safetensors', '--model', 'test_vit', *size])
+    vit = ViTFeatBackbone('test_vit', checkpoint='mae.pth', **options).eval()
+    other = ViTFeatBackbone('test_vit', checkpoint='out.safetensors', **options).eval()
+    assert same(vit, other)
+
+
 def test_copies_keep_it(loaded):
     vit, _ = loaded
     assert same(vit, copy.deepcopy(vit))

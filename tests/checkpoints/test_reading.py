@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def check_same(read):
     assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
 
 
-@pytest.mark.parametrize('suffix', ['.pth', '.pt', '.bin', '.ckpt'])
+@pytest.mark.parametrize('suffix', ['.pth', '.pth.tar', '.pt', '.bin', '.ckpt'])
 @pytest.mark.parametrize('zipped', [True, False])
 def test_reads_torch_files(suffix, zipped, tmp_path):
     path = tmp_path / f'a{suffix}'
@@ -100,6 +101,13 @@ def test_reads_what_mmengines_runner_saves(tmp_path):
     check_same(read_checkpoint(tmp_path / 'epoch_1.pth'))
 
 
+def test_reads_what_trainings_save_beside_their_arguments(tmp_path):
+    """As timm, DINO, iBOT, DeiT and MAE do."""
+    torch.save({'args': Namespace(lr=0.1, arch='vit'), 'state_dict': TENSORS}, tmp_path / 'a.pth')
+    check_same(read_checkpoint(tmp_path / 'a.pth'))
+    assert names(tmp_path / 'a.pth').keys() == TENSORS.keys()
+
+
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.npz'])
 def test_names_come_with_shapes(suffix, tmp_path):
     path = tmp_path / f'a{suffix}'
@@ -151,7 +159,7 @@ def saved(name):
         (
             'a.npy',
             lambda path: path.touch(),
-            'is no .pth, .pt, .bin, .ckpt, .safetensors, .npz file',
+            'is no .pth, .pt, .tar, .bin, .ckpt, .safetensors, .npz file',
         ),
         ('a.pth', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
         ('a.safetensors', lambda path: path.touch(), r'is it complete\? \(0 bytes\)'),
@@ -180,6 +188,11 @@ def saved(name):
         ('a.pth', lambda path: path.write_bytes(b'\x80\x02.'), 'is it complete'),
         ('a.pth', lambda path: torch.save({'epoch': 1}, path), 'holds no tensors'),
         ('a.pth', lambda path: torch.save(torch.ones(2), path), 'holds no tensors'),
+        (
+            'a.pth',
+            lambda path: torch.save({'network': TENSORS, 'epoch': 1}, path),
+            "holds no tensors but in 'network': save that section as a file of its own$",
+        ),
     ],
 )
 @pytest.mark.parametrize('read', [read_checkpoint, names])

@@ -12,6 +12,8 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from vit_backbones import ViTFeatBackbone
+from vit_backbones.checkpoints.origin import IMAGENET
 from vit_backbones.checks.preprocessing import preprocessing_findings
 from vit_backbones.checks.recipe import model_findings
 from vit_backbones.config.facts import Facts, model_chain
@@ -72,7 +74,9 @@ def test_configs_in_order_have_no_finding(text, findings):
 def test_images_that_stay_bgr_are_warned_of(text, findings):
     assert findings(dict(bgr_to_rgb=False), text=text) == [f'warning: {LEFT}']
     plain = dict(mean=None, std=None, bgr_to_rgb=False)
-    assert findings(plain, [NORMALIZE | dict(to_rgb=False)], text=text) == [f'warning: {LEFT}']
+    assert findings(plain, [NORMALIZE | dict(to_rgb=False)], text=text) == [
+        f'warning: {LEFT}'.replace('bgr_to_rgb=True there', 'to_rgb=True in Normalize')
+    ]
 
 
 @pytest.mark.parametrize('text', [SEGMENTER, DETECTOR], ids=['mmseg', 'mmdet'])
@@ -135,6 +139,7 @@ def test_images_that_are_normalised_twice_are_warned_of(findings):
         'warning: train_dataloader.dataset.pipeline has Normalize, and data_preprocessor '
         'normalises by mean and std again: leave one of them out'
     ]
+    assert len(findings(dict(bgr_to_rgb=True), [NORMALIZE])) == 1  # which order counts is open
 
 
 def test_the_mean_of_a_pipeline_is_compared_too(findings):
@@ -144,6 +149,35 @@ def test_the_mean_of_a_pipeline_is_compared_too(findings):
         'but the weights of test_vit.r160_in1k expect [127.5, 127.5, 127.5], RGB on 0-255: set '
         'mean and std to backbone.preprocess'
     ]
+
+
+SWAPPED = (
+    'warning: train_dataloader.dataset.pipeline: Normalize.{name} is {given}, but the weights of '
+    'test_vit.r160_in1k expect {expected}, BGR on 0-255: set mean and std to '
+    'backbone.preprocess, with to_rgb=True'
+)
+
+
+def test_a_mean_for_bgr_is_in_that_order(findings, monkeypatch):
+    monkeypatch.setattr(ViTFeatBackbone, 'preprocess', dict(IMAGENET))
+    mean, std = IMAGENET['mean'], IMAGENET['std']
+    step = dict(type='Normalize', mean=mean[::-1], std=std[::-1], to_rgb=False)
+    apart = dict(mean=None, std=None, bgr_to_rgb=True)
+    assert findings(apart, [step]) == []
+    assert findings(apart, [step | dict(mean=mean, std=std)]) == [
+        SWAPPED.format(name='mean', given=[123.67, 116.28, 103.53], expected=mean[::-1]),
+        SWAPPED.format(name='std', given=[58.4, 57.12, 57.38], expected=std[::-1]),
+    ]
+
+
+def test_a_deviation_for_images_on_0_1_is_warned_of(findings):
+    small = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    assert findings(small, name='test_vit') == [
+        UNKNOWN,
+        'warning: data_preprocessor.std is [0.23, 0.22, 0.22], as for images on 0-1, and these are '
+        'on 0-255: multiply mean and std by 255',
+    ]
+    assert findings(small, name='test_vit', loader=dict(type='LoadElsewhere')) == [UNKNOWN]
 
 
 UNKNOWN = (

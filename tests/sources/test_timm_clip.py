@@ -5,6 +5,7 @@ import json
 
 import layouts
 import pytest
+import timm
 import torch
 from checked_configs import lines_of
 from redraw import timm_vit
@@ -113,6 +114,19 @@ def test_sizes_without_a_twin_name_another_with_their_size(remark):
         .endswith("needs model_name='vit_base_patch16_clip_quickgelu_224' with img_size=(384, 384)")
     )
     assert remark('vit_base_patch16_plus_clip_240', 'transformers CLIP') is None
+
+
+def test_the_tag_that_is_advised_exists_and_ends_the_doubt(remark):
+    twins = [name for name in timm.list_models('vit_*_clip_*') if 'quickgelu' not in name]
+    lines = {name: remark(name, 'transformers CLIP') for name in twins if 'medium' not in name}
+    advised = {
+        name: line.partition('such as model_name=')[2] for name, line in lines.items() if line
+    }
+    assert advised['vit_large_patch14_clip_336'] == "'vit_large_patch14_clip_336.laion2b_ft_in1k'"
+    assert advised['vit_base_patch32_clip_256'] == "'vit_base_patch32_clip_256.datacompxl'"
+    for tagged in filter(None, advised.values()):
+        assert timm.get_pretrained_cfg(tagged.strip("'")).hf_hub_id
+        assert remark(tagged.strip("'"), 'transformers CLIP') is None
 
 
 def test_loading_warns_once_and_keeps_the_line(log, tmp_path):

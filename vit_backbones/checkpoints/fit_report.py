@@ -61,7 +61,7 @@ def sizes(
     """Compare a file's tensors with those of a model, by keys that both have.
 
     The width is the patch embedding's, or that of most vectors where its name is not known;
-    `built` are the names of the unpruned model.
+    `built` are the names of the unpruned model, of whose blocks a file may lack the pruned ones.
     """
     names = [patch_embed] if patch_embed in model.keys() & tensors.keys() else model
     shapes = [(tensors[n].shape if n in tensors else (), model[n].shape) for n in names]
@@ -70,8 +70,11 @@ def sizes(
     others = [(ours[0], theirs[0]) for ours, theirs in shapes if ours and ours[0] != theirs[0]]
     width = others[0] if 2 * len(others) > len(shapes) else None
     stems = Counter(block[1] for block in map(_BLOCK.match, built) if block).most_common(1)
-    depth = tuple(_depth(names, stem) for stem, _ in stems for names in (tensors, built))
-    return Sizes(width, depth if 0 not in depth and len(set(depth)) > 1 else None)
+    for stem, _ in stems:
+        ours, needed, theirs = (_depth(names, stem) for names in (tensors, model, built))
+        if ours and not needed <= ours <= theirs:
+            return Sizes(width, (ours, theirs))
+    return Sizes(width)
 
 
 def _depth(names: Iterable[str], stem: str) -> int:
@@ -154,8 +157,8 @@ class Report:
         if self.leftover:
             raise ValueError(
                 f'{file} holds {len(self.leftover)} tensors that fit nowhere in the model{why} '
-                f'(another architecture or img_size? allow_partial=True loads what fits): '
-                f'{first_ten(self.leftover)}'
+                f'(another architecture, img_size or in_channels? allow_partial=True loads what '
+                f'fits): {first_ten(self.leftover)}'
             )
 
     def _lacking_parts(self) -> list[str]:

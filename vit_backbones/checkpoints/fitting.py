@@ -21,7 +21,9 @@ PREFIXES = (
     *('teacher.', 'teacher.backbone.', 'student.', 'student.backbone.'),
 )
 # Parts of files beyond the backbone: classifiers, pooling heads, parts of pre-training
-KNOWN_HEADS = re.compile(r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token)(\.|$)')
+KNOWN_HEADS = re.compile(
+    r'(head|fc|fc_norm|head_dist|attn_pool|pre_logits|mask_token|masked_embed)(\.|$)'
+)
 # Keys under which a saved backbone keeps the (h, w) of its position table, and the layout of the
 # file that its weights came from
 GRID_KEY, LAYOUT_KEY = 'position_grid', 'weights_layout'
@@ -127,9 +129,11 @@ def match(
             fitted = _fit_patch_embed(tensor, target)
         elif positions is not None and name == positions.name:
             fitted = positions.fit(tensor, recorded, file_patch)
-        if fitted.shape != target.shape:
+        packed = target.is_floating_point() and not tensor.is_floating_point()  # by a quantisation
+        if packed or fitted.shape != target.shape:
             report.missing.append(name)
-            misfits.append(f'{name} {tuple(tensor.shape)} for {tuple(target.shape)}')
+            kind = f' of {tensor.dtype}'.replace('torch.', '') if packed else ''
+            misfits.append(f'{name} {tuple(tensor.shape)}{kind} for {tuple(target.shape)}')
             continue
         report.matched[name] = fitted
         if fitted.numel() != counts.get(name, tensor.numel()):

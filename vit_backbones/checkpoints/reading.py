@@ -16,8 +16,9 @@ from torch import Size, Tensor
 from vit_backbones.checkpoints.averaging import noted, sections_by_choice
 from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
 from vit_backbones.checkpoints.origin import encode
+from vit_backbones.errors import some
 
-SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz')
+SUFFIXES = ('.pth', '.pt', '.tar', '.bin', '.ckpt', '.safetensors', '.npz')
 
 
 class Content(NamedTuple):
@@ -30,7 +31,8 @@ class Content(NamedTuple):
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint of one of `SUFFIXES` to the CPU, by their key in the file.
 
-    Torch files are read with `weights_only=True`, NumPy archives with `allow_pickle=False`.
+    Torch files (`.pth.tar` is one too) are read with `weights_only=True`, NumPy archives with
+    `allow_pickle=False`.
     Sections such as `{'state_dict': ...}` are opened, of several copies of a model the one that
     its authors evaluate (`checkpoints.averaging`); values other than tensors are left out.
 
@@ -45,11 +47,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 def read_content(path: str | Path, device: str = 'cpu') -> Content:
     """As `read_checkpoint`, with the copy taken; without values on the device `'meta'`."""
     content, copies = _opened(_load(path, device))
-    found = content.items() if isinstance(content, dict) else ()
-    tensors = {name: value for name, value in found if isinstance(value, Tensor)}
+    tensors = _tensors(content)
     if not tensors:
-        raise ValueError(f'checkpoint {str(path)!r} holds no tensors')
+        held = content if isinstance(content, dict) else {}
+        inside = [repr(key) for key, section in held.items() if _tensors(section)]
+        where = f' but in {some(inside)}: save that section as a file of its own' if inside else ''
+        raise ValueError(f'checkpoint {str(path)!r} holds no tensors{where}')
     return Content(tensors, '; '.join(copies) or None)
+
+
+def _tensors(content: object) -> dict[str, Tensor]:
+    found = content.items() if isinstance(content, dict) else ()
+    return {name: value for name, value in found if isinstance(value, Tensor)}
 
 
 def names(path: str | Path) -> dict[str, Size]:

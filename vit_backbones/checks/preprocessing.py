@@ -14,6 +14,7 @@ from vit_backbones.config.facts import Facts, Node, nodes, type_name
 _CLOSE = 1.0  # of 255: rounding in configs is no mistake
 _RGB_READERS = ('tifffile',)  # of `imdecode_backend`; the others give BGR
 _TURNS = ('_channel_conversion', 'channel_conversion')  # where MMEngine's and mmseg's note it
+_Given = tuple[str, Mapping[str, Any], str]  # place of a mean and std, both, order of the channels
 
 
 class _Images(NamedTuple):
@@ -59,9 +60,9 @@ def _normalisation_findings(
     vit: ViTFeatBackbone, preprocessor: Any, pipelines: Sequence[_Images]
 ) -> Iterator[Finding]:
     own = _statistics(preprocessor)
-    given = [('data_preprocessor', own)] if own else []
-    for place, _, steps in pipelines:
-        given += [(f'{place}: Normalize', step) for step in steps or ()]
+    given = [('data_preprocessor', own, 'RGB')] if own else []
+    for place, order, steps in pipelines:
+        given += [(f'{place}: Normalize', step, order or 'RGB') for step in steps or ()]
         if own and steps:
             yield warning(
                 f'{place} has Normalize, and data_preprocessor normalises by mean and std again: '
@@ -74,36 +75,49 @@ def _normalisation_findings(
                 f'data_preprocessor: {_advice(vit)}'
             )
             return
-    yield from _statistics_findings(vit, given)
-
-
-def _statistics_findings(
-    vit: ViTFeatBackbone, given: Sequence[tuple[str, Mapping[str, Any]]]
-) -> Iterator[Finding]:
-    """Compare means and deviations with those of the weights, each place once."""
-    expected = vit.preprocess
-    if expected is None:
-        yield note(
-            f'nothing shows which mean and std the weights of {vit.model_name} expect: compare '
-            f"those of the data_preprocessor with their authors'; a tag in the model's name, such "
-            f'as NAME.mae, shows them'
-        )
+    if vit.preprocess is not None:
+        yield from _statistics_findings(vit, given)
         return
+    yield note(
+        f'nothing shows which mean and std the weights of {vit.model_name} expect: compare '
+        f"those of the data_preprocessor with their authors'; a tag in the model's name, such "
+        f'as NAME.mae, shows them'
+    )
+    if all(order for _, order, _ in pipelines):  # of common images
+        yield from _scale_findings(given)
+
+
+def _statistics_findings(vit: ViTFeatBackbone, given: Sequence[_Given]) -> Iterator[Finding]:
+    """Compare means and deviations with those of the weights, each place once."""
     reported = set()
-    for place, statistics in given:
+    for place, statistics, order in given:
         for name in ('mean', 'std'):
+            expected = vit.preprocess[name][:: 1 if order == 'RGB' else -1]
             values = [float(each) for each in statistics[name]]
             values *= vit.in_channels if len(values) == 1 else 1
-            pairs = zip(values, expected[name], strict=False)
+            pairs = zip(values, expected, strict=False)
             differ = max(abs(one - other) for one, other in pairs) > _CLOSE
-            if len(values) != len(expected[name]) or not differ or (name, *values) in reported:
+            if len(values) != len(expected) or not differ or (name, *values) in reported:
                 continue
             reported.add((name, *values))
-            shown = [round(value, 2) for value in values]
+            fix = '' if order == 'RGB' else ', with to_rgb=True'
             yield warning(
-                f'{place}.{name} is {shown}, but the weights of {vit.model_name} '
-                f'expect {expected[name]}, RGB on 0-255: set mean and std to backbone.preprocess'
+                f'{place}.{name} is {_shown(values)}, but the weights of {vit.model_name} expect '
+                f'{expected}, {order} on 0-255: set mean and std to backbone.preprocess{fix}'
             )
+
+
+def _scale_findings(given: Sequence[_Given]) -> Iterator[Finding]:
+    for place, statistics, _ in given:
+        if max(statistics['std']) < 1:
+            yield warning(
+                f'{place}.std is {_shown(statistics["std"])}, as for images on 0-1, and these are '
+                f'on 0-255: multiply mean and std by 255'
+            )
+
+
+def _shown(values: Sequence[float]) -> list[float]:
+    return [round(value, 2) for value in values]
 
 
 def _order_findings(
@@ -113,14 +127,15 @@ def _order_findings(
     if not _is_known(preprocessor):
         return
     turns = any(getattr(preprocessor, name, False) for name in _TURNS)
-    for place, order, _ in pipelines:
-        if order is None or (order == 'BGR') == turns:
-            continue
+    for place, order, steps in pipelines:
+        if order is None or (order == 'BGR') == turns or (steps and _statistics(preprocessor)):
+            continue  # or one of two normalisations has to go first
         happens = 'turns it' if turns else 'leaves it so'
+        fix = 'to_rgb=True in Normalize' if steps else 'bgr_to_rgb=True there'
+        fix = 'bgr_to_rgb=False there, and no rgb_to_bgr' if turns else fix
         yield warning(
             f'the weights of {vit.model_name} expect RGB and get BGR: {place} gives {order}, and '
-            f'data_preprocessor {happens}: write bgr_to_rgb={not turns} there'
-            + (', and no rgb_to_bgr' if turns else '')
+            f'data_preprocessor {happens}: write {fix}'
         )
         return
 

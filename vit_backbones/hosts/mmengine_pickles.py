@@ -1,11 +1,14 @@
-"""Let `torch.load(weights_only=True)` read MMEngine's checkpoints, and nothing more.
+"""Let `torch.load(weights_only=True)` read the checkpoints of trainings, and nothing more.
 
 MMEngine 0.10 saves its logs and metrics beside the weights: `HistoryBuffer` objects, NumPy arrays
 and scalars, and four methods of `HistoryBuffer` that pickle spells `getattr(HistoryBuffer, 'min')`.
 PyTorch refuses all of them by default, so resuming fails. A general `getattr` would open the door
 to any code, so one that knows only those four methods takes its place.
+
+Other projects' trainings (timm, DINO, iBOT, DeiT, MAE) save their arguments as a `Namespace`.
 """
 
+import argparse
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +31,7 @@ def allow_mmengine_checkpoints() -> None:
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,
+            argparse.Namespace,
             np.ndarray,
             np.dtype,
             *{type(np.dtype(name)) for name in _DTYPES},

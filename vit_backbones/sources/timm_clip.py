@@ -36,10 +36,11 @@ def activation_remark(
     if needed is None and (layout != 'transformers CLIP' or own == 'quick_gelu'):
         return None  # the name stands for quick_gelu, or nothing speaks for it
     if needed is None:
+        tagged = _tagged(model_name)
+        meant = f'; for others a tag shows that {own} is meant, such as model_name={tagged!r}'
         return (
             f'the keys do not show the activation of these weights: {model_name} has {own}, and '
-            f"OpenAI's CLIP needs model_name={other}; for others a tag shows that {own} is meant, "
-            f"such as model_name='{model_name}.laion2b'"
+            f"OpenAI's CLIP needs model_name={other}{meant if tagged else ''}"
         )
     if needed == own:
         return None
@@ -67,6 +68,18 @@ def _other_model(model_name: str, vit: nn.Module) -> str:
     return f'{alike[0]!r} with img_size={vit.pretrained_cfg["input_size"][-2:]}'
 
 
+def _tagged(model_name: str) -> str:
+    """The model's name with a tag of weights that run with its activation; `''` for none."""
+    names = timm.list_pretrained(f'{model_name}.*')
+    own = [name for name in names if not _noted_quick(timm.get_pretrained_cfg(name).notes)]
+    return min(own, key=lambda name: ('.laion' not in name, len(name)), default='')
+
+
+def _noted_quick(notes: Collection[str] | None) -> bool:
+    """Whether timm notes on weights that they need `quick_gelu`."""
+    return 'QuickGELU' in ' '.join(notes or ())
+
+
 def _needed(
     model_name: str, vit: nn.Module, layout: str, path: str | Path | None, names: Collection[str]
 ) -> tuple[str | None, str]:
@@ -79,9 +92,8 @@ def _needed(
             return 'quick_gelu', "OpenAI's own file"
     elif layout not in _OF_TIMM:
         return None, ''
-    notes = ' '.join(vit.pretrained_cfg.get('notes') or ())
-    tagged = '.' in model_name or not layout
-    if tagged and 'QuickGELU' in notes and 'quickgelu' not in model_name:
+    tagged, quick = '.' in model_name or not layout, _noted_quick(vit.pretrained_cfg.get('notes'))
+    if tagged and quick and 'quickgelu' not in model_name:
         return 'quick_gelu', "timm's note on them"
     return (_activation(vit), "the model's name") if tagged else (None, '')
 
