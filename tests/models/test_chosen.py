@@ -14,6 +14,7 @@ from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS, init_default_scope
 
 from vit_backbones.backbone import ViTFeatBackbone
+from vit_backbones.checkpoints.origin import encode
 from vit_backbones.models import chosen
 from vit_backbones.models.chosen import Choice, load_backbone
 from vit_backbones.models.random_weights import redraw
@@ -339,6 +340,9 @@ def test_fingerprints_of_older_versions_stay(tmp_path):
     before = loaded.fingerprint()
     loaded.backbone.weights_layout.zero_()
     assert loaded.fingerprint() == before
+    loaded.backbone.weights_layout.copy_(encode('transformers SigLIP'))  # with another GELU
+    assert loaded.fingerprint() != before
+    loaded.backbone.weights_layout.zero_()
     loaded.backbone.pos_interp = 'original'
     zero = loaded.fingerprint()
     loaded.backbone.weights_layout.fill_(1)

@@ -22,6 +22,7 @@ from vit_backbones.checkpoints.fitting import LAYOUT_KEY
 Statistics = dict[str, object]
 
 UNKNOWN = 'unknown'  # layout of a file of which nothing is known
+TANH = 'transformers SigLIP'  # layout of files whose models approximate GELU by tanh
 _LENGTH = 64  # bytes of a record
 
 

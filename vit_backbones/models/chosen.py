@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.checkpoints import names, read_checkpoint
 from vit_backbones.checkpoints.fitting import LAYOUT_KEY
+from vit_backbones.checkpoints.origin import TANH, decode
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import listed, model_chain, type_name
 from vit_backbones.config.loading import load_config
@@ -82,10 +83,11 @@ class Loaded(NamedTuple):
 
     def fingerprint(self, *settings: Any) -> str:
         """Hash weights, arguments, normalisation and further settings to 64 hexadecimal digits."""
-        digest = hashlib.sha256()
+        digest, layout = hashlib.sha256(), decode(self.backbone.weights_layout)
+        reads_layout = self.backbone.pos_interp != 'timm' or layout == TANH
         for name, tensor in self.backbone.state_dict().items():
-            if name == LAYOUT_KEY and self.backbone.pos_interp == 'timm':
-                continue  # only `original` reads it
+            if name == LAYOUT_KEY and not reads_layout:
+                continue  # files of older versions have none
             digest.update(name.encode())
             digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
         options = {k: v for k, v in self.options.items() if k not in _OF_WEIGHTS}

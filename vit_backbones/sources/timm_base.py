@@ -29,7 +29,6 @@ from vit_backbones.sources.timm_positions import (
 
 # Words for the width in timm's names
 _WIDTHS = ('tiny', 'small', 'base', 'large', 'huge', 'giant', 'gigantic', 'so400m')
-_TANH = 'transformers SigLIP'
 
 
 class TimmSource(Source):
@@ -60,10 +59,10 @@ class TimmSource(Source):
         """SigLIP's authors and transformers approximate GELU by tanh, and timm in a few sizes."""
         before = getattr(vit, 'layout', '')
         super().follow_layout(vit, layout)
-        if _TANH in (before, layout):
+        if origin.TANH in (before, layout):
             for module in vit.modules():
                 if type(module) is nn.GELU:
-                    module.approximate = 'tanh' if layout == _TANH else 'none'
+                    module.approximate = 'tanh' if layout == origin.TANH else 'none'
 
     def set_checkpointing(self, vit: nn.Module) -> None:
         """Timm's own, non-reentrant."""
