@@ -6,12 +6,22 @@ import sys
 import pytest
 import torch
 from redraw import TINY, backbone, error, images, redraw, timm_vit
+from torch import nn
 from torchvision.models import VisionTransformer
 
 from vit_backbones import ViTFeatBackbone
+from vit_backbones.lora import inject
 
 pytest.importorskip('peft')
 LORA = dict(r=3, alpha=6, targets=('qkv', 'fc1'))
+
+
+def test_a_layer_is_not_taken_for_the_end_of_another_name():
+    """As in TNT, where peft gave updates to the convolution `pixel_embed.proj` too."""
+    vit = nn.ModuleDict({'proj': nn.Linear(4, 4), 'embed': nn.ModuleDict()})
+    vit['embed']['proj'] = nn.Conv2d(3, 4, 2)
+    inject(vit, dict(targets='proj'))
+    assert [name for name, each in vit.named_modules() if hasattr(each, 'base_layer')] == ['proj']
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """LoRA by peft: small trained updates of linear layers, everything else frozen."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -41,7 +42,8 @@ def inject(vit: nn.Module, lora: Mapping[str, Any]) -> int:
     config = LoraConfig(
         r=integer('lora.r', lora.get('r', 8), 1),
         lora_alpha=integer('lora.alpha', lora.get('alpha', 16), 1),
-        target_modules=_opened(vit, lora.get('targets', ('qkv',))),
+        # a pattern: peft takes names in a list for ends of names, of other layers too
+        target_modules='|'.join(map(re.escape, _opened(vit, lora.get('targets', ('qkv',))))),
         lora_dropout=rate('lora.dropout', lora.get('dropout', 0.0)),
     )
     config._register_custom_module({nn.Linear: UpdatedLinear})  # peft's way for own layers
