@@ -79,10 +79,7 @@ class Weights:
         with missing_with_fix(self._library, self._model_name, checkpoint):
             tensors, copy = read_content(checkpoint)
         if prefix is not None:
-            prefix = prefix.removesuffix('.') + '.'
-            size, beside = len(prefix), prefix.removesuffix('vit.')
-            records = {n: tensors[beside + n] for n in RECORDS if beside + n in tensors}
-            tensors = {n[size:]: t for n, t in tensors.items() if n.startswith(prefix)} | records
+            tensors = _below(tensors, prefix.removesuffix('.') + '.')
         tensors, recorded = without_record(tensors)
         try:
             if updates.are_in(tensors):
@@ -97,6 +94,11 @@ class Weights:
         report.copy = '; '.join(filter(None, (copy, report.copy))) or None
         self._check(vit, report, str(checkpoint), tensors)
         vit.load_state_dict(report.matched, strict=False)
+        self._note(report, checkpoint)
+        self._warn(vit, checkpoint, keys)
+
+    def _note(self, report: Report, checkpoint: str | Path) -> None:
+        """Keep and log the report, and what stays random."""
         self.report = str(report)
         print_log(f'{checkpoint}: {report}', logger='current')
         if report.missing:
@@ -108,7 +110,6 @@ class Weights:
                 logger='current',
                 level=logging.WARNING,
             )
-        self._warn(vit, checkpoint, keys)
 
     def fit_state_dict(
         self, vit: nn.Module, state_dict: dict[str, Tensor], prefix: str, pos_interp: str
@@ -238,3 +239,10 @@ class Weights:
             return 'attn_pool' in name
         depth = self._source.depth(vit)
         return self._source.layer_of(name, depth) > depth
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below a prefix, and the records beside the `vit.` at its end."""
+    beside = prefix.removesuffix('vit.')
+    records = {name: tensors[beside + name] for name in RECORDS if beside + name in tensors}
+    return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)} | records
