@@ -185,15 +185,8 @@ class ViTFeatBackbone(AdaptedModel):
         self.in_channels = channels or self.source.in_channels(self.vit)
         self._set_attention(window_size, window_block_indexes, use_rel_pos, mask_padding)
         self._set_layers(out_indices, frozen_stages)
-        self.weights = Weights(
-            self.source,
-            self.model_name,
-            self.vit,
-            pool,
-            allow_partial,
-            adapts=lora is not None,
-            library=source,
-        )
+        own = dict(adapts=lora is not None, library=source)
+        self.weights = Weights(self.source, self.model_name, self.vit, pool, allow_partial, **own)
         self._set_cls_token(with_cls_token)
         self._prune()
         self._set_checkpointing(with_cp)

@@ -280,6 +280,7 @@ def test_a_model_on_the_meta_device_has_it_too():
     assert vit.preprocess['mean'] == HALF
 
 
+LARGE = 'vit_large_patch16_dinov3'
 WRITTEN = {
     'MAE': ('vit_tiny_patch16_224', layouts.mae, IMAGENET),
     'MAE under a name that says otherwise': (
@@ -289,12 +290,8 @@ WRITTEN = {
     ),
     'Meta DINOv2': ('vit_small_patch14_dinov2', layouts.meta_dinov2, IMAGENET),
     'Meta DINOv3': ('vit_small_patch16_dinov3', layouts.meta_dinov3, IMAGENET),
-    'Meta DINOv3 of satellites': (
-        'vit_large_patch16_dinov3.sat493m',
-        layouts.meta_dinov3,
-        SATELLITE,
-    ),
-    'Meta DINOv3, of which timm has both': ('vit_large_patch16_dinov3', layouts.meta_dinov3, None),
+    'Meta DINOv3 of satellites': (f'{LARGE}.sat493m', layouts.meta_dinov3, SATELLITE),
+    'Meta DINOv3, of which timm has both': (LARGE, layouts.meta_dinov3, None),
     'EVA': ('eva02_tiny_patch14_224', layouts.eva, CLIP),
     'torchvision': ('vit_tiny_patch16_224', torchvisions, IMAGENET),
     'big_vision': ('deit_tiny_patch16_224', layouts.augreg, HALF),

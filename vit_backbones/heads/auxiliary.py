@@ -59,20 +59,20 @@ class CellSupervision(nn.Module):
         num_cells = (targets != IGNORED).sum().clamp(min=1)
         losses = {'loss_dense': self.auxiliary_weight * entropy / num_cells}
         self.iterations += 1
-        if self.iterations <= self.auxiliary_iters:
+        iteration = int(self.iterations)  # once: a GPU waits here
+        if iteration <= self.auxiliary_iters:
             return losses
-        if 0 < self.auxiliary_iters == self.iterations - 1:
-            self._note_start()
+        if iteration == self.auxiliary_iters + 1 > 1:
+            self._note_start(iteration)
         maps = self.neck(features) if self.with_neck else features
         return {**self._head_losses(maps, batch_data_samples), **losses}
 
-    def _note_start(self) -> None:
+    def _note_start(self, iteration: int) -> None:
         """Log that the head starts, and note the iteration for the curve."""
-        start = int(self.iterations)
-        MessageHub.get_current_instance().update_info(HEAD_START, start)
+        MessageHub.get_current_instance().update_info(HEAD_START, iteration)
         print_log(
-            f'iteration {start}: the head starts to learn, and its losses join loss_dense, so that '
-            f'the sum jumps',
+            f'iteration {iteration}: the head starts to learn, and its losses join loss_dense, so '
+            f'that the sum jumps',
             logger='current',
         )
 

@@ -284,14 +284,6 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__
 
 
-def no_weights(model_name: object, why: object) -> RuntimeError:
-    """The error for pretrained weights that cannot be had."""
-    return RuntimeError(
-        f'no pretrained weights for {model_name!r}: {why}. Give a local file with checkpoint=..., '
-        f'or leave pretrained=True out for random weights'
-    )
-
-
 def layer_in(blocks: str, name: str, depth: int, behind: tuple[str, ...]) -> int:
     """`Source.layer_of` for a list `blocks`, and parts `behind` it."""
     if block := re.match(rf'{re.escape(blocks)}\.\D*(\d+)', name):

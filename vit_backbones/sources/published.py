@@ -68,6 +68,14 @@ def missing_with_fix(source: object, model_name: object, path: str | Path) -> It
         raise FileNotFoundError(f'{error}{where_to_get(source, model_name, path)}') from None
 
 
+def no_weights(model_name: object, why: object) -> RuntimeError:
+    """The error for pretrained weights that cannot be had."""
+    return RuntimeError(
+        f'no pretrained weights for {model_name!r}: {why}. Give a local file with checkpoint=..., '
+        f'or leave pretrained=True out for random weights'
+    )
+
+
 def _of_timm(model_name: str) -> Published | None:
     try:
         config = timm.get_pretrained_cfg(model_name)

@@ -17,8 +17,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vit_backbones.errors import counted, some
-from vit_backbones.sources.base import BuildOptions, Model, Source, first_line, no_weights, two
+from vit_backbones.sources.base import BuildOptions, Model, Source, first_line, two
 from vit_backbones.sources.hub import offline_if_unreachable
+from vit_backbones.sources.published import no_weights
 from vit_backbones.sources.timm_any import TimmAny
 from vit_backbones.sources.timm_base import native_size
 from vit_backbones.sources.timm_plain import TimmPlain

@@ -19,7 +19,8 @@ from torchvision.models import VisionTransformer
 
 from vit_backbones.position import Grid, cells
 from vit_backbones.readout import Tokens
-from vit_backbones.sources.base import BuildOptions, Model, Source, layer_in, no_weights, two
+from vit_backbones.sources.base import BuildOptions, Model, Source, layer_in, two
+from vit_backbones.sources.published import no_weights
 
 # All published weights expect these
 _MEAN, _STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
