@@ -14,9 +14,10 @@ TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 # its own in this list, so no import points up and none runs in a circle.
 ORDER = [
     {'bits', 'version', 'errors', 'files', 'devices', 'position', 'metrics', 'shapes', 'terminal'},
-    {'environment', 'attention', 'checkpoints', 'images', 'necks', 'pictures', 'config', 'objects'},
+    {'environment', 'attention', 'checkpoints', 'images', 'pictures', 'config', 'objects'},
     {'arguments', 'loaders', 'samples', 'own_data'},
-    {'readout', 'low_rank', 'hosts', 'heads'},
+    {'readout', 'low_rank', 'hosts'},
+    {'necks', 'heads'},
     {'sources', 'mmdet', 'mmseg'},
     {'arch', 'lora', 'weights', 'adapted'},
     {'backbone'},

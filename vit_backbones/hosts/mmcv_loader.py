@@ -2,7 +2,8 @@
 
 Every module of `mmcv.ops` asks `mmcv._ext` for its functions by name while it is imported, and
 mmcv-lite ships without that extension. The layers of mmcv, their registration and their autograd
-functions stay mmcv's own: `vit_backbones.hosts.mmcv_ops` serves only the leaf functions.
+functions stay mmcv's own: `vit_backbones.hosts.mmcv_ops` serves only the leaf functions. The one
+exception is deformable attention, whose function would round the places on CUDA.
 """
 
 import importlib.abc
@@ -15,7 +16,8 @@ from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import NoReturn
 
-from vit_backbones.hosts.mmcv_ops import SERVED, refuse
+from vit_backbones.hosts import at_import
+from vit_backbones.hosts.mmcv_ops import SERVED, attend_as_mmcv, refuse
 
 _LOGGER = logging.getLogger(__name__)
 _SWITCH = 'VIT_BACKBONES_MMCV_OPS'
@@ -58,6 +60,14 @@ def _put_stand_in() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.modules[_EXTENSION] = module
+    at_import.mend(_MENDS)
+
+
+def _keep_places(module: types.ModuleType) -> None:
+    module.MultiScaleDeformableAttnFunction.apply = staticmethod(attend_as_mmcv)
+
+
+_MENDS: at_import.Mends = {'mmcv.ops.multi_scale_deform_attn': _keep_places}
 
 
 def _describe_stand_in() -> str:

@@ -3,12 +3,10 @@
 They have mmcv's argument order and its habit of writing into tensors that the caller has
 allocated. All compute in fp32 when given fp16 or bf16 and cast the result back; they use no
 operation that autocast would run in a half type, and the same code on CPU and CUDA. Gradients come
-from autograd through a second forward pass.
+from autograd through a second forward pass. Deformable attention has a module of its own.
 
-Two roundings happen in mmcv before it calls these functions, compiled or not: on CUDA
-`MultiScaleDeformableAttention` casts its sampling locations to the type of the values (half a
-pixel on a map 256 wide in bf16), and `batched_nms` moves boxes of different classes apart in the
-type of the boxes. Keep deformable attention and boxes in fp32 under bf16 autocast.
+mmcv itself rounds before it calls these functions, compiled or not: `batched_nms` moves boxes of
+different classes apart in the type of the boxes. Keep boxes in fp32 under bf16 autocast.
 """
 
 import functools
@@ -19,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import ops as tv_ops
+
+from vit_backbones.hosts.deformable_attention import deformable_attention
+from vit_backbones.hosts.deformable_attention import wide as _wide
 
 SERVED: dict[str, Callable[..., Any]] = {}
 
@@ -37,11 +38,6 @@ def _serve(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add a function to the stand-in, under its name without the underscore."""
     SERVED[function.__name__.removeprefix('_')] = function
     return function
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """fp32 for the half types, which many CPU kernels lack; other types unchanged."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _gradients(
@@ -367,51 +363,24 @@ def _softmax_focal_loss_backward(
     _write([grad_input], _gradients(loss, [_log_probs(softmax)], torch.ones_like(buffer)))
 
 
-# Multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021)
+# Multi-scale deformable attention: mmcv's layer takes `attend_as_mmcv` instead
 
 
-def _attend(
-    value: Tensor, locations: Tensor, weights: Tensor, *, shapes: Sequence[tuple[int, int]]
-) -> Tensor:
-    """Sums bilinear samples of every level, weighted by attention.
-
-    Args:
-        value: (B, sum of h * w, heads, C), the levels one after another.
-        locations: (B, Q, heads, levels, points, 2) as x, y; 0 and 1 are the borders of the map.
-        weights: (B, Q, heads, levels, points).
-        shapes: (h, w) of each level.
-
-    Returns:
-        (B, Q, heads * C).
-    """
-    batch, _, heads, channels = value.shape
-    # Queries last: the sum over points then runs along contiguous memory.
-    grids = (2 * locations - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B*heads, L, P, Q, 2)
-    weights = weights.permute(0, 2, 3, 4, 1).flatten(0, 1)  # (B*heads, L, P, Q)
-    maps = value.permute(0, 2, 3, 1).flatten(0, 1)  # (B*heads, C, sum of h*w)
-    total = value.new_zeros(())
-    for level, flat in enumerate(maps.split([h * w for h, w in shapes], dim=2)):
-        # (B*heads, C, h, w) -> (B*heads, C, P, Q)
-        samples = F.grid_sample(
-            flat.unflatten(2, shapes[level]), grids[:, level], align_corners=False
-        )
-        total = total + (samples * weights[:, None, level]).sum(2)
-    # (B*heads, C, Q) -> (B, Q, heads*C)
-    return total.reshape(batch, heads * channels, -1).transpose(1, 2).contiguous()
-
-
-@_serve
-def _ms_deform_attn_forward(
+def attend_as_mmcv(
     value: Tensor,
     shapes: Tensor,
     level_start: Tensor,
     locations: Tensor,
     weights: Tensor,
-    *,
     im2col_step: int,
 ) -> Tensor:
-    inputs = map(_wide, (value, locations, weights))
-    return _attend(*inputs, shapes=shapes.tolist()).to(value.dtype)
+    """`MultiScaleDeformableAttnFunction.apply` of mmcv, which would round the locations."""
+    return deformable_attention(value, shapes, locations, weights)
+
+
+@_serve
+def _ms_deform_attn_forward(*inputs: Tensor, im2col_step: int) -> Tensor:
+    return attend_as_mmcv(*inputs, im2col_step)
 
 
 @_serve
@@ -428,7 +397,9 @@ def _ms_deform_attn_backward(
     *,
     im2col_step: int,
 ) -> None:
-    attend = functools.partial(_attend, shapes=shapes.tolist())
+    def attend(*inputs: Tensor) -> Tensor:
+        return deformable_attention(inputs[0], shapes, *inputs[1:])
+
     grads = _gradients(attend, [value, locations, weights], grad_output)
     _write([grad_value, grad_locations, grad_weights], grads)
 

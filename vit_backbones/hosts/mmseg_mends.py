@@ -6,26 +6,20 @@
 - `SegTTAModel` takes the sigmoid twice for heads with one output, so all pixels are foreground.
 """
 
-import importlib.abc
-import sys
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
+
+from vit_backbones.hosts import at_import
 
 Metas = Sequence[dict[str, Any]]
 
 
 def install() -> None:
     """Mend mmseg's modules as they are imported, or now; calling it again changes nothing."""
-    if any(isinstance(finder, _Mender) for finder in sys.meta_path):
-        return
-    sys.meta_path.insert(0, _Mender())
-    for name, mend in _MENDS.items():
-        if name in sys.modules:
-            mend(sys.modules[name])
+    at_import.mend(_MENDS)
 
 
 def _mend_mask2former(module: ModuleType) -> None:
@@ -79,28 +73,8 @@ def _mend_tta(module: ModuleType) -> None:
     module.SegTTAModel.merge_preds = merge_preds
 
 
-_MENDS: dict[str, Callable[[ModuleType], None]] = {
+_MENDS: at_import.Mends = {
     'mmseg.models.decode_heads.mask2former_head': _mend_mask2former,
     'mmseg.models.decode_heads.maskformer_head': _mend_maskformer,
     'mmseg.models.segmentors.seg_tta': _mend_tta,
 }
-
-
-class _Mender(importlib.abc.MetaPathFinder):
-    """Runs the mend of a module after the module."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        mend = _MENDS.get(name)
-        spec = PathFinder.find_spec(name, path, target) if mend else None
-        if spec is None or spec.loader is None:
-            return None
-        run = spec.loader.exec_module
-
-        def run_and_mend(module: ModuleType) -> None:
-            run(module)
-            mend(module)
-
-        spec.loader.exec_module = run_and_mend
-        return spec

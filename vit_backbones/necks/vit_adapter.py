@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from vit_backbones.hosts.deformable_attention import shapes_on
 from vit_backbones.position import Grid, resample_map
 
 from .layers import build_norm
@@ -200,11 +201,12 @@ class Extractor(nn.Module):
         drop_path_rate: float,
     ) -> None:
         super().__init__()
-        from mmcv.ops import MultiScaleDeformableAttention  # heavy; only who uses it pays for it
+        # heavy, as mmcv's operators are; only who uses it pays for it
+        from vit_backbones.hosts.deformable_layers import PreciseDeformableAttention
 
         self.query_norm = nn.LayerNorm(channels, eps=_EPS)
         self.map_norm = nn.LayerNorm(channels, eps=_EPS)
-        self.attention = MultiScaleDeformableAttention(
+        self.attention = PreciseDeformableAttention(
             channels,
             num_heads,
             num_levels=1,
@@ -234,9 +236,9 @@ class Extractor(nn.Module):
             self.query_norm(queries),
             value=self.map_norm(layer.flatten(2).transpose(1, 2)),
             identity=queries,
-            reference_points=_places(grids, grid, patch, layer).expand(len(queries), -1, -1, -1),
-            spatial_shapes=torch.tensor([grid], device=layer.device),
-            level_start_index=torch.zeros(1, dtype=torch.long, device=layer.device),
+            reference_points=_places(grids, grid, patch, layer.device),
+            spatial_shapes=shapes_on(layer.device, [grid]),
+            grids=[grid],
         )
         return queries + self.drop_path(self._ffn(self.ffn_norm(queries), grids))
 
@@ -259,13 +261,13 @@ def _conv(
     ]
 
 
-def _places(grids: Sequence[Grid], grid: Grid, patch: Grid, like: Tensor) -> Tensor:
+def _places(grids: Sequence[Grid], grid: Grid, patch: Grid, device: torch.device) -> Tensor:
     """(1, sum of h*w, 1, 2): (x, y) of the queries' centres as parts of a map's extent."""
     height, width = (cells * step for cells, step in zip(grid, patch, strict=True))
     places = []
     for stride, (rows, columns) in zip(_STRIDES[1:], grids, strict=True):
-        y = (torch.arange(rows, device=like.device) + 0.5) * (stride / height)
-        x = (torch.arange(columns, device=like.device) + 0.5) * (stride / width)
+        y = (torch.arange(rows, device=device) + 0.5) * (stride / height)
+        x = (torch.arange(columns, device=device) + 0.5) * (stride / width)
         y, x = torch.meshgrid(y, x, indexing='ij')
         places.append(torch.stack([x, y], dim=-1).flatten(0, 1))
-    return torch.cat(places)[None, :, None].to(like.dtype)
+    return torch.cat(places)[None, :, None]
