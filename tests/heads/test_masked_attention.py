@@ -1,0 +1,168 @@
+"""A Mask2Former head whose forward pass does not wait, beside mmdet's."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from mmcv.cnn.bricks.transformer import MultiheadAttention
+from mmdet.models.dense_heads import Mask2FormerHead
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from redraw import redraw
+
+from vit_backbones.benchmark.counting import counted
+from vit_backbones.heads.located_mask2former import LocatedMask2FormerHead
+from vit_backbones.heads.masked_attention import MaskedAttention, without_waits
+
+BASE_MODELS = Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'models'
+SAMPLES = [DetDataSample(), DetDataSample()]
+SIZES = {
+    'wide': [(16, 24), (8, 12), (4, 6), (2, 3)],
+    'odd': [(15, 9), (8, 5), (4, 3), (2, 2)],
+    'tall': [(40, 4), (20, 2), (10, 1), (5, 1)],
+}
+
+
+def head_config():
+    init_default_scope('mmdet')
+    config = Config.fromfile(BASE_MODELS / 'mask2former_light.py').model.panoptic_head
+    config.pop('type')
+    config.update(num_things_classes=3, num_queries=7)
+    config.loss_cls.class_weight = [1.0] * 3 + [0.1]
+    return config
+
+
+def pair(head_type=Mask2FormerHead):
+    """mmdet's head and the same without waits."""
+    theirs = redraw(head_type(**head_config()))
+    ours = copy.deepcopy(theirs)
+    without_waits(ours)
+    return theirs, ours
+
+
+def maps(size='wide', channels=128):
+    torch.manual_seed(0)
+    return [torch.randn(2, channels, *grid) for grid in SIZES[size]]
+
+
+def run(head, x):
+    """Classes, masks and gradients, by name."""
+    x = [each.clone().requires_grad_() for each in x]
+    classes, masks = head(x, SAMPLES)
+    torch.manual_seed(1)
+    sum((out * torch.randn_like(out)).sum() for out in (*classes, *masks)).backward()
+    named = {f'classes {i}': each for i, each in enumerate(classes)}
+    named |= {f'masks {i}': each for i, each in enumerate(masks)}
+    named |= {f'map {i}': each.grad for i, each in enumerate(x)}
+    return named | {name: value.grad for name, value in head.named_parameters()}
+
+
+@pytest.mark.parametrize('head_type', [Mask2FormerHead, LocatedMask2FormerHead])
+@pytest.mark.parametrize('size', SIZES)
+def test_outputs_and_gradients_are_mmdets(size, head_type):
+    theirs, ours = pair(head_type)
+    expected, found = run(theirs, maps(size)), run(ours, maps(size))
+    assert list(found) == list(expected)
+    wrong = {}
+    for name, value in expected.items():
+        error = (found[name] - value).norm() / value.norm().clamp(min=1e-3)
+        if not error <= 1e-3:
+            wrong[name] = error.item()
+    assert wrong == {}
+
+
+def test_nothing_waits():
+    theirs, ours = pair()
+    x = maps()
+    before, after = (counted(lambda head=head: head(x, SAMPLES)) for head in (theirs, ours))
+    assert before.synchronisations > 20
+    assert after.waits == {}
+    assert after.operators < 0.85 * before.operators
+
+
+def test_a_checkpoint_of_either_fits_the_other():
+    theirs, ours = pair()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert ours.load_state_dict(theirs.state_dict()).missing_keys == []
+    ours.init_weights()
+
+
+# The attention
+
+
+def attentions(**options):
+    options = dict(batch_first=True) | options
+    theirs = redraw(MultiheadAttention(24, 4, **options)).eval()
+    ours = copy.deepcopy(theirs)
+    ours.__class__ = MaskedAttention
+    return theirs, ours
+
+
+def given(batch_first=True):
+    torch.manual_seed(0)
+    made = dict(
+        query=torch.randn(2, 5, 24),
+        key=torch.randn(2, 7, 24),
+        value=torch.randn(2, 7, 24),
+        query_pos=torch.randn(2, 5, 24),
+        key_pos=torch.randn(2, 7, 24),
+    )
+    return made if batch_first else {k: v.transpose(0, 1) for k, v in made.items()}
+
+
+def blocked(*shape):
+    mask = torch.rand(shape) > 0.5
+    mask[..., 0] = False
+    return mask
+
+
+@pytest.mark.parametrize(
+    'masks',
+    [
+        {},
+        dict(attn_mask=blocked(5, 7)),
+        dict(attn_mask=blocked(8, 5, 7)),
+        dict(attn_mask=torch.randn(8, 5, 7)),
+        dict(key_padding_mask=blocked(2, 7)),
+        dict(attn_mask=blocked(8, 5, 7), key_padding_mask=blocked(2, 7)),
+    ],
+)
+@pytest.mark.parametrize('batch_first', [True, False])
+def test_attention_equals_mmcvs(batch_first, masks):
+    theirs, ours = attentions(batch_first=batch_first)
+    tensors = given(batch_first) | masks
+    torch.testing.assert_close(ours(**tensors), theirs(**tensors))
+
+
+@pytest.mark.parametrize('left_out', [('key', 'value', 'key_pos'), ('key_pos', 'query_pos')])
+def test_what_is_left_out_is_as_in_mmcv(left_out):
+    theirs, ours = attentions(bias=False)
+    tensors = {name: value for name, value in given().items() if name not in left_out}
+    torch.testing.assert_close(ours(**tensors), theirs(**tensors))
+
+
+def test_a_mask_for_all_heads_is_as_one_repeated():
+    _, ours = attentions()
+    mask = blocked(2, 5, 7)
+    repeated = ours(**given(), attn_mask=mask.repeat_interleave(4, 0))
+    assert torch.equal(ours(**given(), attn_mask=mask), repeated)
+
+
+def test_dropout_is_that_of_the_weights_in_training():
+    theirs, ours = attentions(attn_drop=0.5)
+    outs = [[layer.train()(**given()) for _ in range(150)] for layer in (ours, theirs)]
+    ours, theirs = (torch.stack(each) for each in outs)
+    torch.testing.assert_close(ours.std(0).mean(), theirs.std(0).mean(), rtol=0.1, atol=0.0)
+
+
+def test_other_attention_stays_as_it_is_and_with_it_a_mask_for_each_head():
+    config = head_config()
+    config.transformer_decoder.layer_cfg.cross_attn_cfg.add_zero_attn = True
+    head = Mask2FormerHead(**config)
+    without_waits(head)
+    layer = head.transformer_decoder.layers[0]
+    assert (type(layer.cross_attn), type(layer.self_attn)) == (MultiheadAttention, MaskedAttention)
+    assert head.num_heads == 8
+    assert len(head(maps(), SAMPLES)[0]) == 4
