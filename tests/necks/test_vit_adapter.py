@@ -7,6 +7,8 @@ from mmengine.registry import MODELS
 from redraw import backbone, error, images, redraw
 
 from vit_backbones import ViTAdapter
+from vit_backbones.benchmark.counting import counted
+from vit_backbones.hosts import deformable_layers
 
 NAMES = ('vit_tiny_patch16_224', 'vit_small_patch14_reg4_dinov2', 'vit_tiny_patch16_224')
 SMALL = dict(conv_channels=6, num_heads=3, num_points=2)
@@ -106,6 +108,40 @@ def test_gradients_stop_at_a_frozen_vit():
     sum(m.square().sum() for m in model(images(64, 96))).backward()
     without = {n.split('.')[0] for n, p in model.named_parameters() if p.grad is None}
     assert without == {'backbone'}
+
+
+@torch.no_grad()
+def test_it_waits_for_nothing_that_its_vit_does_not_wait_for():
+    model, x = adapter(), images(75, 50)
+    whole, vit = counted(lambda: model(x)), counted(lambda: model.backbone(x))
+    assert whole.waits == vit.waits
+    assert whole.operators > vit.operators
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('halved', [False, True])
+def test_places_are_those_of_fp32_in_bf16(monkeypatch, halved):
+    """A bf16 number is off by up to 1/512: half a pixel on a map 256 wide."""
+    seen, attend = [], deformable_layers.deformable_attention
+
+    def watched(value, shapes, places, weights, *, grids):
+        seen.append((value.dtype, places))
+        return attend(value, shapes, places, weights, grids=grids)
+
+    monkeypatch.setattr(deformable_layers, 'deformable_attention', watched)
+    model, x = adapter(), images(75, 50)
+    for part in model.extractors:  # every query looks at its own place
+        torch.nn.init.zeros_(part.attention.sampling_offsets.weight)
+        torch.nn.init.zeros_(part.attention.sampling_offsets.bias)
+    model(x)
+    if halved:
+        model.bfloat16()(x.bfloat16())
+    else:
+        with torch.autocast('cpu', torch.bfloat16):
+            model(x)
+    assert [dtype for dtype, _ in seen] == [torch.float32] * 6 + [torch.bfloat16] * 6
+    for (_, expected), (_, found) in zip(seen[:6], seen[6:], strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_builds_from_a_config():

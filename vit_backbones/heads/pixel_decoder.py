@@ -5,14 +5,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmdet.models.layers import MSDeformAttnPixelDecoder
-from mmdet.registry import MODELS
 from torch import Tensor
 
 from vit_backbones.hosts.deformable_attention import shapes_on
 from vit_backbones.position import Grid
 
 
-@MODELS.register_module()
 class GridPixelDecoder(MSDeformAttnPixelDecoder):
     """mmdet's, without a wait for the device; arguments, parameters and numbers are the same."""
 

@@ -5,14 +5,12 @@ from typing import Any
 
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from vit_backbones.hosts.deformable_attention import deformable_attention, wide
 from vit_backbones.position import Grid
 
 
-@MODELS.register_module()
 class PreciseDeformableAttention(MultiScaleDeformableAttention):
     """mmcv's layer, whose numbers it has in fp32, with the same arguments and parameters.
 
