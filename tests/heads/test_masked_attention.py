@@ -9,12 +9,13 @@ from mmcv.cnn.bricks.transformer import MultiheadAttention
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from redraw import redraw
 
 from vit_backbones.benchmark.counting import counted
 from vit_backbones.heads.located_mask2former import LocatedMask2FormerHead
 from vit_backbones.heads.masked_attention import MaskedAttention, without_waits
+from vit_backbones.hosts import deformable_layers
 
 BASE_MODELS = Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'models'
 SAMPLES = [DetDataSample(), DetDataSample()]
@@ -80,6 +81,34 @@ def test_nothing_waits():
     assert before.synchronisations > 20
     assert after.waits == {}
     assert after.operators < 0.85 * before.operators
+
+
+@pytest.mark.parametrize('size', ['wide', 'odd'])
+def test_outputs_in_mmseg_are_mmsegs(size):
+    config = Config.fromfile(BASE_MODELS.parents[1] / 'mask2former/mask2former_vit-ti_camvid.py')
+    config = config.model.decode_head
+    init_default_scope('mmseg')
+    theirs = redraw(MODELS.build(config)).eval()
+    ours = copy.deepcopy(theirs)
+    without_waits(ours)
+    x = maps(size, channels=config.in_channels[0])
+    with torch.no_grad():
+        for found, expected in zip(ours(x, SAMPLES), theirs(x, SAMPLES), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert counted(lambda: ours(x, SAMPLES)).synchronisations == 0
+
+
+def test_under_autocast_all_places_are_fp32(monkeypatch):
+    seen, attend = [], deformable_layers.deformable_attention
+
+    def watched(value, shapes, places, weights, *, grids):
+        seen.append((value.dtype, places.dtype, weights.dtype))
+        return attend(value, shapes, places, weights, grids=grids)
+
+    monkeypatch.setattr(deformable_layers, 'deformable_attention', watched)
+    with torch.autocast('cpu', torch.bfloat16):
+        pair()[1](maps(), SAMPLES)
+    assert seen == [(torch.bfloat16, torch.float32, torch.float32)] * 2
 
 
 def test_a_checkpoint_of_either_fits_the_other():

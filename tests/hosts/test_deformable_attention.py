@@ -189,6 +189,23 @@ def test_values_in_fp64_never_take_the_kernels(lines, monkeypatch):
     assert lines == []
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
+@pytest.mark.parametrize('dtype', list(module._ERRORS))
+def test_kernels_work_on_a_gpu_and_nothing_waits(dtype):
+    gpu = torch.device('cuda', torch.cuda.current_device())
+    value, places, weights = (each.to(gpu).requires_grad_() for each in drawn())
+    assert module.kernels_work(gpu, dtype)
+    deformable_attention(value.to(dtype), shapes_on(gpu, GRIDS), places, weights).sum().backward()
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        shapes = shapes_on(gpu, GRIDS)
+        deformable_attention(value.to(dtype), shapes, places, weights).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    assert places.grad.dtype == weights.grad.dtype == torch.float32
+
+
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', [80, 90])
