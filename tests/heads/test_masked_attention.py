@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmcv.cnn.bricks.transformer import MultiheadAttention
+from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.dense_heads import Mask2FormerHead
+from mmdet.models.layers import MSDeformAttnPixelDecoder
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -16,6 +18,7 @@ from vit_backbones.benchmark.counting import counted
 from vit_backbones.heads.located_mask2former import LocatedMask2FormerHead
 from vit_backbones.heads.masked_attention import MaskedAttention, without_waits
 from vit_backbones.hosts import deformable_layers
+from vit_backbones.hosts.deformable_layers import PreciseDeformableAttention
 
 BASE_MODELS = Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'models'
 SAMPLES = [DetDataSample(), DetDataSample()]
@@ -194,4 +197,17 @@ def test_other_attention_stays_as_it_is_and_with_it_a_mask_for_each_head():
     layer = head.transformer_decoder.layers[0]
     assert (type(layer.cross_attn), type(layer.self_attn)) == (MultiheadAttention, MaskedAttention)
     assert head.num_heads == 8
+    assert len(head(maps(), SAMPLES)[0]) == 4
+
+
+def test_a_pixel_decoder_with_other_layers_stays_mmdets():
+    class Other(MultiScaleDeformableAttention):
+        """Has a forward pass of its own."""
+
+    head = Mask2FormerHead(**head_config())
+    layers = head.pixel_decoder.encoder.layers
+    layers[0].self_attn.__class__ = Other
+    without_waits(head)
+    assert type(head.pixel_decoder) is MSDeformAttnPixelDecoder
+    assert [type(layer.self_attn) for layer in layers] == [Other, PreciseDeformableAttention]
     assert len(head(maps(), SAMPLES)[0]) == 4

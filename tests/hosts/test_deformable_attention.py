@@ -207,6 +207,16 @@ def test_kernels_work_on_a_gpu_and_nothing_waits(dtype):
 
 
 @needs_triton
+def test_kernels_are_the_same_for_all_sizes():
+    ours = importlib.import_module('vit_backbones.hosts.deformable_triton')
+    for kernel in (ours._attend, ours._attend_backward):
+        numbers = [each for each in kernel.params if not each.is_constexpr]
+        fixed = {each.name for each in kernel.params if each.is_constexpr}
+        assert [each.name for each in numbers if each.do_not_specialize] == list(ours._SIZES)
+        assert fixed == {'HEADS', 'CHANNELS', 'LEVELS', 'POINTS', *ours.options(32)}
+
+
+@needs_triton
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', [80, 90])
 def test_kernels_compile_for_cards_without_one(arch):

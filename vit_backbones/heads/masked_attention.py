@@ -4,12 +4,13 @@ from typing import Any
 
 import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import MultiheadAttention
+from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.models.layers import MSDeformAttnPixelDecoder
 from torch import Tensor, nn
 
 from vit_backbones.heads.pixel_decoder import GridPixelDecoder
-from vit_backbones.hosts.deformable_layers import precise
+from vit_backbones.hosts.deformable_layers import PreciseDeformableAttention, precise
 
 
 def without_waits(head: Mask2FormerHead) -> None:
@@ -18,9 +19,13 @@ def without_waits(head: Mask2FormerHead) -> None:
     The masks of attention are made once for all heads of it, which is why `head.num_heads` is 1
     afterwards. Parts that are not mmdet's own remain as they are.
     """
-    if type(head.pixel_decoder) is MSDeformAttnPixelDecoder:
-        head.pixel_decoder.__class__ = GridPixelDecoder
     precise(head.pixel_decoder)
+    looks = (
+        m for m in head.pixel_decoder.modules() if isinstance(m, MultiScaleDeformableAttention)
+    )
+    plain = all(type(each) is PreciseDeformableAttention for each in looks)
+    if plain and type(head.pixel_decoder) is MSDeformAttnPixelDecoder:
+        head.pixel_decoder.__class__ = GridPixelDecoder
     for layer in head.transformer_decoder.modules():
         if type(layer) is MultiheadAttention and _is_plain(layer.attn):
             layer.__class__ = MaskedAttention
