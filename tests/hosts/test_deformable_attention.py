@@ -122,9 +122,11 @@ def lines(monkeypatch):
     """The log; nothing is tried yet."""
     lines = []
     monkeypatch.setattr(module, 'print_log', lambda line, logger, level: lines.append(line))
-    module._tried.cache_clear()
+    for cached in (module._tried, module._log):
+        cached.cache_clear()
     yield lines
-    module._tried.cache_clear()
+    for cached in (module._tried, module._log):
+        cached.cache_clear()
 
 
 def kernels(forward=None, wrong=0.0):
@@ -164,8 +166,8 @@ def test_kernels_that_agree_are_used(lines, monkeypatch, dtype):
     [
         (missing, "Triton fails with ModuleNotFoundError: No module named 'triton'"),
         (lambda: kernels(fails), 'Triton fails with RuntimeError: ptxas is old'),
-        (lambda: kernels(wrong=0.5), "Triton's result differs by 0.5"),
-        (lambda: kernels(wrong=float('nan')), "Triton's result differs by nan"),
+        (lambda: kernels(wrong=0.5), "Triton's result in float32 differs by 0.5"),
+        (lambda: kernels(wrong=float('nan')), "Triton's result in float32 differs by nan"),
     ],
 )
 def test_otherwise_one_line_and_the_pytorch_version(lines, monkeypatch, found, reason):
@@ -176,8 +178,14 @@ def test_otherwise_one_line_and_the_pytorch_version(lines, monkeypatch, found, r
     expected = module._in_pytorch(value, GRIDS, places, weights)
     for _ in range(2):
         assert torch.equal(deformable_attention(value, shapes, places, weights), expected)
-    start = 'Deformable attention in float32 on cpu runs in PyTorch, which is slower: '
+    start = 'Deformable attention on cpu runs in PyTorch, which is slower: '
     assert lines == [start + reason]
+
+
+def test_what_is_missing_in_all_types_is_one_line(lines, monkeypatch):
+    monkeypatch.setattr(module, '_kernels', missing)
+    assert [module.kernels_work(CPU, dtype) for dtype in module._ERRORS] == [False] * 3
+    assert len(lines) == 1
 
 
 def test_values_in_fp64_never_take_the_kernels(lines, monkeypatch):

@@ -151,11 +151,15 @@ def _tried(device: torch.device, dtype: torch.dtype) -> bool:
     else:
         if difference <= _ERRORS[dtype]:
             return True
-        reason = f"Triton's result differs by {difference:.2g}"
-    name = str(dtype).removeprefix('torch.')
-    line = f'Deformable attention in {name} on {device} runs in PyTorch, which is slower: {reason}'
-    print_log(line, 'current', level=logging.WARNING)
+        name = str(dtype).removeprefix('torch.')
+        reason = f"Triton's result in {name} differs by {difference:.2g}"
+    _log(f'Deformable attention on {device} runs in PyTorch, which is slower: {reason}')
     return False
+
+
+@functools.cache  # once for all types
+def _log(line: str) -> None:
+    print_log(line, 'current', level=logging.WARNING)
 
 
 def _difference(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> float:
