@@ -115,8 +115,9 @@ class BatchedLoss(nn.Module):
         if not pairs.queries.shape[1]:
             nothing = torch.stack([each[:, :0].float().sum() for each in mask_preds])
             return nothing, nothing
-        rows = zip(mask_preds, *pairs, strict=True)
-        sampled = [self._sample(each, objects.masks, *pair) for each, *pair in rows]
+        masks = objects.masks[:, None].float()
+        rows = zip(mask_preds, *pairs, pairs.of_objects(len(masks)), strict=True)
+        sampled = [self._sample(each, masks, *indices) for each, *indices in rows]
         preds, targets = map(torch.stack, zip(*sampled, strict=True))  # (outputs, M, P)
         entropies = F.binary_cross_entropy_with_logits(preds, targets, reduction='none')
         rows = preds.flatten(0, 1), targets.flatten(0, 1)
@@ -125,14 +126,15 @@ class BatchedLoss(nn.Module):
         return entropy / (num_masks * self.num_points + _EPS), dice.sum(1) / (num_masks + _EPS)
 
     def _sample(
-        self, preds: Tensor, masks: Tensor, queries: Tensor, objects: Tensor
+        self, preds: Tensor, masks: Tensor, queries: Tensor, objects: Tensor, owners: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Logits and values (M, P) of the matched masks of one output."""
         logits = preds.flatten(0, 1).index_select(0, queries)[:, None].float()
         with torch.no_grad():
             places = self._uncertain_places(logits)
-            values = sample(masks.index_select(0, objects)[:, None].float(), places)
-        return sample(logits, places).squeeze(1), values.squeeze(1)
+            # in the order of the objects and back: masks are larger than places
+            values = sample(masks, places.index_select(0, owners)).squeeze(1)
+        return sample(logits, places).squeeze(1), values.index_select(0, objects)
 
     def _uncertain_places(self, logits: Tensor) -> Tensor:
         """Places (M, P, 2): of many random ones where logits (M, 1, h, w) are near 0, and others.

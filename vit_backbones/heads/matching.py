@@ -63,6 +63,12 @@ class Pairs(NamedTuple):
     queries: Tensor
     objects: Tensor
 
+    def of_objects(self, count: int) -> Tensor:
+        """Which of the M pairs each of N objects is in, (outputs, N); the first if in none."""
+        pairs = torch.arange(self.objects.shape[1], device=self.objects.device)
+        first = self.objects.new_zeros(len(self.objects), count)
+        return first.scatter_(1, self.objects, pairs.expand_as(self.objects))
+
 
 def _cross_entropy(cost: CrossEntropyLossCost, preds: Tensor, masks: Tensor) -> Tensor:
     # of a logit x and a mask m: softplus(x) - x * m
