@@ -15,9 +15,11 @@ from mask2former_heads import (
     record_draws,
     replay_draws,
 )
+from mmcv.ops import point_sample
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.models.task_modules.assigners import ClassificationCost
 from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch.profiler import ProfilerActivity, profile
 
@@ -113,6 +115,7 @@ def test_without_replay_the_points_are_random_and_the_seed_decides():
     assert second['loss_mask'] != first['loss_mask']
 
 
+@pytest.mark.filterwarnings('ignore:Warning. Profiler clears')
 @pytest.mark.parametrize('batch', [2, 8])
 def test_operators_waits_and_memory_are_bounded_at_any_batch(batch):
     config = head_config({'num_queries': 20, 'train_cfg.num_points': 1024})
@@ -158,6 +161,41 @@ def test_under_autocast_costs_and_losses_are_those_of_fp32(monkeypatch):
     assert found == expected
     assert {loss.dtype for loss in found.values()} == {torch.float32}
     assert types == [torch.float32] * 2
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+def test_costs_are_the_sums_of_mmdets_in_fp32(autocast, monkeypatch):
+    terms = [
+        dict(type='DiceCost', pred_act=True, eps=0.3, weight=3.0),
+        dict(type='CrossEntropyLossCost', weight=5.0),
+        dict(type='ClassificationCost', weight=2.0),
+        dict(type='DiceCost', pred_act=False, naive_dice=False),
+    ]
+    head = BatchedMask2FormerHead(**head_config({COSTS: terms}))
+    predicted, truth, points = predictions(), instances((3, 2)), torch.rand(3, 2, 40, 2)
+    draw, seen = head.draw_points, []
+    head.draw_points = lambda *size, device: (
+        points if len(size) == 3 else draw(*size, device=device)
+    )
+    monkeypatch.setattr(
+        batched_loss, 'match', lambda costs, counts: seen.append(costs) or match(costs, counts)
+    )
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        losses(head, predicted, truth)
+    for output, (scores, masks) in enumerate(zip(*predicted, strict=True)):
+        for image, objects in enumerate(truth):
+            own = points[output, image, None]
+            guesses, given = (
+                point_sample(each[:, None].float(), own.repeat(len(each), 1, 1)).squeeze(1)
+                for each in (masks[image], objects.masks)
+            )
+            pair = (
+                InstanceData(scores=scores[image], masks=guesses),
+                InstanceData(labels=objects.labels, masks=given),
+            )
+            expected = sum(cost(*pair) for cost in head.assigner.match_costs)
+            found = seen[0][output, image, :, : len(objects)]
+            torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_pairs_are_those_of_least_cost_in_the_order_of_outputs_and_images():

@@ -1,6 +1,7 @@
 """Ground truth of the batched heads, beside that of mmdet's and mmseg's heads."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,14 +9,18 @@ import torch
 from mask2former_heads import head_config
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
+from mmengine.utils import import_modules_from_strings
 from mmseg.models.decode_heads.mask2former_head import Mask2FormerHead as SegMask2FormerHead
 from mmseg.structures import SegDataSample
 
 from vit_backbones.benchmark.counting import counted
+from vit_backbones.config.loading import load_config
 from vit_backbones.heads.batched_mask2former import BatchedMask2FormerHead
 from vit_backbones.heads.batched_seg_mask2former import BatchedSegMask2FormerHead
 
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 SIZE = (16, 24)
 
 
@@ -149,3 +154,40 @@ def test_a_whole_loss_of_mmseg_is_that_of_its_own_head(monkeypatch):
     assert list(found) == list(expected)
     for name, loss in found.items():
         torch.testing.assert_close(loss, expected[name].reshape(()), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'head', 'stock', 'ours'),
+    [
+        ('mask2former_vit.py', 'panoptic_head', 'Mask2FormerHead', BatchedMask2FormerHead),
+        (
+            'mask2former/mask2former_vit-ti_camvid.py',
+            'decode_head',
+            'mmseg.Mask2FormerHead',
+            BatchedSegMask2FormerHead,
+        ),
+        (
+            'mask2former/mask2former_vit-b-dinov2_ade20k.py',
+            'decode_head',
+            'mmseg.Mask2FormerHead',
+            BatchedSegMask2FormerHead,
+        ),
+        (
+            'mask2former/mask2former_vit-b-dinov2_coco-panoptic.py',
+            'panoptic_head',
+            'Mask2FormerHead',
+            BatchedMask2FormerHead,
+        ),
+    ],
+)
+def test_recipes_have_the_batched_head_and_take_the_stock_one(recipe, head, stock, ours):
+    kinds = []
+    for options in ([], [f'model.{head}.type={stock}']):
+        cfg = load_config(CONFIGS / recipe, options)
+        import_modules_from_strings(**cfg.custom_imports)
+        init_default_scope(cfg.default_scope)
+        cfg.model.backbone.update(pretrained=False, checkpoint=None)
+        with torch.device('meta'):
+            kinds.append(type(getattr(MODELS.build(cfg.model), head)))
+    assert kinds == [ours, ours.__mro__[2]]
+    assert kinds[1].__name__ == 'Mask2FormerHead'
