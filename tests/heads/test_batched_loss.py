@@ -198,6 +198,36 @@ def test_costs_are_the_sums_of_mmdets_in_fp32(autocast, monkeypatch):
             torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    'device',
+    [
+        'cpu',
+        pytest.param(
+            'cuda',
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU'),
+            ],
+        ),
+    ],
+)
+def test_losses_are_those_of_the_cpu_on_every_device(device):
+    head, predicted, truth = (
+        BatchedMask2FormerHead(**head_config()),
+        predictions(),
+        instances((3, 1)),
+    )
+    draw, drawn = head.draw_points, []
+    head.draw_points = lambda *size, device: drawn.append(draw(*size, device=device)) or drawn[-1]
+    expected = losses(head, predicted, truth)
+    moved = [[each.detach().to(device) for each in part] for part in predicted]
+    again = iter([points.to(device) for points in drawn])
+    head.to(device).draw_points = lambda *size, device: next(again)
+    found = losses(head, moved, [each.to(device) for each in truth])
+    assert {loss.device.type for loss in found.values()} == {device}
+    torch.testing.assert_close({k: v.cpu() for k, v in found.items()}, expected, **CLOSE)
+
+
 def test_pairs_are_those_of_least_cost_in_the_order_of_outputs_and_images():
     costs, counts = torch.rand(12, 3, 6, 4), [4, 0, 2]
     queries, objects = match(costs, counts)
