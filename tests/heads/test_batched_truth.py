@@ -89,6 +89,16 @@ def test_stuff_joins_the_things_with_three_waits_a_batch(maps):
     assert counted(lambda: ours.preprocess_gt(given, maps)).synchronisations == 3
 
 
+def test_a_loss_that_is_mmdets_gets_mmdets_masks():
+    options = {'train_cfg.assigner.match_costs': dict(type='FocalLossCost')}
+    config = head_config(options | {'num_things_classes': 2, 'num_stuff_classes': 2})
+    ours, given, maps = BatchedMask2FormerHead(**config), things(2, 1), panoptic([2], [0, 3])
+    assert {each.masks.dtype for each in ours.preprocess_gt(given, maps)} == {torch.int64}
+    seg = BatchedSegMask2FormerHead(**config, num_classes=4)
+    found, _ = seg._seg_data_to_instance_data(samples([2], [0, 3]))
+    assert {each.masks.dtype for each in found} == {torch.int64}
+
+
 def test_images_with_and_without_label_maps_mix():
     stock, ours = heads()
     given, maps = things(2, 1), [None, *panoptic([0, 3])]

@@ -47,7 +47,7 @@ class BatchedLoss(nn.Module):
                 type.
             batch_img_metas: Of each image; not used.
         """
-        if self._is_unbatched():
+        if self.is_unbatched():
             return super().loss_by_feat(
                 all_cls_scores, all_mask_preds, batch_gt_instances, batch_img_metas
             )
@@ -62,7 +62,8 @@ class BatchedLoss(nn.Module):
         """Random points (*size, 2) within [0, 1]: all that is random in the loss."""
         return torch.rand(*size, 2, device=device)
 
-    def _is_unbatched(self) -> bool:
+    def is_unbatched(self) -> bool:
+        """Whether the loss is mmdet's, which the log explains the first time."""
         if self._why_unbatched is None:
             self._why_unbatched = why_unbatched(self)
             if self._why_unbatched:

@@ -31,12 +31,13 @@ class BatchedMask2FormerHead(BatchedLoss, Mask2FormerHead):
 
         As mmdet's, with boolean masks, which are an eighth of its integers, and one copy a batch.
         """
-        things = _things(batch_gt_instances)
         segs = [None if each is None else each.sem_seg for each in batch_gt_semantic_segs]
-        if all(each is None for each in segs):
-            return things
-        if any(each is None for each in segs):
+        missing = [each is None for each in segs]
+        if self.is_unbatched() or any(missing) != all(missing):
             return super().preprocess_gt(batch_gt_instances, batch_gt_semantic_segs)
+        things = _things(batch_gt_instances)
+        if all(missing):
+            return things
         stuff = range(self.num_things_classes, self.num_classes)
         return [
             InstanceData(

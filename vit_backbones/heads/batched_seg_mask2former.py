@@ -23,6 +23,8 @@ class BatchedSegMask2FormerHead(BatchedLoss, Mask2FormerHead):
         self, batch_data_samples: SampleList
     ) -> tuple[list[InstanceData], list[dict[str, Any]]]:
         """Classes in each image with their masks, boolean, and the images' metas."""
+        if self.is_unbatched():
+            return super()._seg_data_to_instance_data(batch_data_samples)
         maps = [each.gt_sem_seg.data for each in batch_data_samples]
         found = class_masks(maps, range(self.num_classes), self.ignore_index)
         instances = [InstanceData(labels=labels, masks=masks) for labels, masks in found]
