@@ -1,6 +1,8 @@
 """Where models run, and in which precision."""
 
+import numpy as np
 import torch
+from torch import Tensor
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
@@ -15,3 +17,11 @@ def choose_device(name: str | None) -> torch.device:
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f'device={name}: {str(error).splitlines()[0]}') from None
     return device
+
+
+def upload(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array on a device; a GPU's queue of work is not waited for."""
+    tensor = torch.from_numpy(array)
+    if device.type == 'cuda':
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -7,10 +7,16 @@ from mmdet.models import DetDataPreprocessor
 from mmengine.registry import MODELS
 
 from vit_backbones.heads.auxiliary_mask2former import AuxiliaryMask2Former
+from vit_backbones.heads.batched_mask2former import BatchedMask2FormerHead
 from vit_backbones.heads.located_mask2former import LocatedMask2FormerHead
 from vit_backbones.hosts.image_sizes import AnnouncesImageSizes
 
-__all__ = ['AuxiliaryMask2Former', 'LocatedMask2FormerHead', 'SizedDetDataPreprocessor']
+__all__ = [
+    'AuxiliaryMask2Former',
+    'BatchedMask2FormerHead',
+    'LocatedMask2FormerHead',
+    'SizedDetDataPreprocessor',
+]
 
 
 @MODELS.register_module()

@@ -7,9 +7,10 @@ from mmengine.registry import MODELS
 from mmseg.models import SegDataPreProcessor
 
 from vit_backbones.heads.auxiliary_encoder_decoder import AuxiliaryEncoderDecoder
+from vit_backbones.heads.batched_seg_mask2former import BatchedSegMask2FormerHead
 from vit_backbones.hosts.image_sizes import AnnouncesImageSizes
 
-__all__ = ['AuxiliaryEncoderDecoder', 'SizedSegDataPreProcessor']
+__all__ = ['AuxiliaryEncoderDecoder', 'BatchedSegMask2FormerHead', 'SizedSegDataPreProcessor']
 
 
 @MODELS.register_module()

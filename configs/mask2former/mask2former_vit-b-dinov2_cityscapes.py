@@ -7,6 +7,6 @@ _base_ = [
     '../_base_/models/mask2former_vit-b-dinov2.py',
     'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py',
 ]
-custom_imports = dict(imports=['vit_backbones', 'mmdet.models'])
-model = dict(decode_head=_base_.head, **_base_.vit)
+custom_imports = dict(imports=['vit_backbones.mmseg', 'mmdet.models'])
+model = dict(decode_head=dict(type='BatchedSegMask2FormerHead', **_base_.head), **_base_.vit)
 optim_wrapper = _base_.layer_decay

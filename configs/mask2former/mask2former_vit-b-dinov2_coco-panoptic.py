@@ -7,6 +7,6 @@ _base_ = [
     '../_base_/models/mask2former_vit-b-dinov2.py',
     'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
 ]
-custom_imports = dict(imports=['vit_backbones'])
-model = dict(panoptic_head=_base_.head, **_base_.vit)
+custom_imports = dict(imports=['vit_backbones.mmdet'])
+model = dict(panoptic_head=dict(type='BatchedMask2FormerHead', **_base_.head), **_base_.vit)
 optim_wrapper = _base_.layer_decay

@@ -8,6 +8,7 @@ _base_ = [
     '../_base_/schedules/adamw_cosine_10e.py',
     '../_base_/runtime.py',
 ]
+custom_imports = dict(imports=['vit_backbones.mmseg'])
 num_classes = 11
 crop_size = (256, 256)  # small ones, for as many updates as there is time for
 train_pipeline = [

@@ -1,5 +1,6 @@
 """Cell supervision: the auxiliary models of both toolboxes."""
 
+import copy
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -11,11 +12,13 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
 
 import vit_backbones  # noqa: F401  (mmcv's operators)
+from vit_backbones.benchmark.counting import counted
 from vit_backbones.heads.auxiliary import HEAD_START, IGNORED, CellSupervision
 from vit_backbones.heads.auxiliary_encoder_decoder import AuxiliaryEncoderDecoder
 from vit_backbones.heads.auxiliary_mask2former import AuxiliaryMask2Former
@@ -32,8 +35,37 @@ def test_small_objects_lie_on_top_of_large_ones() -> None:
         labels=torch.tensor([1, 0]), masks=BitmapMasks(masks, 16, 24)
     )
     model = SimpleNamespace(num_cell_classes=3)
-    cells = AuxiliaryMask2Former._cell_classes(model, sample, ROWS, COLUMNS)
+    cells = AuxiliaryMask2Former._cells(model, [sample], ROWS, COLUMNS)[0]
     assert cells.tolist() == [[1, 0, 2], [2, 2, 2]]
+
+
+def test_cells_are_those_of_masks_painted_from_large_to_small() -> None:
+    random, samples, expected = np.random.default_rng(0), [], torch.full((3, 32, 40), 5)
+    for painted, count in zip(expected, (9, 0, 4), strict=True):
+        masks = random.random((count, 32, 40)) < np.linspace(0.1, 0.5, count)[:, None, None]
+        samples.append(DetDataSample())
+        samples[-1].gt_instances = objects = InstanceData(
+            labels=torch.randint(5, (count,)), masks=BitmapMasks(masks.astype(np.uint8), 32, 40)
+        )
+        for index in masks.sum((1, 2)).argsort()[::-1].tolist():
+            painted[torch.from_numpy(masks[index])] = objects.labels[index]
+    rows, columns = torch.arange(4, 32, 8), torch.arange(4, 40, 8)
+    model, found = SimpleNamespace(num_cell_classes=6), []
+    counts = counted(
+        lambda: found.append(AuxiliaryMask2Former._cells(model, samples, rows, columns))
+    )
+    assert torch.equal(found[0], expected[:, rows][:, :, columns])
+    assert counts.synchronisations == 1  # for a batch
+
+
+def test_an_image_without_objects_is_background() -> None:
+    sample = DetDataSample()
+    sample.gt_instances = InstanceData(
+        labels=torch.zeros(0, dtype=torch.long), masks=BitmapMasks(np.zeros((0, 16, 24)), 16, 24)
+    )
+    model = SimpleNamespace(num_cell_classes=3)
+    cells = AuxiliaryMask2Former._cells(model, [sample], ROWS, COLUMNS)[0]
+    assert cells.tolist() == [[2, 2, 2], [2, 2, 2]]
 
 
 def test_pixels_at_the_centres_are_taken_of_a_label_map() -> None:
@@ -101,6 +133,27 @@ def test_the_head_waits_and_a_resumed_run_does_not_wait_again() -> None:
     resumed = _Supervised(auxiliary_iters=2, neck=len)
     resumed.load_state_dict(model.state_dict())
     assert 'loss_head' in resumed.loss(*batch)
+
+
+def test_only_the_first_iteration_reads_the_number_from_the_device() -> None:
+    model = _Supervised(auxiliary_iters=2, neck=len)
+    batch = torch.randn(1, 4, 16, 16), [torch.zeros(16, 16, dtype=torch.long)]
+    waits = [counted(lambda: model.loss(*batch)).waits for _ in range(3)]
+    assert waits == [{'_local_scalar_dense': 1}, {}, {}]
+
+
+@pytest.mark.parametrize('load', [nn.Module.load_state_dict, load_state_dict])
+def test_a_checkpoint_sets_the_number_of_a_model_that_has_run(load: Callable[..., object]) -> None:
+    model, batch = (
+        _Supervised(auxiliary_iters=2, neck=len),
+        (torch.randn(1, 4, 16, 16), [torch.zeros(16, 16, dtype=torch.long)]),
+    )
+    start = copy.deepcopy(model.state_dict())
+    for _ in range(3):
+        model.loss(*batch)
+    load(model, start)
+    assert sorted(model.loss(*batch)) == ['loss_dense']
+    assert model.iterations == 1
 
 
 @pytest.mark.parametrize('iters', [0, 2])

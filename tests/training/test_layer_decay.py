@@ -13,6 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torchvision.models import VisionTransformer
 
+import vit_backbones.mmdet  # noqa: F401  (registers the head)
 import vit_backbones.training.layer_decay as module
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.training.layer_decay import is_decayed, learning_rate

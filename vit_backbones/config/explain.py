@@ -20,6 +20,17 @@ _FIXES = {
     ),
 }
 
+# Ours that need a toolbox, which importing this package does not import
+_OWN = {
+    'AuxiliaryEncoderDecoder': 'mmseg',
+    'AuxiliaryMask2Former': 'mmdet',
+    'BatchedMask2FormerHead': 'mmdet',
+    'BatchedSegMask2FormerHead': 'mmseg',
+    'LocatedMask2FormerHead': 'mmdet',
+    'SizedDetDataPreprocessor': 'mmdet',
+    'SizedSegDataPreProcessor': 'mmseg',
+}
+
 
 def describe(raised: BaseException) -> str:
     """One line for an exception raised while a config, model or dataset was built."""
@@ -48,6 +59,8 @@ def describe(raised: BaseException) -> str:
 def not_registered(name: str, scope: str, registry_name: str) -> str:
     """One line for a `type` that no imported module registers, with its fix."""
     line = f'{name!r} is not in the {scope}::{registry_name} registry'
+    if name in _OWN:
+        return f"{line}; add 'vit_backbones.{_OWN[name]}' to custom_imports"
     if scopes := scopes_of(name, registry_name):
         whole = f', or default_scope = {scopes[0]!r} for the whole config'
         fix = f"write '{scopes[0]}.{name}'{whole * (scope == 'mmengine')}"

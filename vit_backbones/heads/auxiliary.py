@@ -30,12 +30,15 @@ class CellSupervision(nn.Module):
         **kwargs: As the model class; its backbone must have `out_channels` and `strides`.
     """
 
+    labels_on_host = False  # whether the ground truth lies there, so rows and columns too
+
     def __init__(
         self, *, auxiliary_weight: float = 1.0, auxiliary_iters: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.auxiliary_weight, self.auxiliary_iters = auxiliary_weight, auxiliary_iters
         self.register_buffer('iterations', torch.tensor(0))  # saved, so that a resume goes on
+        self._iteration: int | None = None  # the same for Python, once it is read
         in_channels = self.backbone.out_channels[-1]
         self.auxiliary_classifier = nn.Conv2d(in_channels, self.num_cell_classes, kernel_size=1)
 
@@ -52,20 +55,31 @@ class CellSupervision(nn.Module):
         features = self.backbone(batch_inputs)
         logits = self.auxiliary_classifier(features[-1])
         stride = self.backbone.strides[-1]
-        rows, columns = (_centres(size, stride) for size in batch_inputs.shape[-2:])
-        classes = [self._cell_classes(sample, rows, columns) for sample in batch_data_samples]
-        targets = torch.stack(classes).to(logits.device)
+        place = torch.device('cpu') if self.labels_on_host else batch_inputs.device
+        rows, columns = (_centres(size, stride, place) for size in batch_inputs.shape[-2:])
+        targets = self._cells(batch_data_samples, rows, columns)
         entropy = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction='sum')
         num_cells = (targets != IGNORED).sum().clamp(min=1)
         losses = {'loss_dense': self.auxiliary_weight * entropy / num_cells}
-        self.iterations += 1
-        iteration = int(self.iterations)  # once: a GPU waits here
+        iteration = self._count()
         if iteration <= self.auxiliary_iters:
             return losses
         if iteration == self.auxiliary_iters + 1 > 1:
             self._note_start(iteration)
         maps = self.neck(features) if self.with_neck else features
         return {**self._head_losses(maps, batch_data_samples), **losses}
+
+    def _count(self) -> int:
+        """The number of this iteration; a GPU waits only for that of the first."""
+        if self._iteration is None:
+            self._iteration = int(self.iterations)
+        self.iterations += 1
+        self._iteration += 1
+        return self._iteration
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._iteration = None
 
     def _note_start(self, iteration: int) -> None:
         """Log that the head starts, and note the iteration for the curve."""
@@ -75,6 +89,10 @@ class CellSupervision(nn.Module):
             f'that the sum jumps',
             logger='current',
         )
+
+    def _cells(self, batch_data_samples: list[Any], rows: Tensor, columns: Tensor) -> Tensor:
+        """Classes (B, h, w) of a batch, on the device of the images."""
+        return torch.stack([self._cell_classes(each, rows, columns) for each in batch_data_samples])
 
     def _cell_classes(self, sample: Any, rows: Tensor, columns: Tensor) -> Tensor:
         """Class (h, w) of the pixels where these rows and columns cross; IGNORED where unknown."""
@@ -87,6 +105,7 @@ class CellSupervision(nn.Module):
         raise NotImplementedError
 
 
-def _centres(pixels: int, stride: int) -> Tensor:
+def _centres(pixels: int, stride: int, device: torch.device) -> Tensor:
     """Pixel at the centre of each cell of `stride` pixels; of the last one, if cut, its last."""
-    return (torch.arange(0, pixels, stride) + stride // 2).clamp(max=pixels - 1)
+    starts = torch.arange(0, pixels, stride, device=device)
+    return (starts + stride // 2).clamp(max=pixels - 1)

@@ -24,7 +24,7 @@ class AuxiliaryEncoderDecoder(CellSupervision, EncoderDecoder):
 
     def _cell_classes(self, sample: SegDataSample, rows: Tensor, columns: Tensor) -> Tensor:
         labels = sample.gt_sem_seg.data[0]  # (H, W)
-        return labels[rows.to(labels.device)][:, columns.to(labels.device)].long()
+        return labels[rows][:, columns].long()
 
     def _head_losses(
         self, maps: tuple[Tensor, ...], batch_data_samples: SampleList

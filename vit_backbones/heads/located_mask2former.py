@@ -5,14 +5,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.structures import SampleList
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from vit_backbones.heads.batched_mask2former import BatchedMask2FormerHead
+
 
 @MODELS.register_module()
-class LocatedMask2FormerHead(Mask2FormerHead):
+class LocatedMask2FormerHead(BatchedMask2FormerHead):
     """Mask2Former's head, where every query looks for objects around a place of its own.
 
     Similar objects of one class differ only in their place, and Mask2Former's queries take very

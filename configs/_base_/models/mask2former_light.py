@@ -1,6 +1,7 @@
 # Mask2Former (Cheng et al., Masked-attention Mask Transformer for Universal Image Segmentation,
 # CVPR 2022), light: 128 channels, 2 deformable encoder and 3 decoder layers instead of 256, 6 and
-# 9. No backbone and no number of classes: a config adds both, and the neck's `in_channels`.
+# 9. No backbone and no number of classes: a config adds both, the neck's `in_channels`, and
+# `vit_backbones.mmdet` to `custom_imports`.
 default_scope = 'mmdet'
 channels = 128
 
@@ -15,7 +16,7 @@ model = dict(
     ),
     neck=dict(type='SimpleFeaturePyramid', out_channels=channels, out_strides=(4, 8, 16, 32)),
     panoptic_head=dict(
-        type='Mask2FormerHead',
+        type='BatchedMask2FormerHead',
         in_channels=[channels] * 4,
         strides=[4, 8, 16, 32],
         feat_channels=channels,

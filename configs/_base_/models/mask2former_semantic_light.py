@@ -1,5 +1,6 @@
 # Mask2Former, light, for mmseg: the head of mask2former_light.py, whose parts are mmdet's, under
-# mmseg's model. A config adds the backbone, the neck's `in_channels` and the number of classes.
+# mmseg's model. A config adds the backbone, the neck's `in_channels`, the number of classes, and
+# `vit_backbones.mmseg` to `custom_imports`.
 _base_ = 'mask2former_light.py'
 default_scope = 'mmseg'
 model = dict(
@@ -9,7 +10,7 @@ model = dict(
     neck=_base_.model.neck,
     decode_head=_base_.model.panoptic_head
     | dict(
-        type='mmseg.Mask2FormerHead',
+        type='BatchedSegMask2FormerHead',
         _scope_='mmdet',
         align_corners=False,
         train_cfg=_base_.model.train_cfg,
