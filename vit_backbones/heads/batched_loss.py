@@ -12,17 +12,19 @@ from torch import Tensor, nn
 
 from vit_backbones.heads.matching import Objects, Pairs, match, match_costs, sample
 from vit_backbones.heads.unbatched import why_unbatched
+from vit_backbones.heads.without_waits import without_waits
 
 _EPS = torch.finfo(torch.float32).eps  # as mmdet adds to what it divides by
 
 
 class BatchedLoss(nn.Module):
-    """Mixin: `loss_by_feat` of mmdet's Mask2Former head with the same losses, and few operators.
+    """Mixin: mmdet's Mask2Former head with the same losses, by few operators and without waits.
 
-    For every output and image, mmdet samples points, computes costs, matches on the host and
-    gathers masks, and a GPU waits each time. Here all outputs and images share one tensor of costs
-    and one copy to the host and back. Masks stay as they are until they are sampled. Costs, samples
-    and losses are in fp32 under autocast too, as in the code of the paper.
+    The forward pass follows `without_waits`. In the loss, for every output and image, mmdet samples
+    points, computes costs, matches on the host and gathers masks, and a GPU waits each time. Here
+    all outputs and images share one tensor of costs and one copy to the host and back. Masks stay
+    as they are until they are sampled. Costs, samples and losses are in fp32 under autocast too, as
+    in the code of the paper.
 
     Where costs, assigner, sampler, losses or methods are not those of Mask2Former, the loss is
     mmdet's, and one line in the log names why.
@@ -30,6 +32,10 @@ class BatchedLoss(nn.Module):
 
     _why_unbatched: str | None = None  # '' if it is batched, None until the first loss
     _class_weights: Tensor | None = None  # no buffer: those change with the model's precision
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        without_waits(self)
 
     def loss_by_feat(
         self,
