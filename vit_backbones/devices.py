@@ -15,3 +15,11 @@ def choose_device(name: str | None) -> torch.device:
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f'device={name}: {str(error).splitlines()[0]}') from None
     return device
+
+
+def amp_dtype() -> str:
+    """The type of mixed precision here: bfloat16, on a GPU that lacks it float16."""
+    has_it = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )
+    return 'bfloat16' if has_it else 'float16'

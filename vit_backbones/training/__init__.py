@@ -1,5 +1,6 @@
 """Additions to MMEngine's training: hooks, learning rates by layer, sharding by block."""
 
+from vit_backbones.training.amp import PortableAmpOptimWrapper
 from vit_backbones.training.curves_hook import CurvesHook
 from vit_backbones.training.layer_decay import ViTLayerDecayConstructor
 from vit_backbones.training.pictures_hook import PredictionPicturesHook
@@ -11,6 +12,7 @@ from vit_backbones.training.skip_unreadable_hook import SkipUnreadableImagesHook
 
 __all__ = [
     'CurvesHook',
+    'PortableAmpOptimWrapper',
     'PredictionPicturesHook',
     'ProgressHook',
     'RecordHook',

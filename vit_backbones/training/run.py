@@ -30,6 +30,7 @@ from vit_backbones.files import check_writable
 from vit_backbones.own_data import Used, use_own_data
 from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
+from vit_backbones.training.amp import use_amp
 from vit_backbones.training.outcome import (
     Finished,
     Result,
@@ -74,8 +75,8 @@ def train(
     """Train as `tools/train.py` does.
 
     `dataset`, `val_dataset` and `images` replace the config's data as in `use_own_data`. `work_dir`
-    is the config's own by default, else `work_dirs/<config name>`. `amp` takes bfloat16 where the
-    GPU has it, else float16. `resume` is a checkpoint file, or `'auto'` for the last whole one of
+    is the config's own by default, else `work_dirs/<config name>`. `amp` takes bfloat16, and on
+    GPUs that lack it float16. `resume` is a checkpoint file, or `'auto'` for the last whole one of
     the work dir. `sanity_check` validates two batches before the first epoch. `options` are
     `key=value` changes of the config. `say` gets the lines on data and resuming, and after Ctrl-C
     `command` is named to go on.
@@ -99,7 +100,7 @@ def train(
             say(own.summary)
         _set_randomness(cfg, seed, deterministic)
         if amp:
-            _use_amp(cfg)
+            use_amp(cfg)
         if resume is not None:
             _resume(cfg, resume, say)
         elif cfg.get('resume') and not cfg.get('load_from'):
@@ -250,18 +251,6 @@ def _heed(findings: Iterable[Finding]) -> None:
             raise ValueError(each.text)
         level = logging.WARNING if each.level == 'warning' else logging.INFO
         print_log(each.text, logger='current', level=level)
-
-
-def _use_amp(cfg: Config) -> None:
-    if not torch.cuda.is_available():
-        raise ValueError('amp=True needs a CUDA GPU, but PyTorch finds none: train without it')
-    wrapper = cfg.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ValueError(f'amp=True replaces OptimWrapper only, the config has {wrapper.type!r}')
-    wrapper.type = 'AmpOptimWrapper'
-    wrapper.setdefault('dtype', 'bfloat16' if torch.cuda.is_bf16_supported() else 'float16')
-    # bfloat16 has float32's range, so only float16 needs its loss scaled
-    wrapper.setdefault('loss_scale', 'dynamic' if wrapper.dtype == 'float16' else 1.0)
 
 
 def _resume(cfg: Config, checkpoint: str, say: Say) -> None:
