@@ -30,7 +30,9 @@ from vit_backbones.files import check_writable
 from vit_backbones.own_data import Used, use_own_data
 from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
+from vit_backbones.training.added_hooks import ADDED, add_hooks
 from vit_backbones.training.amp import use_amp
+from vit_backbones.training.machine import copy_without_waiting, fit_to_machine
 from vit_backbones.training.outcome import (
     Finished,
     Result,
@@ -41,15 +43,6 @@ from vit_backbones.training.outcome import (
 from vit_backbones.training.runner import AnyRunner, build_runner
 from vit_backbones.training.skip_unreadable_hook import UnreadableDataError
 from vit_backbones.training.started_files import DATASET, StartedFiles
-
-_HOOKS = {
-    'curves': 'CurvesHook',
-    'pictures': 'PredictionPicturesHook',
-    'progress': 'ProgressHook',
-    'record': 'RecordHook',
-    'sanity_check': 'SanityCheckHook',
-    'skip_unreadable': 'SkipUnreadableImagesHook',
-}
 
 Say = Callable[[str], None]
 _log: Say = functools.partial(print_log, logger='current')
@@ -107,7 +100,7 @@ def train(
             _resume(cfg, 'auto', say)  # as MMEngine would, but known to the checks
         if not sanity_check:
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
-        _add_hooks(cfg, _HOOKS)
+        add_hooks(cfg, ADDED)
         return prepare(cfg, ('train', 'val'), own)
 
     def run(runner: AnyRunner) -> Result:
@@ -136,9 +129,9 @@ def evaluate(
         cfg.load_from, cfg.resume = checkpoint, False
         if show_dir is not None:
             check_writable(show_dir, folder=True)
-            pictures = dict(type=_HOOKS['pictures'], test_dir=os.path.abspath(show_dir))
+            pictures = dict(type=ADDED['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
-        _add_hooks(cfg, ('progress', 'record'))
+        add_hooks(cfg, ('progress', 'record'))
         return prepare(cfg, ('test',))
 
     load = functools.partial(_load, config, options, work_dir, launcher)
@@ -217,10 +210,12 @@ def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:
 
 def prepare(cfg: Config, splits: Sequence[str], own: Used | None = None) -> AnyRunner:
     """Check, build the runner for some of `'train'`, `'val'`, `'test'`, and draw built-in data."""
+    fit_to_machine(cfg)
     facts = Facts.of(cfg, splits)
     findings = list(config_findings(facts))
     _heed(each for each in findings if each.level == 'error')
     runner = build_runner(cfg)
+    copy_without_waiting(runner.model)
     _heed(map(warning, own.warnings if own else ()))  # only now that there is a log file
     if facts.load_from and (cfg.get('resume') or 'test' in splits):
         resumes = bool(cfg.get('resume'))
@@ -275,15 +270,3 @@ def find_last_checkpoint(work_dir: str | Path) -> Path | None:
     # PyTorch writes a zip file, whose directory comes last.
     whole = [path for path in files if zipfile.is_zipfile(path)]
     return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)
-
-
-def _add_hooks(cfg: Config, names: Iterable[str]) -> None:
-    """Add our hooks of these names where a config has not got them; `None` leaves one out."""
-    cfg.default_hooks = cfg.get('default_hooks') or {}  # `setdefault` would give a copy
-    hooks = cfg.default_hooks
-    present = {hook.get('type') for hook in [*hooks.values(), *cfg.get('custom_hooks', [])] if hook}
-    for name, kind in _HOOKS.items():
-        if name in hooks and hooks[name] is None:
-            del hooks[name]
-        elif name in names and kind not in present:
-            hooks[name] = dict(type=kind) | (hooks.get(name) or {})
