@@ -32,6 +32,7 @@ from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
 from vit_backbones.training.added_hooks import ADDED, add_hooks
 from vit_backbones.training.amp import use_amp
+from vit_backbones.training.compiling import CompileError, compile_parts, compiler_line
 from vit_backbones.training.machine import copy_without_waiting, fit_to_machine
 from vit_backbones.training.outcome import (
     Finished,
@@ -40,7 +41,7 @@ from vit_backbones.training.outcome import (
     test_result,
     training_result,
 )
-from vit_backbones.training.runner import AnyRunner, build_runner
+from vit_backbones.training.runner import AnyRunner, QuietFlexibleRunner, build_runner
 from vit_backbones.training.skip_unreadable_hook import UnreadableDataError
 from vit_backbones.training.started_files import DATASET, StartedFiles
 
@@ -56,6 +57,7 @@ def train(
     images: str | None = None,
     work_dir: str | None = None,
     amp: bool = False,
+    compile: bool = False,
     resume: str | None = None,
     seed: int | None = None,
     deterministic: bool = False,
@@ -69,18 +71,19 @@ def train(
 
     `dataset`, `val_dataset` and `images` replace the config's data as in `use_own_data`. `work_dir`
     is the config's own by default, else `work_dirs/<config name>`. `amp` takes bfloat16, and on
-    GPUs that lack it float16. `resume` is a checkpoint file, or `'auto'` for the last whole one of
-    the work dir. `sanity_check` validates two batches before the first epoch. `options` are
-    `key=value` changes of the config. `say` gets the lines on data and resuming, and after Ctrl-C
-    `command` is named to go on.
+    GPUs that lack it float16. `compile` lets `torch.compile` have backbone and neck. `resume` is a
+    checkpoint file, or `'auto'` for the last whole one of the work dir. `sanity_check` validates
+    two batches before the first epoch. `options` are `key=value` changes of the config. `say` gets
+    the lines on data and resuming, and after Ctrl-C `command` is named to go on.
 
     Raises:
         OSError: For a config or own data that are missing, or a folder that cannot be written.
         ValueError: For anything else that stops the training before its first batch.
+        CompileError: If PyTorch cannot compile the model here.
         UnreadableDataError: If too many images in a row cannot be read.
         KeyboardInterrupt: After Ctrl-C; it names the last checkpoint.
     """
-    flags = dict(amp=amp, deterministic=deterministic, sanity_check=sanity_check)
+    flags = dict(amp=amp, compile=compile, deterministic=deterministic, sanity_check=sanity_check)
 
     def set_up(cfg: Config) -> AnyRunner:
         for name, value in flags.items():
@@ -101,7 +104,7 @@ def train(
         if not sanity_check:
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
         add_hooks(cfg, ADDED)
-        return prepare(cfg, ('train', 'val'), own)
+        return _compiled(prepare(cfg, ('train', 'val'), own), compile)
 
     def run(runner: AnyRunner) -> Result:
         runner.train()
@@ -119,6 +122,7 @@ def evaluate(
     options: Sequence[str] = (),
     launcher: str = 'none',
     show_dir: str | None = None,
+    compile: bool = False,
 ) -> Finished:
     """Evaluate a checkpoint as `tools/test.py` does, and draw all predictions into `show_dir`.
 
@@ -126,13 +130,14 @@ def evaluate(
     """
 
     def set_up(cfg: Config) -> AnyRunner:
+        flag('compile', compile)
         cfg.load_from, cfg.resume = checkpoint, False
         if show_dir is not None:
             check_writable(show_dir, folder=True)
             pictures = dict(type=ADDED['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
         add_hooks(cfg, ('progress', 'record'))
-        return prepare(cfg, ('test',))
+        return _compiled(prepare(cfg, ('test',)), compile)
 
     load = functools.partial(_load, config, options, work_dir, launcher)
     return _execute(
@@ -167,6 +172,8 @@ def _execute(
         if _was_interrupted(error):
             stop = interrupted(runner) if runner else 'interrupted before the start'
             raise KeyboardInterrupt(stop) from error
+        if runner is not None and (line := compiler_line(error, runner.model)):
+            raise CompileError(line) from error
         if runner is not None and runner.is_running:
             error.while_running = True
             raise
@@ -175,6 +182,17 @@ def _execute(
             raise
         raise ValueError(describe(error)) from error
     return Finished(result, metrics, time.monotonic() - start, runner.work_dir)
+
+
+def _compiled(runner: AnyRunner, compile: bool) -> AnyRunner:
+    if compile and isinstance(runner, QuietFlexibleRunner):
+        raise ValueError(
+            "compile=True is not for runner_type='FlexibleRunner', whose strategies wrap parts of "
+            'the model: train without it'
+        )
+    if compile:
+        compile_parts(runner.model)
+    return runner
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
