@@ -116,14 +116,15 @@ def broken(graph, inputs):
     raise RuntimeError('no C++ compiler\nand a trace of many lines')
 
 
-def test_a_compiler_that_fails_is_one_line(train, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize('flags', [[], ['--no-sanity-check']], ids=['validation', 'training'])
+def test_a_compiler_that_fails_is_one_line(flags, train, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(compiling.OPTIONS, 'backend', broken)
     config = write_toy_config(tmp_path, 'broken', more=TOY)
     line = (
         '--compile: PyTorch cannot compile the backbone or the neck, train without: '
         "backend='broken' raised: RuntimeError: no C++ compiler"
     )
-    assert train([config, '--compile']) == 2
+    assert train([config, '--compile', *flags]) == 2
     assert capsys.readouterr().err == f'error: {line}\n'
     with pytest.raises(CompileError, match=r'^compile=True: .* no C\+\+ compiler$'):
         train_config(config, compile=True)

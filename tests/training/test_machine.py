@@ -46,6 +46,13 @@ def test_adam_is_fused_unless_the_config_says_how(optimizer, more, fused):
     assert config.optim_wrapper.optimizer.get('fused') is fused
 
 
+def test_other_devices_lack_fused_kernels(monkeypatch):
+    monkeypatch.setattr(machine, 'get_device', lambda: 'npu')
+    assert fitted(optim_wrapper=dict(optimizer=dict(type='AdamW'))).optim_wrapper.optimizer == dict(
+        type='AdamW'
+    )
+
+
 def test_a_config_without_an_optimizer_stays():
     given = dict(optim_wrapper=None, train_dataloader=None)
     assert fitted(**given).to_dict() == given

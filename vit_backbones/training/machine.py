@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.model import BaseDataPreprocessor
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 _FUSED = ('Adam', 'AdamW')
+_FUSING = ('cuda', 'cpu')  # devices
 _WAYS = ('fused', 'foreach', 'capturable', 'differentiable')  # of PyTorch's optimizers to compute
 _MOST_WORKERS = 8  # of one dataloader: more seldom help, and each holds its dataset
 
@@ -24,7 +26,7 @@ def fit_to_machine(config: Config) -> None:
     core, up to 8. With a GPU `pin_memory=True`.
     """
     optimizer = (config.get('optim_wrapper') or {}).get('optimizer')
-    is_plain = config.get('runner_type', 'Runner') == 'Runner'
+    is_plain = config.get('runner_type', 'Runner') == 'Runner' and get_device() in _FUSING
     if is_plain and isinstance(optimizer, dict) and optimizer.get('type') in _FUSED:
         if not any(way in optimizer for way in _WAYS):
             optimizer['fused'] = True
