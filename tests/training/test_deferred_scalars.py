@@ -12,6 +12,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 from toy_task import write_toy_config
 
@@ -153,6 +154,20 @@ def test_a_training_logs_and_saves_the_same(every, tmp_path, monkeypatch):
     assert {type(each) for each in ours[2].values()} == {HistoryBuffer}
     assert all(torch.equal(ours[3][key], value) for key, value in stock[3].items())
     assert 'DeferredRuntimeInfoHook' in Path(f'work_dirs/ours{every}/ours{every}.py').read_text()
+
+
+def test_only_iterations_with_a_line_wait(tmp_path, monkeypatch):
+    """A whole iteration: data, model, losses, clipping, fused AdamW and all hooks."""
+    monkeypatch.chdir(tmp_path)
+    waits, run_iter = [], EpochBasedTrainLoop.run_iter
+
+    def counting(loop, index, batch):
+        waits.append(dict(counted(lambda: run_iter(loop, index, batch)).waits))
+
+    monkeypatch.setattr(EpochBasedTrainLoop, 'run_iter', counting)
+    clips = "optim_wrapper['clip_grad'] = dict(max_norm=0.01)"
+    train(write_toy_config(tmp_path, 'waits', more=clips))
+    assert waits == [{}, {'tolist': 1}, {}] * 3  # a line each two iterations
 
 
 def test_a_hook_of_the_users_own_stays(tmp_path, monkeypatch):
