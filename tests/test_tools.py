@@ -200,9 +200,11 @@ def test_train__our_hooks_take_options_and_can_be_left_out(train, tmp_path):
     assert len(list(Path('work_dirs/options/predictions').glob('*'))) == 2
 
 
-def test_train__amp_without_a_gpu_is_one_line(train, tmp_path, capsys, no_gpu):
-    assert train([write_toy_config(tmp_path, 'amp'), '--amp']) == 2
-    assert re.fullmatch(r'error: --amp needs a CUDA GPU.*\n', capsys.readouterr().err)
+def test_train__amp_in_float16_without_a_gpu_is_one_line(train, tmp_path, capsys, no_gpu):
+    config = write_toy_config(tmp_path, 'amp')
+    options = ['optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.dtype=float16']
+    assert train([config, '--amp', '--cfg-options', *options]) == 2
+    assert re.fullmatch(r"error: .*dtype='float16' needs a CUDA GPU.*\n", capsys.readouterr().err)
 
 
 def test_test__prints_the_metric_and_draws(evaluate, trained, tmp_path, capsys):

@@ -12,6 +12,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', metavar='CHECKPOINT')
     parser.add_argument('--work-dir', help='for logs; default: work_dirs/<config name>')
     parser.add_argument('--show-dir', metavar='DIR', help='save pictures of all predictions')
+    cli.add_flag(parser, '--compile', 'torch.compile for backbone and neck')
     cli.add_launch_options(parser, 'test_dataloader.batch_size=1')
     return parser.parse_args(argv)
 
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options=args.cfg_options,
         launcher=args.launcher,
         show_dir=args.show_dir,
+        compile=args.compile,
     )
     cli.say(f'done: {finished}')
 

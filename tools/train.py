@@ -14,7 +14,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('config', metavar='CONFIG')
     cli.add_dataset_options(parser)
     parser.add_argument('--work-dir', help='for results; default: work_dirs/<config name>')
-    cli.add_flag(parser, '--amp', 'mixed precision, on a GPU')
+    cli.add_flag(parser, '--amp', 'mixed precision, on GPUs and CPUs')
+    cli.add_flag(parser, '--compile', 'torch.compile for backbone and neck')
     parser.add_argument(
         '--resume',
         nargs='?',

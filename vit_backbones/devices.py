@@ -25,3 +25,11 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
     if device.type == 'cuda':
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def amp_dtype() -> str:
+    """The type of mixed precision here: bfloat16, on a GPU that lacks it float16."""
+    has_it = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )
+    return 'bfloat16' if has_it else 'float16'

@@ -9,7 +9,7 @@ from mmengine.logging import MessageHub
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from vit_backbones.training.record_hook import RecordHook
+from vit_backbones.training.record_hook import RecordHook, _iteration_time
 
 
 @pytest.fixture
@@ -82,3 +82,12 @@ def test_minutes_go_on_after_a_resume(runner, tmp_path):
     assert 10.0 <= written(runner, tmp_path)['minutes'] < 10.1
     # and again, from what a checkpoint would hold now
     assert 10.0 <= written(runner, tmp_path)['minutes'] < 10.2
+
+
+@pytest.mark.parametrize(('gpu', 'expected'), [(False, 1.0), (True, 2.0)])
+def test_the_speed_of_a_gpu_is_that_of_many_iterations(gpu, expected, monkeypatch):
+    """Python runs ahead and then waits: most iterations seem short there. A pause is left out."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    times = [*[1.0] * 19, 21.0] * 3
+    assert _iteration_time([*times, *[500.0] * 20, *times]) == expected
+    assert _iteration_time(times[:3]) == 1.0

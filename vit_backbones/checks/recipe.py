@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from vit_backbones.checks.data import drawn_findings
-from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.checks.findings import Finding, error, note, warning
 from vit_backbones.checks.keys import unknown_findings
 from vit_backbones.checks.one_output import MMSEG_HEADS, OTHER_HEADS, one_output_findings
 from vit_backbones.checks.preflight import load_from_findings, weight_file_findings
@@ -24,6 +24,7 @@ from vit_backbones.checks.wiring import (
 )
 from vit_backbones.config.datasets import metainfo_of, missing_data
 from vit_backbones.config.facts import Facts, nodes, type_name
+from vit_backbones.devices import amp_dtype
 from vit_backbones.errors import some
 
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
@@ -152,10 +153,14 @@ def amp_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     Mask2Former at times; bfloat16 has the range of float32.
     """
     wrapper = facts.config.get('optim_wrapper') or {}
+    kind, dtype = str(wrapper.get('type')), wrapper.get('dtype')
+    if 'PortableAmp' in kind:
+        dtype = dtype or amp_dtype()
+        yield note(f'optim_wrapper.type={kind} trains in mixed precision, here in {dtype}')
     # Without a dtype, autocast on a GPU takes float16
-    if 'Amp' not in str(wrapper.get('type')) or wrapper.get('dtype') not in (None, 'float16'):
+    if 'Amp' not in kind or dtype not in (None, 'float16'):
         return
-    given = f'optim_wrapper.dtype={wrapper.get("dtype")!r} is float16'
+    given = f'optim_wrapper.dtype={dtype!r} is float16'
     fix = "set optim_wrapper.dtype='bfloat16' and loss_scale=1.0"
     vit = vit_of(model)
     if vit and 'dinov3' in f'{vit.model_name} {type(vit.vit).__name__}'.lower():

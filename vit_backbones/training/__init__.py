@@ -1,6 +1,9 @@
 """Additions to MMEngine's training: hooks, learning rates by layer, sharding by block."""
 
+from vit_backbones.training.amp import PortableAmpOptimWrapper
 from vit_backbones.training.curves_hook import CurvesHook
+from vit_backbones.training.data_wait_hook import DataWaitHook
+from vit_backbones.training.deferred_scalars import DeferredRuntimeInfoHook
 from vit_backbones.training.layer_decay import ViTLayerDecayConstructor
 from vit_backbones.training.pictures_hook import PredictionPicturesHook
 from vit_backbones.training.progress_hook import ProgressHook
@@ -11,6 +14,9 @@ from vit_backbones.training.skip_unreadable_hook import SkipUnreadableImagesHook
 
 __all__ = [
     'CurvesHook',
+    'DataWaitHook',
+    'DeferredRuntimeInfoHook',
+    'PortableAmpOptimWrapper',
     'PredictionPicturesHook',
     'ProgressHook',
     'RecordHook',

@@ -68,8 +68,13 @@ def _training_line(runner: Runner) -> str:
         lasts = f'{counted(loop.max_epochs, "epoch")}, {lasts}'
     return (
         f'training {type(model).__name__}{under}: {_millions(every)} parameters, {share} trained; '
-        f'{_images(loop.dataloader)}; {lasts}; {device_name()}'
+        f'{_images(loop.dataloader)}; {lasts}; {device_name()}{_precision(runner.optim_wrapper)}'
     )
+
+
+def _precision(optim_wrapper: Any) -> str:
+    dtype = getattr(optim_wrapper, 'cast_dtype', None)
+    return '' if dtype is None else f', mixed precision in {str(dtype).removeprefix("torch.")}'
 
 
 def _millions(number: int) -> str:

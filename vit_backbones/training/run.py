@@ -30,6 +30,10 @@ from vit_backbones.files import check_writable
 from vit_backbones.own_data import Used, use_own_data
 from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
+from vit_backbones.training.added_hooks import ADDED, add_hooks
+from vit_backbones.training.amp import use_amp
+from vit_backbones.training.compiling import CompileError, compile_parts, compiler_line
+from vit_backbones.training.machine import copy_without_waiting, fit_to_machine
 from vit_backbones.training.outcome import (
     Finished,
     Result,
@@ -37,18 +41,9 @@ from vit_backbones.training.outcome import (
     test_result,
     training_result,
 )
-from vit_backbones.training.runner import AnyRunner, build_runner
+from vit_backbones.training.runner import AnyRunner, QuietFlexibleRunner, build_runner
 from vit_backbones.training.skip_unreadable_hook import UnreadableDataError
 from vit_backbones.training.started_files import DATASET, StartedFiles
-
-_HOOKS = {
-    'curves': 'CurvesHook',
-    'pictures': 'PredictionPicturesHook',
-    'progress': 'ProgressHook',
-    'record': 'RecordHook',
-    'sanity_check': 'SanityCheckHook',
-    'skip_unreadable': 'SkipUnreadableImagesHook',
-}
 
 Say = Callable[[str], None]
 _log: Say = functools.partial(print_log, logger='current')
@@ -62,6 +57,7 @@ def train(
     images: str | None = None,
     work_dir: str | None = None,
     amp: bool = False,
+    compile: bool = False,
     resume: str | None = None,
     seed: int | None = None,
     deterministic: bool = False,
@@ -74,19 +70,20 @@ def train(
     """Train as `tools/train.py` does.
 
     `dataset`, `val_dataset` and `images` replace the config's data as in `use_own_data`. `work_dir`
-    is the config's own by default, else `work_dirs/<config name>`. `amp` takes bfloat16 where the
-    GPU has it, else float16. `resume` is a checkpoint file, or `'auto'` for the last whole one of
-    the work dir. `sanity_check` validates two batches before the first epoch. `options` are
-    `key=value` changes of the config. `say` gets the lines on data and resuming, and after Ctrl-C
-    `command` is named to go on.
+    is the config's own by default, else `work_dirs/<config name>`. `amp` takes bfloat16, and on
+    GPUs that lack it float16. `compile` lets `torch.compile` have backbone and neck. `resume` is a
+    checkpoint file, or `'auto'` for the last whole one of the work dir. `sanity_check` validates
+    two batches before the first epoch. `options` are `key=value` changes of the config. `say` gets
+    the lines on data and resuming, and after Ctrl-C `command` is named to go on.
 
     Raises:
         OSError: For a config or own data that are missing, or a folder that cannot be written.
         ValueError: For anything else that stops the training before its first batch.
+        CompileError: If PyTorch cannot compile the model here.
         UnreadableDataError: If too many images in a row cannot be read.
         KeyboardInterrupt: After Ctrl-C; it names the last checkpoint.
     """
-    flags = dict(amp=amp, deterministic=deterministic, sanity_check=sanity_check)
+    flags = dict(amp=amp, compile=compile, deterministic=deterministic, sanity_check=sanity_check)
 
     def set_up(cfg: Config) -> AnyRunner:
         for name, value in flags.items():
@@ -99,15 +96,15 @@ def train(
             say(own.summary)
         _set_randomness(cfg, seed, deterministic)
         if amp:
-            _use_amp(cfg)
+            use_amp(cfg)
         if resume is not None:
             _resume(cfg, resume, say)
         elif cfg.get('resume') and not cfg.get('load_from'):
             _resume(cfg, 'auto', say)  # as MMEngine would, but known to the checks
         if not sanity_check:
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
-        _add_hooks(cfg, _HOOKS)
-        return prepare(cfg, ('train', 'val'), own)
+        add_hooks(cfg, ADDED)
+        return _compiled(prepare(cfg, ('train', 'val'), own), compile)
 
     def run(runner: AnyRunner) -> Result:
         runner.train()
@@ -125,6 +122,7 @@ def evaluate(
     options: Sequence[str] = (),
     launcher: str = 'none',
     show_dir: str | None = None,
+    compile: bool = False,
 ) -> Finished:
     """Evaluate a checkpoint as `tools/test.py` does, and draw all predictions into `show_dir`.
 
@@ -132,13 +130,14 @@ def evaluate(
     """
 
     def set_up(cfg: Config) -> AnyRunner:
+        flag('compile', compile)
         cfg.load_from, cfg.resume = checkpoint, False
         if show_dir is not None:
             check_writable(show_dir, folder=True)
-            pictures = dict(type=_HOOKS['pictures'], test_dir=os.path.abspath(show_dir))
+            pictures = dict(type=ADDED['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
-        _add_hooks(cfg, ('progress', 'record'))
-        return prepare(cfg, ('test',))
+        add_hooks(cfg, ('progress', 'record'))
+        return _compiled(prepare(cfg, ('test',)), compile)
 
     load = functools.partial(_load, config, options, work_dir, launcher)
     return _execute(
@@ -173,6 +172,8 @@ def _execute(
         if _was_interrupted(error):
             stop = interrupted(runner) if runner else 'interrupted before the start'
             raise KeyboardInterrupt(stop) from error
+        if runner is not None and (line := compiler_line(error, runner.model)):
+            raise CompileError(line) from error
         if runner is not None and runner.is_running:
             error.while_running = True
             raise
@@ -181,6 +182,17 @@ def _execute(
             raise
         raise ValueError(describe(error)) from error
     return Finished(result, metrics, time.monotonic() - start, runner.work_dir)
+
+
+def _compiled(runner: AnyRunner, compile: bool) -> AnyRunner:
+    if compile and isinstance(runner, QuietFlexibleRunner):
+        raise ValueError(
+            "compile=True is not for runner_type='FlexibleRunner', whose strategies wrap parts of "
+            'the model: train without it'
+        )
+    if compile:
+        compile_parts(runner.model)
+    return runner
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
@@ -216,10 +228,12 @@ def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:
 
 def prepare(cfg: Config, splits: Sequence[str], own: Used | None = None) -> AnyRunner:
     """Check, build the runner for some of `'train'`, `'val'`, `'test'`, and draw built-in data."""
+    fit_to_machine(cfg)
     facts = Facts.of(cfg, splits)
     findings = list(config_findings(facts))
     _heed(each for each in findings if each.level == 'error')
     runner = build_runner(cfg)
+    copy_without_waiting(runner.model)
     _heed(map(warning, own.warnings if own else ()))  # only now that there is a log file
     if facts.load_from and (cfg.get('resume') or 'test' in splits):
         resumes = bool(cfg.get('resume'))
@@ -252,18 +266,6 @@ def _heed(findings: Iterable[Finding]) -> None:
         print_log(each.text, logger='current', level=level)
 
 
-def _use_amp(cfg: Config) -> None:
-    if not torch.cuda.is_available():
-        raise ValueError('amp=True needs a CUDA GPU, but PyTorch finds none: train without it')
-    wrapper = cfg.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ValueError(f'amp=True replaces OptimWrapper only, the config has {wrapper.type!r}')
-    wrapper.type = 'AmpOptimWrapper'
-    wrapper.setdefault('dtype', 'bfloat16' if torch.cuda.is_bf16_supported() else 'float16')
-    # bfloat16 has float32's range, so only float16 needs its loss scaled
-    wrapper.setdefault('loss_scale', 'dynamic' if wrapper.dtype == 'float16' else 1.0)
-
-
 def _resume(cfg: Config, checkpoint: str, say: Say) -> None:
     if not isinstance(checkpoint, (str, os.PathLike)):
         raise TypeError(f"resume must be a checkpoint file or 'auto', got {checkpoint!r}")
@@ -286,15 +288,3 @@ def find_last_checkpoint(work_dir: str | Path) -> Path | None:
     # PyTorch writes a zip file, whose directory comes last.
     whole = [path for path in files if zipfile.is_zipfile(path)]
     return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)
-
-
-def _add_hooks(cfg: Config, names: Iterable[str]) -> None:
-    """Add our hooks of these names where a config has not got them; `None` leaves one out."""
-    cfg.default_hooks = cfg.get('default_hooks') or {}  # `setdefault` would give a copy
-    hooks = cfg.default_hooks
-    present = {hook.get('type') for hook in [*hooks.values(), *cfg.get('custom_hooks', [])] if hook}
-    for name, kind in _HOOKS.items():
-        if name in hooks and hooks[name] is None:
-            del hooks[name]
-        elif name in names and kind not in present:
-            hooks[name] = dict(type=kind) | (hooks.get(name) or {})

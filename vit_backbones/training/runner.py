@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dist import is_distributed
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger, print_log
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -20,6 +21,7 @@ from vit_backbones.checks.schedules import COME_DOWN, Length, fitted, misfits, p
 from vit_backbones.checks.wiring import bare
 from vit_backbones.own_data.rewriting import FIRST_PART
 from vit_backbones.terminal import quiet_prints
+from vit_backbones.training.machine import keep_own_way
 
 # Lines that MMEngine logs at each start or epoch and nobody needs
 _NOISE = (
@@ -138,6 +140,12 @@ class QuietRunner(_Quiet, Runner):
             default = dict(broadcast_buffers=False, find_unused_parameters=unused)
             model_wrapper_cfg = (model_wrapper_cfg or default) | {'device_ids': None}
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_optim_wrapper(self, *args: Any, **kwargs: Any) -> OptimWrapper:
+        """Build the optimizer, which a checkpoint of another machine does not slow down."""
+        wrapper = super().build_optim_wrapper(*args, **kwargs)
+        keep_own_way(wrapper)
+        return wrapper
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Resume from a checkpoint, whose schedules go on as they were."""

@@ -13,6 +13,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
 
 from vit_backbones.backbone import ViTFeatBackbone
+from vit_backbones.training.deferred_scalars import keep_scalars
+from vit_backbones.training.machine import keep_own_way
 
 _BESIDE_OPTIMIZER = ('base_param_settings', 'loss_scaler')  # in the state of MMEngine's wrappers
 _MOST_NAMES = 10
@@ -67,6 +69,7 @@ class ViTFSDPStrategy(FSDPStrategy):
     def build_optim_wrapper(self, *args: Any, **kwargs: Any) -> OptimWrapper:
         """Build the optimizer; it clips by the norm of all shards, not only of its own."""
         wrapper = super().build_optim_wrapper(*args, **kwargs)
+        keep_own_way(wrapper)
         if getattr(wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
             wrapper._clip_grad = partial(self._clip_grad, wrapper)
         return wrapper
@@ -74,7 +77,7 @@ class ViTFSDPStrategy(FSDPStrategy):
     def _clip_grad(self, wrapper: OptimWrapper) -> None:
         """Clip on all processes together, also on those whose shards are frozen."""
         norm = self.model.clip_grad_norm_(**wrapper.clip_grad_kwargs)
-        wrapper.message_hub.update_scalar(f'train/{wrapper.grad_name}', float(norm))
+        keep_scalars(wrapper.message_hub, {f'train/{wrapper.grad_name}': norm})
 
     def optim_state_dict(self) -> dict[str, Any]:
         """The optimizer's state, and that of MMEngine's wrapper."""

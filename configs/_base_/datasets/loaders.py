@@ -1,15 +1,12 @@
 # How every dataset here is loaded. A dataset config adds `dataset` to each loader.
-# One worker process loads the next batch while the model trains on this one.
+# tools/train.py adds num_workers for the machine: worker processes load the next batches while the
+# model trains on this one. MMEngine alone has none.
 train_dataloader = dict(
     batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
     batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(test_mode=True),
 )

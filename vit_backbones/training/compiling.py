@@ -1,0 +1,59 @@
+"""`torch.compile` for the backbone and the neck of a detector or segmenter."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vit_backbones.checks.wiring import bare
+
+_PARTS = ('backbone', 'neck')
+# Of `torch.compile`. The first size of images is compiled as it is, and a second one so that sizes
+# may vary from then on: fast for data of one size, and for all others a few compilations only.
+OPTIONS: dict[str, Any] = dict(dynamic=None)
+
+
+class CompileError(RuntimeError):
+    """PyTorch's compiler fails; the text is one line that says to do without."""
+
+
+def compile_parts(model: nn.Module) -> None:
+    """Compile the backbone and the neck in place, each at its first batch.
+
+    The names of weights stay, and so do checkpoints. Copies, as of an average of weights, are not
+    compiled. Heads are not either: Mask2Former's match on the host, mmdet's sort and filter.
+    """
+    _mend_resampling()
+    for part in _parts(model):
+        part.compile(**OPTIONS)
+
+
+def compiler_line(error: BaseException | None, model: nn.Module) -> str | None:
+    """A line for an error of the compiler of `compile_parts`, `None` for others."""
+    if not any(part._compiled_call_impl for part in _parts(model)):
+        return None
+    while error is not None and not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = ' '.join(lines[:2]).rstrip('.')
+    return f'compile=True: PyTorch cannot compile the backbone or the neck, train without: {reason}'
+
+
+def _parts(model: nn.Module) -> list[nn.Module]:
+    parts = (getattr(bare(model), name, None) for name in _PARTS)
+    return [part for part in parts if isinstance(part, nn.Module)]
+
+
+def _mend_resampling() -> None:
+    """Let positions be resampled to sizes that vary.
+
+    PyTorch 2.11 has the shape of this gradient for fixed sizes only, and that of its bilinear
+    sister, which is the same, for all.
+    """
+    from torch._meta_registrations import meta_upsample_bimode2d_aa_backward as meta
+
+    gradient = torch.ops.aten._upsample_bicubic2d_aa_backward.default
+    if torch._C.DispatchKey.Meta not in gradient.py_kernels:
+        gradient.py_impl(torch._C.DispatchKey.Meta)(meta)
