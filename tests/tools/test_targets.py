@@ -4,7 +4,9 @@ from functools import partial
 import _targets as targets
 import pytest
 import torch
-from _targets import CASES, Case, Goal, run_targets
+from _target_cases import CASES
+from _target_goals import Case, Goal
+from _targets import run_targets
 
 from vit_backbones.benchmark.subjects import Setting, build_backbone
 
@@ -92,4 +94,4 @@ def test_unknown_case_is_refused_with_the_closest():
 def test_every_goal_names_candidates():
     for case in CASES.values():
         for goal in case.goals:
-            assert {goal.over, goal.under} <= case.candidates.keys()
+            assert {goal.over, goal.under or goal.over} <= case.candidates.keys()

@@ -36,8 +36,8 @@ class Wanted(NamedTuple):
 
     Attributes:
         models: Names of backbones of `source`, or paths of configs, whole models.
-        kinds: For backbones: `'global'` attention, `'windows'` in all but the last block of each
-            quarter, or `'vitdet'`, the same with relative positions.
+        kinds: For backbones: `'global'` attention, `'windows'` in all blocks, or `'vitdet'`:
+            windows in all but the last block of each quarter, with relative positions.
         options: `key=value` changes of the configs.
         memory_gib: What a step may need; `None` for the memory that is free.
     """
@@ -89,7 +89,7 @@ def _figures(
 ) -> dict[str, Any]:
     room = (wanted.memory_gib or _PART * free_memory(setting.device) / _GIB) * 1024
     if (needs := foreseen(before, setting.size, setting.batch_size)) > room:
-        return dict(skipped=f'needs about {needs / 1024:.1f} GiB of {room / 1024:.1f}')
+        return dict(skipped=f'needs about {needs / 1024:.2g} GiB, {room / 1024:.2g} are free')
     try:
         subject = _subject(model, kind, wanted, setting)
         spans = interleaved({'ms': subject.step}, wanted.repeats, setting.device, warm_ups=1)
@@ -114,9 +114,10 @@ def _subject(model: str, kind: str, wanted: Wanted, setting: Setting) -> Subject
         return of_config(model, wanted.options, setting)
     backbone = build_backbone(model, wanted.source, setting.size, out_indices='even4')
     if kind != 'global':
-        depth = backbone.depth
-        blocks = [i for i in range(depth) if (i + 1) % max(-(-depth // 4), 2)]
-        options = dict(window_size=WINDOW, window_block_indexes=blocks)
+        blocks = range(backbone.depth)
+        if kind == 'vitdet':
+            blocks = [i for i in blocks if (i + 1) % max(-(-len(blocks) // 4), 2)]
+        options = dict(window_size=WINDOW, window_block_indexes=tuple(blocks))
         if kind == 'vitdet':
             options |= dict(use_rel_pos=True, with_cls_token=False, norm='none')
         backbone = build_backbone(

@@ -154,7 +154,8 @@ def flops_and_floor(step: Step) -> tuple[int, Step]:
         and a step of only these calls, with the same shapes, strides and types.
     """
     calls = _Calls()
-    with FlopCounterMode(display=False, custom_mapping=_ON_CPU) as counter, calls:
+    counter = FlopCounterMode(display=False, custom_mapping=_ON_CPU)
+    with torch.compiler.set_stance('force_eager'), counter, calls:  # compiled code hides them
         step()
     return counter.get_total_flops(), calls.replay
 

@@ -40,14 +40,20 @@ class NoPeerError(ValueError):
 
 def _stock_head(config: Config, path: str | Path, setting: Setting) -> TrainingStep:
     """The toolbox's head, whose losses are computed image by image."""
+    stock = with_stock_head(config)
+    if stock is None:
+        raise NoPeerError('the head is the stock one')
+    return TrainingStep(stock, path, built(stock, path), setting)
+
+
+def with_stock_head(config: Config) -> Config | None:
+    """A config with the toolbox's head for one of ours that computes the same; `None`: it has."""
     config, changed = copy.deepcopy(config), False
     for _, node, _ in nodes(config.model):
         scope, dot, name = str(node.get('type')).rpartition('.')
         if name.startswith(_OURS):
             node['type'], changed = f'{scope}{dot}{name.removeprefix(_OURS)}', True
-    if not changed:
-        raise NoPeerError('the head is the stock one')
-    return TrainingStep(config, path, built(config, path), setting)
+    return config if changed else None
 
 
 def _grid_sample(config: Config, path: str | Path, setting: Setting) -> TrainingStep:
