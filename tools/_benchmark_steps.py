@@ -92,13 +92,17 @@ def add_growth(commands: Any) -> None:
         '--kinds', nargs='+', choices=_KINDS, default=_KINDS, help='(default: all three)'
     )
     parser.add_argument(
-        '--sizes', nargs='+', type=size, metavar='SIZE', help='(default: five from 224 to 1024)'
+        '--sizes',
+        nargs='+',
+        type=size,
+        metavar='SIZE',
+        help='(default: from 224 to 1024, on a GPU to 1536)',
     )
     parser.add_argument('--batch-sizes', nargs='+', **cli.COUNT, default=[1], help='(default: 1)')
     parser.add_argument('--dtype', choices=('fp32', 'bf16'), default='fp32')
     parser.add_argument('--mode', choices=('forward', 'train'), default='forward')
     parser.add_argument(
-        '--memory-gib', type=float, metavar='X', help='skip what needs more (default: what is free)'
+        '--memory-gib', **cli.COUNT, help='skip what needs more (default: what is free)'
     )
     cli.add_device_option(parser)
     parser.add_argument('--repeats', **cli.COUNT, default=3, help='rounds (default: 3)')
@@ -119,8 +123,9 @@ def run_growth(args: argparse.Namespace) -> int:
 
     if args.plot is not None:
         check_writable(args.plot)
-    sizes = args.sizes or [(side, side) for side in growth.SIZES]
-    setting = Setting(sizes[0], 1, args.dtype, args.mode, choose_device(args.device))
+    device = choose_device(args.device)
+    sizes = args.sizes or growth.sizes(device)
+    setting = Setting(sizes[0], 1, args.dtype, args.mode, device)
     wanted = growth.Wanted(
         args.models,
         args.source,

@@ -24,7 +24,8 @@ from vit_backbones.position import Grid
 
 KINDS = ('global', 'windows', 'vitdet')
 WINDOW = 14
-SIZES = (224, 384, 512, 768, 1024)
+_SIDES = (224, 384, 512, 768, 1024)
+_SIDES_OF_GPU = (*_SIDES, 1536)
 _PART = 0.9  # of the memory that is free, which a step may need
 _GIB = 2**30
 
@@ -53,6 +54,12 @@ class Wanted(NamedTuple):
     memory_gib: float | None = None
 
 
+def sizes(device: torch.device) -> list[Grid]:
+    """What a device measures if nothing is asked for."""
+    sides = _SIDES_OF_GPU if device.type == 'cuda' else _SIDES
+    return [(side, side) for side in sides]
+
+
 def check(wanted: Wanted) -> None:
     """Build everything once in the smallest setting, so that mistakes show first."""
     if wanted.options and not any(model.endswith(CONFIGS) for model in wanted.models):
@@ -69,11 +76,11 @@ def grow(wanted: Wanted) -> Iterator[Row]:
 
     A row has `ms` and `memory_mib`; or `skipped`, the reason, where memory cannot hold it.
     """
-    sizes = sorted(wanted.sizes, key=_pixels)
+    by_pixels = sorted(wanted.sizes, key=_pixels)
     for model in wanted.models:
         for kind in _kinds(model, wanted):
             rows: list[Row] = []
-            for batch, size in itertools.product(sorted(wanted.batch_sizes), sizes):
+            for batch, size in itertools.product(sorted(wanted.batch_sizes), by_pixels):
                 setting = wanted.setting._replace(size=size, batch_size=batch)
                 row = dict(model=model, kind=kind, size=list(size), batch_size=batch)
                 rows.append(row | _figures(model, kind, wanted, setting, rows))
