@@ -14,6 +14,7 @@ from vit_backbones.benchmark.counting import Counts, counted
 from vit_backbones.benchmark.measuring import flops_and_floor, interleaved, memory_of
 from vit_backbones.benchmark.results import (
     describe_environment,
+    digits,
     heading,
     table_head,
     table_row,
@@ -97,13 +98,9 @@ def judged(name: str, case: Case) -> Iterator[dict[str, Any]]:
 
 def goal_row(goal: Mapping[str, Any]) -> str:
     """A judged goal in a row of Markdown."""
-    measured = '' if goal['measured'] is None else _digits(goal['measured'])
+    measured = '' if goal['measured'] is None else digits(goal['measured'])
     cells = goal['case'], goal['what'], goal['ratio'], measured, goal['target'], goal['verdict']
     return table_row(cells)
-
-
-def _digits(value: float) -> str:
-    return f'{value:.3g}' if value < 1000 else f'{value:.0f}'
 
 
 def _times(subjects: Mapping[str, Measured], case: Case) -> dict[str, float]:

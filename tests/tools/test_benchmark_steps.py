@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from checked_configs import write_segments
 from conftest import load_tool
 from PIL import Image
 
@@ -38,6 +39,16 @@ def test_step__a_table_of_parts_that_sum_to_the_whole(benchmark, capsys):
     assert '| data | not measured: no data |  |  |  |' in out
     assert re.search(r'^\| whole \| [\d.]+ \| 100% \|', out, re.MULTILINE)
     assert re.search(r'^\| explicit softmax \| [\d.]+ \|', out, re.MULTILINE)
+
+
+def test_step__data_are_loaded_and_preprocessed_where_they_are(benchmark, capsys):
+    write_segments(1)
+    workers = ['--cfg-options', 'train_dataloader.num_workers=3']
+    assert benchmark(['step', 'seg.py', *SMALL, '--no-peers', '--out', 'step.json', *workers]) == 0
+    data = json.loads(Path('step.json').read_text())['data']
+    assert data.keys() == {'ms', 'workers'}
+    assert (data['ms'] > 0, data['workers']) == (True, 3)
+    assert '3 workers load beside the step.' in capsys.readouterr().out
 
 
 def test_step__amp_and_no_peers(benchmark):

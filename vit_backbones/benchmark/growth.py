@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vit_backbones.benchmark.measuring import interleaved, memory_of
-from vit_backbones.benchmark.results import table_head, table_row
+from vit_backbones.benchmark.results import digits, table_head, table_row
 from vit_backbones.benchmark.subjects import (
     Setting,
     Subject,
@@ -218,7 +218,7 @@ HEADING = table_head(['model', 'kind', 'size', 'batch', 'ms', 'memory MiB'])
 def growth_row(row: Mapping[str, Any]) -> str:
     """A measured or skipped row in Markdown."""
     figures = ['skipped: ' + row['skipped'], ''] if 'skipped' in row else []
-    figures = figures or [f'{row["ms"]:.4g}', f'{row["memory_mib"]:.4g}']
+    figures = figures or [digits(row['ms']), digits(row['memory_mib'])]
     name = Path(row['model']).stem if row['model'].endswith(CONFIGS) else row['model']
     return table_row([name, row['kind'], _spelled(row['size']), str(row['batch_size']), *figures])
 

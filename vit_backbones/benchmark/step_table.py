@@ -4,6 +4,7 @@ import copy
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -147,10 +148,11 @@ def data_time(config: Config, model: nn.Module, setting: Setting, repeats: int) 
     use_scope(config)
     try:
         with quiet_log(), quiet_prints():
-            batches = iter(Runner.build_dataloader(wanted, seed=0))
+            loader = Runner.build_dataloader(wanted, seed=0)
+        batches = chain.from_iterable(repeat(loader, 1 + repeats))  # a small one begins anew
         spans = [_loaded(batches, model, setting) for _ in range(1 + repeats)]
     except StopIteration:
-        return dict(missing='not measured: fewer batches than rounds')
+        return dict(missing='not measured: no batch')
     except Exception as error:  # each library has its own
         return dict(missing=f'not measured: {describe(error)}')
     return dict(ms=statistics.median(spans[1:]), workers=workers)
