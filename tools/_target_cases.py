@@ -104,8 +104,14 @@ def _busy(batch_size: int) -> Case:
         f'training step, Mask2Former, DINOv2-B, 1024x1024, batch {batch_size}, bf16, GPU',
         'vit_base_patch14_dinov2',
         Setting((1024, 1024), batch_size, mode='train', **_GPU),
-        {'ours': partial(_step, build=subjects.mask2former)},
-        (Goal('ours', None, 1.25, figure='wall over kernels'),),
+        {
+            'ours': partial(_step, build=subjects.mask2former),
+            'mmdet': partial(_step, build=partial(subjects.mask2former, stock=True)),
+        },
+        (
+            Goal('ours', None, 1.25, figure='wall over kernels'),
+            Goal('mmdet', 'ours', 1.8, at_least=True),
+        ),
     )
 
 

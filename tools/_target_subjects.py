@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vit_backbones.benchmark.measuring import flops_and_floor
-from vit_backbones.benchmark.step_peers import by_grid_sample, with_stock_head
+from vit_backbones.benchmark.step_peers import as_the_toolbox, by_grid_sample, with_stock_head
 from vit_backbones.benchmark.subjects import Setting, Subject, built
 from vit_backbones.benchmark.training_step import TrainingStep, training_config, training_step
 from vit_backbones.checks.trial import data_samples
@@ -59,8 +59,10 @@ def _outputs(head: nn.Module, setting: Setting) -> tuple[Tensor, Tensor]:
     return classes.requires_grad_(), masks.requires_grad_()
 
 
-def mask2former(setting: Setting) -> TrainingStep:
-    """A training step of Mask2Former with DINOv2 ViT-B."""
+def mask2former(setting: Setting, *, stock: bool = False) -> TrainingStep:
+    """A training step of Mask2Former with DINOv2 ViT-B, by the recipe or as mmdet computes it."""
+    if stock:
+        return as_the_toolbox(training_config(MASK2FORMER), MASK2FORMER, setting)
     return training_step(MASK2FORMER, (), setting)
 
 

@@ -117,6 +117,24 @@ def test_numbers_on_the_host_are_no_waits():
     assert found['whole'].synchronisations == 1
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
+def test_a_gpus_kernels_and_times_are_those_of_their_parts():
+    parts, x = Parts(), torch.randn(2048, 2048, device='cuda')
+
+    def step():
+        with parts.within('head'):
+            x @ x
+        with parts.within('loss'):
+            x.sum()
+
+    ms = step_parts.kernels(step, parts)
+    assert ms['head'] > ms['loss'] > 0
+    assert ms['whole'] == pytest.approx(ms['head'] + ms['loss'] + ms['other'])
+    found = times({'a': (step, parts)}, 3, torch.device('cuda'), warm_ups=2)['a']
+    assert found['whole'] >= 0.9 * ms['whole']
+
+
 def kernel(correlation, dur, ts=0):
     return dict(cat='kernel', name='k', ts=ts, dur=dur, args=dict(correlation=correlation))
 

@@ -10,7 +10,12 @@ from mmengine.config import Config
 from vit_backbones.benchmark.counting import counted
 from vit_backbones.benchmark.measuring import flops_and_floor
 from vit_backbones.benchmark.step_parts import PARTS, counts
-from vit_backbones.benchmark.step_peers import by_grid_sample, step_peers, with_stock_head
+from vit_backbones.benchmark.step_peers import (
+    as_the_toolbox,
+    by_grid_sample,
+    step_peers,
+    with_stock_head,
+)
 from vit_backbones.benchmark.subjects import Setting, build_backbone, built
 from vit_backbones.benchmark.training_step import (
     TrainingStep,
@@ -156,6 +161,14 @@ def test_grid_sample_stands_for_mmcvs_function_and_goes_again():
     pure = deformable.multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
     assert torch.equal(found, pure)
     assert deformable.MultiScaleDeformableAttnFunction is before
+
+
+def test_a_step_as_the_toolbox_computes_it_has_none_of_our_parts():
+    config = training_config(RECIPE, SMALL)
+    step = as_the_toolbox(config, RECIPE, SETTING).tried()
+    layers = [each for each in step.model.modules() if hasattr(each, 'sampling_offsets')]
+    assert {type(each) for each in layers} == {deformable.MultiScaleDeformableAttention}
+    assert type(step.model.panoptic_head).__name__ == 'Mask2FormerHead'
 
 
 def test_the_stock_head_has_the_toolboxs_type_and_scope():

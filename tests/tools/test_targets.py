@@ -106,6 +106,7 @@ def test_every_goal_names_candidates():
 def test_cases_of_gpus_measure_each_candidate(case, monkeypatch):
     """With small images and models, on a CPU."""
     monkeypatch.setattr(_target_subjects, '_SIDE', 32)
+    monkeypatch.setattr(targets, 'memory_of', lambda subject: 1.0)  # measured above, and slow
     small = dict(size=(64, 96), batch_size=1, device=torch.device('cpu'), compiled=False)
     own = CASES[case]
     setting = own.setting._replace(**small)

@@ -64,15 +64,27 @@ def _grid_sample(config: Config, path: str | Path, setting: Setting) -> Training
     layers = [each for each in model.modules() if isinstance(each, MultiScaleDeformableAttention)]
     if not layers:
         raise NoPeerError('the model has no deformable attention')
-    if setting.device.type == 'cpu' and all(
-        type(each) is MultiScaleDeformableAttention for each in layers
-    ):
+    own = any(type(each) is not MultiScaleDeformableAttention for each in layers)
+    if setting.device.type == 'cpu' and not own:
         raise NoPeerError('on a CPU it is what runs')
-    for each in layers:
-        each.__class__ = MultiScaleDeformableAttention
+    return _sampling(config, path, model, setting)
+
+
+def _sampling(config: Config, path: str | Path, model: nn.Module, setting: Setting) -> TrainingStep:
+    from mmcv.ops import MultiScaleDeformableAttention
+
+    for each in model.modules():
+        if isinstance(each, MultiScaleDeformableAttention):
+            each.__class__ = MultiScaleDeformableAttention
     step = TrainingStep(config, path, model, setting)
     step.around = by_grid_sample
     return step
+
+
+def as_the_toolbox(config: Config, path: str | Path, setting: Setting) -> TrainingStep:
+    """A step with the toolbox's own head and mmcv's deformable attention in pure PyTorch."""
+    stock = with_stock_head(config) or config
+    return _sampling(stock, path, built(stock, path), setting)
 
 
 @contextmanager

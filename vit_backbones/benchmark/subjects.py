@@ -157,6 +157,8 @@ def built(config: Config, path: str | Path) -> nn.Module:
 
 
 def placed(model: nn.Module, setting: Setting) -> nn.Module:
-    """The same model on its device and in its mode."""
+    """The same model on its device and in its mode, with its head from the first step."""
+    if getattr(model, 'auxiliary_iters', 0):
+        model.auxiliary_iters = 0
     model.to(setting.device).train(setting.mode == 'train')  # mmseg's ViT returns None
     return model

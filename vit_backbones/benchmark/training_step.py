@@ -50,8 +50,6 @@ class TrainingStep:
     ) -> None:
         torch.manual_seed(0)  # the same images for all
         self.model, self.setting, self._path = placed(model, setting), setting, path
-        if getattr(model, 'auxiliary_iters', 0):
-            model.auxiliary_iters = 0
         self._images, self._samples = drawn(config, path, model, setting, OBJECTS)
         self.optimizer = _optimizer(config, path, model)
         self.parts = Parts()
