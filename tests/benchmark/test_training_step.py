@@ -171,13 +171,33 @@ def test_a_step_as_the_toolbox_computes_it_has_none_of_our_parts():
     assert type(step.model.panoptic_head).__name__ == 'Mask2FormerHead'
 
 
-def test_the_stock_head_has_the_toolboxs_type_and_scope():
-    head = dict(type='mmdet.BatchedMask2FormerHead', num_queries=3)
-    config = Config(dict(model=dict(panoptic_head=head, backbone=dict(type='A'))))
-    stock = with_stock_head(config)
-    assert stock.model.panoptic_head == dict(type='mmdet.Mask2FormerHead', num_queries=3)
-    assert config.model.panoptic_head.type == 'mmdet.BatchedMask2FormerHead'
-    assert with_stock_head(stock) is None
+@pytest.mark.parametrize(
+    ('ours', 'stock'),
+    [
+        ('BatchedMask2FormerHead', 'mmdet.Mask2FormerHead'),
+        ('mmengine.BatchedSegMask2FormerHead', 'mmseg.Mask2FormerHead'),
+    ],
+)
+def test_the_stock_head_is_the_toolboxs_own(ours, stock):
+    head, backbone = dict(type=ours, num_queries=3), dict(type='A')
+    config = Config(dict(model=dict(panoptic_head=head, backbone=backbone)))
+    found = with_stock_head(config)
+    assert found.model == dict(panoptic_head=dict(type=stock, num_queries=3), backbone=backbone)
+    assert config.model.panoptic_head.type == ours
+    assert with_stock_head(found) is None
+
+
+def test_compiled_parts_compute_the_same_and_keep_their_time(segmenter, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, 'compile', lambda call, **_: compiled.append(call) or call)
+    losses = segmenter.model.eval()(segmenter._images, segmenter._samples, mode='loss')
+    segmenter.compile()
+    again = segmenter.model(segmenter._images, segmenter._samples, mode='loss')
+    assert torch.equal(losses['decode.loss_ce'], again['decode.loss_ce'])
+    assert [each.__self__ for each in compiled] == [segmenter.model.backbone]
+    begun = []
+    segmenter.parts.watched(segmenter.step, begun.append)
+    assert begun.count('backbone') == 1
 
 
 @pytest.mark.parametrize(

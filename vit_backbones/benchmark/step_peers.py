@@ -18,7 +18,11 @@ from vit_backbones.benchmark.written_out import WrittenOut
 from vit_backbones.checks.wiring import vit_of
 from vit_backbones.config.facts import nodes
 
-_OURS = 'Batched'  # beginning of the names of heads that replace the toolbox's own
+# Heads of ours by the toolbox's own that compute the same
+_STOCK = {
+    'BatchedMask2FormerHead': 'mmdet.Mask2FormerHead',
+    'BatchedSegMask2FormerHead': 'mmseg.Mask2FormerHead',
+}
 
 
 def step_peers(
@@ -50,9 +54,8 @@ def with_stock_head(config: Config) -> Config | None:
     """A config with the toolbox's head for one of ours that computes the same; `None`: it has."""
     config, changed = copy.deepcopy(config), False
     for _, node, _ in nodes(config.model):
-        scope, dot, name = str(node.get('type')).rpartition('.')
-        if name.startswith(_OURS):
-            node['type'], changed = f'{scope}{dot}{name.removeprefix(_OURS)}', True
+        if (name := str(node.get('type')).rpartition('.')[2]) in _STOCK:
+            node['type'], changed = _STOCK[name], True
     return config if changed else None
 
 
