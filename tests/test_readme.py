@@ -42,7 +42,10 @@ BLOCKS = re.findall(
 CONFIGS = [block for block in BLOCKS if block.startswith("_base_ = 'mm")]
 TOOLS = {path.stem: path for path in (ROOT / 'tools').glob('[!_]*.py')}
 TOOLS['tables'] = ROOT / 'docs/tables.py'
-ACTIONS = {'benchmark': ['speed', 'quality', 'table', 'targets'], 'tables': ['add', 'check']}
+ACTIONS = {
+    'benchmark': ['speed', 'step', 'growth', 'quality', 'table', 'targets'],
+    'tables': ['add', 'check'],
+}
 of_each_page = pytest.mark.parametrize(
     'page', PAGES, ids=lambda path: str(path.relative_to(ROOT).with_suffix(''))
 )

@@ -71,8 +71,10 @@ COCO = {
 # Commands with a path or a name that does not exist
 WRONG = {
     'analyze': ['gone'],
+    'benchmark growth': ['gone.py'],
     'benchmark quality': ['gone', '--models', 'test_vit', '--random-weights', '0'],
     'benchmark speed': ['gone.py'],
+    'benchmark step': ['gone.py'],
     'benchmark table': ['gone.json'],
     'benchmark targets': ['gone'],
     'check_config': ['gone.py'],

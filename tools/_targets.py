@@ -1,167 +1,33 @@
-"""The speed and memory that this package promises, and whether they hold."""
+"""Whether the speed and memory that this package promises hold."""
 
 import difflib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import nn
+from _target_cases import CASES
+from _target_goals import Case, Measured
 
+from vit_backbones.benchmark.counting import Counts, counted
 from vit_backbones.benchmark.measuring import flops_and_floor, interleaved, memory_of
-from vit_backbones.benchmark.peers import build_peer
 from vit_backbones.benchmark.results import (
     describe_environment,
+    digits,
     heading,
     table_head,
     table_row,
     write_json,
 )
-from vit_backbones.benchmark.subjects import Setting, Subject, build_backbone, of_backbone
+from vit_backbones.benchmark.step_parts import Parts, kernels
+from vit_backbones.benchmark.subjects import of_backbone
 from vit_backbones.files import check_writable
 
-NOISE = 0.03  # two runs of one model differ by so much
-Build = Callable[['Case'], nn.Module]
 Figures = dict[str, dict[str, float]]  # by kind, then by candidate
 
 # The head of the table whose rows `goal_row` writes
 HEADING = table_head(['case', 'what', 'ratio', 'measured', 'target', 'verdict'])
-
-
-class Goal(NamedTuple):
-    """The ratio of two candidates' figures, at most `bound` if not `at_least`.
-
-    Attributes:
-        figure: `'time'`, `'memory'`, or beside one of them `'gradients'`: their largest difference
-            over the largest of them.
-        allowance: Part of `bound` by which the ratio may miss it.
-    """
-
-    over: str
-    under: str
-    bound: float
-    at_least: bool = False
-    figure: str = 'time'
-    allowance: float = 0.0
-
-    def verdict(self, ratio: float) -> str:
-        """`'pass'` or `'miss'`."""
-        if self.at_least:
-            return 'pass' if ratio >= self.bound * (1 - self.allowance) else 'miss'
-        return 'pass' if ratio <= self.bound * (1 + self.allowance) else 'miss'
-
-    @property
-    def target(self) -> str:
-        """The goal in words."""
-        noise = f' ({self.allowance:.0%} for noise)' if self.allowance else ''
-        return f'at {"least" if self.at_least else "most"} {self.bound:.3g}{noise}'
-
-
-class Case(NamedTuple):
-    """Candidates that one run compares, and the ratios that their figures must reach."""
-
-    what: str
-    model: str
-    setting: Setting
-    candidates: Mapping[str, Build]
-    goals: tuple[Goal, ...]
-    repeats: int = 7
-
-
-def _ours(case: Case, **options: Any) -> nn.Module:
-    options = {'out_indices': 'even4'} | options
-    return build_backbone(case.model, 'timm', case.setting.size, **options)
-
-
-def _peer(case: Case, library: str) -> nn.Module:
-    return build_peer(library, _ours(case), case.setting.size)
-
-
-def _explicit(case: Case) -> nn.Module:
-    """timm's blocks with an explicit softmax, as in ViTDet's code."""
-    model = _ours(case)
-    for module in model.modules():
-        if hasattr(module, 'fused_attn'):
-            module.fused_attn = False
-    return model
-
-
-_SMALL, _BASE = 'vit_small_patch16_224', 'vit_base_patch16_224'
-_HALF, _WHOLE = Setting((512, 512)), Setting((1024, 1024))
-_PEERS = {'timm': partial(_peer, library='timm'), 'mmseg': partial(_peer, library='mmseg')}
-_AS_TIMM = Goal('ours', 'timm', 1.0, allowance=NOISE)
-_BEFORE_MMSEG = Goal('mmseg', 'ours', 1.35, at_least=True)
-_WINDOWS = dict(window_size=14, window_block_indexes=(0, 1, 3, 4, 6, 7, 9, 10))
-
-
-def _beside_peers(what: str, model: str) -> Case:
-    return Case(
-        f'forward, {what}, 512x512, fp32, 4 maps',
-        model,
-        _HALF,
-        {'ours': _ours} | _PEERS,
-        (_AS_TIMM, _BEFORE_MMSEG),
-        repeats=11,
-    )
-
-
-CASES: dict[str, Case] = {
-    'small': _beside_peers('ViT-S', _SMALL),
-    'base': _beside_peers('ViT-B', _BASE),
-    'bf16': Case(
-        'forward, ViT-S, 512x512, bf16 autocast',
-        _SMALL,
-        _HALF._replace(dtype='bf16'),
-        {'ours': _ours, 'timm': _PEERS['timm']},
-        (_AS_TIMM,),
-        repeats=11,
-    ),
-    'frozen': Case(
-        'training step, ViT-S, 512x512, frozen backbone',
-        _SMALL,
-        _HALF._replace(mode='train'),
-        {'frozen': partial(_ours, frozen_stages=12), 'learning': _ours},
-        (Goal('frozen', 'learning', 0.32),),
-    ),
-    'early': Case(
-        'forward, ViT-S, 512x512, out_indices=(2,) of 12',
-        _SMALL,
-        _HALF,
-        {'early': partial(_ours, out_indices=(2,)), 'full': partial(_ours, out_indices=-1)},
-        (Goal('early', 'full', 0.30),),
-    ),
-    'windows': Case(
-        'forward, ViT-S, 1024x1024, window 14 in 8 of 12 blocks',
-        _SMALL,
-        _WHOLE,
-        {'global': _ours, 'windows': partial(_ours, **_WINDOWS)},
-        (
-            Goal('global', 'windows', 1.45, at_least=True),
-            Goal('windows', 'global', 1.05, figure='memory'),
-        ),
-        repeats=5,
-    ),
-    'checkpointing': Case(
-        'training step, ViT-S, 512x512, batch 8, with_cp',
-        _SMALL,
-        _HALF._replace(mode='train', batch_size=8),
-        {'with_cp': partial(_ours, with_cp=True), 'without': _ours},
-        (
-            Goal('with_cp', 'without', 0.50, figure='memory'),
-            Goal('with_cp', 'without', 1e-5, figure='gradients'),
-        ),
-    ),
-    'gpu': Case(
-        'training step, ViT-B, 1024x1024, bf16, GPU',
-        _BASE,
-        _WHOLE._replace(mode='train', dtype='bf16', device=torch.device('cuda')),
-        {'ours': _ours, 'explicit softmax': _explicit},
-        (Goal('explicit softmax', 'ours', 2.0, at_least=True),),
-        repeats=20,
-    ),
-}
 
 
 def run_targets(
@@ -210,30 +76,86 @@ def _check_names(names: Sequence[str], cases: Mapping[str, Case]) -> None:
 def judged(name: str, case: Case) -> Iterator[dict[str, Any]]:
     """Measure a case, and judge each of its goals: `verdict` is `'pass'`, `'miss'` or a reason.
 
-    `figures` are those of all candidates: `time` in ms, `memory` in MiB, `gradients`, `tflops`.
+    `figures` are those of all candidates, by kind: the keys of `FIGURES`, and `gradients`.
     """
     missing = case.setting.device.type == 'cuda' and not torch.cuda.is_available()
     figures = {} if missing else measured_figures(case)
     for goal in case.goals:
-        ratio = None
+        measured = None
         if not missing:
-            ratio = figures[goal.figure][goal.over] / figures[goal.figure][goal.under]
+            own = figures[goal.figure]
+            measured = own[goal.over] / (own[goal.under] if goal.under else 1)
         yield dict(
             case=name,
             what=case.what,
-            ratio=f'{goal.figure}, {goal.over} / {goal.under}',
-            measured=ratio,
+            ratio=goal.compared,
+            measured=measured,
             target=goal.target,
-            verdict='needs CUDA, not run' if missing else goal.verdict(ratio),
+            verdict='needs CUDA, not run' if missing else goal.verdict(measured),
             figures=figures,
         )
 
 
 def goal_row(goal: Mapping[str, Any]) -> str:
     """A judged goal in a row of Markdown."""
-    measured = '' if goal['measured'] is None else f'{goal["measured"]:.3g}'
+    measured = '' if goal['measured'] is None else digits(goal['measured'])
     cells = goal['case'], goal['what'], goal['ratio'], measured, goal['target'], goal['verdict']
     return table_row(cells)
+
+
+def _times(subjects: Mapping[str, Measured], case: Case) -> dict[str, float]:
+    """Milliseconds of a step, in turns."""
+    steps = {name: subject.step for name, subject in subjects.items()}
+    return interleaved(steps, case.repeats, case.setting.device, warm_ups=1)
+
+
+def _memory(subjects: Mapping[str, Measured], case: Case) -> dict[str, float]:
+    return {name: memory_of(subject) for name, subject in subjects.items()}
+
+
+def _counts(subjects: Mapping[str, Measured], case: Case) -> dict[str, Counts]:
+    """What a forward pass does; in training that of the loss, without backward."""
+    for subject in subjects.values():
+        subject.visible_step()  # what is kept from the first step on counts no more
+    training = case.setting.mode == 'train'
+    return {
+        name: counted(subject.run if training else subject.visible_step)
+        for name, subject in subjects.items()
+    }
+
+
+def _operators(subjects: Mapping[str, Measured], case: Case) -> dict[str, float]:
+    return {name: each.operators for name, each in _counts(subjects, case).items()}
+
+
+def _synchronisations(subjects: Mapping[str, Measured], case: Case) -> dict[str, float]:
+    return {name: each.synchronisations for name, each in _counts(subjects, case).items()}
+
+
+def _wall_over_kernels(subjects: Mapping[str, Measured], case: Case) -> dict[str, float]:
+    times = _times(subjects, case)
+    return {
+        name: times[name] / kernels(subject.step, Parts())['whole']
+        for name, subject in subjects.items()
+    }
+
+
+def _tflops(subjects: Mapping[str, Measured], case: Case) -> dict[str, float]:
+    times = _times(subjects, case)
+    return {
+        name: flops_and_floor(subject.visible_step)[0] / times[name] / 1e9
+        for name, subject in subjects.items()
+    }
+
+
+FIGURES: dict[str, Callable[[Mapping[str, Measured], Case], dict[str, float]]] = {
+    'time': _times,
+    'memory': _memory,
+    'operators': _operators,
+    'synchronisations': _synchronisations,
+    'wall over kernels': _wall_over_kernels,
+    'tflops': _tflops,
+}
 
 
 def measured_figures(case: Case) -> Figures:
@@ -241,24 +163,18 @@ def measured_figures(case: Case) -> Figures:
     subjects, kinds = {}, {goal.figure for goal in case.goals}
     for name, build in case.candidates.items():
         torch.manual_seed(0)  # the same weights and images
-        subjects[name] = of_backbone(build(case), case.setting)
-    figures: Figures = {}
-    if 'time' in kinds:
-        steps = {name: subject.step for name, subject in subjects.items()}
-        figures['time'] = interleaved(steps, case.repeats, case.setting.device, warm_ups=1)
-    if 'memory' in kinds:
-        figures['memory'] = {name: memory_of(subject) for name, subject in subjects.items()}
+        subject = build(case)
+        ready = isinstance(subject, Measured)
+        subjects[name] = subject if ready else of_backbone(subject, case.setting)
+    if case.utilisation:
+        kinds |= {'tflops'}
+    figures = {kind: take(subjects, case) for kind, take in FIGURES.items() if kind in kinds}
     if 'gradients' in kinds:
         figures['gradients'] = _gradients(subjects)
-    if case.setting.device.type == 'cuda':
-        figures['tflops'] = {
-            name: flops_and_floor(subject.visible_step)[0] / figures['time'][name] / 1e9
-            for name, subject in subjects.items()
-        }
     return figures
 
 
-def _gradients(subjects: Mapping[str, Subject]) -> dict[str, float]:
+def _gradients(subjects: Mapping[str, Measured]) -> dict[str, float]:
     """The largest gradient of the last one, and the largest difference of the others from it."""
     steps = {name: [p.grad for p in s.model.parameters()] for name, s in subjects.items()}
     *others, last = steps

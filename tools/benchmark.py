@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import _command_line as cli
+from _benchmark_steps import add_growth, add_run_options, add_step, size
 
 PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 
@@ -20,7 +20,7 @@ PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description='Measure the cost and the quality of backbones.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for add in (add_speed, add_targets, add_quality, add_table):
+    for add in (add_speed, add_step, add_growth, add_targets, add_quality, add_table):
         add(commands)
     return parser.parse_args(argv)
 
@@ -110,19 +110,6 @@ def run_targets(args: argparse.Namespace) -> int:
     from _targets import run_targets
 
     return run_targets(args.cases, peak_tflops=args.peak_tflops, out=args.out)
-
-
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--threads', **cli.COUNT, help='threads of the CPU')
-    parser.add_argument('--out', type=Path, metavar='FILE', help='write the figures as JSON')
-
-
-def size(text: str) -> tuple[int, int]:
-    """(H, W) of `512` or `512x1024`."""
-    if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)?', text):
-        raise argparse.ArgumentTypeError(f'{text!r} is neither a side nor HEIGHTxWIDTH')
-    sides = [int(each) for each in text.split('x')]
-    return sides[0], sides[-1]
 
 
 def add_quality(commands: Any) -> None:

@@ -1,12 +1,17 @@
 import json
 from functools import partial
 
+import _target_cases
+import _target_subjects
 import _targets as targets
 import pytest
 import torch
-from _targets import CASES, Case, Goal, run_targets
+from _target_cases import CASES
+from _target_goals import Case, Goal
+from _targets import run_targets
 
-from vit_backbones.benchmark.subjects import Setting, build_backbone
+from vit_backbones.benchmark.measuring import flops_and_floor
+from vit_backbones.benchmark.subjects import Setting, Subject, build_backbone, of_backbone
 
 
 def ours(case, **options):
@@ -92,4 +97,60 @@ def test_unknown_case_is_refused_with_the_closest():
 def test_every_goal_names_candidates():
     for case in CASES.values():
         for goal in case.goals:
-            assert {goal.over, goal.under} <= case.candidates.keys()
+            assert {goal.over, goal.under or goal.over} <= case.candidates.keys()
+
+
+@pytest.mark.parametrize(
+    'case', ['gpu_windows', 'gpu_vitdet', 'gpu_deformable', 'gpu_large', 'gpu_small']
+)
+def test_cases_of_gpus_measure_each_candidate(case, monkeypatch):
+    """With small images and models, on a CPU."""
+    monkeypatch.setattr(_target_subjects, '_SIDE', 32)
+    monkeypatch.setattr(targets, 'memory_of', lambda subject: 1.0)  # measured above, and slow
+    small = dict(size=(64, 96), batch_size=1, device=torch.device('cpu'), compiled=False)
+    own = CASES[case]
+    setting = own.setting._replace(**small)
+    found = targets.measured_figures(
+        own._replace(model='vit_tiny_patch16_224', setting=setting, repeats=1)
+    )
+    for goal in own.goals:
+        assert found[goal.figure].keys() == own.candidates.keys()
+        assert all(value > 0 for value in found[goal.figure].values())
+
+
+def test_floor_is_the_arithmetic_of_a_training_step():
+    setting = SETTING._replace(mode='train')
+    case = Case('', 'test_vit', setting, {}, ())
+    floor = CASES['gpu_small'].candidates['floor'](case)
+    step = of_backbone(_target_cases._ours(case), setting)
+    assert flops_and_floor(floor.visible_step)[0] == flops_and_floor(step.visible_step)[0]
+
+
+@pytest.mark.parametrize(('figure', 'count'), [('operators', 3), ('synchronisations', 1)])
+def test_counts_are_of_the_forward_pass(figure, count):
+    model = torch.nn.Linear(2, 1)
+    setting = SETTING._replace(mode='train')
+
+    def run():
+        loss = model.weight.sum()  # one operator
+        loss.item()  # two, and a wait
+        return loss * 1  # three
+
+    case = Case('', '', setting, {'a': lambda case: Subject(model, run, setting)}, ())
+    goal = Goal('a', None, count, figure=figure)
+    (judged,) = targets.judged('a', case._replace(goals=(goal,)))
+    assert (judged['measured'], judged['verdict']) == (count, 'pass')
+    assert judged['ratio'] == f'{figure}, a'
+    (judged,) = targets.judged('a', case._replace(goals=(goal._replace(bound=count - 1),)))
+    assert judged['verdict'] == 'miss'
+
+
+def test_losses_are_of_the_stock_head_where_it_is_asked_for():
+    stock = _target_subjects.loss(Setting((64, 64), 1, mode='train'), stock=True)
+    assert type(stock.model).__name__ == 'Mask2FormerHead'
+    assert stock.run().isfinite()
+
+
+def test_bound_of_a_figure_has_its_unit():
+    assert Goal('a', None, 60, unit='ms').target == 'at most 60 ms'
+    assert Goal('a', None, 60, unit='ms').compared == 'time, a'

@@ -1,7 +1,8 @@
 """What makes a GPU wait, counted on any device: operators started, and waits for their results."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -43,22 +44,49 @@ class Counts(NamedTuple):
         return self.waits.total()
 
 
+class Counting:
+    """Counts while it is entered; `so_far` may be read at any time.
+
+    Args:
+        hosted: Tensors that lie on the host whatever the device, such as an optimizer's numbers of
+            steps; reading them is no wait.
+    """
+
+    def __init__(self, hosted: Iterable[Tensor] = ()) -> None:
+        self._operators = _Operators({each.data_ptr() for each in hosted})
+        self._calls, self._entered = _Calls(), ExitStack()
+
+    def __enter__(self) -> 'Counting':
+        """Begin to count."""
+        self._entered.enter_context(self._operators)
+        self._entered.enter_context(self._calls)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End it."""
+        self._entered.close()
+
+    @property
+    def so_far(self) -> Counts:
+        """What was counted until now."""
+        return Counts(self._operators.count, self._operators.waits + self._calls.waits)
+
+
 def counted(step: Callable[[], object]) -> Counts:
     """Run `step` once and count; on a CPU it counts the waits that a GPU would have.
 
     Compiled code counts as nothing, and copies by `.to(device)` are not seen on a CPU, apart from
     `.to('cpu')` itself.
     """
-    operators, calls = _Operators(), _Calls()
-    with operators, calls:
+    with Counting() as counting:
         step()
-    return Counts(operators.count, operators.waits + calls.waits)
+    return counting.so_far
 
 
 class _Operators(TorchDispatchMode):
-    def __init__(self) -> None:
+    def __init__(self, hosted: Set[int]) -> None:
         super().__init__()
-        self.count, self.waits = 0, Counter[str]()
+        self.count, self.waits, self._hosted = 0, Counter[str](), hosted
 
     def __torch_dispatch__(
         self,
@@ -70,7 +98,7 @@ class _Operators(TorchDispatchMode):
         name = func.overloadpacket.__name__
         self.count += 1
         if name in _WAITING or (name in _INDEXING and any(map(_chooses, args[1]))):
-            self.waits[name] += 1
+            self.waits[name] += not self._hosted or args[0].data_ptr() not in self._hosted
         if name == 'repeat_interleave' and not (kwargs or {}).get('output_size'):
             self.waits[name] += 1
         return func(*args, **(kwargs or {}))

@@ -125,16 +125,23 @@ def peak_memory(step: Step, device: torch.device) -> int:
 
 def _memory_changes(step: Step) -> list[dict[str, Any]]:
     """The profiler's events of the CPU's memory in a step, in their order."""
+    return [each for each in traced(step, profile_memory=True) if each['name'] == '[memory]']
+
+
+def traced(step: Step, *others: ProfilerActivity, **options: Any) -> list[dict[str, Any]]:
+    """The profiler's events of a step on the CPU and on `others`, in their order.
+
+    They are those of Chrome's trace viewer: `name`, `cat`, `ts` and `dur` in microseconds, `args`.
+    """
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # it complains of machines without a GPU
-    with profile(
-        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profiler:
+    activities = [ProfilerActivity.CPU, *others]
+    with profile(activities=activities, acc_events=True, **options) as profiler:
         step()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'trace.json')
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_text())['traceEvents']
-    return sorted((e for e in events if e['name'] == '[memory]'), key=lambda e: e['ts'])
+    return sorted((each for each in events if 'ts' in each), key=lambda each: each['ts'])
 
 
 def flops_and_floor(step: Step) -> tuple[int, Step]:
@@ -147,7 +154,8 @@ def flops_and_floor(step: Step) -> tuple[int, Step]:
         and a step of only these calls, with the same shapes, strides and types.
     """
     calls = _Calls()
-    with FlopCounterMode(display=False, custom_mapping=_ON_CPU) as counter, calls:
+    counter = FlopCounterMode(display=False, custom_mapping=_ON_CPU)
+    with torch.compiler.set_stance('force_eager'), counter, calls:  # compiled code hides them
         step()
     return counter.get_total_flops(), calls.replay
 

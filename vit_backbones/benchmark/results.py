@@ -167,6 +167,11 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
     )
 
 
+def digits(value: float) -> str:
+    """Three digits, more before the point."""
+    return f'{value:.3g}' if value < 100 else f'{value:.0f}'
+
+
 def table_head(cells: Sequence[str]) -> tuple[str, str]:
     """The first two lines of a table in Markdown."""
     return table_row(cells), table_row(['---'] * len(cells))

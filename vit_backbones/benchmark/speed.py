@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.benchmark.measuring import WARM_UPS, measured
 from vit_backbones.benchmark.peers import build_peer
-from vit_backbones.benchmark.results import Row, describe_environment, heading, table_head
+from vit_backbones.benchmark.results import (
+    Row,
+    describe_environment,
+    digits,
+    heading,
+    table_head,
+)
 from vit_backbones.benchmark.subjects import (
     Setting,
     Subject,
@@ -128,19 +134,14 @@ def cells(row: Row, peers: Sequence[str]) -> list[str]:
         str(row['batch_size']),
         row['dtype'],
         row['mode'],
-        _digits(row['latency_ms']),
-        _digits(row['images_per_second']),
-        _digits(row['peak_memory_mib']),
-        _digits(row['flops'] / 1e9),
-        _digits(row['parameters'] / 1e6),
+        digits(row['latency_ms']),
+        digits(row['images_per_second']),
+        digits(row['peak_memory_mib']),
+        digits(row['flops'] / 1e9),
+        digits(row['parameters'] / 1e6),
         f'{row["times_floor"]:.2f}',
         *(f'{peer["times_ours"]:.2f}' if peer else '' for peer in compared),
     ]
-
-
-def _digits(value: float) -> str:
-    """Three digits, more before the point."""
-    return f'{value:.3g}' if value < 100 else f'{value:.0f}'
 
 
 def absent_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:

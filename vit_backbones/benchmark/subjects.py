@@ -90,7 +90,7 @@ def of_backbone(model: nn.Module, setting: Setting, channels: int = 3) -> Subjec
 
     The module moves to the setting's device and into its mode.
     """
-    model = _placed(model, setting)
+    model = placed(model, setting)
     called = torch.compile(model) if setting.compiled else model
     images = setting.images(channels)
 
@@ -118,15 +118,8 @@ def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Sub
     Forward is a prediction with all that follows the heads; `options` are `key=value` changes.
     """
     config = load_config(path, options)
-    model = _placed(_built(config, path), setting)
-    samples = data_samples(config, model, setting.size, setting.batch_size)
-    if samples is None:
-        raise ValueError(
-            f'{path}: {type(model).__name__} takes other data than the detectors of mmdet and the '
-            f'segmenters of mmseg'
-        )
-    samples = [each.to(setting.device) for each in samples]
-    images = setting.images(getattr(model.backbone, 'in_channels', 3))
+    model = placed(built(config, path), setting)
+    images, samples = drawn(config, path, model, setting)
     called = torch.compile(model) if setting.compiled else model
 
     def run() -> Any:
@@ -137,7 +130,22 @@ def of_config(path: str | Path, options: Sequence[str], setting: Setting) -> Sub
     return Subject(model, run, setting)
 
 
-def _built(config: Config, path: str | Path) -> nn.Module:
+def drawn(
+    config: Config, path: str | Path, model: nn.Module, setting: Setting, objects: int = 1
+) -> tuple[Tensor, list[Any]]:
+    """Noise, and data samples for a config's model with so many objects an image."""
+    samples = data_samples(config, model, setting.size, setting.batch_size, objects)
+    if samples is None:
+        raise ValueError(
+            f'{path}: {type(model).__name__} takes other data than the detectors of mmdet and the '
+            f'segmenters of mmseg'
+        )
+    images = setting.images(getattr(model.backbone, 'in_channels', 3))
+    return images, [each.to(setting.device) for each in samples]
+
+
+def built(config: Config, path: str | Path) -> nn.Module:
+    """The model of a config without its weights."""
     use_scope(config)
     if not isinstance(config.get('model'), dict):
         raise ValueError(f'{path}: the config has no model: is it only the _base_ of others?')
@@ -148,6 +156,9 @@ def _built(config: Config, path: str | Path) -> nn.Module:
             raise ValueError(f'{path}: model: {describe(error)}') from error
 
 
-def _placed(model: nn.Module, setting: Setting) -> nn.Module:
+def placed(model: nn.Module, setting: Setting) -> nn.Module:
+    """The same model on its device and in its mode, with its head from the first step."""
+    if getattr(model, 'auxiliary_iters', 0):
+        model.auxiliary_iters = 0
     model.to(setting.device).train(setting.mode == 'train')  # mmseg's ViT returns None
     return model

@@ -100,50 +100,80 @@ def _image_sizes(model: nn.Module) -> list[tuple[int, int]]:
 
 
 def data_samples(
-    config: Config, model: nn.Module, size: tuple[int, int], count: int = 2
+    config: Config, model: nn.Module, size: tuple[int, int], count: int = 2, objects: int = 1
 ) -> list[Any] | None:
-    """Data samples of mmdet or mmseg for `count` images of `size` (H, W), with a rectangle in each.
+    """Data samples of mmdet or mmseg for `count` images of `size` (H, W), with rectangles in each.
 
-    `None` where a model takes other data.
+    The rectangles are `objects` of the first classes. `None` where a model takes other data.
     """
     bases = type(model).__mro__
     toolboxes = {base.__module__.split('.')[0] for base in bases}
     make = _segments if 'mmseg' in toolboxes else _objects if 'mmdet' in toolboxes else None
     if make is None or any(base.__name__ in _OTHER_DATA for base in bases):
         return None
-    mask = np.zeros(size, bool)
-    mask[size[0] // 4 : size[0] * 3 // 4, size[1] // 4 : size[1] * 3 // 4] = True
+    boxes = _rectangles(size, objects)
     shapes = dict(img_shape=size, ori_shape=size, batch_input_shape=size, pad_shape=size)
-    samples = [make(model, mask, shapes | {'scale_factor': (1.0, 1.0)}) for _ in range(count)]
+    samples = [make(model, boxes, shapes | {'scale_factor': (1.0, 1.0)}) for _ in range(count)]
     if make is _objects and not learns_masks(config.get('train_dataloader')):
         for sample in samples:
             del sample.gt_instances.masks
     return samples
 
 
-def _segments(model: nn.Module, mask: np.ndarray, shapes: dict[str, Any]) -> Any:
+def _rectangles(size: tuple[int, int], count: int) -> np.ndarray:
+    """(count, 4) corners x, y, x, y of rectangles, from the centre down to the right, smaller."""
+    corners = np.array([size[1], size[0], size[1], size[0]])
+    first = corners * (1, 1, 3, 3) // 4
+    place, scale = np.arange(count)[:, None] / count, 1 / np.arange(1, count + 1)[:, None]
+    begins = first[:2] + (place * corners[:2] / 2).astype(int)
+    sides = np.maximum(((first[2:] - first[:2]) * scale).astype(int), 1)
+    return np.hstack([begins, np.minimum(begins + sides, corners[2:])])
+
+
+def _masks(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(N, H, W), 1 within each box."""
+    masks = np.zeros((len(boxes), *size), np.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = 1
+    return masks
+
+
+def _labels(model: nn.Module, count: int) -> np.ndarray:
+    """Classes of objects, the first ones of the head, all 0 without a number of them."""
+    for name in ('num_things_classes', 'num_classes'):
+        known = [getattr(module, name, None) for module in model.modules()]
+        if numbers := [each for each in known if isinstance(each, int)]:
+            return np.arange(count) % max(1, *numbers)
+    return np.zeros(count, int)
+
+
+def _segments(model: nn.Module, boxes: np.ndarray, shapes: dict[str, Any]) -> Any:
     from mmseg.structures import SegDataSample
 
+    size = shapes['img_shape']
+    classes, labels = np.zeros(size, np.int64), _labels(model, len(boxes) + 1)[1:]
+    for mask, label in zip(_masks(boxes, size), labels, strict=True):
+        classes[mask > 0] = label
     sample = SegDataSample(metainfo=shapes)
-    sample.gt_sem_seg = PixelData(data=torch.from_numpy(mask.astype(np.int64))[None])
+    sample.gt_sem_seg = PixelData(data=torch.from_numpy(classes)[None])
     sample.gt_edge_map = sample.gt_sem_seg.clone()  # for the few models that learn edges
     return sample
 
 
-def _objects(model: nn.Module, mask: np.ndarray, shapes: dict[str, Any]) -> Any:
+def _objects(model: nn.Module, boxes: np.ndarray, shapes: dict[str, Any]) -> Any:
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
 
-    height, width = mask.shape
+    size = shapes['img_shape']
+    masks = _masks(boxes, size)
     sample = DetDataSample(metainfo=shapes)
-    box = [width // 4, height // 4, width * 3 // 4, height * 3 // 4]
     sample.gt_instances = InstanceData(
-        bboxes=torch.tensor([box], dtype=torch.float32),
-        labels=torch.tensor([0]),
-        masks=BitmapMasks(mask[None].astype(np.uint8), height, width),
+        bboxes=torch.from_numpy(boxes).float(),
+        labels=torch.from_numpy(_labels(model, len(boxes))),
+        masks=BitmapMasks(masks, *size),
     )
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
     things = getattr(getattr(model, 'panoptic_head', None), 'num_things_classes', 1)
-    stuff = np.where(mask, 0, things)  # the first kind of stuff around the object
+    stuff = np.where(masks.any(axis=0), 0, things)  # the first kind of stuff around the objects
     sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(stuff.astype(np.int64))[None])
     return sample
