@@ -18,6 +18,7 @@ from vit_backbones.config.explain import describe
 from vit_backbones.config.loading import load_config
 from vit_backbones.position import Grid
 from vit_backbones.terminal import quiet_log, quiet_prints
+from vit_backbones.training.compiling import compile_parts
 
 OBJECTS = 5  # of each image
 _SIZE = (512, 512)
@@ -82,7 +83,7 @@ class TrainingStep:
         modules = {name: each for name, each in found.items() if isinstance(each, nn.Module)}
         for module in modules.values():
             module.forward = module.forward.__wrapped__  # the clock is not for the compiler
-            module.compile()
+        compile_parts(self.model)
         for name, module in modules.items():
             self.parts.wrap(module, '_compiled_call_impl', name)
 
