@@ -19,6 +19,7 @@ from vit_backbones.config.loading import load_config
 from vit_backbones.position import Grid
 from vit_backbones.terminal import quiet_log, quiet_prints
 from vit_backbones.training.compiling import compile_parts
+from vit_backbones.training.machine import fit_to_machine
 
 OBJECTS = 5  # of each image
 _SIZE = (512, 512)
@@ -133,7 +134,9 @@ def autocast_of(config: Config) -> str:
 
 
 def _optimizer(config: Config, path: str | Path, model: nn.Module) -> Any:
-    wanted = copy.deepcopy(config.optim_wrapper)
+    fitted = copy.deepcopy(config)
+    fit_to_machine(fitted)
+    wanted = fitted.optim_wrapper
     if autocast_of(config) != 'fp32':  # the setting has its autocast
         wanted = {k: v for k, v in wanted.items() if k not in ('dtype', 'loss_scale')}
         wanted |= dict(type='OptimWrapper')
