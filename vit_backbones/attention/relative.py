@@ -48,11 +48,15 @@ def attend_relatively(
         return _by_blocks(query, key, value, biases, sides, scale=scale, dropout_p=dropout_p)
     free = width - dim - sum(sides)
     places = F.pad(_places(sides, key), (0, free, key.shape[2] - math.prod(sides), 0))
-    query = torch.cat([query, F.pad(biases / scale, (0, free))], dim=-1)
+    query = torch.cat([query, biases / scale, _zeros(query, free)], dim=-1)
     key = torch.cat([key, places.expand(*key.shape[:2], -1, -1)], dim=-1)
-    value = F.pad(value, (0, width - dim))
+    value = torch.cat([value, _zeros(value, width - dim)], dim=-1)
     out = F.scaled_dot_product_attention(query, key, value, scale=scale, dropout_p=dropout_p)
     return out[..., :dim]
+
+
+def _zeros(like: Tensor, channels: int) -> Tensor:
+    return like.new_zeros(()).expand(*like.shape[:-1], channels)
 
 
 def _places(sides: tuple[int, int], like: Tensor) -> Tensor:

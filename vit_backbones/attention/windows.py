@@ -46,7 +46,7 @@ class Layout:
         keys: (B or 1, 1, windows, 1, P + n), the keys that the patches of a window may see, without
             the axis of windows if there is one; `None`: all. A window without any real patch sees
             everything; its output is not used.
-        seen_by_prefix: (B or 1, 1, 1, windows * (P + n)): each token once, the padding never.
+        seen_by_prefix: (B or 1, 1, 1, windows * (P + n)): 0 for each token once, else -infinity.
         hidden: The same, (..., rows + columns), of those rows and columns of a window that hold no
             real patch; `None`: all do.
     """
@@ -101,7 +101,8 @@ class Layout:
         parts = patches.unflatten(-2, (*self.counts, *self.sides)).transpose(-4, -3)
         maps = parts.reshape(*x.shape[:-2], *self._full, x.shape[-1])
         if not self._fills:
-            maps = maps[..., : self.grid[0], : self.grid[1], :]
+            (height, width), (rows, columns) = self.grid, self._full
+            maps = F.pad(maps, (0, 0, 0, width - columns, 0, height - rows))
         return _cat(prefix, maps.flatten(-3, -2))
 
     def rows_of_windows(self, x: Tensor | None) -> Sequence[Tensor | None]:
@@ -120,7 +121,10 @@ class Layout:
         """Set what is hidden."""
         prefix = (self.num_prefix, 0)
         once = F.pad(real[:, :1], prefix, value=True), F.pad(real[:, 1:], prefix, value=False)
-        self.seen_by_prefix = torch.cat(once, dim=1).flatten(1)[:, None, None]
+        seen = torch.cat(once, dim=1).flatten(1)[:, None, None]
+        self.seen_by_prefix = torch.zeros_like(seen, dtype=torch.float).masked_fill(
+            ~seen, -torch.inf
+        )
         if hides:
             maps = real.unflatten(2, self.sides)
             self.hidden = self._of_windows(torch.cat([~maps.any(3), ~maps.any(2)], dim=2))

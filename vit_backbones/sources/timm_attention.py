@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from vit_backbones.attention import REL_POS, Attention
-from vit_backbones.attention.layers import let_follow
+from vit_backbones.attention.following import let_follow
 from vit_backbones.attention.windows import Layout
 from vit_backbones.position import Grid
 from vit_backbones.sources.timm_embedding import rotary

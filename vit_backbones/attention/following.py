@@ -104,7 +104,7 @@ class _Attending:
         patches, keys, values = zip(*done, strict=True)
         if num_prefix:
             every = _joined(keys), _joined(values)  # kept for the windows anyway, if in one call
-            seen = layout.seen_by_prefix
+            seen = layout.seen_by_prefix.to(query.dtype)
             first = F.scaled_dot_product_attention(prefix[0], *every, attn_mask=seen, **options)
             patches = (first, *patches)
         return _joined(patches)
