@@ -43,7 +43,7 @@ def attend_relatively(
 ) -> Tensor:
     """Attention (B, heads, Q, d) with `biases` (B, heads, Q, rows + columns) of the last n keys."""
     dim = query.shape[-1]
-    width = -(-(dim + sum(sides)) // 8) * 8  # kernels need a multiple of 8, and as many in values
+    width = (dim + sum(sides) + 7) // 8 * 8  # kernels need a multiple of 8, and as many in values
     if width > most_channels(query):
         return _by_blocks(query, key, value, biases, sides, scale=scale, dropout_p=dropout_p)
     free = width - dim - sum(sides)
@@ -56,7 +56,7 @@ def attend_relatively(
 
 
 def _zeros(like: Tensor, channels: int) -> Tensor:
-    return like.new_zeros(()).expand(*like.shape[:-1], channels)
+    return like.new_zeros(*like.shape[:-1], channels)
 
 
 def _places(sides: tuple[int, int], like: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def embedded(vit: nn.Module, images: Tensor, table: Tensor | None) -> Tensor:
     patch_embed = vit.patch_embed
     x = patch_embed.norm(patch_embed.proj(images).flatten(2).transpose(1, 2))
     named = (vit.cls_token, getattr(vit, 'dist_token', None), vit.reg_token)
-    prefix = [token.expand(len(x), -1, -1) for token in named if token is not None]
+    prefix = [token.expand(x.shape[0], -1, -1) for token in named if token is not None]
     of_patches_only = table is not None and table.shape[1] == x.shape[1]
     if of_patches_only:
         x = x + table

@@ -12,7 +12,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint
 
 from vit_backbones.attention import REL_POS, Attention
 from vit_backbones.attention.windows import inside
@@ -63,7 +63,9 @@ class TimmPlain(TimmSource):
         kept = []
         for index in range(max(indices) + 1):
             if vit.grad_checkpointing:
-                x = checkpoint(vit.blocks[index], x, use_reentrant=False, **options[index])
+                x = checkpoint.checkpoint(
+                    vit.blocks[index], x, use_reentrant=False, **options[index]
+                )
             else:
                 x = vit.blocks[index](x, **options[index])
             if index in indices:
