@@ -67,6 +67,8 @@ def resample_positions(
     if offset:
         scale = tuple((n + offset) / o for n, o in zip(new, old, strict=True))
         grid = F.interpolate(grid, scale_factor=scale, mode=mode, antialias=antialias)
+    elif antialias and mode == 'bicubic' and torch.compiler.is_compiling():
+        grid = resample_antialiased(grid, new)  # PyTorch's has no gradient for symbolic sizes
     else:
         grid = F.interpolate(
             grid, size=new, mode=mode, antialias=antialias, align_corners=align_corners
@@ -110,16 +112,16 @@ def resample_antialiased(maps: Tensor, size: Grid) -> Tensor:
     ONNX has no operator that does the same: onnxruntime's `Resize` differs by 1 %. The weights for
     traced sizes are part of the graph.
     """
-    rows = _antialiased_weights(size[0], maps.shape[-2]).to(maps)  # (H, h)
-    columns = _antialiased_weights(size[1], maps.shape[-1]).to(maps)  # (W, w)
+    rows = _antialiased_weights(size[0], maps.shape[-2], maps.device).to(maps)  # (H, h)
+    columns = _antialiased_weights(size[1], maps.shape[-1], maps.device).to(maps)  # (W, w)
     return rows @ (maps @ columns.T)
 
 
-def _antialiased_weights(num_out: int, num_in: int) -> Tensor:
+def _antialiased_weights(num_out: int, num_in: int, device: torch.device) -> Tensor:
     """(num_out, num_in) matrix whose rows hold a cubic filter (a = -0.5), widened to shrink."""
-    step = torch.as_tensor(num_in / num_out)
-    at = (torch.arange(num_out) + 0.5) * step - 0.5
-    x = (at[:, None] - torch.arange(num_in)).abs() / step.clamp(min=1)
+    step = torch.ones((), device=device) * num_in / num_out  # symbolic sizes stay so
+    at = (torch.arange(num_out, device=device) + 0.5) * step - 0.5
+    x = (at[:, None] - torch.arange(num_in, device=device)).abs() / step.clamp(min=1)
     near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
     weights = near.where(x < 1, far.where(x < 2, 0.0))
     return weights / weights.sum(dim=1, keepdim=True)

@@ -12,13 +12,16 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils import checkpoint
 
-from vit_backbones.attention import REL_POS, Attention, Layout, inside
-from vit_backbones.position import Grid, cells, resample_positions
+from vit_backbones.attention import REL_POS, Attention
+from vit_backbones.attention.windows import inside
+from vit_backbones.position import Grid, cells, widened
 from vit_backbones.readout import Tokens, raw
 from vit_backbones.sources.base import layer_in
-from vit_backbones.sources.timm_attention import attending, positioned_apart, prepare, traced
+from vit_backbones.sources.timm_attention import block_options, prepare
 from vit_backbones.sources.timm_base import TimmSource
+from vit_backbones.sources.timm_embedding import embedded
 from vit_backbones.sources.timm_positions import fitted_axes
 
 _AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head', 'head_dist')
@@ -50,27 +53,24 @@ class TimmPlain(TimmSource):
         """Equal to timm's `forward_intermediates` for `pos_interp='timm'`."""
         ph, pw = vit.patch_embed.patch_size
         grid = (images.shape[-2] // ph, images.shape[-1] // pw)
-        num_prefix = self.num_prefix_tokens(vit)
-        grids = None
+        num_prefix, grids = self.num_prefix_tokens(vit), None
         if sizes is not None:
             images = images.where(inside(sizes, images.shape[-2:], images.device)[:, None], 0)
             grids = tuple(cells(size, (ph, pw)) for size in sizes)
             grids = None if set(grids) == {grid} else grids
-        vit = self._placed(traced(vit), pos_interp, grids, grid)
-        layout = Layout(grid, num_prefix, self._attention.masked, grids)
-        vit = attending(vit, self._attention, layout)
-        outputs = vit.forward_intermediates(
-            images,
-            indices=indices,
-            # without prefix tokens Eva fails on an undefined name (timm 1.0.31)
-            return_prefix_tokens=num_prefix > 0,
-            stop_early=True,
-            output_fmt='NLC',
-            intermediates_only=True,
-        )
-        if num_prefix == 0:
-            outputs = [(patches, patches[:, :0]) for patches in outputs]
-        return [Tokens(patches, prefix, grid) for patches, prefix in outputs]
+        x = embedded(vit, images, self._positions(vit, pos_interp, grid, grids))
+        options = block_options(vit, self._attention, grid, grids, x.device)
+        kept = []
+        for index in range(max(indices) + 1):
+            if vit.grad_checkpointing:
+                x = checkpoint.checkpoint(
+                    vit.blocks[index], x, use_reentrant=False, **options[index]
+                )
+            else:
+                x = vit.blocks[index](x, **options[index])
+            if index in indices:
+                kept.append(x)
+        return [Tokens(x[:, num_prefix:], x[:, :num_prefix], grid) for x in kept]
 
     def set_attention(self, vit: nn.Module, attention: Attention) -> None:
         prepare(vit, attention)
@@ -97,8 +97,6 @@ class TimmPlain(TimmSource):
             return
         if self.num_position_prefix(vit):
             vit.pos_embed = nn.Parameter(vit.pos_embed.detach()[:, 1:].clone())
-        if type(vit) is VisionTransformerDistilled:
-            vit.__class__ = _DistilledWithoutCls
         vit.cls_token = None
         vit.num_prefix_tokens -= 1
         for module in vit.modules():
@@ -159,26 +157,13 @@ class TimmPlain(TimmSource):
         how = pooling.pool if isinstance(pooling, AttentionPoolPrr) else vit.global_pool
         return how == 'token' and not self.has_cls_token(vit)
 
-    def _placed(
-        self, vit: nn.Module, pos_interp: str, grids: Sequence[Grid] | None, grid: Grid
-    ) -> nn.Module:
-        """The model with positions for images of these grids in a batch of that one."""
+    def _positions(
+        self, vit: nn.Module, pos_interp: str, grid: Grid, grids: Sequence[Grid] | None
+    ) -> Tensor | None:
+        """The table of positions for images of these grids in a batch of that one."""
+        if vit.pos_embed is None:
+            return None
         if grids is None:
-            return self._positioned(vit, grid, pos_interp)
-        tables = dict.fromkeys(grids)
-        if vit.pos_embed is not None:
-            tables = {own: self.table(vit, own, pos_interp) for own in tables}
-        return positioned_apart(vit, tables, grids, grid)
-
-
-class _DistilledWithoutCls(VisionTransformerDistilled):
-    """DeiT with only its distillation token in front of the patches."""
-
-    def _pos_embed(self, x: Tensor) -> Tensor:
-        """(B, h, w, C) to (B, 1 + h*w, C) with positions."""
-        grid = tuple(x.shape[1:3])
-        table = resample_positions(
-            self.pos_embed, self.patch_embed.grid_size, grid, num_prefix=self.num_prefix_tokens
-        )
-        x = torch.cat([self.dist_token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1)
-        return self.pos_drop(x + table)
+            return self.table(vit, grid, pos_interp)
+        of = {own: widened(self.table(vit, own, pos_interp), own, grid) for own in set(grids)}
+        return torch.cat([of[own] for own in grids])
