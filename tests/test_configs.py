@@ -107,7 +107,7 @@ def _build(cfg: Config) -> nn.Module:
             module.p = 0.0
         if type(module).__name__ == 'DropPath':
             module.drop_prob = 0.0
-        if type(module).__name__ == 'MultiScaleDeformableAttention':
+        if hasattr(module, 'sampling_offsets'):  # deformable attention
             nn.init.normal_(module.sampling_offsets.weight, std=0.01)
             nn.init.normal_(module.attention_weights.weight, std=0.01)
     return model

@@ -165,8 +165,12 @@ def amp_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     vit = vit_of(model)
     if vit and 'dinov3' in f'{vit.model_name} {type(vit.vit).__name__}'.lower():
         yield error(f'{given}, in which {vit.model_name} overflows to NaN: {fix}')
-    elif any(type(each).__name__ == 'MSDeformAttnPixelDecoder' for each in model.modules()):
+    elif any(_is_pixel_decoder(each) for each in model.modules()):
         yield warning(f"{given}, in which Mask2Former's pixel decoder may give NaN: {fix}")
+
+
+def _is_pixel_decoder(module: nn.Module) -> bool:
+    return any(each.__name__ == 'MSDeformAttnPixelDecoder' for each in type(module).__mro__)
 
 
 def _auxiliary_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
