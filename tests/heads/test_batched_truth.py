@@ -154,8 +154,8 @@ def test_classes_are_mmsegs_but_boolean_with_two_waits_a_batch(maps, ignore_inde
 
 def test_labels_beyond_the_classes_are_refused():
     line = (
-        'A label map has labels outside 0 to 3 that are not ignore_index=255; num_classes=4 is too '
-        'small, or the labels start at 1 (reduce_zero_label).'
+        'A label map has the label 4, which is neither in 0 to 3 nor ignore_index=255; '
+        'num_classes=4 is too small, or the labels start at 1 (reduce_zero_label).'
     )
     with pytest.raises(ValueError, match=f'^{re.escape(line)}$'):
         seg_heads()[1]._seg_data_to_instance_data(samples([0, 4], [255]))
