@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vit_backbones.position import (
     resample_antialiased,
@@ -150,3 +151,30 @@ def test_antialiased_resampling_by_matrices_is_that_of_torch(old, new):
     maps = draw(2, 3, *old)
     expected = F.interpolate(maps, size=new, mode='bicubic', antialias=True)
     torch.testing.assert_close(resample_antialiased(maps, new), expected, atol=1e-5, rtol=1e-5)
+
+
+class Devices(TorchDispatchMode):
+    """Where the tensors that operators make lie."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.found.add(out.device.type)
+        return out
+
+
+@pytest.mark.parametrize(
+    'resample',
+    [
+        lambda maps: resample_map(maps, (4, 7), (0.5, 0.7)),
+        lambda maps: resample_antialiased(maps, (4, 7)),
+    ],
+)
+def test_maps_are_resampled_on_their_device(resample):
+    maps = torch.zeros(1, 2, 3, 5, device='meta')
+    with Devices() as devices:
+        resample(maps)
+    assert devices.found == {'meta'}

@@ -101,8 +101,8 @@ def resample_map(maps: Tensor, size: Grid, step: tuple[float, float]) -> Tensor:
         size: (H, W) of the output.
         step: Source cells per output cell, (vertical, horizontal).
     """
-    rows = bilinear_weights(size[0], maps.shape[-2], step[0]).to(maps)  # (H, h)
-    columns = bilinear_weights(size[1], maps.shape[-1], step[1]).to(maps)  # (W, w)
+    rows = bilinear_weights(size[0], maps.shape[-2], step[0], maps.device).to(maps)  # (H, h)
+    columns = bilinear_weights(size[1], maps.shape[-1], step[1], maps.device).to(maps)  # (W, w)
     return rows @ (maps @ columns.T)
 
 
@@ -127,8 +127,10 @@ def _antialiased_weights(num_out: int, num_in: int, device: torch.device) -> Ten
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def bilinear_weights(num_out: int, num_in: int, step: float) -> Tensor:
+def bilinear_weights(
+    num_out: int, num_in: int, step: float, device: torch.device | None = None
+) -> Tensor:
     """(num_out, num_in) matrix whose rows hold the two weights of linear interpolation."""
-    at = ((torch.arange(num_out) + 0.5) * step - 0.5).clamp(0, num_in - 1)
-    distance = (at[:, None] - torch.arange(num_in)).abs()
+    at = ((torch.arange(num_out, device=device) + 0.5) * step - 0.5).clamp(0, num_in - 1)
+    distance = (at[:, None] - torch.arange(num_in, device=device)).abs()
     return (1 - distance).clamp(min=0)

@@ -320,6 +320,25 @@ def test_the_located_head_has_the_batched_loss():
     assert found[0] == found[1]
 
 
+def test_arguments_without_names_are_as_in_mmdet():
+    config = head_config()
+    first = [config.pop(name) for name in ('in_channels', 'feat_channels', 'out_channels')]
+    ours = BatchedMask2FormerHead(*first, **config)
+    assert list(ours.state_dict()) == list(Mask2FormerHead(*first, **config).state_dict())
+
+
+def test_a_loss_in_inference_mode_leaves_later_ones_their_gradients():
+    head, predicted, truth = (
+        BatchedMask2FormerHead(**head_config()),
+        predictions(),
+        instances((2, 1)),
+    )
+    with torch.inference_mode():
+        losses(head, predicted, truth)
+    _, grads = losses_and_gradients(head, predicted, truth)
+    assert all(grad.isfinite().all() for grad in grads)
+
+
 @pytest.mark.parametrize('name', ['BatchedMask2FormerHead', 'BatchedSegMask2FormerHead'])
 def test_registered(name):
     __import__('vit_backbones.mmseg')

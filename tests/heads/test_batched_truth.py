@@ -116,6 +116,18 @@ def test_masks_of_different_sizes_are_refused_with_the_fix():
         heads()[1].preprocess_gt(given, [None, None])
 
 
+@pytest.mark.parametrize(('masks', 'maps'), [(SIZE, (8, 8)), ((8, 8), SIZE)], ids=str)
+def test_label_maps_of_another_size_are_refused_with_the_fix(masks, maps):
+    given = [*things(1, size=masks), *things(2, size=masks)]
+    stuff = [PixelData(sem_seg=torch.zeros(1, *size, dtype=torch.long)) for size in (masks, maps)]
+    line = (
+        f'The masks and label maps of a batch must have one size, got {masks}, {maps}; pad them '
+        'with the images: data_preprocessor=dict(pad_mask=True, pad_seg=True).'
+    )
+    with pytest.raises(ValueError, match=f'^{re.escape(line)}$'):
+        heads()[1].preprocess_gt(given, stuff)
+
+
 def seg_heads(**options):
     config = head_config({'num_things_classes': 3}) | dict(num_classes=4, **options)
     return SegMask2FormerHead(**config), BatchedSegMask2FormerHead(**config)
@@ -142,8 +154,8 @@ def test_classes_are_mmsegs_but_boolean_with_two_waits_a_batch(maps, ignore_inde
 
 def test_labels_beyond_the_classes_are_refused():
     line = (
-        'A label map has labels outside 0 to 3 that are not ignore_index=255; num_classes=4 is too '
-        'small, or the labels start at 1 (reduce_zero_label).'
+        'A label map has the label 4, which is neither in 0 to 3 nor ignore_index=255; '
+        'num_classes=4 is too small, or the labels start at 1 (reduce_zero_label).'
     )
     with pytest.raises(ValueError, match=f'^{re.escape(line)}$'):
         seg_heads()[1]._seg_data_to_instance_data(samples([0, 4], [255]))

@@ -13,6 +13,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from redraw import redraw
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 from vit_backbones.benchmark.counting import counted
 from vit_backbones.heads.grid_encoding import GridEncoding
@@ -216,6 +217,25 @@ def test_a_pixel_decoder_with_other_layers_stays_mmdets():
     assert len(head(maps(), SAMPLES)[0]) == 4
 
 
+def test_a_forward_pass_of_others_keeps_encodings_that_see_padding():
+    class Padding(Mask2FormerHead):
+        def forward(self, x, batch_data_samples):
+            return self.decoder_positional_encoding(batch_data_samples)
+
+    class PaddingDecoder(MSDeformAttnPixelDecoder):
+        def forward(self, feats):
+            return self.postional_encoding(feats)
+
+    head = Padding(**head_config())
+    head.pixel_decoder.__class__ = PaddingDecoder
+    without_waits(head)
+    mask = torch.ones(2, 3, 5, dtype=torch.bool)
+    mask[:, :2, :3] = False
+    expected = SinePositionalEncoding(64, normalize=True)(mask)
+    assert torch.equal(head(None, mask), expected)
+    assert torch.equal(head.pixel_decoder(mask), expected)
+
+
 # The positional encoding
 
 
@@ -244,6 +264,15 @@ def test_encodings_of_the_last_four_sizes_are_kept_outside_the_checkpoint():
     assert [ours(mask) is one for mask, one in zip(masks[1:], first[1:], strict=True)] == [True] * 4
     assert ours(masks[0]) is not first[0]
     assert ours.state_dict() == {}
+
+
+def test_fake_encodings_are_not_kept():
+    theirs, ours = encodings()
+    with FakeTensorMode():
+        fake = ours(torch.zeros(1, 2, 3, dtype=torch.bool))
+    assert isinstance(fake, FakeTensor)
+    mask = torch.zeros(1, 2, 3, dtype=torch.bool)
+    assert torch.equal(ours(mask), theirs(mask))
 
 
 def test_a_compiled_encoding_keeps_nothing():

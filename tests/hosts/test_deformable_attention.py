@@ -197,6 +197,19 @@ def test_values_in_fp64_never_take_the_kernels(lines, monkeypatch):
     assert lines == []
 
 
+def test_among_deterministic_algorithms_the_kernels_are_none(lines, monkeypatch):
+    monkeypatch.setattr(module, '_is_on_gpu', lambda value: True)
+    monkeypatch.setattr(module, '_kernels', missing)
+    value, places, weights = drawn()
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = deformable_attention(value, torch.tensor(GRIDS), places, weights)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(found, module._in_pytorch(value, GRIDS, places, weights))
+    assert lines == []
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
 @pytest.mark.parametrize('dtype', list(module._ERRORS))

@@ -33,8 +33,8 @@ class BatchedLoss(nn.Module):
     _why_unbatched: str | None = None  # '' if it is batched, None until the first loss
     _class_weights: Tensor | None = None  # no buffer: those change with the model's precision
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         without_waits(self)
 
     def loss_by_feat(
@@ -109,7 +109,8 @@ class BatchedLoss(nn.Module):
     def _weights(self, device: torch.device) -> Tensor:
         """Weights of the classes; copied to the device once."""
         if self._class_weights is None or self._class_weights.device != device:
-            self._class_weights = torch.tensor(self.class_weight, device=device).float()
+            with torch.inference_mode(False):  # a loss after this one may have gradients
+                self._class_weights = torch.tensor(self.class_weight, device=device).float()
         return self._class_weights
 
     def _mask_losses(

@@ -35,7 +35,9 @@ class BatchedMask2FormerHead(BatchedLoss, Mask2FormerHead):
         missing = [each is None for each in segs]
         if self.is_unbatched() or any(missing) != all(missing):
             return super().preprocess_gt(batch_gt_instances, batch_gt_semantic_segs)
-        things = _things(batch_gt_instances)
+        arrays = [each.masks.to_ndarray() for each in batch_gt_instances]
+        _check_sizes(arrays, [] if all(missing) else segs)
+        things = _things(batch_gt_instances, arrays)
         if all(missing):
             return things
         stuff = range(self.num_things_classes, self.num_classes)
@@ -47,15 +49,18 @@ class BatchedMask2FormerHead(BatchedLoss, Mask2FormerHead):
         ]
 
 
-def _things(instances: Sequence[InstanceData]) -> list[InstanceData]:
-    """Objects with their masks on the device of the labels, copied at once."""
-    arrays = [each.masks.to_ndarray() for each in instances]
-    sizes = {array.shape[1:]: None for array in arrays}
+def _check_sizes(masks: Sequence[np.ndarray], maps: Sequence[Tensor]) -> None:
+    sizes = dict.fromkeys(tuple(each.shape[1:]) for each in (*masks, *maps))
     if len(sizes) > 1:
         raise ValueError(
-            f'The masks of a batch must have one size, got {", ".join(map(str, sizes))}; pad them '
-            f'with the images: data_preprocessor=dict(pad_mask=True).'
+            f'The masks{" and label maps" * bool(maps)} of a batch must have one size, got '
+            f'{", ".join(map(str, sizes))}; pad them with the images: '
+            f'data_preprocessor=dict(pad_mask=True{", pad_seg=True" * bool(maps)}).'
         )
+
+
+def _things(instances: Sequence[InstanceData], arrays: Sequence[np.ndarray]) -> list[InstanceData]:
+    """Objects with their masks (n, H, W) on the device of the labels, copied at once."""
     masks: Tensor = upload(np.concatenate(arrays), instances[0].labels.device).bool()
     split = masks.split([len(array) for array in arrays])
     return [

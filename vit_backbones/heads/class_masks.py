@@ -33,8 +33,9 @@ def class_masks(
     present = torch.zeros(len(maps), count + 2, dtype=torch.bool, device=stacked.device)
     on_host = np.from_dlpack(present.scatter_(1, places, True).cpu().byte())
     if ignore_index is not None and on_host[:, count].any():
+        label = int(stacked[places == count][0])
         raise ValueError(
-            f'A label map has labels outside 0 to {classes.stop - 1} that are not '
+            f'A label map has the label {label}, which is neither in 0 to {classes.stop - 1} nor '
             f'ignore_index={ignore_index}; num_classes={count} is too small, or the labels start '
             f'at 1 (reduce_zero_label).'
         )

@@ -19,12 +19,15 @@ class GridEncoding(SinePositionalEncoding):
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._made(grid, device)
         kept = self.__dict__.setdefault('_kept', {})
-        if (grid, device) not in kept:
+        if (grid, device) in kept:
+            return kept[grid, device]
+        with torch.inference_mode(False), torch.no_grad():
+            made = self._made(grid, device)
+        if type(made) is Tensor:  # no fake one
             if len(kept) == _KEPT:
                 kept.pop(next(iter(kept)))
-            with torch.inference_mode(False), torch.no_grad():
-                kept[grid, device] = self._made(grid, device)
-        return kept[grid, device]
+            kept[grid, device] = made
+        return made
 
     def _made(self, grid: Grid, device: torch.device) -> Tensor:
         return super().forward(torch.zeros((1, *grid), dtype=torch.bool, device=device))

@@ -25,14 +25,20 @@ def without_waits(head: Mask2FormerHead) -> None:
     plain = all(type(each) is PreciseDeformableAttention for each in looks)
     if plain and type(head.pixel_decoder) is MSDeformAttnPixelDecoder:
         head.pixel_decoder.__class__ = GridPixelDecoder
-    for encoding in (head.decoder_positional_encoding, *head.pixel_decoder.children()):
-        if type(encoding) is SinePositionalEncoding:
-            encoding.__class__ = GridEncoding
+    for part in (head, head.pixel_decoder):
+        for encoding in part.children():
+            if type(encoding) is SinePositionalEncoding and _encodes_whole_maps(part):
+                encoding.__class__ = GridEncoding
     for layer in head.transformer_decoder.modules():
         if type(layer) is MultiheadAttention and _is_plain(layer.attn):
             layer.__class__ = MaskedAttention
     if all(type(each.cross_attn) is MaskedAttention for each in head.transformer_decoder.layers):
         head.num_heads = 1
+
+
+def _encodes_whole_maps(part: nn.Module) -> bool:
+    """Whether its forward pass is mmdet's or ours; that of others may mark padding."""
+    return type(part).forward.__module__.startswith(('mmdet.', 'vit_backbones.'))
 
 
 def _is_plain(attention: nn.MultiheadAttention) -> bool:
