@@ -23,7 +23,6 @@ def compile_parts(model: nn.Module) -> None:
     The names of weights stay, and so do checkpoints. Copies, as of an average of weights, are not
     compiled. Heads are not either: Mask2Former's match on the host, mmdet's sort and filter.
     """
-    _mend_resampling()
     for part in _parts(model):
         part.compile(**OPTIONS)
 
@@ -44,16 +43,3 @@ def compiler_line(error: BaseException | None, model: nn.Module) -> str | None:
 def _parts(model: nn.Module) -> list[nn.Module]:
     parts = (getattr(bare(model), name, None) for name in _PARTS)
     return [part for part in parts if isinstance(part, nn.Module)]
-
-
-def _mend_resampling() -> None:
-    """Let positions be resampled to sizes that vary.
-
-    PyTorch 2.11 has the shape of this gradient for fixed sizes only, and that of its bilinear
-    sister, which is the same, for all.
-    """
-    from torch._meta_registrations import meta_upsample_bimode2d_aa_backward as meta
-
-    gradient = torch.ops.aten._upsample_bicubic2d_aa_backward.default
-    if torch._C.DispatchKey.Meta not in gradient.py_kernels:
-        gradient.py_impl(torch._C.DispatchKey.Meta)(meta)
