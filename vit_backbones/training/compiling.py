@@ -1,8 +1,10 @@
 """`torch.compile` for the backbone and the neck of a detector or segmenter."""
 
+import logging
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import nn
 
 from vit_backbones.checks.wiring import bare
@@ -25,6 +27,13 @@ def compile_parts(model: nn.Module) -> None:
     """
     for part in _parts(model):
         part.compile(**OPTIONS)
+        if getattr(part, 'masks_padding', False):
+            print_log(
+                'compile=True: with mask_padding=True each new combination of image sizes is '
+                'compiled, and after eight the backbone runs uncompiled; leave one of the two out',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 def compiler_line(error: BaseException | None, model: nn.Module) -> str | None:
