@@ -150,3 +150,18 @@ def test_antialiased_resampling_by_matrices_is_that_of_torch(old, new):
     maps = draw(2, 3, *old)
     expected = F.interpolate(maps, size=new, mode='bicubic', antialias=True)
     torch.testing.assert_close(resample_antialiased(maps, new), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_compiled_positions_learn_at_sizes_that_vary():
+    def gradient(run, x):
+        table = draw(1, 26, 4).requires_grad_()
+        (run(table, x) * torch.linspace(-1, 1, 4)).square().sum().backward()
+        return table.grad
+
+    def run(table, x):
+        return resample_positions(table, (5, 5), tuple(x.shape), num_prefix=1)
+
+    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend='aot_eager')
+    for size in ((3, 7), (9, 4)):
+        x = torch.zeros(size)
+        assert torch.equal(gradient(compiled, x), gradient(run, x))
