@@ -178,3 +178,18 @@ def test_maps_are_resampled_on_their_device(resample):
     with Devices() as devices:
         resample(maps)
     assert devices.found == {'meta'}
+
+
+def test_compiled_positions_learn_at_sizes_that_vary():
+    def gradient(run, x):
+        table = draw(1, 26, 4).requires_grad_()
+        (run(table, x) * torch.linspace(-1, 1, 4)).square().sum().backward()
+        return table.grad
+
+    def run(table, x):
+        return resample_positions(table, (5, 5), tuple(x.shape), num_prefix=1)
+
+    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend='aot_eager')
+    for size in ((3, 7), (9, 4)):
+        x = torch.zeros(size)
+        assert torch.equal(gradient(compiled, x), gradient(run, x))

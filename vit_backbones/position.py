@@ -9,6 +9,22 @@ from torch import Tensor
 Grid = tuple[int, int]
 
 
+def _let_compiled_sizes_vary() -> None:
+    """Let compiled code resample positions to sizes that vary, and learn them.
+
+    PyTorch 2.11 has the shape of this gradient for fixed sizes only, and that of its bilinear
+    sister, which is the same, for all.
+    """
+    aten, key = torch.ops.aten, torch._C.DispatchKey.Meta
+    gradient = aten._upsample_bicubic2d_aa_backward.default
+    shape = aten._upsample_bilinear2d_aa_backward.default.py_kernels.get(key)
+    if shape is not None and key not in gradient.py_kernels:
+        gradient.py_impl(key)(shape)
+
+
+_let_compiled_sizes_vary()
+
+
 def cells(size: Grid, steps: Grid) -> Grid:
     """(h, w) of the cells that cover an image, each of size `steps`; also for traced sizes."""
     return tuple((side + step - 1) // step for side, step in zip(size, steps, strict=True))
@@ -67,8 +83,6 @@ def resample_positions(
     if offset:
         scale = tuple((n + offset) / o for n, o in zip(new, old, strict=True))
         grid = F.interpolate(grid, scale_factor=scale, mode=mode, antialias=antialias)
-    elif antialias and mode == 'bicubic' and torch.compiler.is_compiling():
-        grid = resample_antialiased(grid, new)  # PyTorch's has no gradient for symbolic sizes
     else:
         grid = F.interpolate(
             grid, size=new, mode=mode, antialias=antialias, align_corners=align_corners

@@ -5,6 +5,7 @@ import torch
 from redraw import backbone, images
 from torch._dynamo.utils import counters
 
+SLOW = pytest.mark.slow
 WINDOWS = dict(window_size=3, window_block_indexes=(0,))
 KINDS = {
     'plain': {},
@@ -23,7 +24,9 @@ def fresh():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+    'kind', [each if each == 'mask' else pytest.param(each, marks=SLOW) for each in KINDS]
+)
 def test_compiled_equals_eager(kind):
     vit = backbone(depth=2, width=24, norm='none', img_size=80, **KINDS[kind]).train()
     x = images(80, 112, batch=2)
@@ -41,7 +44,12 @@ def test_compiled_equals_eager(kind):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ('kind', 'most'), [('plain', 2), pytest.param('windows', 6, marks=pytest.mark.slow)]
+    ('kind', 'most'),
+    [
+        ('plain', 2),
+        pytest.param('windows', 6, marks=SLOW),
+        pytest.param('positions', 6, marks=SLOW),
+    ],
 )
 def test_twenty_sizes_are_compiled_few_times(kind, most):
     vit = backbone(depth=1, width=24, norm='none', img_size=80, **KINDS[kind])

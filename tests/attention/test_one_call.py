@@ -6,6 +6,7 @@ from redraw import backbone, error, images
 
 from vit_backbones.attention.windows import in_one_call, one_call
 from vit_backbones.benchmark.counting import counted
+from vit_backbones.benchmark.measuring import peak_memory
 
 BLOCKS = (0, 1, 3, 4, 6, 7, 9, 10)  # ViTDet's
 SIZES = ((64, 80), (128, 160), (176, 256))  # that windows of 3 do not fill
@@ -91,3 +92,15 @@ def test_windows_make_the_calls_of_their_way(choice):
     names = [each.name for each in profiler.events()]
     assert names.count('aten::scaled_dot_product_attention') == (2 if choice else 4)
     assert error(out, expected) <= 1
+
+
+@torch.no_grad()
+def test_a_prefix_costs_little_memory_on_a_cpu():
+    """No keys are copied once more for its queries."""
+    x, peaks = images(224, 224), []
+    for options in (dict(with_cls_token=False), {}):
+        small = dict(depth=2, timm_options=dict(mlp_ratio=0.5), norm='none')
+        vit = backbone(window_size=7, window_block_indexes=(0, 1), **small, **options)
+        vit(x)
+        peaks.append(peak_memory(lambda: vit(x), x.device))  # noqa: B023
+    assert peaks[1] <= 1.2 * peaks[0]

@@ -64,6 +64,16 @@ def test_channels_equal_the_bias(layout):
     assert differences(single, results(layout, by_bias, torch.float32)).max() <= 2e-6
 
 
+def test_values_of_another_width():
+    """Differential attention has values twice as wide as its keys."""
+    layout = CASES[0]
+    query, key, value, *tables = drawn(layout)
+    value = torch.cat([value, -value, value], dim=-1)
+    biases = relative_biases(query, tables, layout, layout.hidden, SCALE)
+    given = query, key, value, biases, layout.sides
+    torch.testing.assert_close(attend_relatively(*given, scale=SCALE), by_bias(*given, scale=SCALE))
+
+
 @pytest.mark.parametrize('layout', CASES[:3], ids=IDS[:3])
 def test_in_bf16_channels_are_nearer_to_the_truth_than_the_bias(layout):
     expected = results(layout, by_bias)

@@ -122,6 +122,29 @@ def test_transformers():
         assert close(out.flatten(2), reference[:, :, 0, 1:])
 
 
+@pytest.mark.parametrize('option', ['use_rel_pos', 'mask_padding'])
+@torch.no_grad()
+def test_attention_of_our_own(option):
+    """Against softmax written out, over 4x7 patches; the second image has 5 columns of them."""
+    vit = timm.create_model('vit_tiny_patch16_224', img_size=(64, 112), **SMALL)
+    backbone = redraw(wrapped(vit, with_cls_token=False, **{option: True})).eval()
+    backbone.set_image_sizes([(64, 100), (64, 70)] if backbone.masks_padding else None)
+    projected, rows, columns = [], torch.arange(28) // 7, torch.arange(28) % 7
+    for block in backbone.vit.blocks:
+        block.attn.qkv.register_forward_hook(lambda module, args, out: projected.append(out))
+    maps = attention_maps(backbone, IMAGES)
+    for block, out, qkv in zip(backbone.vit.blocks, maps[::-1], projected, strict=True):
+        q, k, _ = qkv.unflatten(2, (3, 4, 8)).permute(2, 0, 3, 1, 4)
+        logits = q @ k.mT / 8**0.5
+        if backbone.masks_padding:
+            logits[1].masked_fill_(columns >= 5, -torch.inf)
+        else:
+            of_rows = block.attn.rel_pos_h[rows[:, None] - rows + 3]
+            of_columns = block.attn.rel_pos_w[columns[:, None] - columns + 6]
+            logits += torch.einsum('bnqd,qkd->bnqk', q, of_rows + of_columns)
+        assert close(out.flatten(2), logits.softmax(-1).mean(2))
+
+
 @pytest.mark.parametrize('rows', [1, 5])
 def test_memory_is_bounded_by_parts(rows, monkeypatch):
     name, options = TIMM['relative positions']

@@ -219,3 +219,21 @@ def test_preprocess_is_on_the_scale_of_pixels():
     assert clip['mean'] == pytest.approx([122.7709, 116.746, 104.0937], abs=1e-3)
     assert clip['std'] == pytest.approx([68.5005, 66.6322, 70.3232], abs=1e-3)
     assert clip['bgr_to_rgb'] is True
+
+
+@pytest.mark.parametrize('name', [TINY, 'eva02_tiny_patch14_224'])
+def test_a_training_that_drops_patches_is_refused(name):
+    vit = backbone(name, depth=1, timm_options=dict(patch_drop_rate=0.25))
+    x = images(112, 112)
+    expected = vit(x)[0]
+    with pytest.raises(ValueError, match=r'^patch_drop_rate=0\.25: .* its patch_drop\.prob to 0$'):
+        vit.train()(x)
+    vit.vit.patch_drop.prob = 0
+    assert torch.equal(vit(x)[0], expected)
+
+
+def test_hooks_of_the_patch_embedding_run():
+    vit, seen = backbone(depth=1), []
+    vit.vit.patch_embed.register_forward_hook(lambda module, args, out: seen.append(out.shape))
+    vit(images(64, 96))
+    assert seen == [(1, 4, 6, 192)]

@@ -70,6 +70,18 @@ def test_losses_and_gradients_are_the_same(options, sizes):
     assert compiled.backbone._compiled_call_impl is not None
 
 
+def test_masks_are_warned_of(monkeypatch):
+    lines = []
+    monkeypatch.setattr(compiling, 'print_log', lambda line, **options: lines.append(line))
+    compile_parts(Parts())
+    assert lines == []
+    compile_parts(Parts(mask_padding=True))
+    assert lines == [
+        'compile=True: with mask_padding=True each new combination of image sizes is compiled, and '
+        'after eight the backbone runs uncompiled; leave one of the two out'
+    ]
+
+
 class ToyBackbone(nn.Module):
     """A module of our own: PyTorch's compiler leaves out `nn.Sequential` at the top."""
 

@@ -90,48 +90,37 @@ class _Attending:
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: float
     ) -> Tensor:
         layout, num_prefix = self.layout, self.layout.num_prefix
-        windows = math.prod(layout.counts)
-        prefix, patches = (), (query, key, value)
+        patches, done = (query, key, value), []
         if num_prefix:
             sizes = (num_prefix, query.shape[2] - num_prefix)
             prefix, patches = zip(*(x.split(sizes, dim=2) for x in patches), strict=True)
-        together = [*(x.unflatten(2, (windows, -1)) for x in patches), mask]
-        if one_call(query.device):
-            done = [self._some_windows(prefix, *together, **options)]
-        else:
-            rows = (layout.rows_of_windows(x) for x in together)
-            done = [self._some_windows(prefix, *row, **options) for row in zip(*rows, strict=True)]
-        patches, keys, values = zip(*done, strict=True)
+        query, key, value = (x.unflatten(2, (math.prod(layout.counts), -1)) for x in patches)
         if num_prefix:
-            every = _joined(keys), _joined(values)  # kept for the windows anyway, if in one call
-            seen = layout.seen_by_prefix.to(query.dtype)
-            first = F.scaled_dot_product_attention(prefix[0], *every, attn_mask=seen, **options)
-            patches = (first, *patches)
-        return _joined(patches)
+            key, value = map(_with_prefix, prefix[1:], (key, value))
+            every, seen = (key.flatten(2, 3), value.flatten(2, 3)), layout.seen_by_prefix.to(query)
+            first = prefix[0].clone()  # or the backward pass keeps all that the layer projects
+            done = [F.scaled_dot_product_attention(first, *every, attn_mask=seen, **options)]
+        if one_call(query.device):
+            done.append(self._some_windows(query, key, value, mask, **options))
+        else:
+            rows = map(layout.rows_of_windows, (query, key, value, mask))
+            done += [self._some_windows(*row, **options) for row in zip(*rows, strict=True)]
+        return done[0] if len(done) == 1 else torch.cat(done, dim=2)
 
     def _some_windows(
-        self,
-        prefix: Sequence[Tensor],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **options: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, heads, windows * n, d), and their keys and values with the prefix'."""
-        batch, heads, windows = query.shape[:3]
-        if self.layout.num_prefix:
-            key, value = (
-                torch.cat([first[:, :, None].expand(-1, -1, windows, -1, -1), x], dim=3)
-                for first, x in zip(prefix[1:], (key, value), strict=True)
-            )
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: float
+    ) -> Tensor:
+        """(B, heads, windows, K, d) to (B, heads, windows * n, d)."""
+        batch, heads = query.shape[:2]
         if mask is not None:
             of_heads = heads if self.layout.num_prefix else 1
             mask = self._batched(mask.expand(batch, of_heads, -1, -1, -1))
-        out = self._together(*map(self._batched, (query, key, value)), mask, **options)
+        if self.layout.num_prefix:
+            query = query.contiguous()  # see `first` above; keys and values are copies already
+        query, key, value = map(self._batched, (query, key, value))
+        out = self._together(query, key, value, mask, **options)
         out = out.unflatten(0, (batch, -1))
-        out = out if self.layout.num_prefix else out.transpose(1, 2)
-        return out.flatten(2, 3), key.flatten(2, 3), value.flatten(2, 3)
+        return (out if self.layout.num_prefix else out.transpose(1, 2)).flatten(2, 3)
 
     def _batched(self, x: Tensor) -> Tensor:
         """(B, heads, windows, K, d) to (B * heads, windows, K, d), to copy no keys for the prefix.
@@ -141,6 +130,7 @@ class _Attending:
         return (x if self.layout.num_prefix else x.transpose(1, 2)).flatten(0, 1)
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Tokens (B, heads, *, d) one part after the other."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+def _with_prefix(prefix: Tensor, windows: Tensor) -> Tensor:
+    """(B, heads, windows, n, d) with tokens (B, heads, P, d) before those of each window."""
+    each = prefix[:, :, None].expand(-1, -1, windows.shape[2], -1, -1)
+    return torch.cat([each, windows], dim=3)

@@ -50,9 +50,10 @@ def attend_relatively(
     places = F.pad(_places(sides, key), (0, free, key.shape[2] - math.prod(sides), 0))
     query = torch.cat([query, biases / scale, _zeros(query, free)], dim=-1)
     key = torch.cat([key, places.expand(*key.shape[:2], -1, -1)], dim=-1)
-    value = torch.cat([value, _zeros(value, width - dim)], dim=-1)
+    out_dim = value.shape[-1]
+    value = torch.cat([value, _zeros(value, max(width - out_dim, 0))], dim=-1)
     out = F.scaled_dot_product_attention(query, key, value, scale=scale, dropout_p=dropout_p)
-    return out[..., :dim]
+    return out[..., :out_dim]
 
 
 def _zeros(like: Tensor, channels: int) -> Tensor:

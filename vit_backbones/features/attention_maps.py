@@ -92,6 +92,10 @@ class _Catcher(TorchFunctionMode):
                 self._keep(lambda: weights[:, :, self.rows].mean(2))
             return output, weights
         if func is F.scaled_dot_product_attention:
+            mask = kwargs.get('attn_mask')
+            if not isinstance(mask, Tensor | None):
+                with self:  # it computes the attention itself, by this function
+                    return mask.__torch_function__(func, types, args, kwargs)
             self._catch(*args, **kwargs)
         return func(*args, **kwargs)
 

@@ -7,7 +7,6 @@ depends on the size of an image, so that compiled code serves all of them.
 from collections.abc import Sequence
 
 import torch
-from timm.layers import PatchDropout
 from torch import Tensor, nn
 
 from vit_backbones.position import Grid, widened
@@ -15,8 +14,8 @@ from vit_backbones.position import Grid, widened
 
 def embedded(vit: nn.Module, images: Tensor, table: Tensor | None) -> Tensor:
     """Tokens (B, P + h*w, C) of images, with positions (B or 1, prefix + h*w, C)."""
-    patch_embed = vit.patch_embed
-    x = patch_embed.norm(patch_embed.proj(images).flatten(2).transpose(1, 2))
+    _check_keeps_patches(vit.patch_drop)
+    x = _patches(vit.patch_embed, images)
     named = (vit.cls_token, getattr(vit, 'dist_token', None), vit.reg_token)
     prefix = [token.expand(x.shape[0], -1, -1) for token in named if token is not None]
     of_patches_only = table is not None and table.shape[1] == x.shape[1]
@@ -25,9 +24,22 @@ def embedded(vit: nn.Module, images: Tensor, table: Tensor | None) -> Tensor:
     x = torch.cat([*prefix, x], dim=1)
     if table is not None and not of_patches_only:
         x = x + table
-    x = vit.pos_drop(x)
-    x = vit.patch_drop(x) if isinstance(vit.patch_drop, PatchDropout) else x
-    return vit.norm_pre(x)
+    return vit.norm_pre(vit.pos_drop(x))
+
+
+def _patches(patch_embed: nn.Module, images: Tensor) -> Tensor:
+    """(B, h*w, C); compiled without timm's checks of the sides, which would fix these."""
+    if torch.compiler.is_compiling():
+        return patch_embed.norm(patch_embed.proj(images).flatten(2).transpose(1, 2))
+    return patch_embed(images).flatten(1, 2)  # (B, h, w, C) -> (B, h*w, C)
+
+
+def _check_keeps_patches(patch_drop: nn.Module | None) -> None:
+    if patch_drop is not None and patch_drop.training and getattr(patch_drop, 'prob', 0):
+        raise ValueError(
+            f'patch_drop_rate={patch_drop.prob}: a backbone in training keeps all patches of its '
+            f'images: build the model with patch_drop_rate=0, or set its patch_drop.prob to 0'
+        )
 
 
 def rotary(vit: nn.Module, grid: Grid, grids: Sequence[Grid] | None) -> Tensor | None:

@@ -1,8 +1,10 @@
 """`torch.compile` for the backbone and the neck of a detector or segmenter."""
 
+import logging
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import nn
 
 from vit_backbones.checks.wiring import bare
@@ -23,9 +25,15 @@ def compile_parts(model: nn.Module) -> None:
     The names of weights stay, and so do checkpoints. Copies, as of an average of weights, are not
     compiled. Heads are not either: Mask2Former's match on the host, mmdet's sort and filter.
     """
-    _mend_resampling()
     for part in _parts(model):
         part.compile(**OPTIONS)
+        if getattr(part, 'masks_padding', False):
+            print_log(
+                'compile=True: with mask_padding=True each new combination of image sizes is '
+                'compiled, and after eight the backbone runs uncompiled; leave one of the two out',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 def compiler_line(error: BaseException | None, model: nn.Module) -> str | None:
@@ -44,16 +52,3 @@ def compiler_line(error: BaseException | None, model: nn.Module) -> str | None:
 def _parts(model: nn.Module) -> list[nn.Module]:
     parts = (getattr(bare(model), name, None) for name in _PARTS)
     return [part for part in parts if isinstance(part, nn.Module)]
-
-
-def _mend_resampling() -> None:
-    """Let positions be resampled to sizes that vary.
-
-    PyTorch 2.11 has the shape of this gradient for fixed sizes only, and that of its bilinear
-    sister, which is the same, for all.
-    """
-    from torch._meta_registrations import meta_upsample_bimode2d_aa_backward as meta
-
-    gradient = torch.ops.aten._upsample_bicubic2d_aa_backward.default
-    if torch._C.DispatchKey.Meta not in gradient.py_kernels:
-        gradient.py_impl(torch._C.DispatchKey.Meta)(meta)
