@@ -62,6 +62,8 @@ def test_one_worker_loads_on_a_cpu(no_gpu):
     config = fitted(train_dataloader={}, val_dataloader=dict(num_workers=0), test_dataloader=None)
     assert config.train_dataloader == dict(num_workers=1, persistent_workers=True)
     assert config.val_dataloader == dict(num_workers=0)
+    config = fitted(train_dataloader=dict(persistent_workers=False))
+    assert config.train_dataloader == dict(num_workers=1, persistent_workers=False)
 
 
 @pytest.mark.parametrize(

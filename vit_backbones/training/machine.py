@@ -34,7 +34,8 @@ def fit_to_machine(config: Config) -> None:
     for split in ('train', 'val', 'test'):
         if isinstance(loader := config.get(f'{split}_dataloader'), dict):
             if 'num_workers' not in loader:
-                loader.update(num_workers=number, persistent_workers=True)
+                loader['num_workers'] = number
+                loader.setdefault('persistent_workers', True)
             if torch.cuda.is_available():
                 loader.setdefault('pin_memory', True)
 
