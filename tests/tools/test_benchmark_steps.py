@@ -51,6 +51,14 @@ def test_step__data_are_loaded_and_preprocessed_where_they_are(benchmark, capsys
     assert '3 workers load beside the step.' in capsys.readouterr().out
 
 
+def test_step__workers_are_those_of_a_training(benchmark, no_gpu):
+    write_segments(1)
+    text = Path('seg.py').read_text()
+    Path('seg.py').write_text(re.sub(r'num_workers=\d+,? ?|persistent_workers=\w+,? ?', '', text))
+    assert benchmark(['step', 'seg.py', *SMALL, '--no-peers', '--out', 'step.json']) == 0
+    assert json.loads(Path('step.json').read_text())['data']['workers'] == 1
+
+
 def test_step__amp_and_no_peers(benchmark):
     assert benchmark(['step', 'seg.py', *SMALL, '--amp', '--no-peers', '--out', 'step.json']) == 0
     record = json.loads(Path('step.json').read_text())
