@@ -228,8 +228,9 @@ def test_a_wrapper_for_amp_is_one_without_on_any_device(folder):
 
 
 def test_each_step_has_its_optimizer(folder):
-    """A config may accumulate the gradients of several."""
-    step = training_step('seg.py', ('optim_wrapper.accumulative_counts=4',), SETTING)
-    step.step()
-    assert all(each['step'] == 1 for each in step.optimizer.optimizer.state.values())
+    """A config may accumulate the gradients of several, and clip them; no norm is waited for."""
+    options = ('optim_wrapper.accumulative_counts=4', 'optim_wrapper.clip_grad.max_norm=0.1')
+    step = training_step('seg.py', options, SETTING).tried()
+    assert counts(step.step, step.parts, step.hosted)['optimizer'].synchronisations == 0
+    assert all(each['step'] == 2 for each in step.optimizer.optimizer.state.values())
     assert step.optimizer.optimizer.state

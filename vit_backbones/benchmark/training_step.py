@@ -18,6 +18,7 @@ from vit_backbones.config.loading import load_config
 from vit_backbones.position import Grid
 from vit_backbones.terminal import quiet_log, quiet_prints
 from vit_backbones.training.compiling import compile_parts
+from vit_backbones.training.deferred_scalars import keep_norm
 from vit_backbones.training.machine import fit_to_machine
 
 OBJECTS = 5  # of each image
@@ -149,6 +150,7 @@ def _optimizer(config: Config, path: str | Path, model: nn.Module) -> Any:
         raise ValueError(f'{path}: optim_wrapper: {describe(error)}') from error
     for group in wrapper.optimizer.param_groups:
         group['lr'] = 0.0
+    keep_norm(wrapper)
     return wrapper
 
 
