@@ -9,6 +9,7 @@ import torch
 from _target_goals import Case, Goal
 from torch import nn
 
+from vit_backbones.attention.windows import in_one_call
 from vit_backbones.benchmark.peers import build_peer
 from vit_backbones.benchmark.step_peers import unfuse
 from vit_backbones.benchmark.subjects import Setting, Subject, build_backbone, of_backbone
@@ -51,7 +52,7 @@ def _windows_in_one_call(case: Case, side: int) -> Subject:
     subject = _of_size(case, side, **_WINDOWS)
 
     def run() -> Any:
-        with subjects.windows_in_one_call():
+        with in_one_call(True):
             return subject.run()
 
     return subject._replace(run=run)

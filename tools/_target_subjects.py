@@ -1,7 +1,6 @@
 """What the cases of `make bench` measure beside backbones: losses, whole steps, attention."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,6 @@ _OUTPUTS = 10  # of its decoder
 _STRIDE = 4  # of its masks
 _OBJECTS = 5
 _SIDE = 8192  # of the matrices whose product stands for the peak of a GPU
-
-
-def windows_in_one_call() -> AbstractContextManager[None]:
-    """Let all windows of a block attend in one call, as on a GPU, on this device too."""
-    # CONNECT: import it above once it is there; until then windows attend as the device has it
-    try:
-        from vit_backbones.attention.windows import in_one_call
-    except ImportError:
-        return nullcontext()
-    return in_one_call(True)
 
 
 def loss(setting: Setting, *, stock: bool = False) -> Subject:

@@ -220,7 +220,17 @@ def test_autocast_is_the_configs():
 
 
 def test_a_wrapper_for_amp_is_one_without_on_any_device(folder):
-    options = ('optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.dtype=bfloat16')
+    amp = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0, use_fsdp=True)
+    options = tuple(f'optim_wrapper.{key}={value}' for key, value in amp.items())
     step = training_step('seg.py', options, SETTING._replace(dtype='bf16'))
     step.step()
     assert type(step.optimizer).__name__ == 'OptimWrapper'
+
+
+def test_each_step_has_its_optimizer(folder):
+    """A config may accumulate the gradients of several, and clip them; no norm is waited for."""
+    options = ('optim_wrapper.accumulative_counts=4', 'optim_wrapper.clip_grad.max_norm=0.1')
+    step = training_step('seg.py', options, SETTING).tried()
+    assert counts(step.step, step.parts, step.hosted)['optimizer'].synchronisations == 0
+    assert all(each['step'] == 2 for each in step.optimizer.optimizer.state.values())
+    assert step.optimizer.optimizer.state

@@ -48,7 +48,15 @@ def test_step__data_are_loaded_and_preprocessed_where_they_are(benchmark, capsys
     data = json.loads(Path('step.json').read_text())['data']
     assert data.keys() == {'ms', 'workers'}
     assert (data['ms'] > 0, data['workers']) == (True, 3)
-    assert '3 workers load beside the step.' in capsys.readouterr().out
+    assert 'the training has 3 workers beside the step.' in capsys.readouterr().out
+
+
+def test_step__workers_are_those_of_a_training(benchmark, no_gpu):
+    write_segments(1)
+    text = Path('seg.py').read_text()
+    Path('seg.py').write_text(re.sub(r'num_workers=\d+,? ?|persistent_workers=\w+,? ?', '', text))
+    assert benchmark(['step', 'seg.py', *SMALL, '--no-peers', '--out', 'step.json']) == 0
+    assert json.loads(Path('step.json').read_text())['data']['workers'] == 1
 
 
 def test_step__amp_and_no_peers(benchmark):
@@ -68,7 +76,7 @@ def test_step__a_gpus_columns_show_how_much_it_waits(monkeypatch):
         '| data | 3.0 |  |  |  |  |  |',
         '| whole | 10.0 | 100% | 4.0 | 60% | 7 | 2 |',
     ]
-    assert 'Data: a batch in one process; 2 workers load beside the step.' in lines
+    assert 'Data: a batch in one process; the training has 2 workers beside the step.' in lines
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,15 @@ def test_a_compiler_that_fails_is_one_line(flags, train, tmp_path, capsys, monke
         train_config(config, compile=True)
 
 
+def test_pytorchs_advice_to_its_developers_is_left_out():
+    model = Parts()
+    compile_parts(model)
+    found = 'InvalidCxxCompiler: No working C++ compiler found'
+    advice = 'Set TORCHDYNAMO_VERBOSE=1 for the stack; for more set TORCH_LOGS="+dynamo"'
+    error = torch._dynamo.exc.TorchDynamoException(f'{found}\n\n{advice}\n')
+    assert compiling.compiler_line(error, model).endswith(f', train without: {found}')
+
+
 def test_other_errors_stay_as_they_are(train, tmp_path):
     more = TOY.replace('EMAHook', "ToyStopHook', epoch=0, error='ZeroDivisionError")
     with pytest.raises(ZeroDivisionError, match='a bug'):

@@ -62,6 +62,11 @@ def test_one_worker_loads_on_a_cpu(no_gpu):
     config = fitted(train_dataloader={}, val_dataloader=dict(num_workers=0), test_dataloader=None)
     assert config.train_dataloader == dict(num_workers=1, persistent_workers=True)
     assert config.val_dataloader == dict(num_workers=0)
+    config = fitted(
+        train_dataloader=dict(persistent_workers=False), val_dataloader=dict(num_workers=3)
+    )
+    assert config.train_dataloader == dict(num_workers=1, persistent_workers=False)
+    assert config.val_dataloader == dict(num_workers=3, persistent_workers=True)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +75,7 @@ def test_one_worker_loads_on_a_cpu(no_gpu):
 def test_workers_share_the_cores_beside_a_gpu(launcher, world, number, gpu, monkeypatch):
     if world:
         monkeypatch.setenv('LOCAL_WORLD_SIZE', world)
-    own = dict(num_workers=2, pin_memory=False)
+    own = dict(num_workers=2, persistent_workers=False, pin_memory=False)
     config = fitted(launcher=launcher, train_dataloader={}, val_dataloader=dict(own))
     expected = dict(num_workers=number, persistent_workers=True, pin_memory=True)
     assert config.train_dataloader == expected

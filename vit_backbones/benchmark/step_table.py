@@ -29,6 +29,7 @@ from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import use_scope
 from vit_backbones.devices import choose_device
+from vit_backbones.errors import counted
 from vit_backbones.position import Grid
 from vit_backbones.terminal import quiet_log, quiet_prints
 
@@ -189,8 +190,8 @@ def step_lines(record: Mapping[str, Any]) -> list[str]:
     lines += [_part_row(row, on_gpu) for row in record['parts']]
     lines += ['', f'Memory of the step: {record["memory_mib"]:.0f} MiB.']
     if 'ms' in data:
-        workers = f'{data["workers"]} workers load' if data['workers'] else 'no worker loads'
-        lines.append(f'Data: a batch in one process; {workers} beside the step.')
+        beside = counted(data['workers'], 'worker')
+        lines.append(f'Data: a batch in one process; the training has {beside} beside the step.')
     if record['peers']:
         columns = [*_COMPARED, 'operators', 'synchronisations', 'memory']
         lines += ['', *table_head(['peer / ours', *columns])]

@@ -1,6 +1,5 @@
 """A whole training step of a config: model, drawn images with objects, the config's optimizer."""
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -19,10 +18,12 @@ from vit_backbones.config.loading import load_config
 from vit_backbones.position import Grid
 from vit_backbones.terminal import quiet_log, quiet_prints
 from vit_backbones.training.compiling import compile_parts
+from vit_backbones.training.deferred_scalars import keep_norm
 from vit_backbones.training.machine import fit_to_machine
 
 OBJECTS = 5  # of each image
 _SIZE = (512, 512)
+_OF_AMP = ('dtype', 'loss_scale', 'use_fsdp')  # options of its wrapper
 _ITSELF = ('backbone', 'neck')
 _NO_HEAD = (*_ITSELF, 'data_preprocessor', 'loss')  # beginnings of names of modules
 
@@ -31,8 +32,8 @@ class TrainingStep:
     """Forward, losses, backward and optimizer of a model, in train mode on its device.
 
     The rates of learning are 0, so that every step does the same work on the same weights. A start
-    without a head, as `auxiliary_iters` asks for it, is left out. Autocast replaces MMEngine's
-    `AmpOptimWrapper`, without the scaling of fp16.
+    without a head, as `auxiliary_iters` asks for it, and accumulation of gradients are left out.
+    Autocast replaces MMEngine's `AmpOptimWrapper`, without the scaling of fp16.
 
     Args:
         config: The whole config; it is not changed.
@@ -97,7 +98,10 @@ class TrainingStep:
 
 
 def training_config(path: str | Path, options: Sequence[str] = ()) -> Config:
-    """Load a config that trains; a `ValueError` if it has no `train_dataloader` or optimizer."""
+    """Load a config that trains, with what the machine decides as in a training.
+
+    A `ValueError` if it has no `train_dataloader` or optimizer.
+    """
     config = load_config(path, options)
     for key in ('train_dataloader', 'optim_wrapper'):
         if not config.get(key):
@@ -105,6 +109,7 @@ def training_config(path: str | Path, options: Sequence[str] = ()) -> Config:
                 f'{path}: the config has no {key}, and so no training step: name a config that '
                 f'tools/train.py trains'
             )
+    fit_to_machine(config)
     return config
 
 
@@ -134,11 +139,9 @@ def autocast_of(config: Config) -> str:
 
 
 def _optimizer(config: Config, path: str | Path, model: nn.Module) -> Any:
-    fitted = copy.deepcopy(config)
-    fit_to_machine(fitted)
-    wanted = fitted.optim_wrapper
+    wanted = {k: v for k, v in config.optim_wrapper.items() if k != 'accumulative_counts'}
     if autocast_of(config) != 'fp32':  # the setting has its autocast
-        wanted = {k: v for k, v in wanted.items() if k not in ('dtype', 'loss_scale')}
+        wanted = {k: v for k, v in wanted.items() if k not in _OF_AMP}
         wanted |= dict(type='OptimWrapper')
     try:
         with quiet_log(), quiet_prints():
@@ -147,6 +150,7 @@ def _optimizer(config: Config, path: str | Path, model: nn.Module) -> Any:
         raise ValueError(f'{path}: optim_wrapper: {describe(error)}') from error
     for group in wrapper.optimizer.param_groups:
         group['lr'] = 0.0
+    keep_norm(wrapper)
     return wrapper
 
 

@@ -45,6 +45,7 @@ def compiler_line(error: BaseException | None, model: nn.Module) -> str | None:
     if error is None:
         return None
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if 'TORCH_LOGS' not in line]  # PyTorch's advice to developers
     reason = ' '.join(lines[:2]).rstrip('.')
     return f'compile=True: PyTorch cannot compile the backbone or the neck, train without: {reason}'
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -121,9 +122,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     def before_train(self, runner: Runner) -> None:
         """Note the training's state, and let the norm of the gradients wait too."""
         super().before_train(runner)
-        wrapper = runner.optim_wrapper
-        if getattr(wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
-            wrapper.clip_func = partial(_clip, wrapper.message_hub, f'train/{wrapper.grad_name}')
+        keep_norm(runner.optim_wrapper)
 
     def after_train_iter(
         self,
@@ -135,6 +134,12 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         """Note the losses."""
         scalars = {f'train/{name}': value for name, value in (outputs or {}).items()}
         keep_scalars(runner.message_hub, scalars)
+
+
+def keep_norm(wrapper: OptimWrapper) -> None:
+    """Let an optimizer note the norm of the gradients that it clips without waiting for it."""
+    if getattr(wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
+        wrapper.clip_func = partial(_clip, wrapper.message_hub, f'train/{wrapper.grad_name}')
 
 
 def _clip(hub: MessageHub, name: str, parameters: Sequence[nn.Parameter], **given: Any) -> None:

@@ -21,9 +21,9 @@ def fit_to_machine(config: Config) -> None:
     """Fill in what a config leaves open; a value in the config always stays.
 
     `optimizer.fused=True` for Adam and AdamW, one kernel instead of ten for each parameter, unless
-    the config has one of PyTorch's other ways or a strategy such as FSDP. `num_workers`, with
-    `persistent_workers=True`, is one on a CPU, which computes too, and with a GPU one for each free
-    core, up to 8. With a GPU `pin_memory=True`.
+    the config has one of PyTorch's other ways or a strategy such as FSDP. `num_workers` is one on a
+    CPU, which computes too, and with a GPU one for each free core, up to 8. Workers stay for all
+    epochs (`persistent_workers=True`). With a GPU `pin_memory=True`.
     """
     optimizer = (config.get('optim_wrapper') or {}).get('optimizer')
     is_plain = config.get('runner_type', 'Runner') == 'Runner' and get_device() in _FUSING
@@ -33,8 +33,9 @@ def fit_to_machine(config: Config) -> None:
     number = num_workers(config.get('launcher', 'none'))
     for split in ('train', 'val', 'test'):
         if isinstance(loader := config.get(f'{split}_dataloader'), dict):
-            if 'num_workers' not in loader:
-                loader.update(num_workers=number, persistent_workers=True)
+            if loader.setdefault('num_workers', number):
+                # Workers that start anew draw the same random numbers in each epoch
+                loader.setdefault('persistent_workers', True)
             if torch.cuda.is_available():
                 loader.setdefault('pin_memory', True)
 
