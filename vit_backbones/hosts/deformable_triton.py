@@ -16,20 +16,26 @@ _ELEMENTS = 512  # values that a program holds at a time
 
 
 @triton.jit
-def _rows_of_program(rows, rows_of_image, cells, HEADS: tl.constexpr, BLOCK: tl.constexpr):
+def _rows_of_program(
+    rows: tl.tensor,
+    rows_of_image: tl.tensor,
+    cells: tl.tensor,
+    HEADS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """Rows, which of them exist, and the row of values of each at cell 0."""
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     return row, row < rows, row // rows_of_image * cells * HEADS + row % HEADS
 
 
 @triton.jit
-def _grid(shapes, level):
+def _grid(shapes: tl.tensor, level: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """Height and width of a level."""
     return tl.load(shapes + 2 * level).to(tl.int32), tl.load(shapes + 2 * level + 1).to(tl.int32)
 
 
 @triton.jit
-def _pixel(places, side, inside):
+def _pixel(places: tl.tensor, side: tl.tensor, inside: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """Cell (left or upper) of a place along an axis, and how far the place is behind its centre."""
     # Places far outside are as good as those just outside, and fit an integer.
     at = tl.minimum(tl.maximum(tl.load(places, inside, 0.0) * side - 0.5, -2.0), side + 1.0)
@@ -38,7 +44,14 @@ def _pixel(places, side, inside):
 
 
 @triton.jit
-def _look(places, weights, look, height, width, inside):
+def _look(
+    places: tl.tensor,
+    weights: tl.tensor,
+    look: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    inside: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Weight of a place, its upper left cell, and how far it is behind that in x and y."""
     x, right = _pixel(places + 2 * look, width.to(tl.float32), inside)
     y, below = _pixel(places + 2 * look + 1, height.to(tl.float32), inside)
@@ -46,13 +59,22 @@ def _look(places, weights, look, height, width, inside):
 
 
 @triton.jit
-def _share(behind, step: tl.constexpr):
+def _share(behind: tl.tensor, step: tl.constexpr) -> tl.tensor:
     """Share of a cell along an axis, `step` cells after the first."""
     return behind * step + (1.0 - behind) * (1 - step)
 
 
 @triton.jit
-def _cell(first, start, x, y, height, width, cells, HEADS: tl.constexpr):
+def _cell(
+    first: tl.tensor,
+    start: tl.tensor,
+    x: tl.tensor,
+    y: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    cells: tl.tensor,
+    HEADS: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
     """Row of values of a cell, and whether there is one."""
     cell = start + y.to(tl.int64) * width + x
     exists = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (cell < cells)
@@ -61,10 +83,11 @@ def _cell(first, start, x, y, height, width, cells, HEADS: tl.constexpr):
 
 @triton.jit(do_not_specialize=_SIZES)
 def _attend(
-    value, shapes, places, weights, out, rows, rows_of_image, cells,
+    value: tl.tensor, shapes: tl.tensor, places: tl.tensor, weights: tl.tensor, out: tl.tensor,
+    rows: tl.tensor, rows_of_image: tl.tensor, cells: tl.tensor,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
     BLOCK: tl.constexpr, PADDED: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Program `i`: rows from `i * BLOCK` of `out`."""
     row, inside, first = _rows_of_program(rows, rows_of_image, cells, HEADS, BLOCK)
     channel = tl.arange(0, PADDED)[None, :]
@@ -90,11 +113,12 @@ def _attend(
 
 @triton.jit(do_not_specialize=_SIZES)
 def _attend_backward(
-    grad_out, value, shapes, places, weights, grad_value, grad_places, grad_weights,
-    rows, rows_of_image, cells,
+    grad_out: tl.tensor, value: tl.tensor, shapes: tl.tensor, places: tl.tensor,
+    weights: tl.tensor, grad_value: tl.tensor, grad_places: tl.tensor, grad_weights: tl.tensor,
+    rows: tl.tensor, rows_of_image: tl.tensor, cells: tl.tensor,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
     BLOCK: tl.constexpr, PADDED: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Program `i`: rows from `i * BLOCK` of `grad_out`; cells are of all, so those are added to."""
     row, inside, first = _rows_of_program(rows, rows_of_image, cells, HEADS, BLOCK)
     channel = tl.arange(0, PADDED)[None, :]
