@@ -117,12 +117,12 @@ def run_growth(args: argparse.Namespace) -> int:
     from vit_backbones.benchmark.results import describe_environment, heading, write_json
     from vit_backbones.benchmark.subjects import Setting
     from vit_backbones.devices import choose_device
-    from vit_backbones.files import check_writable, write_whole
-    from vit_backbones.pictures.canvas import figure_file
+    from vit_backbones.files import write_whole
+    from vit_backbones.pictures.canvas import check_figure, figure_file
     from vit_backbones.pictures.growing import draw_growth
 
     if args.plot is not None:
-        check_writable(args.plot)
+        check_figure(args.plot)
     device = choose_device(args.device)
     sizes = args.sizes or growth.sizes(device)
     setting = Setting(sizes[0], 1, args.dtype, args.mode, device)

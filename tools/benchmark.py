@@ -231,11 +231,13 @@ def add_table(commands: Any) -> None:
 def run_table(args: argparse.Namespace) -> int:
     from vit_backbones.benchmark.results import markdown, ordered, read_runs
     from vit_backbones.files import check_writable, write_whole
-    from vit_backbones.pictures.canvas import figure_file
+    from vit_backbones.pictures.canvas import check_figure, figure_file
     from vit_backbones.pictures.scatter import draw_costs
 
-    for path in filter(None, (args.json, args.plot)):
-        check_writable(path)
+    if args.json is not None:
+        check_writable(args.json)
+    if args.plot is not None:
+        check_figure(args.plot)
     rows, left_out = read_runs(args.runs)
     for line in left_out:
         print(f'left out: {line}', file=sys.stderr)

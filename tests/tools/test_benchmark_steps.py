@@ -140,6 +140,7 @@ def test_growth__rows_exponents_record_and_picture(benchmark, capsys):
         (['test_vit', 'gone.py'], "config 'gone.py' does not exist"),
         (['test_vit', '--cfg-options', 'a=1'], '--cfg-options change configs, and none is'),
         (['test_vit', '--plot', '.'], '. cannot be written: it is no file'),
+        (['test_vit', '--plot', 'p.xyz'], "p.xyz: no format of pictures is named '.xyz'; use one"),
     ],
 )
 def test_growth__wrong_input_is_one_line(arguments, message, benchmark, capsys):

@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+
+from vit_backbones.files import check_writable
 
 THUMBNAIL = 160  # longer side of a small picture, pixels
 _GAP = 8
@@ -130,6 +133,20 @@ def png(picture: Image.Image | np.ndarray | Figure) -> bytes:
         picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
         picture.save(content, 'PNG')
     return content.getvalue()
+
+
+def check_figure(path: Path) -> None:
+    """Check before long work that a figure can be written to a file.
+
+    Raises:
+        ValueError: If no format has its suffix, or if it cannot be written.
+    """
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix and path.suffix.lower().lstrip('.') not in known:
+        raise ValueError(
+            f'{path}: no format of pictures is named {path.suffix!r}; use one of {", ".join(known)}'
+        )
+    check_writable(path)
 
 
 def figure_file(figure: Figure, suffix: str = '.png') -> bytes:
