@@ -12,8 +12,9 @@ The table of weights is written from the files of configs/_base_/backbones.
 result: `config`, `data`, `metric`, `value` (0 to 1, of the last validation), `parameters`,
 `minutes` (of training, wall-clock), `peak_memory_mib`, `images_per_second` (of inference),
 `hardware`, `date` and `command`. `tools/check_models.py` writes docs/results/models/timm.json; the
-`--out` of `tools/benchmark.py targets` and `quality` writes docs/results/speed/targets.json and the
-files of docs/results/quality. A table stands between its two marks, in whichever file has them.
+`--out` of `tools/benchmark.py targets` writes docs/results/speed/targets.json, and on a GPU a file
+of docs/results/speed/gpu; that of `quality` writes the files of docs/results/quality. A table
+stands between its two marks, in whichever file has them.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import functools
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,28 @@ def _runs(results: Path) -> list[Row]:
     return [json.loads(path.read_text()) for path in sorted(results.glob('*.json'))]
 
 
-def targets(file: Path = DOCS / 'results/speed/targets.json') -> str:
-    """The speed and memory that the package promises, and what `make bench` measured."""
-    noted = json.loads(file.read_text())
+def targets(folder: Path = DOCS / 'results/speed') -> str:
+    """The speed and memory that the package promises, and what `make bench` measured.
+
+    Cases that a run on a GPU measured stand only in the tables of `on_gpus`.
+    """
+    elsewhere = {goal['case'] for run in _runs(folder / 'gpu') for goal in run['goals']}
+    return _judged(json.loads((folder / 'targets.json').read_text()), elsewhere)
+
+
+def on_gpus(folder: Path = DOCS / 'results/speed/gpu') -> str:
+    """What runs of `tools/benchmark.py targets CASE ...` on GPUs measured, a table each."""
+    return '\n\n'.join(map(_judged, _runs(folder)))
+
+
+def _judged(noted: dict[str, Any], elsewhere: Collection[str] = ()) -> str:
+    """A run with its environment, without the cases that stand elsewhere."""
     where = noted['environment']
     versions = ', '.join(f'{name} {version}' for name, version in where['versions'].items())
-    source = f'{where["device"]}, {where["threads"]} threads, {versions}, {where["date"]}:'
-    return '\n'.join([source, '', *HEADING, *map(goal_row, noted['goals'])])
+    device = where.get('gpu', where['device'])
+    source = f'{device}, {where["threads"]} threads, {versions}, {where["date"]}:'
+    rows = [goal_row(goal) for goal in noted['goals'] if goal['case'] not in elsewhere]
+    return '\n'.join([source, '', *HEADING, *rows])
 
 
 def quality(results: Path = DOCS / 'results/quality') -> str:
@@ -149,6 +165,7 @@ BLOCKS = {
     'summary': ('docs/results/*.json', summary),
     'models': ('docs/results/models/timm.json', totals),
     'targets': ('docs/results/speed/targets.json', targets),
+    'gpu': ('docs/results/speed/gpu/*.json', on_gpus),
     'quality': ('docs/results/quality/*.json', quality),
     'weights': ('configs/_base_/backbones', weights),
 }
