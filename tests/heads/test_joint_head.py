@@ -100,6 +100,7 @@ def test_masks_are_bools_of_what_queries_may_see__in_half_precision_too(autocast
     assert [each.dtype for each in masks] == [torch.bool] * 2
     for mask, own in zip(masks, logits, strict=False):
         assert torch.equal(mask, attended(own, (4, 6)))
+        assert 0.05 < mask.float().mean() < 0.95
     assert all(each.isfinite().all() for each in (*classes, *logits))
 
 
