@@ -13,6 +13,7 @@ from vit_backbones.training.sanity_check_hook import SanityCheckHook
 from vit_backbones.training.sharding import ViTFSDPStrategy
 from vit_backbones.training.skip_unreadable_hook import SkipUnreadableImagesHook
 from vit_backbones.training.two_stage_warmup import TwoStageWarmupPolyLR
+from vit_backbones.training.unmasked_best_hook import UnmaskedBestHook
 
 __all__ = [
     'CurvesHook',
@@ -26,6 +27,7 @@ __all__ = [
     'SanityCheckHook',
     'SkipUnreadableImagesHook',
     'TwoStageWarmupPolyLR',
+    'UnmaskedBestHook',
     'ViTFSDPStrategy',
     'ViTLayerDecayConstructor',
 ]
