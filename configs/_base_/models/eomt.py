@@ -7,5 +7,7 @@ model = dict(
     data_preprocessor=dict(
         type='DetDataPreprocessor', bgr_to_rgb=True, pad_mask=True, pad_seg=True, seg_pad_value=255
     ),
-    panoptic_head=dict(type='EoMTHead', num_queries=200),
+    panoptic_head=dict(type='EoMTHead', num_stuff_classes=0, num_queries=200),
+    train_cfg=dict(),
+    test_cfg=dict(),
 )

@@ -7,10 +7,11 @@ model = dict(
     data_preprocessor=dict(
         type='DetDataPreprocessor', bgr_to_rgb=True, pad_mask=True, pad_seg=True, seg_pad_value=255
     ),
-    panoptic_head=dict(type='PlainMaskHead', num_queries=200),
+    panoptic_head=dict(type='PlainMaskHead', num_stuff_classes=0, num_queries=200),
     panoptic_fusion_head=dict(
         type='MaskFormerFusionHead', num_stuff_classes=0, loss_panoptic=None, init_cfg=None
     ),
+    train_cfg=dict(),
     test_cfg=dict(
         panoptic_on=False,
         semantic_on=False,
