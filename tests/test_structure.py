@@ -16,7 +16,7 @@ ORDER = [
     {'bits', 'version', 'errors', 'files', 'devices', 'position', 'metrics', 'shapes', 'terminal'},
     {'environment', 'attention', 'checkpoints', 'images', 'pictures', 'config', 'objects'},
     {'arguments', 'loaders', 'samples', 'own_data'},
-    {'readout', 'low_rank', 'hosts'},
+    {'readout', 'low_rank', 'hosts', 'transforms'},
     {'necks', 'heads'},
     {'sources', 'mmdet', 'mmseg'},
     {'arch', 'lora', 'weights', 'adapted'},

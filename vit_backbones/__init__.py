@@ -25,11 +25,18 @@ try:
     # where one is installed editable; a module's name leads it to the folder that is imported.
     MODULE2PACKAGE['vit_backbones'] = 'vit_backbones.backbone'
 
-    from vit_backbones import training
+    from vit_backbones import training, transforms
     from vit_backbones.backbone import ViTFeatBackbone
     from vit_backbones.necks import SimpleFeaturePyramid, ViTAdapter
 except Exception as error:  # of any library that does not fit the others
     if sys.argv[:1] != ['-m']:  # `python -m vit_backbones` runs all the same, and reports the rest
         raise ImportError(explained(error)) from error
 
-__all__ = ['SimpleFeaturePyramid', 'ViTAdapter', 'ViTFeatBackbone', '__version__', 'training']
+__all__ = [
+    'SimpleFeaturePyramid',
+    'ViTAdapter',
+    'ViTFeatBackbone',
+    '__version__',
+    'training',
+    'transforms',
+]

@@ -21,7 +21,8 @@ HALF = 'it is shortened to half of the training'
 
 def rates(schedules, length, epoch_length=1):
     """The rate of each iteration, of 1 without schedules, as MMEngine steps them."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    group = dict(params=[torch.nn.Parameter(torch.zeros(1))], in_vit=False)
+    optimizer = torch.optim.SGD([group], lr=1.0)
     defaults = dict(optimizer=optimizer, epoch_length=epoch_length)
     built = []
     for each in listed(schedules):
@@ -247,3 +248,58 @@ def test_recipes_end_with_the_training_and_can_be_one_step_long(path):
     schedules, _ = fitted(schedules, length)
     assert errors_of(misfits(schedules, length)) == []
     assert len(rates(schedules, length, 3)) == length.iters
+
+
+TWO_STAGES = dict(type='TwoStageWarmupPolyLR', by_epoch=False, warmup=(500, 1000))
+
+
+@pytest.mark.parametrize(('iters', 'accumulated'), [(1501, 1), (12004, 8), (88704, 1)])
+def test_two_warm_ups_that_end_in_time_stay(iters, accumulated):
+    wrapper = dict(accumulative_counts=accumulated)
+    length = Length.of(dict(max_iters=iters), optim_wrapper=wrapper)
+    assert fitted(TWO_STAGES, length) == (TWO_STAGES, [])
+    assert [*misfits(TWO_STAGES, length)] == []
+
+
+@pytest.mark.parametrize(
+    ('training', 'accumulated', 'late', 'named', 'shorter'),
+    [
+        (dict(max_iters=1500), 1, 1500, 'train_cfg.max_iters=1500', [250, 500]),
+        (dict(max_iters=900), 1, 1500, 'train_cfg.max_iters=900', [150, 300]),
+        (dict(max_iters=12000), 8, 12000, 'train_cfg.max_iters=12000', [250, 500]),
+        (
+            dict(max_epochs=3),
+            1,
+            1500,
+            'train_cfg.max_epochs=3, 300 iterations',
+            [50, 100],
+        ),
+    ],
+)
+def test_two_warm_ups_are_at_most_half_of_the_training(training, accumulated, late, named, shorter):
+    length = Length.of(training, 100, dict(accumulative_counts=accumulated))
+    schedule, lines = fitted(TWO_STAGES, length)
+    assert schedule['warmup'] == shorter
+    assert lines == [
+        f'param_scheduler (TwoStageWarmupPolyLR) warms up until iteration {late}, and the training '
+        f'ends no later ({named}): its warm-ups are shortened to half of the training'
+    ]
+
+
+def test_two_warm_ups_by_epoch_are_shortened_too():
+    schedule = dict(type='TwoStageWarmupPolyLR', warmup=(1, 3), convert_to_iter_based=True)
+    shown, (line,) = fitted(schedule, of_epochs(4, 10))
+    assert shown['warmup'] == [0.5, 1.5]
+    assert line.startswith('param_scheduler (TwoStageWarmupPolyLR) warms up until epoch 4, and the')
+    assert fitted(schedule, of_epochs(5, 10)) == (schedule, [])
+
+
+def test_two_stages_end_with_the_training():
+    ((_, line),) = found(dict(TWO_STAGES, end=3000), max_iters=2000)
+    assert line == (
+        'param_scheduler (TwoStageWarmupPolyLR) comes down until iteration 3000, and the training '
+        'ends before (train_cfg.max_iters=2000): the rate does not get there; leave its end out, '
+        'and it ends with the training'
+    )
+    ratio = dict(type='TwoStageWarmupPolyLR', by_epoch=False, warmup_ratio=(0.1, 0.2))
+    assert found(ratio, max_iters=3) == []

@@ -28,7 +28,7 @@ from vit_backbones.devices import amp_dtype
 from vit_backbones.errors import some
 
 _HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head', 'bbox_head', 'mask_head')
-_PADDING = ('Pad', 'RandomCenterCropPad', 'LetterResize')
+_PADDING = ('Pad', 'PadWithBlack', 'RandomCenterCropPad', 'LetterResize')
 _OF_ALL = ('decode_head', 'auxiliary_head', 'panoptic_head')  # the others know only things
 
 
@@ -84,10 +84,10 @@ def pad_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
                     f'backbone.mask_padding=True does not mask it; leave {name} out, the '
                     f'data_preprocessor pads'
                 )
-            elif name == 'Pad' and is_tested:
+            elif name in ('Pad', 'PadWithBlack') and is_tested:
                 yield warning(
-                    f'{where} is Pad, and mmseg stretches predictions of padded images to the size '
-                    f'of the file: leave Pad out, and give model.data_preprocessor '
+                    f'{where} is {name}, and mmseg stretches predictions of padded images to the '
+                    f'size of the file: leave {name} out, and give model.data_preprocessor '
                     f'test_cfg=dict(size_divisor=...), whose padding it takes off'
                 )
 

@@ -12,27 +12,41 @@ from vit_backbones.config.facts import Facts, listed, type_name
 from vit_backbones.errors import counted, some
 
 Placed = tuple[str, dict[str, Any]]  # a schedule's place in the config, and its dict
-COME_DOWN = ('CosineAnnealing', 'Poly', 'OneCycle')  # to their lowest at their end
+COME_DOWN = (
+    'CosineAnnealing',
+    'Poly',
+    'OneCycle',
+    'TwoStageWarmupPoly',
+)  # to their lowest at their end
 _HALF = 2  # of the training, at most, is a warm-up that would not end within it
 
 
 class Length(NamedTuple):
     """Epochs of a training, `None` where iterations are counted; iterations where known.
 
-    `epoch_length` is the number of iterations of an epoch, where known.
+    `epoch_length` is the number of iterations of an epoch, where known, and `accumulated` that
+    of an update.
     """
 
     epochs: int | None
     iters: int | None
     epoch_length: int | None = None
+    accumulated: int = 1
 
     @classmethod
-    def of(cls, train_cfg: Mapping[str, Any] | None, epoch_length: int | None = None) -> 'Length':
+    def of(
+        cls,
+        train_cfg: Mapping[str, Any] | None,
+        epoch_length: int | None = None,
+        optim_wrapper: Mapping[str, Any] | None = None,
+    ) -> 'Length':
         """The length in a config, whose epochs have so many iterations."""
+        accumulated = (optim_wrapper or {}).get('accumulative_counts', 1)
         epochs, iters = ((train_cfg or {}).get(key) for key in ('max_epochs', 'max_iters'))
         if isinstance(epochs, int):
-            return cls(epochs, epochs * epoch_length if epoch_length else None, epoch_length)
-        return cls(None, iters if isinstance(iters, int) else None, epoch_length)
+            iters = epochs * epoch_length if epoch_length else None
+            return cls(epochs, iters, epoch_length, accumulated)
+        return cls(None, iters if isinstance(iters, int) else None, epoch_length, accumulated)
 
     def in_steps_of(self, schedule: Mapping[str, Any]) -> float | None:
         """In the steps of a schedule."""
@@ -89,23 +103,33 @@ def fitted(schedules: Any, length: Length) -> tuple[Any, list[str]]:
             continue
         if length.epochs is None and each.get('convert_to_iter_based'):
             each.setdefault('end', whole)  # MMEngine's would be one epoch
-        if not _warms_up(each):
-            continue
-        named = f'{place} ({type_name(each)}) warms up until {_step(each, each["end"])}'
-        if is_late := _outlasts(each, several, whole):
-            _halve(each, several, whole, length)
-        if _num_steps(each, length) == 1:
-            each.update({'start_factor' if 'Linear' in type_name(each) else 'factor': 1.0})
-            lines.append(
-                f'{named}, and has one step in this training ({length}), after which the rate '
-                f'would stay low: it is left out'
-            )
-        elif is_late:
-            lines.append(
-                f'{named}, and the training ends no later ({length}): it is shortened to half of '
-                f'the training'
-            )
+        lines += _fit_both(each, place, whole, length)
+        lines += _fit(each, place, several, whole, length)
     return schedules, lines
+
+
+def _fit(
+    schedule: dict[str, Any], place: str, several: list[dict[str, Any]], whole: int, length: Length
+) -> Iterator[str]:
+    """Let a warm-up end within the training; a line if it did not."""
+    if not _warms_up(schedule):
+        return
+    named = (
+        f'{place} ({type_name(schedule)}) warms up until {_step(schedule, schedule["end"])}, and'
+    )
+    if is_late := _outlasts(schedule, several, whole):
+        _halve(schedule, several, whole, length)
+    if _num_steps(schedule, length) == 1:
+        schedule.update({'start_factor' if 'Linear' in type_name(schedule) else 'factor': 1.0})
+        yield (
+            f'{named} has one step in this training ({length}), after which the rate would stay '
+            f'low: it is left out'
+        )
+    elif is_late:
+        yield (
+            f'{named} the training ends no later ({length}): it is shortened to half of the '
+            f'training'
+        )
 
 
 def misfits(schedules: Any, length: Length) -> Iterator[Finding]:
@@ -169,6 +193,23 @@ def _warms_up(schedule: dict[str, Any]) -> bool:
     if kind.startswith('Linear'):
         return schedule.get('start_factor', 1 / 3) < schedule.get('end_factor', 1.0) == 1.0
     return kind.startswith('Constant') and schedule.get('factor', 1 / 3) < 1.0
+
+
+def _fit_both(schedule: dict[str, Any], place: str, whole: int, length: Length) -> Iterator[str]:
+    """Let both warm-ups end within the training: in half of it, if they do not."""
+    given = schedule.get('warmup') if type_name(schedule).startswith('TwoStageWarmup') else None
+    if not isinstance(given, (list, tuple)) or not all(isinstance(e, (int, float)) for e in given):
+        return  # in parts of the training, or not as the schedule takes it
+    by_epoch = schedule.get('by_epoch', True)
+    each = 1 if by_epoch else length.accumulated
+    if (late := sum(given) * each) >= whole:
+        schedule['warmup'] = [part * whole / late / _HALF for part in given]
+        if not by_epoch:
+            schedule['warmup'] = [int(part) for part in schedule['warmup']]
+        yield (
+            f'{place} ({type_name(schedule)}) warms up until {_step(schedule, late)}, and the '
+            f'training ends no later ({length}): its warm-ups are shortened to half of the training'
+        )
 
 
 def _outlasts(schedule: dict[str, Any], several: list[dict[str, Any]], whole: int) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 from vit_backbones.checks.findings import Finding, error, warning
 from vit_backbones.checks.schedules import Length, fitted, placed
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import Facts, listed
+from vit_backbones.config.facts import Facts, listed, type_name
 from vit_backbones.config.options import refusal
 from vit_backbones.config.registries import find_registered
 from vit_backbones.errors import some
@@ -100,8 +100,9 @@ def _worker_findings(facts: Facts) -> Iterator[Finding]:
 
 def _schedule_findings(facts: Facts) -> Iterator[Finding]:
     """Whether each schedule can be built, as MMEngine's runner builds it."""
-    training = facts.config.get('train_cfg') or {}
-    schedules, lines = fitted(facts.config.get('param_scheduler'), Length.of(training))
+    training, wrapper = (facts.config.get(key) for key in ('train_cfg', 'optim_wrapper'))
+    length = Length.of(training, optim_wrapper=wrapper)
+    schedules, lines = fitted(facts.config.get('param_scheduler'), length)
     yield from map(warning, lines)
     assumed = Length.of(training, _EPOCH)
     for place, node in placed(schedules):
@@ -119,8 +120,11 @@ def _schedule_findings(facts: Facts) -> Iterator[Finding]:
 
 def _optimizer(facts: Facts) -> torch.optim.Optimizer:
     """The config's optimizer, of one parameter, or one that has all that schedules change."""
-    parameters = [nn.Parameter(torch.zeros(1))]
-    wanted = (facts.config.get('optim_wrapper') or {}).get('optimizer') or {}
+    wrapper = facts.config.get('optim_wrapper') or {}
+    parameters: list[Any] = [dict(params=[nn.Parameter(torch.zeros(1))])]
+    if type_name(dict(type=wrapper.get('constructor'))) == 'EoMTOptimWrapperConstructor':
+        parameters[0]['in_vit'] = True
+    wanted = wrapper.get('optimizer') or {}
     build: Callable[..., Any] = OPTIMIZERS.build
     try:
         return build(copy.deepcopy(dict(wanted)), default_args=dict(params=parameters))

@@ -5,6 +5,7 @@ Rule: https://github.com/microsoft/unilm (BEiT, MIT), `optim_factory.py`, as in 
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -23,6 +24,16 @@ _RATES = ('decay_rate', 'layer_decay_rate')
 # MMEngine's options for things that the rule does by itself
 _IMPLIED = {'norm_decay_mult': 0, 'bias_decay_mult': 0, 'flat_decay_mult': 0}
 _OPTIONS = (*_RATES, 'custom_keys', 'num_layers', 'decay_type', 'bypass_duplicate', *_IMPLIED)
+
+
+class GroupKey(NamedTuple):
+    """What the parameters of a group have in common."""
+
+    layer: int
+    num_layers: int
+    is_decayed: bool
+    custom: str  # of `custom_keys`
+    is_in_vit: bool = False
 
 
 def learning_rate(base: float, decay_rate: float, layer: int, num_layers: int) -> float:
@@ -70,11 +81,13 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
         ValueError: For an option that is not one of these, or a model without `ViTFeatBackbone`.
     """
 
+    OPTIONS: tuple[str, ...] = _OPTIONS
+
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
         config = self.paramwise_cfg
         for name in config:
-            choice('a key of paramwise_cfg', name, _OPTIONS)
+            choice('a key of paramwise_cfg', name, self.OPTIONS)
         for name in config.keys() & _IMPLIED.keys():
             if config[name] != 0:
                 raise ValueError(
@@ -90,7 +103,7 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
                 f'{", ".join(map(repr, given)) or "none"}'
             )
         if self.base_lr is None:
-            raise ValueError('ViTLayerDecayConstructor needs an optimizer=dict(lr=...)')
+            raise ValueError(f'{type(self).__name__} needs an optimizer=dict(lr=...)')
         self.decay_rate = given[0]
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: object) -> None:
@@ -102,19 +115,19 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
         }
         if not backbones:
             raise ValueError(
-                f'ViTLayerDecayConstructor found no ViTFeatBackbone in {type(module).__name__}, '
+                f'{type(self).__name__} found no ViTFeatBackbone in {type(module).__name__}, '
                 f'and other backbones do not report their layers'
             )
         self._compare_depth(backbones)
-        groups: dict[tuple[int, int, bool, str], list[nn.Parameter]] = {}
+        groups: dict[GroupKey, list[nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                name = _plain(name)
-                key = *_layer(name, backbones), is_decayed(name, parameter), self._custom_key(name)
-                groups.setdefault(key, []).append(parameter)
-        new = [self._group(*key, groups[key]) for key in sorted(groups)]
+                groups.setdefault(self._key(_plain(name), parameter, backbones), []).append(
+                    parameter
+                )
+        new = [self._group(key, groups[key]) for key in sorted(groups)]
         params += new
-        lines = [_described(*key, group) for key, group in zip(sorted(groups), new, strict=True)]
+        lines = [_described(key, group) for key, group in zip(sorted(groups), new, strict=True)]
         print_log('\n'.join(['learning rates by layer:', *lines]), logger='current')
 
     def _compare_depth(self, backbones: Mapping[str, ViTFeatBackbone]) -> None:
@@ -134,26 +147,33 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
         keys = sorted(key for key in self.paramwise_cfg.get('custom_keys', {}) if key in name)
         return max(keys, key=len, default='')
 
-    def _group(
-        self, layer: int, num_layers: int, decayed: bool, key: str, parameters: list[nn.Parameter]
-    ) -> dict[str, object]:
-        custom = self.paramwise_cfg.get('custom_keys', {}).get(key, {})
-        rate = learning_rate(self.base_lr, self.decay_rate, layer, num_layers)
+    def _key(
+        self, name: str, parameter: Tensor, backbones: Mapping[str, ViTFeatBackbone]
+    ) -> GroupKey:
+        """What the parameters of a group have in common."""
+        layer, num_layers = _layer(name, backbones)
+        return GroupKey(layer, num_layers, is_decayed(name, parameter), self._custom_key(name))
+
+    def _rate(self, layer: int, num_layers: int) -> float:
+        """The learning rate of a layer."""
+        return learning_rate(self.base_lr, self.decay_rate, layer, num_layers)
+
+    def _group(self, key: GroupKey, parameters: list[nn.Parameter]) -> dict[str, object]:
+        custom = self.paramwise_cfg.get('custom_keys', {}).get(key.custom, {})
+        rate = self._rate(key.layer, key.num_layers)
         group = {'params': parameters, 'lr': rate * custom.get('lr_mult', 1)}
-        if not decayed:
+        if not key.is_decayed:
             group['weight_decay'] = 0.0
         elif self.base_wd is not None:
             group['weight_decay'] = self.base_wd * custom.get('decay_mult', 1)
         return group | custom  # other options of the optimizer, as MMEngine does
 
 
-def _described(
-    layer: int, num_layers: int, decayed: bool, key: str, group: dict[str, object]
-) -> str:
+def _described(key: GroupKey, group: dict[str, object]) -> str:
     """A group in one line."""
     rates = ', '.join(f'{k} {group[k]:.4g}' for k in ('lr', 'weight_decay') if k in group)
-    where = f'layer {layer} of {num_layers}{key and f" ({key})"}'
-    return f'{where}: {rates}, {len(group["params"])} tensors'
+    where = f'layer {key.layer} of {key.num_layers}{key.custom and f" ({key.custom})"}'
+    return f'{where}{", ViT" * key.is_in_vit}: {rates}, {len(group["params"])} tensors'
 
 
 def _plain(name: str) -> str:

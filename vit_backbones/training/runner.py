@@ -100,7 +100,8 @@ class _Quiet:
             self.call_hook('after_build_train_dataloader', dataloader=self._train_dataloader)
             is_sized = hasattr(self._train_dataloader.dataset, '__len__')
             length = len(self._train_dataloader) if is_sized else None
-            self._fit_to(Length.of(self.cfg.get('train_cfg'), length))
+            wrapper = self.cfg.get('optim_wrapper')
+            self._fit_to(Length.of(self.cfg.get('train_cfg'), length, wrapper))
 
     def _fit_to(self, length: Length) -> None:
         """Let warm-ups, and the first part without a head, end within the training."""

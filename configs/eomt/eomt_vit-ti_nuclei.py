@@ -1,0 +1,19 @@
+# EoMT on nuclei with a fine-tuned ViT-Ti/16; an image holds up to 375, hence 200 queries.
+#   source: Kerssies et al., CVPR 2025; data: Data Science Bowl 2018 nuclei, 500 + 84 images
+#   command: in README.md
+_base_ = [
+    '../_base_/backbones/vit-ti_augreg.py',
+    '../_base_/models/eomt.py',
+    '../_base_/datasets/nuclei.py',
+    '../_base_/schedules/eomt_10e.py',
+    '../_base_/runtime.py',
+]
+custom_imports = dict(imports=['vit_backbones.mmdet'])
+model = dict(
+    data_preprocessor=_base_.preprocess,
+    backbone=dict(img_size=_base_.crop_size, **_base_.backbone),
+    panoptic_head=dict(num_things_classes=1, num_blocks=3),
+    test_cfg=dict(max_per_image=200),
+)
+# Random queries need many updates more than they need large batches
+train_dataloader = dict(batch_size=2)

@@ -1,0 +1,5 @@
+# mask2former_vit-adapter-l-dinov3_ade20k.py with its ViT frozen: adapter and head learn.
+#   result: not run
+#   command: in README.md, for 8 GPUs
+_base_ = 'mask2former_vit-adapter-l-dinov3_ade20k.py'
+model = dict(backbone=dict(backbone=dict(frozen_stages=24)))
