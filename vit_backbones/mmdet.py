@@ -8,12 +8,16 @@ from mmengine.registry import MODELS
 
 from vit_backbones.heads.auxiliary_mask2former import AuxiliaryMask2Former
 from vit_backbones.heads.batched_mask2former import BatchedMask2FormerHead
+from vit_backbones.heads.eomt import EoMT
+from vit_backbones.heads.eomt_head import EoMTHead
 from vit_backbones.heads.located_mask2former import LocatedMask2FormerHead
 from vit_backbones.hosts.image_sizes import AnnouncesImageSizes
 
 __all__ = [
     'AuxiliaryMask2Former',
     'BatchedMask2FormerHead',
+    'EoMT',
+    'EoMTHead',
     'LocatedMask2FormerHead',
     'SizedDetDataPreprocessor',
 ]

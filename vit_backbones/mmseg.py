@@ -8,9 +8,17 @@ from mmseg.models import SegDataPreProcessor
 
 from vit_backbones.heads.auxiliary_encoder_decoder import AuxiliaryEncoderDecoder
 from vit_backbones.heads.batched_seg_mask2former import BatchedSegMask2FormerHead
+from vit_backbones.heads.seg_eomt import SegEoMT
+from vit_backbones.heads.seg_eomt_head import SegEoMTHead
 from vit_backbones.hosts.image_sizes import AnnouncesImageSizes
 
-__all__ = ['AuxiliaryEncoderDecoder', 'BatchedSegMask2FormerHead', 'SizedSegDataPreProcessor']
+__all__ = [
+    'AuxiliaryEncoderDecoder',
+    'BatchedSegMask2FormerHead',
+    'SegEoMT',
+    'SegEoMTHead',
+    'SizedSegDataPreProcessor',
+]
 
 
 @MODELS.register_module()

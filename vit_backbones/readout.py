@@ -32,6 +32,18 @@ class Tokens(NamedTuple):
     grid: Grid
 
 
+class JointTokens(NamedTuple):
+    """The tokens of one layer, with others that run through the blocks with them.
+
+    Attributes:
+        extra: (B, Q, C), queries of a head.
+        tokens: The image's own.
+    """
+
+    extra: Tensor
+    tokens: Tokens
+
+
 def featmap(tokens: Tokens, cls_readout: str = 'ignore') -> Tensor:
     """Patch tokens as a map (B, C, h, w), or (B, 2C, h, w) with `'concat'`.
 

@@ -11,6 +11,7 @@ from vit_backbones.training.record_hook import RecordHook
 from vit_backbones.training.sanity_check_hook import SanityCheckHook
 from vit_backbones.training.sharding import ViTFSDPStrategy
 from vit_backbones.training.skip_unreadable_hook import SkipUnreadableImagesHook
+from vit_backbones.training.unmasked_best_hook import UnmaskedBestHook
 
 __all__ = [
     'CurvesHook',
@@ -22,6 +23,7 @@ __all__ = [
     'RecordHook',
     'SanityCheckHook',
     'SkipUnreadableImagesHook',
+    'UnmaskedBestHook',
     'ViTFSDPStrategy',
     'ViTLayerDecayConstructor',
 ]

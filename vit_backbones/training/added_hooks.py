@@ -12,6 +12,7 @@ ADDED = {
     'record': 'RecordHook',
     'sanity_check': 'SanityCheckHook',
     'skip_unreadable': 'SkipUnreadableImagesHook',
+    'unmasked_best': 'UnmaskedBestHook',
 }
 # MMEngine's hooks, and ours that do the same and take less time
 _FASTER = {'runtime_info': ('RuntimeInfoHook', 'DeferredRuntimeInfoHook')}
