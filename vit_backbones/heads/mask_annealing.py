@@ -1,12 +1,13 @@
 """How the masks of EoMT's attention go in the course of a training: a function of the iteration."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from numbers import Integral, Real
 from typing import NamedTuple
 
 from vit_backbones.arguments import integer
 
-Moment = int | float
+Moment = int | float | Fraction
 Span = tuple[Moment, Moment]
 
 
@@ -67,8 +68,8 @@ class MaskAnnealing:
 
     def _span(self, block: int, given: Span | None) -> Span:
         if given is None:
-            start = 1 / 6 + block / 2 / max(self.num_blocks - 1, 1)
-            return start, start + 1 / 6
+            start = Fraction(1, 6) + Fraction(block, 2 * max(self.num_blocks - 1, 1))
+            return start, start + Fraction(1, 6)
         span = tuple(given)
         if len(span) != 2 or not all(map(_is_moment, span)) or _reversed(*span):
             raise ValueError(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor
@@ -34,10 +35,12 @@ class SegEoMT(PublishedWeights, WindowInference, EncoderDecoder):
         decode_head: Mapping[str, Any],
         neck: None = None,
         auxiliary_head: None = None,
+        test_cfg: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         refuse('SegEoMT', neck=neck, auxiliary_head=auxiliary_head)
-        super().__init__(backbone, decode_head, **kwargs)
+        test_cfg = ConfigDict(test_cfg or dict(mode='whole'))
+        super().__init__(backbone, decode_head, test_cfg=test_cfg, **kwargs)
 
     def _init_decode_head(self, decode_head: Mapping[str, Any]) -> None:
         super()._init_decode_head(fitted(decode_head, self.backbone, 'SegEoMT'))

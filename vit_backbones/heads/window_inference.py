@@ -36,7 +36,7 @@ class WindowInference:
         return self._by_windows(inputs, batch_img_metas)
 
     def _by_windows(self, inputs: Tensor, metas: Sequence[Mapping[str, Any]]) -> Tensor:
-        crop = pair('crop_size', self.test_cfg.crop_size)
+        crop = pair('crop_size', self.test_cfg['crop_size'])
         sides = tuple(inputs.shape[-2:])
         size = torch.Size(map(min, crop, sides))
         rows, columns = map(window_starts, sides, size)
