@@ -259,6 +259,9 @@ class Weights:
             remark = other and f'; model_name={other!r} is as wide as the file'
         elif not report.matched and (layout := recognised(tensors)):
             remark = f'; it has {layout} keys, which plain ViTs of source timm read'
+        elif '_dinov3' in self._model_name and 'blocks.0.attn.qkv.bias' in report.leftover:
+            biased = self._model_name.replace('_dinov3', '_dinov3_qkvb')
+            remark = f'; model_name={biased!r} has biases of queries and values, as the file'
         report.check(path, partial=self._allow_partial, remark=remark or '')
 
     def _is_pooling(self, vit: nn.Module, name: str) -> bool:

@@ -217,6 +217,14 @@ def test_other_classes_and_queries_are_a_line_each(lines):
     assert torch.equal(after['panoptic_head.mask_embed.4.weight'], theirs['mask_head.fc3.weight'])
 
 
+def test_a_model_without_the_biases_is_told_which_has_them(monkeypatch):
+    monkeypatch.setitem(NAMES, 'v3', 'vit_small_patch16_dinov3')
+    with pytest.raises(
+        ValueError, match=r'attn.qkv.bias; model_name=.vit_small_patch16_dinov3_qkvb'
+    ):
+        ours('v3').load_state_dict(reference('v3').state_dict(), strict=False)
+
+
 def test_own_files_load_as_before(lines):
     one, two = ours('v2'), ours('v2')
     redraw(one, 5)
