@@ -14,11 +14,14 @@ from mmengine.structures import BaseDataElement
 from torch.nn import functional as F
 from trained_models import write_detector, write_segmenter
 
+from vit_backbones.config.datasets import build_dataset
+from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.evaluation import file_check
 from vit_backbones.evaluation.decoding import labels_of, objects_of, panoptic_of
 from vit_backbones.evaluation.file_check import FileCheck
 from vit_backbones.export import WholeGraph, export
 from vit_backbones.export.formats import _pooled
+from vit_backbones.models.random_weights import redraw
 from vit_backbones.models.trained import load_trained
 from vit_backbones.training.run import evaluate
 
@@ -207,6 +210,83 @@ def test_queries_are_read_as_by_mmdet(tight):
     np.testing.assert_array_equal(labels[own], instances.labels[order])
     assert (found[own] != instances.masks[order].numpy()).mean() < 1e-3
     assert 0 < len(scores) < 30  # some are stuff
+
+
+DRAWN = """
+_base_ = '{root}/configs/_base_/datasets/shapes_{kind}.py'
+custom_imports = dict(imports=['vit_backbones.mmdet'])
+default_scope = 'mmdet'
+builtin_data = dict(_delete_=True, root='data/shapes', num_train=1, num_val=4, seed=0)
+model = dict(
+    type='EoMT',
+    data_preprocessor=dict(
+        type='DetDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True
+    ),
+    backbone=dict(type='ViTFeatBackbone', model_name='test_vit', img_size=(96, 160)),
+    panoptic_head=dict(
+        type='EoMTHead', num_things_classes=8, num_stuff_classes={stuff}, num_queries=9,
+        num_blocks=2,
+    ),
+    test_cfg=dict(object_mask_thr=0.05, iou_thr=0.1, max_per_image=50),
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ('kind', 'stuff', 'metric'), [('instance', 0, 'segm_mAP'), ('panoptic', 1, 'PQ')]
+)
+@pytest.mark.parametrize('normalises', [False, True])
+def test_a_file_of_queries_has_their_metric(kind, stuff, metric, normalises, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('det.py').write_text(DRAWN.format(root=ROOT, kind=kind, stuff=stuff))
+    config = load_config('det.py')
+    use_scope(config)
+    torch.save(dict(state_dict=redraw(MODELS.build(config.model)).state_dict()), 'det.pth')
+    trained = load_trained('det.py', 'det.pth')
+    graph = WholeGraph(trained, 'det.py', 'det.pth', normalises=normalises)
+    check = FileCheck(trained, graph.loaded, normalises)
+    exported = export(graph, 'det.onnx', size=(96, 160), accept=check)
+    classes, masks = (1, 9, 8 + stuff + 1), (1, 9, 96, 160)
+    assert exported.outputs == {'classes': classes, 'masks': masks}
+    start = f'{metric} on 4 validation images at 96x160: '
+    assert re.fullmatch(start + r'(\S+) of the file, \1 of PyTorch; .*', exported.remark)
+    assert graph.notes()['num_things'] == 8
+    start = f'{metric} on 4 validation images at 128x192: 100.00 of the file, 0.00 of PyTorch, '
+    with pytest.raises(ValueError, match=start):
+        check(truth_of(trained.config, stuff), (128, 192))
+
+
+def truth_of(config, stuff):
+    """A file that gives the objects of the images, which are of its size."""
+    items = iter(build_dataset(config, 'val'))
+
+    def run(images):
+        sample = next(items)['data_samples']
+        labels = sample.gt_instances.labels.tolist()
+        masks = [torch.from_numpy(sample.gt_instances.masks.to_ndarray()).bool()]
+        if stuff:
+            masks.append(sample.gt_sem_seg.sem_seg == 8)
+            labels.append(8)
+        masks = torch.cat(masks)
+        assert masks.shape[1:] == images.shape[2:]
+        classes = 20.0 * torch.eye(8 + stuff + 1)[labels]
+        return [classes[None], 20.0 * masks[None] - 10]
+
+    return run
+
+
+def test_padding_is_that_of_the_config(segmenter):
+    pixels = torch.full((3, 40, 64), 255, dtype=torch.uint8)
+    for black in (False, True):
+        trained, value = load_trained(*segmenter), -1.0 if black else 0.0
+        if black:
+            trained.config.train_dataloader.dataset.pipeline.append(dict(type='PadWithBlack'))
+        graph = WholeGraph(trained, *segmenter)
+        images = FileCheck(trained, graph.loaded)._images(pixels, SIZE)
+        assert (images[..., :40, :64] == 1).all()
+        assert (images[..., 40:, :] == value).all()
+        assert (images[..., 64:] == value).all()
+        assert graph.notes()['padding'] == ('black' if black else 'mean')
 
 
 def test_the_lines_of_the_page_read_the_scores():

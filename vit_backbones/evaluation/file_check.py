@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.registry import TRANSFORMS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor, nn
 
-from vit_backbones.config.datasets import build_dataset
+from vit_backbones.config.datasets import build_dataset, pads_with_black
 from vit_backbones.config.facts import dataset_configs, type_name
 from vit_backbones.config.loading import use_scope
 from vit_backbones.evaluation.decoding import labels_of, objects_of, panoptic_of
@@ -46,7 +46,8 @@ class FileCheck(NamedTuple):
     def __call__(self, run: Run, size: Grid) -> str:
         """Compare the metric of a file for images (H, W) with the model's; gives a line.
 
-        Each image is resized to fit into the size, and padded right and below.
+        Each image is resized to fit into the size, and padded right and below: with black if the
+        config does, else with the mean, which is 0 for the model.
 
         Raises:
             ValueError: If they differ by more than 0.1 points.
@@ -83,16 +84,24 @@ class FileCheck(NamedTuple):
     def _images(self, pixels: Tensor, size: Grid) -> Tensor:
         """(1, C, H, W) as the model takes them, of an image (C, h, w) as mmcv loads it."""
         turned = pixels.flip(0) if len(pixels) == 3 and not self.expected.is_bgr else pixels
-        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in self.expected[3:5])
-        (height, width), (bottom, right) = pixels.shape[-2:], size
-        normalised = (turned.float() - mean) / std
-        return F.pad(normalised, (0, right - width, 0, bottom - height))[None]
+        mean, std = self._statistics()
+        padded = mean.expand(-1, *size).clone()
+        if pads_with_black(self.trained.config):
+            padded.zero_()
+        padded[:, : pixels.shape[1], : pixels.shape[2]] = turned
+        return ((padded - mean) / std)[None]
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and std, (C, 1, 1)."""
+        shape = (self.expected.backbone.in_channels, 1, 1)
+        given = self.expected.mean, self.expected.std
+        return tuple(torch.tensor(values).view(-1, 1, 1).expand(shape) for values in given)
 
     def _for_file(self, images: Tensor) -> Tensor:
-        """The same images as the file takes them: padding is then of the mean colour."""
+        """The same images as the file takes them."""
         if not self.normalises:
             return images
-        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in self.expected[3:5])
+        mean, std = self._statistics()
         pixels = images * std + mean
         return pixels.flip(1) if self.expected.is_bgr else pixels
 
@@ -100,14 +109,28 @@ class FileCheck(NamedTuple):
 def _sized(config: Config, size: Grid) -> Config:
     """A copy of a config whose validation images fit into a size."""
     config = copy.deepcopy(config)
-    resize = dict(type='Resize', scale=size[::-1], keep_ratio=True)
+    use_scope(config)
     for _, dataset in dataset_configs(config.get('val_dataloader') or {}, ''):
         steps = dataset.get('pipeline') or []
         places = [n for n, step in enumerate(steps) if _OF_SIZE.search(type_name(step))]
         kept = [step for n, step in enumerate(steps) if n not in places]
-        kept.insert(places[0] if places else 1, resize)
+        resize = next((step for step in steps if type_name(step) == 'Resize'), {})
+        kept.insert(places[0] if places else 1, _fitting(resize, size))
         dataset['pipeline'] = kept
     return config
+
+
+def _fitting(resize: Mapping[str, Any], size: Grid) -> Callable[[dict[str, Any]], Any]:
+    """A transform that resizes an image to fit into (H, W); mmcv's would turn the size for it."""
+
+    def fit(results: dict[str, Any]) -> Any:
+        sides = results['img'].shape[:2]
+        factor = min(most / side for most, side in zip(size, sides, strict=True))
+        height, width = (max(1, round(side * factor)) for side in sides)
+        wanted = dict(type='Resize') | dict(resize) | dict(scale=(width, height), keep_ratio=False)
+        return TRANSFORMS.build(wanted)(results)
+
+    return fit
 
 
 def _evaluator(config: Config, dataset: Any) -> Evaluator:

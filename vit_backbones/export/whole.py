@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from vit_backbones.checks.wiring import vit_of
+from vit_backbones.config.datasets import pads_with_black
 from vit_backbones.export.graph import ImageGraph
 from vit_backbones.models.chosen import Loaded, expected_images
 from vit_backbones.models.trained import Trained
@@ -52,6 +53,7 @@ class WholeGraph(ImageGraph):
         loaded = Loaded(backbone, Path(name).stem, weights, *images)
         super().__init__(loaded, backbone, normalises=normalises)
         self.model, self.classes = model, trained.classes
+        self.padding = 'black' if pads_with_black(trained.config) else 'mean'
         self.by_queries = head in _OF_QUERIES
         self.eval().requires_grad_(False)
 
@@ -80,8 +82,8 @@ class WholeGraph(ImageGraph):
         return tuple(self.model.panoptic_head.predict(self.model.extract_feat(images), samples))
 
     def notes(self) -> dict[str, object]:
-        """Notes for users of the file: names of the classes, and how the config reads queries."""
-        found: dict[str, object] = dict(classes=self.classes)
+        """Notes for users of the file: classes, padding, and how the config reads queries."""
+        found: dict[str, object] = dict(classes=self.classes, padding=self.padding)
         if self.by_queries:
             found['num_things'] = self.model.panoptic_head.num_things_classes
             found |= merging(self.model.test_cfg)
