@@ -1,5 +1,6 @@
 """A library's model with its adapter: its geometry, and which of its layers are frozen."""
 
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ class AdaptedModel(BaseModule):
     """
 
     model_name: str
+    in_channels: int
     load_report: str | None
 
     def __init__(
@@ -88,6 +90,21 @@ class AdaptedModel(BaseModule):
     def padded_size(self, size: Grid) -> Grid:
         """(H, W) to which images of a size are padded: full patches, or the fixed size."""
         return self.source.padded(self.vit, size)
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W), checked, with zeros below and right, up to `padded_size`."""
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise ValueError(
+                f'images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}'
+            )
+        height, width = images.shape[-2:]
+        rows, columns = self.padded_size((height, width))
+        if (fixed := self.fixed_size) not in (None, (rows, columns)):
+            raise ValueError(
+                f'{self.model_name!r} is of fixed size, built for images of {fixed[0]}x{fixed[1]}, '
+                f'got {height}x{width}: build it with img_size={(height, width)}'
+            )
+        return F.pad(images, (0, columns - width, 0, rows - height))
 
     @property
     def learns(self) -> bool:

@@ -6,20 +6,19 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import initialize
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from vit_backbones import arguments
-from vit_backbones.adapted import AdaptedModel
 from vit_backbones.arch import Build, choose_build
 from vit_backbones.arguments import flag, pair
 from vit_backbones.attention import Attention
 from vit_backbones.checkpoints import updates
 from vit_backbones.checkpoints.fitting import ALPHA_KEY, GRID_KEY
 from vit_backbones.hosts.image_sizes import ImageSizes
+from vit_backbones.joint_blocks import JointBlocks
 from vit_backbones.lora import check_use, inject, merge
 from vit_backbones.position import Grid
 from vit_backbones.readout import Readout, Tokens
@@ -39,7 +38,7 @@ def _of_readout(name: str) -> property:
 
 
 @MODELS.register_module()
-class ViTFeatBackbone(AdaptedModel):
+class ViTFeatBackbone(JointBlocks):
     """Any Vision Transformer as an OpenMMLab backbone.
 
     Takes images (B, in_channels, H, W) of any H and W and gives a tuple with one entry an index
@@ -267,18 +266,8 @@ class ViTFeatBackbone(AdaptedModel):
         Raises:
             ValueError: If the images are not 4-D or have another number of channels.
         """
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
-            raise ValueError(
-                f'images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}'
-            )
         height, width = images.shape[-2:]
-        rows, columns = self.padded_size((height, width))
-        if (fixed := self.fixed_size) not in (None, (rows, columns)):
-            raise ValueError(
-                f'{self.model_name!r} is of fixed size, built for images of {fixed[0]}x{fixed[1]}, '
-                f'got {height}x{width}: build it with img_size={(height, width)}'
-            )
-        padded = F.pad(images, (0, columns - width, 0, rows - height))
+        padded = self._padded(images)
         indices = sorted(self.out_indices)
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
             if self.pool == 'model':

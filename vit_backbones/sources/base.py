@@ -16,6 +16,7 @@ from vit_backbones.position import Grid, cells, resample_positions
 from vit_backbones.readout import PoolingError, Tokens, cls
 
 POSITION_INTERPOLATIONS = ('timm', 'original')
+INSTEAD = 'PlainMaskHead (SegPlainMaskHead in mmseg) takes the maps of any backbone'
 
 
 class BuildOptions(NamedTuple):
@@ -95,6 +96,13 @@ class Source(ABC):
         raise ValueError(
             f'{type(vit).__name__} runs with its own attention here: window_size, use_rel_pos and '
             f"mask_padding need a plain ViT of source='timm', which reads its checkpoints too"
+        )
+
+    def prepare_joint(self, vit: nn.Module, num_blocks: int) -> None:
+        """Get the last blocks ready to run queries too; `ValueError` if they cannot."""
+        raise ValueError(
+            f'{type(vit).__name__} is no plain ViT, whose blocks run queries beside its tokens: '
+            f'{INSTEAD}'
         )
 
     @abstractmethod

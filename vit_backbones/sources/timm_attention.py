@@ -7,6 +7,7 @@ from vit_backbones.attention import REL_POS, Attention
 from vit_backbones.attention.following import let_follow
 from vit_backbones.attention.windows import Layout
 from vit_backbones.position import Grid
+from vit_backbones.sources.base import INSTEAD
 from vit_backbones.sources.timm_embedding import rotary
 
 
@@ -36,6 +37,33 @@ def prepare(vit: nn.Module, attention: Attention) -> None:
             for name, side in zip(REL_POS, sides, strict=True):
                 zeros = next(attn.parameters()).new_zeros(2 * side - 1, attn.head_dim)
                 setattr(attn, name, getattr(attn, name, nn.Parameter(zeros)))
+
+
+def check_joint(vit: nn.Module, attention: Attention, num_blocks: int) -> None:
+    """Check that the last blocks can also run queries, and let them call the attention they mask.
+
+    Raises:
+        ValueError: They attend in windows, with relative positions or to real pixels only.
+    """
+    first = len(vit.blocks) - num_blocks
+    windowed = [index for index in attention.blocks if index >= first]
+    found = (
+        (f'window_block_indexes holds {windowed and windowed[0]}', bool(windowed)),
+        ('use_rel_pos=True', attention.rel_pos),
+        ('mask_padding=True', attention.masked),
+    )
+    for given, refused in found:
+        if refused:
+            raise ValueError(
+                f'{given}, but queries run through blocks {first} to {len(vit.blocks) - 1}, which '
+                f'then attend to everything: leave it out there; {INSTEAD}'
+            )
+    for block in vit.blocks[first:]:
+        if not hasattr(getattr(block, 'attn', None), 'fused_attn'):
+            raise ValueError(
+                f'{type(block).__name__} has no attention layer that can run queries: {INSTEAD}'
+            )
+        block.attn.fused_attn = True
 
 
 def block_options(

@@ -4,6 +4,7 @@ Source: https://github.com/huggingface/pytorch-image-models (Apache-2.0).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -12,14 +13,15 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils import checkpoint
 
 from vit_backbones.attention import REL_POS, Attention
+from vit_backbones.attention.joint import rotary_with_extra
 from vit_backbones.attention.windows import inside
 from vit_backbones.position import Grid, cells, widened
 from vit_backbones.readout import Tokens, raw
 from vit_backbones.sources.base import layer_in
-from vit_backbones.sources.timm_attention import block_options, prepare
+from vit_backbones.sources.plain import PlainSource, Start
+from vit_backbones.sources.timm_attention import block_options, check_joint, prepare
 from vit_backbones.sources.timm_base import TimmSource
 from vit_backbones.sources.timm_embedding import embedded
 from vit_backbones.sources.timm_positions import fitted_axes
@@ -27,7 +29,7 @@ from vit_backbones.sources.timm_positions import fitted_axes
 _AFTER_THE_BLOCKS = ('norm', 'fc_norm', 'attn_pool', 'head', 'head_dist')
 
 
-class TimmPlain(TimmSource):
+class TimmPlain(PlainSource, TimmSource):
     """Adapter of plain ViTs; resamples their learned positions to each image's grid."""
 
     _has_relative_positions = False
@@ -42,35 +44,33 @@ class TimmPlain(TimmSource):
         plain = type(vit) in kinds and type(vit.patch_embed) is PatchEmbed
         return plain and vit.dynamic_img_size
 
-    def tokens(
+    def start(
         self,
         vit: nn.Module,
         images: Tensor,
-        indices: list[int],
         pos_interp: str,
         sizes: Sequence[Grid] | None = None,
-    ) -> list[Tokens]:
-        """Equal to timm's `forward_intermediates` for `pos_interp='timm'`."""
+    ) -> Start:
+        """As timm's `forward_intermediates` for `pos_interp='timm'`."""
         ph, pw = vit.patch_embed.patch_size
-        grid = (images.shape[-2] // ph, images.shape[-1] // pw)
-        num_prefix, grids = self.num_prefix_tokens(vit), None
+        grid, grids = (images.shape[-2] // ph, images.shape[-1] // pw), None
         if sizes is not None:
             images = images.where(inside(sizes, images.shape[-2:], images.device)[:, None], 0)
             grids = tuple(cells(size, (ph, pw)) for size in sizes)
             grids = None if set(grids) == {grid} else grids
         x = embedded(vit, images, self._positions(vit, pos_interp, grid, grids))
-        options = block_options(vit, self._attention, grid, grids, x.device)
-        kept = []
-        for index in range(max(indices) + 1):
-            if vit.grad_checkpointing:
-                x = checkpoint.checkpoint(
-                    vit.blocks[index], x, use_reentrant=False, **options[index]
-                )
-            else:
-                x = vit.blocks[index](x, **options[index])
-            if index in indices:
-                kept.append(x)
-        return [Tokens(x[:, num_prefix:], x[:, :num_prefix], grid) for x in kept]
+        return Start(x, grid, block_options(vit, self._attention, grid, grids, x.device))
+
+    def blocks(self, vit: nn.Module) -> nn.ModuleList:
+        return vit.blocks
+
+    def joint_options(self, options: dict[str, Any], num_extra: int) -> dict[str, Any]:
+        rope = rotary_with_extra(options.get('rope'), num_extra)
+        return options if rope is None else options | dict(rope=rope)
+
+    def prepare_joint(self, vit: nn.Module, num_blocks: int) -> None:
+        check_joint(vit, self._attention, num_blocks)
+        super().prepare_joint(vit, num_blocks)
 
     def set_attention(self, vit: nn.Module, attention: Attention) -> None:
         prepare(vit, attention)

@@ -14,12 +14,11 @@ import torchvision
 from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchvision.models import VisionTransformer
 
 from vit_backbones.position import Grid, cells
-from vit_backbones.readout import Tokens
 from vit_backbones.sources.base import BuildOptions, Model, Source, layer_in, two
+from vit_backbones.sources.plain import PlainSource, Start
 from vit_backbones.sources.published import no_weights
 
 # All published weights expect these
@@ -73,25 +72,20 @@ def list_torchvision() -> Iterator[Model]:
         yield Model(name, 'torchvision', tuple(meta['min_size']), meta.get('license'))
 
 
-class TorchvisionViT(Source):
+class TorchvisionViT(PlainSource):
     """Adapter of torchvision's ViT; the grid of its positions is kept as `grid_size` on it."""
 
-    def tokens(
-        self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
-    ) -> list[Tokens]:
+    def start(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Start:
         patches = vit.conv_proj(images)  # (B, C, h, w)
         grid = tuple(patches.shape[-2:])
         x = patches.flatten(2).transpose(1, 2)
         if self.has_cls_token(vit):
             x = torch.cat([vit.class_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = vit.encoder.dropout(x + self.table(vit, grid, pos_interp))
-        num_prefix, outputs = self.num_prefix_tokens(vit), []
-        for index, block in enumerate(vit.encoder.layers[: indices[-1] + 1]):
-            recompute = vit.grad_checkpointing and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-            if index in indices:
-                outputs.append(Tokens(x[:, num_prefix:], x[:, :num_prefix], grid))
-        return outputs
+        return Start(x, grid, [{}] * self.depth(vit))
+
+    def blocks(self, vit: nn.Module) -> nn.Sequential:
+        return vit.encoder.layers
 
     def depth(self, vit: nn.Module) -> int:
         return len(vit.encoder.layers)

@@ -5,6 +5,7 @@ Source: https://github.com/huggingface/transformers (Apache-2.0).
 
 import copy
 import math
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -33,6 +34,8 @@ class Dinov3(TransformersViT):
 
 class Beit(TransformersViT):
     """Adapter of BEiT, whose relative positions the library resamples to each image's grid."""
+
+    joins = False
 
     def drop_cls_token(self, vit: nn.Module) -> None:
         """Its relative positions count the token."""
@@ -82,18 +85,19 @@ class Swin(TransformersViT):
     window's size it never shifts again.
     """
 
-    calls_layers = False
+    calls_layers, joins = False, False
 
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
     ) -> list[Tokens]:
         (x, grid), outputs = self._embed(vit, images, pos_interp), []
-        for index, stage in enumerate(self._layers(vit)[: indices[-1] + 1]):
+        for index, stage in enumerate(self.blocks(vit)[: indices[-1] + 1]):
             for number, block in enumerate(stage.blocks):
                 shift = (
                     block.window_size // 2 if number % 2 and min(grid) > block.window_size else 0
                 )
-                x, _ = self._run(_shifted(block, shift), x, grid, always_partition=True)
+                run = _shifted(block, shift)
+                x, _ = self._run(vit, run, x, grid, always_partition=True)
             if index in indices:
                 outputs.append(Tokens(x, x[:, :0], grid))
             if stage.downsample is not None:
@@ -116,7 +120,7 @@ class Swin(TransformersViT):
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         super().prune(vit, indices, keep_norm=keep_norm)
-        self._layers(vit)[-1].downsample = None
+        self.blocks(vit)[-1].downsample = None
 
 
 class VitDet(TransformersViT):
@@ -125,6 +129,8 @@ class VitDet(TransformersViT):
     Its tokens are the library's `hidden_states`, which are maps; it has no final norm. The table of
     positions begins with a row for a CLS token, which the model does not have.
     """
+
+    joins = False
 
     def num_position_prefix(self, vit: nn.Module) -> int:
         return 1
@@ -142,11 +148,11 @@ class VitDet(TransformersViT):
     def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
         return {}
 
-    def _run(self, layer: nn.Module, *args: object, **context: object) -> Tensor:
-        return super()._run(layer, *args, **context)[0]
+    def _run(self, *args: Any, **options: Any) -> Tensor:
+        return super()._run(*args, **options)[0]
 
-    def _tokens(self, vit: nn.Module, x: Tensor, grid: Grid) -> Tokens:
-        return super()._tokens(vit, x.flatten(2).transpose(1, 2), grid)  # to (B, h*w, C)
+    def _split(self, vit: nn.Module, x: Tensor, grid: Grid) -> Tokens:
+        return super()._split(vit, x.flatten(2).transpose(1, 2), grid)  # to (B, h*w, C)
 
 
 def _shifted(block: nn.Module, shift: int) -> nn.Module:

@@ -12,16 +12,16 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vit_backbones.position import Grid, cells
 from vit_backbones.readout import Tokens, raw
 from vit_backbones.sources.base import Source, layer_in, two
+from vit_backbones.sources.plain import PlainSource, Start
 
 _AFTER_THE_LAYERS = ('layernorm', 'norm', 'post_layernorm', 'pooler', 'head')
 
 
-class TransformersViT(Source):
+class TransformersViT(PlainSource):
     """Adapter of transformers' plain encoders, whose positions fit any grid.
 
     The tokens of layer i are the library's `hidden_states[i + 1]`; after the final norm, where
@@ -32,28 +32,35 @@ class TransformersViT(Source):
         vit: The unpruned model; the adapter keeps only names and sizes.
     """
 
+    joins = True  # whether its blocks run more tokens
+
     def __init__(self, family: 'Family', vit: nn.Module) -> None:
         self._family, self._native = family, two(getattr(vit.config, family.image_size))
         self._positions = family.positions if family.positions in vit.state_dict() else None
         self._recompute = False
         # some layers need a mask; DINOv2's took none before transformers 5.18
-        named = inspect.signature(self._layers(vit)[0].forward).parameters
+        named = inspect.signature(self.blocks(vit)[0].forward).parameters
         self._masks = {'attention_mask': None} if 'attention_mask' in named else {}
 
-    def tokens(
-        self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
-    ) -> list[Tokens]:
-        """Equal to the library's `hidden_states`, un-normed."""
+    def start(self, vit: nn.Module, images: Tensor, pos_interp: str) -> Start:
+        """As for the library's `hidden_states`."""
         grid, context = self._grid(vit, images), self._context(vit, images)
-        x, outputs = self._embed(vit, images, pos_interp), []
-        for index, layer in enumerate(self._layers(vit)[: indices[-1] + 1]):
-            x = self._run(layer, x, **context)
-            if index in indices:
-                outputs.append(self._tokens(vit, x, grid))
-        return outputs
+        x = self._embed(vit, images, pos_interp)
+        return Start(x, grid, [context] * self.depth(vit))
+
+    def blocks(self, vit: nn.Module) -> nn.ModuleList:
+        return vit.get_submodule(self._family.layers)
+
+    def recomputes(self, vit: nn.Module) -> bool:
+        return self._recompute
+
+    def prepare_joint(self, vit: nn.Module, num_blocks: int) -> None:
+        if not self.joins:
+            Source.prepare_joint(self, vit, num_blocks)
+        super().prepare_joint(vit, num_blocks)
 
     def depth(self, vit: nn.Module) -> int:
-        return len(self._layers(vit))
+        return len(self.blocks(vit))
 
     def embed_dims(self, vit: nn.Module) -> list[int]:
         return [vit.config.hidden_size] * self.depth(vit)
@@ -66,7 +73,7 @@ class TransformersViT(Source):
 
     def prune(self, vit: nn.Module, indices: list[int], *, keep_norm: bool) -> None:
         """The token of masked pre-training goes too."""
-        vit.set_submodule(self._family.layers, self._layers(vit)[: max(indices) + 1])
+        vit.set_submodule(self._family.layers, self.blocks(vit)[: max(indices) + 1])
         vit.embeddings.mask_token = None
         kept = {self._family.norm} if keep_norm else set()
         kept |= {self._family.pooling} if self.embedding_dim is not None else set()
@@ -166,9 +173,6 @@ class TransformersViT(Source):
 
         return convert_keys(vit, tensors)
 
-    def _layers(self, vit: nn.Module) -> nn.ModuleList:
-        return vit.get_submodule(self._family.layers)
-
     def _dropped_cls(self, vit: nn.Module) -> bool:
         return self._family.cls_token in dict(vit.embeddings.named_buffers(recurse=False))
 
@@ -195,16 +199,6 @@ class TransformersViT(Source):
     def _context(self, vit: nn.Module, images: Tensor) -> dict[str, object]:
         """Further arguments of the layers."""
         return dict(self._masks)
-
-    def _tokens(self, vit: nn.Module, x: Tensor, grid: Grid) -> Tokens:
-        """The tokens in a layer's output."""
-        num_prefix = self.num_prefix_tokens(vit)
-        return Tokens(x[:, num_prefix:], x[:, :num_prefix], grid)
-
-    def _run(self, layer: nn.Module, *args: object, **context: object) -> Tensor:
-        if self._recompute and torch.is_grad_enabled():
-            return checkpoint(layer, *args, use_reentrant=False, **context)
-        return layer(*args, **context)
 
 
 class Family(NamedTuple):
