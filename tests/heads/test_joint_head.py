@@ -21,6 +21,7 @@ from eomt_models import (
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmengine.structures import InstanceData
 
+from vit_backbones.benchmark.counting import counted
 from vit_backbones.heads import batched_loss, joint_head
 from vit_backbones.heads.query_prediction import attended, semantic_scores, upscale_count
 
@@ -255,6 +256,19 @@ def test_recomputing_changes_no_gradient_and_runs_twice():
         calls.append(len(count))
     torch.testing.assert_close(gradients[0], gradients[1])
     assert calls == [5, 3]  # the two between blocks, again
+
+
+@pytest.mark.parametrize(
+    ('build', 'samples', 'most'), [(detector, objects, 3), (segmenter, label_maps, 4)]
+)
+def test_a_gpu_waits_for_matching_and_ground_truth_only(build, samples, most):
+    model, x, truth = build().train(), images(*SIZE), samples(SIZE)
+    for number in (0, 30, 99):
+        training_at(number, 100)
+        model.loss(x, truth)  # copies the weights of the classes
+        # costs there, pairs back and masks there; of label maps, which classes there are, too
+        assert counted(lambda: model.loss(x, truth)).synchronisations == most
+        assert counted(lambda: model(x, truth)).synchronisations == 0
 
 
 def test_losses_and_their_weights_are_those_of_mask2former():

@@ -6,10 +6,13 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from eomt_models import images, segmenter, training_at
+from eomt_models import backbone_config, images, segmenter, training_at
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, init_default_scope
 from transformers import EomtImageProcessor
 
 from vit_backbones.heads.window_inference import window_starts
+from vit_backbones.models.random_weights import redraw
 
 CROP = dict(mode='windows', crop_size=(48, 48))
 
@@ -108,3 +111,24 @@ def test_a_size_is_needed():
 def test_mmsegs_own_modes_are_as_ever(mode):
     model = segmenter(test_cfg=dict(mode=mode, crop_size=(48, 48), stride=(32, 32)))
     assert scores(model, images(60, 75)).shape == (2, 4, 60, 75)
+
+
+def test_other_heads_have_windows_too():
+    init_default_scope('mmseg')
+    head = dict(type='FCNHead', in_channels=64, channels=64, num_convs=0, num_classes=3)
+    config = dict(
+        type='WindowEncoderDecoder',
+        backbone=backbone_config(out_indices=[1]),
+        decode_head=head | dict(in_index=0, concat_input=False, norm_cfg=None, act_cfg=None),
+        test_cfg=CROP,
+    )
+    model, x = redraw(MODELS.build(ConfigDict(config))), images(48, 72)
+    parts = []
+    for start in (0, 24):
+        model.test_cfg['mode'] = 'whole'
+        parts.append(scores(model, x[..., start : start + 48]))
+    model.test_cfg['mode'] = 'windows'
+    left, right = parts
+    middle = (left[..., 24:] + right[..., :24]) / 2
+    expected = torch.cat([left[..., :24], middle, right[..., 24:]], dim=-1)
+    torch.testing.assert_close(scores(model, x), expected)

@@ -26,9 +26,14 @@ _OWN = {
     'AuxiliaryMask2Former': 'mmdet',
     'BatchedMask2FormerHead': 'mmdet',
     'BatchedSegMask2FormerHead': 'mmseg',
+    'EoMT': 'mmdet',
+    'EoMTHead': 'mmdet',
     'LocatedMask2FormerHead': 'mmdet',
+    'SegEoMT': 'mmseg',
+    'SegEoMTHead': 'mmseg',
     'SizedDetDataPreprocessor': 'mmdet',
     'SizedSegDataPreProcessor': 'mmseg',
+    'WindowEncoderDecoder': 'mmseg',
 }
 
 
