@@ -6,6 +6,7 @@ from typing import Any
 
 import _target_subjects as subjects
 import torch
+from _target_eomt_cases import EOMT_CASES
 from _target_goals import Case, Goal
 from torch import nn
 
@@ -282,3 +283,4 @@ CASES: dict[str, Case] = {
         repeats=20,
     ),
 }
+CASES |= EOMT_CASES

@@ -132,6 +132,11 @@ def _synchronisations(subjects: Mapping[str, Measured], case: Case) -> dict[str,
     return {name: each.synchronisations for name, each in _counts(subjects, case).items()}
 
 
+def _speed(subjects: Mapping[str, Measured], case: Case) -> dict[str, float]:
+    times = _times(subjects, case)
+    return {name: 1e3 * case.setting.batch_size / each for name, each in times.items()}
+
+
 def _wall_over_kernels(subjects: Mapping[str, Measured], case: Case) -> dict[str, float]:
     times = _times(subjects, case)
     return {
@@ -150,6 +155,7 @@ def _tflops(subjects: Mapping[str, Measured], case: Case) -> dict[str, float]:
 
 FIGURES: dict[str, Callable[[Mapping[str, Measured], Case], dict[str, float]]] = {
     'time': _times,
+    'images per second': _speed,
     'memory': _memory,
     'operators': _operators,
     'synchronisations': _synchronisations,

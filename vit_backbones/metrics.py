@@ -17,6 +17,11 @@ def headline(metrics: dict[str, Any], wanted: Any = None) -> str:
     return next((short[each] for each in HEADLINES if each in short), next(iter(metrics)))
 
 
+def in_points(name: str, value: float) -> float:
+    """A metric's value on 0-100."""
+    return value if name.split('/')[-1] in _PERCENT else 100 * value
+
+
 def metric_text(name: str, value: float) -> str:
     """A metric's value for reading, e.g. `'49.0 %'` or `'0.329'`."""
     return f'{value:.1f} %' if name.split('/')[-1] in _PERCENT else f'{value:.3f}'

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from vit_backbones.arguments import flag
 from vit_backbones.checkpoints import PositionTable, Report, match, updates
+from vit_backbones.checkpoints.eomt_keys import vit_of_published
 from vit_backbones.checkpoints.fit_report import first_ten
-from vit_backbones.checkpoints.fitting import GRID_KEY, PREFIXES, RECORDS, refit
+from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY, PREFIXES, RECORDS, refit
 from vit_backbones.checkpoints.layouts import recognised
-from vit_backbones.checkpoints.origin import UNKNOWN, without_record
+from vit_backbones.checkpoints.origin import UNKNOWN, encode, without_record
 from vit_backbones.checkpoints.reading import read_content
 from vit_backbones.errors import counted
 from vit_backbones.readout import PoolingError
@@ -84,11 +85,10 @@ class Weights:
         try:
             if updates.are_in(tensors):
                 tensors = self._without_updates(tensors, str(checkpoint))
-            found = (recognised(tensors) or UNKNOWN) if recorded is None else recorded
-            self._source.follow_layout(vit, found)
+            tensors = vit_of_published(tensors)
+            self._source.follow_layout(vit, _layout(tensors) if recorded is None else recorded)
             keys = frozenset(tensors)
-            tensors, layout = self._source.translate(vit, tensors)
-            report = self._match(vit, tensors, pos_interp, layout)
+            report = self._translated(vit, tensors, pos_interp)
         except ValueError as error:
             raise ValueError(f'checkpoint {str(checkpoint)!r} {error}') from None
         report.copy = '; '.join(filter(None, (copy, report.copy))) or None
@@ -96,6 +96,34 @@ class Weights:
         vit.load_state_dict(report.matched, strict=False)
         self._note(report, checkpoint)
         self._warn(vit, checkpoint, keys)
+
+    def of_published(
+        self, backbone: BaseModule, tensors: dict[str, Tensor], name: str, *, is_delta: bool
+    ) -> dict[str, Tensor]:
+        """The ViT's tensors of a published whole model, by their names below the backbone.
+
+        Differences are added to the weights that the backbone has; a `ValueError` without any.
+        """
+        vit = backbone.vit
+        if not is_delta:
+            self._source.follow_layout(vit, _layout(tensors))
+        elif not (self.came or backbone.init_cfg):
+            raise ValueError(
+                f'the file holds differences to the weights of DINOv3, and the backbone '
+                f'{self._model_name!r} has none to add them to: build it with checkpoint=FILE of '
+                f"Meta's weights, or pretrained=True"
+            )
+        report = self._translated(vit, tensors, backbone.pos_interp)
+        self._check(vit, report, name, tensors)
+        self.report, own = str(report), updates.without(vit.state_dict())
+        found = {f'vit.{name}': tensor for name, tensor in report.matched.items()}
+        if is_delta:
+            found = {n: _added(own[n.removeprefix('vit.')], each) for n, each in found.items()}
+        return found | {LAYOUT_KEY: encode(getattr(vit, 'layout', ''))}
+
+    def _translated(self, vit: nn.Module, tensors: dict[str, Tensor], pos_interp: str) -> Report:
+        tensors, layout = self._source.translate(vit, tensors)
+        return self._match(vit, tensors, pos_interp, layout)
 
     def _note(self, report: Report, checkpoint: str | Path) -> None:
         """Keep and log the report, and what stays random."""
@@ -231,6 +259,9 @@ class Weights:
             remark = other and f'; model_name={other!r} is as wide as the file'
         elif not report.matched and (layout := recognised(tensors)):
             remark = f'; it has {layout} keys, which plain ViTs of source timm read'
+        elif '_dinov3' in self._model_name and 'blocks.0.attn.qkv.bias' in report.leftover:
+            biased = self._model_name.replace('_dinov3', '_dinov3_qkvb')
+            remark = f'; model_name={biased!r} has biases of queries and values, as the file'
         report.check(path, partial=self._allow_partial, remark=remark or '')
 
     def _is_pooling(self, vit: nn.Module, name: str) -> bool:
@@ -239,6 +270,15 @@ class Weights:
             return 'attn_pool' in name
         depth = self._source.depth(vit)
         return self._source.layer_of(name, depth) > depth
+
+
+def _layout(tensors: dict[str, Tensor]) -> str:
+    return recognised(tensors) or UNKNOWN
+
+
+def _added(base: Tensor, difference: Tensor) -> Tensor:
+    """Their sum; a base without values, as checks have it, gives the difference."""
+    return difference if base.is_meta else base + difference.to(base)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

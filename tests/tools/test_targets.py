@@ -2,6 +2,7 @@ import json
 from functools import partial
 
 import _target_cases
+import _target_eomt
 import _target_subjects
 import _targets as targets
 import pytest
@@ -116,6 +117,35 @@ def test_cases_of_gpus_measure_each_candidate(case, monkeypatch):
     for goal in own.goals:
         assert found[goal.figure].keys() == own.candidates.keys()
         assert all(value > 0 for value in found[goal.figure].values())
+
+
+@pytest.mark.parametrize('case', ['eomt', 'eomt_decoders', 'eomt_training', 'gpu_eomt'])
+def test_cases_of_eomt_measure_each_candidate(case, monkeypatch):
+    monkeypatch.setattr(targets, 'memory_of', lambda subject: 1.0)
+    own = CASES[case]
+    small = dict(size=(64, 64), batch_size=1, device=torch.device('cpu'))
+    setting = own.setting._replace(**small)
+    found = targets.measured_figures(own._replace(model='test_vit', setting=setting, repeats=1))
+    for goal in own.goals:
+        assert found[goal.figure].keys() == own.candidates.keys()
+        assert all(value > 0 for value in found[goal.figure].values())
+
+
+def test_both_eomts_have_the_same_parts():
+    """But the peer's table of positions has no row for the CLS token, and timm's joins q, k, v."""
+    setting, model = Setting((64, 64)), 'vit_small_patch14_reg4_dinov2'
+    ours, theirs = (
+        build(model, setting).parameters
+        for build in (_target_eomt.eomt, _target_eomt.in_transformers)
+    )
+    assert ours == theirs
+
+
+def test_images_per_second_are_of_the_batch(monkeypatch):
+    times = {'a': 20.0}
+    monkeypatch.setattr(targets, 'interleaved', lambda steps, *_, **__: times)
+    case = Case('', 'test_vit', SETTING._replace(batch_size=4), {}, ())
+    assert targets.FIGURES['images per second']({}, case) == {'a': 200.0}
 
 
 def test_floor_is_the_arithmetic_of_a_training_step():

@@ -158,7 +158,7 @@ class Report:
             raise ValueError(
                 f'{file} holds {len(self.leftover)} tensors that fit nowhere in the model{why} '
                 f'(another architecture, img_size or in_channels? allow_partial=True loads what '
-                f'fits): {first_ten(self.leftover)}'
+                f'fits): {first_ten(self.leftover)}{remark}'
             )
 
     def _lacking_parts(self) -> list[str]:

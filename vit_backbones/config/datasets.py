@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS
 
 from vit_backbones.config.emptied import why_empty
 from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import Facts, dataset_configs
+from vit_backbones.config.facts import Facts, dataset_configs, nodes, type_name
 from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.config.registries import find_registered
 from vit_backbones.shapes import write_shapes
@@ -79,6 +79,13 @@ def pipeline_of(config: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
             'images'
         )
     return pipeline
+
+
+def pads_with_black(config: Config) -> bool:
+    """Whether a config pads images with black pixels, before it normalises them."""
+    loaders = [config.get(f'{split}_dataloader') or {} for split in ('val', 'test', 'train')]
+    steps = (node for _, node, _ in nodes(loaders))
+    return any(type_name(step) == 'PadWithBlack' for step in steps)
 
 
 def metainfo_of(dataset: dict[str, Any], scope: str | None) -> dict[str, Any]:

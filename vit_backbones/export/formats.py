@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch.export import Dim
 from torch.overrides import TorchFunctionMode
 
 from vit_backbones.errors import require
-from vit_backbones.export.graph import Graph
+from vit_backbones.export.graph import ImageGraph
 from vit_backbones.position import resample_antialiased
 
 INPUT = 'images'
@@ -34,7 +35,7 @@ class Job(NamedTuple):
         outputs: Names of the free axes of each output.
     """
 
-    graph: Graph
+    graph: ImageGraph
     example: Tensor
     free: dict[int, str]
     outputs: dict[str, dict[int, str]]
@@ -49,8 +50,9 @@ class Job(NamedTuple):
 class _Portable(TorchFunctionMode):
     """Replaces operators that some formats lack, while a model is traced.
 
-    Antialiased resampling is done by other operators, and only where sizes differ. If images have
-    no free axes, sizes and all that is computed from them are plain numbers.
+    Antialiased resampling is done by other operators, and only where sizes differ. So is pooling
+    to sizes that do not divide those of the maps, as UPerNet's. If images have no free axes, sizes
+    and all that is computed from them are plain numbers.
     """
 
     def __init__(self, free: Collection[int]) -> None:
@@ -63,10 +65,29 @@ class _Portable(TorchFunctionMode):
             maps, size = args[0], tuple(kwargs['size'])
             same = 2 not in self.free and size == tuple(maps.shape[-2:])
             return maps if same else resample_antialiased(maps, size)
+        if func is F.adaptive_avg_pool2d and 2 not in self.free:
+            return _pooled(*args, **kwargs)
         result = func(*args, **kwargs)
         if self.free or func not in _SIZES:
             return result
         return torch.Size(map(int, result)) if isinstance(result, tuple) else int(result)
+
+
+def _pooled(input: Tensor, output_size: int | Sequence[int]) -> Tensor:
+    """Pool maps (B, C, h, w) to means over rows and columns, as `F.adaptive_avg_pool2d`."""
+    size = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
+    rows, columns = (
+        _means(int(side), wanted or int(side)).to(input)
+        for side, wanted in zip(input.shape[-2:], size, strict=True)
+    )
+    return rows @ input @ columns.T
+
+
+def _means(count: int, wanted: int) -> Tensor:
+    """(wanted, count) shares of each cell in each mean; neighbours may overlap."""
+    places, ends = torch.arange(count), torch.arange(1, wanted + 1)[:, None] * count
+    inside = (places >= (ends - count) // wanted) & (places < -(-ends // wanted))
+    return inside / inside.sum(1, keepdim=True)
 
 
 def _write_exported(job: Job) -> bytes:
@@ -90,8 +111,8 @@ def _write_onnx(job: Job) -> bytes:
     num_bytes = sum(t.numel() * t.element_size() for t in job.graph.state_dict().values())
     if num_bytes >= _ONNX_LIMIT:
         raise ValueError(f'{num_bytes / 1e9:.1f} GB of weights; a file of ONNX holds 2 GB')
-    torch._C._jit_set_onnx_log_enabled(False)  # a failure would print the whole graph
-    with _Portable(job.free):
+    quiet = mock.patch.object(torch._C, '_jit_onnx_log')  # a failure would print the whole graph
+    with _Portable(job.free), quiet:
         torch.onnx.export(
             job.graph,
             (job.example,),

@@ -6,7 +6,7 @@ Each file is run and compared with PyTorch before it is written.
 import contextlib
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vit_backbones.arguments import integer, pair
-from vit_backbones.export.formats import FORMATS, INPUT, OPSETS, Job
-from vit_backbones.export.graph import Graph
+from vit_backbones.export.formats import FORMATS, INPUT, OPSETS, Job, Run
+from vit_backbones.export.graph import ImageGraph
 from vit_backbones.files import check_writable, write_whole
 from vit_backbones.position import Grid
 from vit_backbones.terminal import silence
@@ -31,7 +31,7 @@ class Exported(NamedTuple):
     """A written file, its format in words, and shapes, in which free sizes have names.
 
     `difference` is max |file - PyTorch| over all outputs, and `relative` the largest share that it
-    has of the largest magnitude of its output.
+    has of the largest magnitude of its output. `remark` is what `accept` of `export` gave.
     """
 
     path: Path
@@ -40,6 +40,7 @@ class Exported(NamedTuple):
     outputs: dict[str, Shape]
     difference: float
     relative: float
+    remark: str = ''
 
     def __str__(self) -> str:
         """The file, its inputs and outputs and the difference, a line each."""
@@ -49,7 +50,8 @@ class Exported(NamedTuple):
         lines += [f'  {k:{width}} {" x ".join(map(str, shape))}' for k, shape in shapes.items()]
         largest = f'largest difference from PyTorch {self.difference:.1e}'
         share = f'{self.relative:.1e} of the largest value of its output'
-        return '\n'.join([*lines, f'{largest}; {share}, {TOLERANCE:.0e} allowed'])
+        lines += [f'{largest}; {share}, {TOLERANCE:.0e} allowed']
+        return '\n'.join([*lines, *filter(None, [self.remark])])
 
 
 def check_target(path: str | Path, opset: int) -> Path:
@@ -63,12 +65,13 @@ def check_target(path: str | Path, opset: int) -> Path:
 
 
 def export(
-    graph: Graph,
+    graph: ImageGraph,
     path: str | Path,
     *,
     size: Sequence[int] | None = None,
     dynamic: bool = False,
     opset: int = 18,
+    accept: Callable[[Run, Grid], str] | None = None,
 ) -> Exported:
     """Write a file for other programs, after a check that it gives PyTorch's numbers.
 
@@ -78,6 +81,8 @@ def export(
         size: (H, W) of the images, by default the size that the backbone is built for.
         dynamic: Take any batch, and without `size` images of any size too.
         opset: Version of ONNX's operators.
+        accept: Gets the file as a function of images, and their size, after the check of its
+            numbers; gives a remark, or raises to refuse the file.
 
     Raises:
         ValueError: If the suffix, size or opset is wrong, or if the model cannot be written in this
@@ -95,15 +100,17 @@ def export(
     job = Job(graph, examples[0], free, outputs, opset)
     with _guarded(job, path.suffix):
         content = FORMATS[path.suffix].write(job)
-    differences = _checked(job, path.suffix, content, zip(examples, references, strict=True))
+        run = FORMATS[path.suffix].read(io.BytesIO(content))
+    differences = _checked(job, path.suffix, run, zip(examples, references, strict=True))
+    remark = accept(run, shapes[0][1]) if accept else ''
     write_whole(path, content)
     named = zip(references[0], outputs.items(), strict=True)
     shapes_out = {name: _shape(reference, axes) for reference, (name, axes) in named}
     kind = FORMATS[path.suffix].name + (f' opset {opset}' if path.suffix == '.onnx' else '')
-    return Exported(path, kind, _shape(examples[0], free), shapes_out, *differences)
+    return Exported(path, kind, _shape(examples[0], free), shapes_out, *differences, remark)
 
 
-def _one_size(graph: Graph, size: Sequence[int] | None, batch: int) -> list[tuple[int, Grid]]:
+def _one_size(graph: ImageGraph, size: Sequence[int] | None, batch: int) -> list[tuple[int, Grid]]:
     """Fit the graph to one size; gives the batches and sizes to try."""
     backbone = graph.backbone
     size = pair('size', size) or backbone.built_size
@@ -117,9 +124,14 @@ def _one_size(graph: Graph, size: Sequence[int] | None, batch: int) -> list[tupl
     return [(batch, size)] + ([(3, size)] if batch > 1 else [])
 
 
-def _any_sizes(graph: Graph) -> list[tuple[int, Grid]]:
+def _any_sizes(graph: ImageGraph) -> list[tuple[int, Grid]]:
     """Batches and sizes to try: a rectangle, the size the model is built for, an odd one."""
     backbone = graph.backbone
+    if not graph.any_size:
+        raise ValueError(
+            f'{graph.title!r} as a whole takes images of one size: give it with size=(H, W), and '
+            f'dynamic=True leaves the batch free'
+        )
     fixed = backbone.fixed_size
     if fixed is not None:
         raise ValueError(
@@ -132,12 +144,10 @@ def _any_sizes(graph: Graph) -> list[tuple[int, Grid]]:
 
 
 def _outputs(
-    graph: Graph, references: Sequence[Tensor], free: Mapping[int, str]
+    graph: ImageGraph, references: Sequence[Tensor], free: Mapping[int, str]
 ) -> dict[str, dict[int, str]]:
     """Names of the outputs and of their free axes."""
-    layers = [f'layer_{index}' for index in graph.backbone.out_indices]
-    names = layers if graph.neck is None else [f'level_{n}' for n in range(len(references))]
-    axes = {}
+    axes, names = {}, graph.output_names(len(references))
     for name, reference in zip(names, references, strict=True):
         own = _FREE[reference.ndim] if 2 in free else {}
         axes[name] = ({0: 'batch'} if free else {}) | {k: f'{name}_{v}' for k, v in own.items()}
@@ -149,11 +159,10 @@ def _shape(tensor: Tensor, free: Mapping[int, str]) -> Shape:
 
 
 def _checked(
-    job: Job, suffix: str, content: bytes, pairs: Iterable[tuple[Tensor, Sequence[Tensor]]]
+    job: Job, suffix: str, run: Run, pairs: Iterable[tuple[Tensor, Sequence[Tensor]]]
 ) -> tuple[float, float]:
     """Compare a file's outputs with the references; gives the differences of `Exported`."""
     with _guarded(job, suffix):
-        run = FORMATS[suffix].read(io.BytesIO(content))
         found = [each for images, expected in pairs for each in _differences(run(images), expected)]
     difference, relative = map(max, zip(*found, strict=True))
     if relative <= TOLERANCE:
@@ -182,7 +191,7 @@ def _guarded(job: Job, suffix: str) -> Iterator[None]:
 
 def _name(job: Job, suffix: str) -> str:
     sizes = ' for images of any size' if job.any_size else ''
-    return f'{job.graph.backbone.model_name!r} as {suffix}{sizes}'
+    return f'{job.graph.title!r} as {suffix}{sizes}'
 
 
 def _advice(job: Job, suffix: str) -> str:

@@ -9,6 +9,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from vit_backbones.heads.eomt_weights import PublishedWeights
 from vit_backbones.heads.joint_features import JointFeatures, fitted, refuse
 
 _COUNTS = ('num_things_classes', 'num_stuff_classes')
@@ -17,7 +18,7 @@ _TEST_CFG = dict(object_mask_thr=0.8, iou_thr=0.8, filter_low_score=True, max_pe
 
 
 @MODELS.register_module()
-class EoMT(Mask2Former):
+class EoMT(PublishedWeights, Mask2Former):
     """A plain ViT whose last blocks also run queries, and their head: there is no decoder.
 
     Source: Kerssies et al., Your ViT is Secretly an Image Segmentation Model, CVPR 2025.

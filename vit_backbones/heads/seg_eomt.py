@@ -8,12 +8,13 @@ from mmengine.registry import MODELS
 from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor
 
+from vit_backbones.heads.eomt_weights import PublishedWeights
 from vit_backbones.heads.joint_features import JointFeatures, fitted, refuse
 from vit_backbones.heads.window_inference import WindowInference
 
 
 @MODELS.register_module()
-class SegEoMT(WindowInference, EncoderDecoder):
+class SegEoMT(PublishedWeights, WindowInference, EncoderDecoder):
     """A plain ViT whose last blocks also run queries, and their head: there is no decoder.
 
     Source: Kerssies et al., Your ViT is Secretly an Image Segmentation Model, CVPR 2025.

@@ -123,10 +123,17 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
         backbone.init_weights()  # an `init_cfg` names a file
     if choice.random_weights is not None:
         redraw(backbone.vit, choice.random_weights)
-    expected = _normalisation(_preprocess(config, backbone), backbone.in_channels)
+    expected = expected_images(config, backbone)
     name = choice.model or Path(choice.config).stem
     reader = RGB_READER if config is None else reader_of(config)
     return Loaded(backbone.requires_grad_(False).eval(), name, weights, *expected, asked, reader)
+
+
+def expected_images(
+    config: Config | None, backbone: ViTFeatBackbone
+) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
+    """Mean, std and whether channels are BGR, that a config or the weights ask for."""
+    return _normalisation(_preprocess(config, backbone), backbone.in_channels)
 
 
 def load_neck(choice: Choice) -> nn.Module:
