@@ -1,6 +1,7 @@
 """`joint` in use: what it refuses, frozen and recomputed blocks, compiled and exported models."""
 
-from functools import copy, partial
+import copy
+from functools import partial
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def half(index, joint):
 
 
 def refusal(vit, num_blocks=JOINT):
-    with pytest.raises(ValueError, match='queries|num_blocks') as caught:
+    with pytest.raises(ValueError, match=r'queries|num_blocks') as caught:
         vit.prepare_joint(num_blocks)
     return str(caught.value)
 
