@@ -78,7 +78,7 @@ class PlainSource(Source):
             x, grid, options = self.start(vit, images, pos_interp)
             for index, block in enumerate(self.blocks(vit)[:first]):
                 x = self._run(vit, block, x, **options[index])
-        x = torch.cat([extra.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([extra.expand(x.shape[0], -1, -1), x], dim=1)
         num_extra = extra.shape[-2]
         for index, block in enumerate(self.blocks(vit)[first:]):
             allowed = None
