@@ -277,12 +277,24 @@ def test_blocks_that_are_not_frozen_learn(frozen_stages, first):
 
 
 def test_the_first_blocks_keep_nothing_where_all_is_frozen():
-    vit = ready(frozen_stages=4, num_blocks=1).train()
-    blocks, graphs = vit.vit.blocks, []
-    for block in blocks:
+    vit = ready(num_blocks=1).train()
+    vit.learns = False  # as where FSDP joins frozen parameters with those of a head
+    graphs = []
+    for block in vit.vit.blocks:
         block.register_forward_hook(lambda block, args, out: graphs.append(out.requires_grad))
     vit.joint(images(64, 96), queries(vit).requires_grad_(), 1, half)
     assert graphs == [False, False, False, True]
+
+
+def test_an_existing_model_stays_as_it_is():
+    pytest.importorskip('transformers')
+    from transformers import Dinov2Config, Dinov2Model
+
+    options = dict(HF, drop_path_rate=0.4, attn_implementation='eager')
+    model = Dinov2Model(Dinov2Config(**options))
+    ViTFeatBackbone.from_module(model).prepare_joint(JOINT)
+    assert model.config._attn_implementation == 'eager'
+    assert [layer.drop_path.drop_prob for layer in model.encoder.layer] == [0.4, 0.4]
 
 
 @pytest.mark.parametrize('frozen_stages', [3, 4])
