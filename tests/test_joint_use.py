@@ -151,8 +151,7 @@ def test_options_that_do_not_go_with_queries_are_refused(options, message):
 @pytest.mark.parametrize('num_blocks', [0, 5])
 def test_there_are_as_many_blocks_with_queries_as_the_model_has(num_blocks):
     assert refusal(backbone(**SMALL), num_blocks) == (
-        f"num_blocks must be in [1, 4], because 'vit_tiny_patch16_224' has 4 blocks, "
-        f'got {num_blocks}'
+        f"num_blocks must be in [1, 4], blocks of 'vit_tiny_patch16_224', got {num_blocks}"
     )
 
 

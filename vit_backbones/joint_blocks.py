@@ -48,8 +48,7 @@ class JointBlocks(LearningModel):
             ValueError: The last blocks cannot: no plain ViT, windows or relative positions in them,
                 no final norm, or options that ask for outputs.
         """
-        reason = f', because {self.model_name!r} has {self.depth} blocks'
-        integer('num_blocks', num_blocks, 1, self.depth, reason)
+        integer('num_blocks', num_blocks, 1, self.depth, f', blocks of {self.model_name!r}')
         self._check_outputs()
         self.source.prepare_joint(self.vit, num_blocks)
         self._check_norm()
