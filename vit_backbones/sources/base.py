@@ -3,67 +3,17 @@
 import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from vit_backbones.arguments import choice, integer, pair, rate
 from vit_backbones.attention import Attention
 from vit_backbones.position import Grid, cells, resample_positions
 from vit_backbones.readout import PoolingError, Tokens, cls
 
-POSITION_INTERPOLATIONS = ('timm', 'original')
 INSTEAD = 'PlainMaskHead (SegPlainMaskHead in mmseg) takes the maps of any backbone'
-
-
-class BuildOptions(NamedTuple):
-    """Options with which every source builds a model; `None` stands for the model's own.
-
-    Attributes:
-        img_size: (H, W) to build for.
-        patch_size: (vertical, horizontal).
-        drop_path_rate: Stochastic depth of the last block.
-        pos_interp: `'timm'` or `'original'`.
-    """
-
-    pretrained: bool = False
-    img_size: Grid | None = None
-    patch_size: Grid | None = None
-    in_channels: int | None = 3
-    drop_path_rate: float = 0.0
-    pos_interp: str = 'timm'
-
-    @classmethod
-    def of(
-        cls,
-        pretrained: bool | None,
-        img_size: int | Sequence[int] | None,
-        patch_size: int | Sequence[int] | None,
-        in_channels: int | None,
-        drop_path_rate: float,
-        pos_interp: str,
-    ) -> 'BuildOptions':
-        """Check the arguments of `ViTFeatBackbone`."""
-        return cls(
-            pretrained=bool(pretrained),
-            img_size=pair('img_size', img_size),
-            patch_size=pair('patch_size', patch_size),
-            in_channels=None if in_channels is None else integer('in_channels', in_channels, 1),
-            drop_path_rate=rate('drop_path_rate', drop_path_rate),
-            pos_interp=choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS),
-        )
-
-
-class Model(NamedTuple):
-    """A model as its library lists it, with (H, W) of the images and licence of its weights."""
-
-    name: str
-    source: str
-    size: Grid | None = None
-    licence: str | None = None
 
 
 class Source(ABC):
@@ -100,10 +50,7 @@ class Source(ABC):
 
     def prepare_joint(self, vit: nn.Module, num_blocks: int) -> None:
         """Get the last blocks ready to run queries too; `ValueError` if they cannot."""
-        raise ValueError(
-            f'{type(vit).__name__} is no plain ViT, whose blocks run queries beside its tokens: '
-            f'{INSTEAD}'
-        )
+        raise cannot_join(vit, 'does not run here block by block, as plain ViTs do')
 
     @abstractmethod
     def depth(self, vit: nn.Module) -> int:
@@ -277,6 +224,13 @@ class Source(ABC):
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The library's own tensors, with any `GRID_KEY`, in the model's keys and shapes."""
         return tensors
+
+
+def cannot_join(vit: nn.Module, reason: str) -> ValueError:
+    """The refusal to run queries in a model's blocks."""
+    return ValueError(
+        f'{type(vit).__name__} {reason}, so that no queries run in its blocks: {INSTEAD}'
+    )
 
 
 def needs_cls_token(vit: nn.Module) -> str:
