@@ -182,6 +182,11 @@ def test_wrong_parts_and_numbers_are_one_line(build, options, line):
         build(**options)
 
 
+def test_a_head_without_a_number_of_blocks_is_one_line():
+    with pytest.raises(TypeError, match=r'^num_blocks takes ints, got None$'):
+        segmenter(dict(num_blocks=None))
+
+
 def test_another_backbone_is_refused_by_name():
     init_default_scope('mmdet')
     head = dict(type='EoMTHead', num_things_classes=3, num_queries=5, num_blocks=1)
