@@ -32,8 +32,10 @@ NO_MAPS = 'its head gets queries that went through the backbone, no maps; leave 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    torch.manual_seed(0)
     no_training()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
@@ -180,6 +182,11 @@ def test_the_segmentors_prediction_is_the_class_of_most_score():
 def test_wrong_parts_and_numbers_are_one_line(build, options, line):
     with pytest.raises(ValueError, match=f'^{re.escape(line)}$'):
         build(**options)
+
+
+def test_a_head_without_a_number_of_blocks_is_one_line():
+    with pytest.raises(TypeError, match=r'^num_blocks takes ints, got None$'):
+        segmenter(dict(num_blocks=None))
 
 
 def test_another_backbone_is_refused_by_name():

@@ -65,7 +65,7 @@ def fitted(head: Mapping[str, Any], backbone: nn.Module, model: str) -> dict[str
             f'{model} needs backbone=ViTFeatBackbone, through whose last blocks its queries go, '
             f'got {type(backbone).__name__}; {INSTEAD}'
         )
-    backbone.prepare_joint(head['num_blocks'])
+    backbone.prepare_joint(head.get('num_blocks'))
     own = dict(feat_channels=backbone.embed_dims, patch_size=backbone.patch_size)
     return {**own, **head}
 
