@@ -19,10 +19,11 @@ from eomt_models import (
     training_at,
 )
 from mmdet.models.dense_heads import Mask2FormerHead
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 
 from vit_backbones.benchmark.counting import counted
 from vit_backbones.heads import batched_loss, joint_head
+from vit_backbones.heads.iteration import Iteration
 from vit_backbones.heads.query_prediction import attended, semantic_scores, upscale_count
 
 SIZE = (50, 83)  # 4 x 6 patches of 16, whose canvas is 64 x 96
@@ -272,6 +273,32 @@ def test_a_gpu_waits_for_matching_and_ground_truth_only(build, samples, most):
         assert counted(lambda: model(x, truth)).synchronisations == 0
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('number', [0, 30, 99])
+def test_a_step_on_a_gpu_is_that_of_the_cpu(number, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    # the same draws on both devices
+    host, rand = torch.device('cpu'), torch.rand
+    generator = Iteration.generator
+    monkeypatch.setattr(Iteration, 'generator', lambda now, device: generator(now, host))
+    monkeypatch.setattr(
+        torch,
+        'rand',
+        lambda *size, device, generator: rand(*size, generator=generator).to(device),
+    )
+    found = []
+    for device in ('cpu', 'cuda'):
+        model = segmenter().train().to(device)
+        samples = [each.to(device) for each in label_maps(SIZE)]
+        training_at(number, 100)
+        losses = model.loss(images(*SIZE).to(device), samples)
+        sum(losses.values()).backward()
+        found.append({name: loss.item() for name, loss in losses.items()})
+        assert all(each.grad.isfinite().all() for each in model.parameters())
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+
+
 def test_losses_and_their_weights_are_those_of_mask2former():
     head = detector().panoptic_head
     assert head.class_weight == [1.0] * (THINGS + STUFF) + [0.1]
@@ -384,6 +411,26 @@ def test_scores_leave_no_object_out():
         shares = cls[:, query].softmax(-1)[:, :4]
         expected += shares[..., None, None] * masks[:, query, None].sigmoid()
     torch.testing.assert_close(semantic_scores(cls, masks), expected)
+
+
+def test_stuff_is_learned_beside_things(monkeypatch):
+    model, samples, seen = detector().train(), objects(SIZE, (2, 0)), []
+    labels = torch.randint(THINGS, THINGS + STUFF, (2, 1, *SIZE))
+    for sample, own in zip(samples, labels, strict=True):
+        sample.gt_sem_seg = PixelData(sem_seg=own)
+    loss_by_feat = batched_loss.BatchedLoss.loss_by_feat
+
+    def watched(head, classes, masks, truth, metas):
+        seen.extend(truth)
+        return loss_by_feat(head, classes, masks, truth, metas)
+
+    monkeypatch.setattr(batched_loss.BatchedLoss, 'loss_by_feat', watched)
+    losses = model.loss(images(*SIZE), samples)
+    assert all(each.isfinite() for each in losses.values())
+    for each, sample, own in zip(seen, samples, labels, strict=True):
+        things = sample.gt_instances.labels.tolist()
+        assert each.labels.tolist() == [*things, THINGS, THINGS + 1]
+        assert torch.equal(each.masks[len(things) :, :50, :83], own == torch.tensor([[[3]], [[4]]]))
 
 
 def test_masks_of_another_size_than_the_images_are_refused():
