@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint
 
 from vit_backbones.attention.joint import QueryMask, run_jointly
 from vit_backbones.position import Grid
@@ -103,7 +103,7 @@ class PlainSource(Source):
     def _run(self, vit: nn.Module, run: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a block, or a function of one, which the backward pass may repeat."""
         if self.recomputes(vit) and torch.is_grad_enabled():
-            return checkpoint(run, *args, use_reentrant=False, **options)
+            return checkpoint.checkpoint(run, *args, use_reentrant=False, **options)
         return run(*args, **options)
 
     def _split(self, vit: nn.Module, x: Tensor, grid: Grid) -> Tokens:
