@@ -23,6 +23,6 @@ model = dict(
         num_classes=150,
         loss_cls=dict(class_weight=[1.0] * 150 + [0.1]),
     ),
-    test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(341, 341)),
+    test_cfg=_base_.windows,
 )
 train_cfg = dict(max_iters=31 * _base_.epoch_iters, val_interval=_base_.epoch_iters)

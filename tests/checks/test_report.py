@@ -1,5 +1,6 @@
 """tools/check_config.py: what would break or spoil a training has a line of its own."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -23,19 +24,24 @@ SHIPPED = sorted(
     if '_base_' not in str(path)
 )
 QUICK = [
+    'eomt/eomt_vit-ti_camvid.py',
+    'eomt/eomt_vit-ti_nuclei.py',
     'mask2former_vit.py',
     'upernet_vit.py',
     'vit_adapter/upernet_vit-adapter-ti_camvid.py',
     'vitdet/mask-rcnn_vit-ti_nuclei.py',
 ]
+FROZEN = re.compile('linear_vit-b-dinov2_ade20k|plain-mask_vit-[sbl]-dinov3|-frozen_')
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """Weights for `VIT_TINY`, random ones."""
-    path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
-    save_file(timm.create_model('vit_tiny_patch16_224').state_dict(), path)
-    return str(path)
+    """Weights for `VIT_TINY` and `DINOV2_SMALL`, random ones."""
+    folder = tmp_path_factory.mktemp('weights')
+    models = dict(VIT_TINY='vit_tiny_patch16_224', DINOV2_SMALL='vit_small_patch14_dinov2')
+    for variable, name in models.items():
+        save_file(timm.create_model(name).state_dict(), folder / f'{variable}.safetensors')
+    return {variable: str(folder / f'{variable}.safetensors') for variable in models}
 
 
 @pytest.mark.parametrize(
@@ -43,10 +49,11 @@ def weights(tmp_path_factory):
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SHIPPED],
 )
 def test_shipped_configs_pass(name, check, weights, monkeypatch):
-    monkeypatch.setenv('VIT_TINY', weights)
+    for variable, path in weights.items():
+        monkeypatch.setenv(variable, path)
     place = 'model.backbone' + '.backbone' * name.startswith('vit_adapter')
     options = [f'{place}.pretrained=False']
-    if name == 'linear_probe/linear_vit-b-dinov2_ade20k.py':  # random and frozen would be an error
+    if FROZEN.search(name):  # random and frozen would be an error
         options.append(f'{place}.frozen_stages=-1')
     code, lines = check(str(ROOT / 'configs' / name), *options)
     assert lines_of(lines)

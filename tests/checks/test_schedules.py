@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from checked_configs import errors_of
+from checked_configs import SEGMENTER, errors_of
 from mmengine.registry import PARAM_SCHEDULERS
 
 from vit_backbones.checks.schedules import Length, fitted, misfits
-from vit_backbones.config.facts import listed
-from vit_backbones.config.loading import load_config
+from vit_backbones.checks.training_parts import part_findings
+from vit_backbones.config.facts import Facts, listed
+from vit_backbones.config.loading import load_config, use_scope
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 RECIPES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
@@ -303,3 +304,49 @@ def test_two_stages_end_with_the_training():
     )
     ratio = dict(type='TwoStageWarmupPolyLR', by_epoch=False, warmup_ratio=(0.1, 0.2))
     assert found(ratio, max_iters=3) == []
+
+
+def parts(tmp_path, constructor, warmup='warmup=(500, 1000)', accumulated=1):
+    """What the check of parts says of a config with two warm-ups of 1,500 of 3,000 iterations."""
+    (tmp_path / 'seg.py').write_text(
+        f"""{SEGMENTER}
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=3000)
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4), constructor={constructor!r},
+    paramwise_cfg=dict(decay_rate=0.8), accumulative_counts={accumulated},
+)
+param_scheduler = [dict(type='TwoStageWarmupPolyLR', by_epoch=False, {warmup})]
+"""
+    )
+    config = load_config(tmp_path / 'seg.py')
+    use_scope(config)
+    return list(map(str, part_findings(Facts.of(config, ('train',)), [])))
+
+
+@pytest.mark.parametrize('warmup', ['warmup=(500, 1000)', 'warmup_ratio=(0.1, 0.2)'])
+def test_two_warm_ups_of_marked_groups_have_no_line(warmup, tmp_path):
+    assert parts(tmp_path, 'EoMTOptimWrapperConstructor', warmup) == []
+
+
+def test_two_warm_ups_without_marks_are_an_error(tmp_path):
+    (line,) = parts(tmp_path, 'ViTLayerDecayConstructor')
+    assert line.startswith('error: param_scheduler.0: ')
+    assert line.endswith(
+        "TwoStageWarmupPolyLR needs optim_wrapper.constructor='EoMTOptimWrapperConstructor', which "
+        'marks the groups of the ViT'
+    )
+
+
+def test_two_warm_ups_of_accumulated_batches_that_are_too_long_have_a_line(tmp_path):
+    assert parts(tmp_path, 'EoMTOptimWrapperConstructor', accumulated=2) == [
+        'warning: param_scheduler.0 (TwoStageWarmupPolyLR) warms up until iteration 3000, and the '
+        'training ends no later (train_cfg.max_iters=3000): its warm-ups are shortened to half of '
+        'the training'
+    ]
+
+
+def test_two_warm_ups_that_cannot_be_are_an_error(tmp_path):
+    (line,) = parts(tmp_path, 'EoMTOptimWrapperConstructor', 'warmup_ratio=(0.5, 0.6)')
+    assert line.endswith(
+        'warmup_ratio is two numbers of at least 0, below 1 together, got (0.5, 0.6)'
+    )

@@ -299,13 +299,14 @@ def test_pad_switches_mask_padding_off(pipeline, place, split):
     [('train', 'PackSegInputs', 0), ('val', 'PackSegInputs', 1), ('test', 'mmseg.PackSegInputs', 1),
      ('val', 'PackDetInputs', 0)],
 )  # fmt: skip
-def test_mmseg_never_takes_the_padding_of_a_test_pipeline_off(split, pack, number):
-    pipeline = [dict(type='Resize'), dict(type='Pad', size=(64, 64)), dict(type=pack)]
+@pytest.mark.parametrize('pad', ['Pad', 'PadWithBlack'])
+def test_mmseg_never_takes_the_padding_of_a_test_pipeline_off(pad, split, pack, number):
+    pipeline = [dict(type='Resize'), dict(type=pad, size=(64, 64)), dict(type=pack)]
     facts = Facts.of(Config({f'{split}_dataloader': dict(dataset=dict(pipeline=pipeline))}))
     found = pad_findings(facts, _Segmenter(_vit(), None, _Decoder()))
     assert list(map(str, found)) == number * [
-        f'warning: {split}_dataloader.dataset.pipeline.1 is Pad, and mmseg stretches predictions '
-        f'of padded images to the size of the file: leave Pad out, and give '
+        f'warning: {split}_dataloader.dataset.pipeline.1 is {pad}, and mmseg stretches '
+        f'predictions of padded images to the size of the file: leave {pad} out, and give '
         f'model.data_preprocessor test_cfg=dict(size_divisor=...), whose padding it takes off'
     ]
 

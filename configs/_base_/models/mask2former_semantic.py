@@ -3,7 +3,7 @@ _base_ = 'mask2former.py'
 default_scope = 'mmseg'
 model = dict(
     _delete_=True,
-    type='EncoderDecoder',
+    type='WindowEncoderDecoder',
     data_preprocessor=dict(type='SegDataPreProcessor', bgr_to_rgb=True, pad_val=0, seg_pad_val=255),
     neck=_base_.model.neck,
     decode_head=_base_.model.panoptic_head
