@@ -78,7 +78,13 @@ def segmenter(head=(), *, backbone=(), redrawn=True, **options):
 
 def _built(config, redrawn):
     model = MODELS.build(ConfigDict(config))
-    return redraw(model) if redrawn else model
+    if redrawn:
+        redraw(model)
+        head = getattr(model, 'panoptic_head', None) or model.decode_head
+        for block in head.upscale:  # else a mask has all patches or none
+            torch.nn.init.zeros_(block.conv1.bias)
+            torch.nn.init.zeros_(block.norm.bias)
+    return model
 
 
 def images(*size, batch=2, seed=0):

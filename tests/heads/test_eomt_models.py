@@ -24,8 +24,9 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmseg.models.segmentors import EncoderDecoder
 
+from vit_backbones.heads.joint_features import INSTEAD
+
 SIZE = (50, 83)
-INSTEAD = 'PlainMaskHead, or SegPlainMaskHead for mmseg, takes the maps of any backbone'
 NO_MAPS = 'its head gets queries that went through the backbone, no maps; leave it out. '
 
 
@@ -166,12 +167,12 @@ def test_the_segmentors_prediction_is_the_class_of_most_score():
         (
             segmenter,
             dict(head=dict(num_blocks=0)),
-            "num_blocks must be in [1, 6], because 'test_vit' has 6 blocks, got 0",
+            "num_blocks must be in [1, 6], blocks of 'test_vit', got 0",
         ),
         (
             detector,
             dict(head=dict(num_blocks=7)),
-            "num_blocks must be in [1, 6], because 'test_vit' has 6 blocks, got 7",
+            "num_blocks must be in [1, 6], blocks of 'test_vit', got 7",
         ),
         (detector, dict(head=dict(num_queries=0)), 'num_queries must be at least 1, got 0'),
     ],
@@ -179,6 +180,11 @@ def test_the_segmentors_prediction_is_the_class_of_most_score():
 def test_wrong_parts_and_numbers_are_one_line(build, options, line):
     with pytest.raises(ValueError, match=f'^{re.escape(line)}$'):
         build(**options)
+
+
+def test_a_head_without_a_number_of_blocks_is_one_line():
+    with pytest.raises(TypeError, match=r'^num_blocks takes ints, got None$'):
+        segmenter(dict(num_blocks=None))
 
 
 def test_another_backbone_is_refused_by_name():
@@ -191,6 +197,17 @@ def test_another_backbone_is_refused_by_name():
     )
     with pytest.raises(ValueError, match=f'^{re.escape(line)}$'):
         MODELS.build(ConfigDict(model))
+
+
+def test_a_staged_backbone_is_refused_as_the_backbone_says():
+    with pytest.raises(ValueError, match=f'^SwinTransformer .*: {re.escape(INSTEAD)}$'):
+        segmenter(backbone=dict(model_name='swin_tiny_patch4_window7_224'))
+
+
+def test_blocks_with_queries_have_no_drop_path():
+    model = segmenter(dict(num_blocks=6), backbone=dict(drop_path_rate=0.9)).train()
+    first, second = (model(images(*SIZE)) for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

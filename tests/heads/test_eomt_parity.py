@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from eomt_models import CLASSES, images, segmenter, training_at
 from transformers import (
     EomtConfig,
@@ -87,6 +88,9 @@ def pair(kind, seed):
         )
         theirs, name = EomtDinov3ForUniversalSegmentation(config), 'vit_small_patch16_dinov3_qkvb'
     redraw(theirs, seed, gain=0.7)
+    for block in theirs.upscale_block.block:  # else a mask has all patches or none
+        torch.nn.init.zeros_(block.conv1.bias)
+        torch.nn.init.zeros_(block.layernorm2d.bias)
     torch.nn.init.normal_(theirs.query.weight, generator=torch.Generator().manual_seed(seed))
     ours = segmenter(
         dict(num_queries=QUERIES, num_blocks=BLOCKS),
@@ -104,6 +108,11 @@ def pair(kind, seed):
     return ours.double(), theirs.double()  # in fp32 sums of 384 channels differ by 1e-5
 
 
+def coloured():
+    """Images whose patches differ."""
+    return (4 * F.interpolate(images(6, 6), scale_factor=16) + images(SIDE, SIDE)).double()
+
+
 def theirs_of(model, x, keep):
     """Class and mask logits of all of its predictions; those of masks are not near zero."""
     outputs, predict = [], model.predict
@@ -111,10 +120,9 @@ def theirs_of(model, x, keep):
     model.predict = lambda tokens: outputs.append(predict(tokens)) or outputs[-1]
     with torch.no_grad():
         model(x)
-    shrunk = [
-        torch.nn.functional.interpolate(m, 2 * [SIDE // 16], mode='bilinear') for m, _ in outputs
-    ]
+    shrunk = [F.interpolate(mask, 2 * [SIDE // 16], mode='bilinear') for mask, _ in outputs]
     assert all(each.abs().min() > 1e-5 for each in shrunk)
+    assert all(0.1 < (each > 0).double().mean() < 0.9 for each in shrunk)
     return outputs
 
 
@@ -122,7 +130,7 @@ def theirs_of(model, x, keep):
 @pytest.mark.parametrize('keep', [1.0, 0.0])
 def test_every_prediction_is_that_of_transformers(kind, keep):
     ours, theirs = pair(kind, seed=0)
-    x = images(SIDE, SIDE).double()
+    x = coloured()
     training_at(0 if keep else 99, 100)
     # theirs makes predictions between blocks without masks only in training
     outputs = theirs_of(theirs.train(keep == 0), x, keep)
@@ -138,7 +146,7 @@ def test_every_prediction_is_that_of_transformers(kind, keep):
 @pytest.mark.parametrize('keep', [1.0, 0.0])
 def test_in_evaluation_there_is_the_last_prediction_only(kind, keep):
     ours, theirs = pair(kind, seed=0)
-    x = images(SIDE, SIDE).double()
+    x = coloured()
     training_at(0 if keep else 99, 100, stage='val')
     mask, cls = theirs_of(theirs.eval(), x, keep)[-1]
     with torch.no_grad():
@@ -153,5 +161,5 @@ def test_masks_matter(kind):
     for number in (0, 99):
         training_at(number, 100, stage='val')
         with torch.no_grad():
-            found.append(ours.eval()(images(SIDE, SIDE).double())[1][0])
+            found.append(ours.eval()(coloured())[1][0])
     assert (found[0] - found[1]).abs().max() > 0.1

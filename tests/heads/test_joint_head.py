@@ -19,7 +19,7 @@ from eomt_models import (
     training_at,
 )
 from mmdet.models.dense_heads import Mask2FormerHead
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 
 from vit_backbones.benchmark.counting import counted
 from vit_backbones.heads import batched_loss, joint_head
@@ -100,6 +100,7 @@ def test_masks_are_bools_of_what_queries_may_see__in_half_precision_too(autocast
     assert [each.dtype for each in masks] == [torch.bool] * 2
     for mask, own in zip(masks, logits, strict=False):
         assert torch.equal(mask, attended(own, (4, 6)))
+        assert 0.05 < mask.float().mean() < 0.95
     assert all(each.isfinite().all() for each in (*classes, *logits))
 
 
@@ -383,6 +384,26 @@ def test_scores_leave_no_object_out():
         shares = cls[:, query].softmax(-1)[:, :4]
         expected += shares[..., None, None] * masks[:, query, None].sigmoid()
     torch.testing.assert_close(semantic_scores(cls, masks), expected)
+
+
+def test_stuff_is_learned_beside_things(monkeypatch):
+    model, samples, seen = detector().train(), objects(SIZE, (2, 0)), []
+    labels = torch.randint(THINGS, THINGS + STUFF, (2, 1, *SIZE))
+    for sample, own in zip(samples, labels, strict=True):
+        sample.gt_sem_seg = PixelData(sem_seg=own)
+    loss_by_feat = batched_loss.BatchedLoss.loss_by_feat
+
+    def watched(head, classes, masks, truth, metas):
+        seen.extend(truth)
+        return loss_by_feat(head, classes, masks, truth, metas)
+
+    monkeypatch.setattr(batched_loss.BatchedLoss, 'loss_by_feat', watched)
+    losses = model.loss(images(*SIZE), samples)
+    assert all(each.isfinite() for each in losses.values())
+    for each, sample, own in zip(seen, samples, labels, strict=True):
+        things = sample.gt_instances.labels.tolist()
+        assert each.labels.tolist() == [*things, THINGS, THINGS + 1]
+        assert torch.equal(each.masks[len(things) :, :50, :83], own == torch.tensor([[[3]], [[4]]]))
 
 
 def test_masks_of_another_size_than_the_images_are_refused():

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from vit_backbones.arguments import integer
 from vit_backbones.position import Grid
 from vit_backbones.readout import JointTokens
 
-_INSTEAD = 'PlainMaskHead, or SegPlainMaskHead for mmseg, takes the maps of any backbone'
+INSTEAD = 'PlainMaskHead (SegPlainMaskHead in mmseg) takes the maps of any backbone'
 
 
 class JointFeatures(NamedTuple):
@@ -49,7 +48,7 @@ def refuse(model: str, **parts: Any) -> None:
         if config is not None:
             raise ValueError(
                 f'{model} takes no {name}, got {name}={_type(config)}: its head gets queries that '
-                f'went through the backbone, no maps; leave it out. {_INSTEAD}'
+                f'went through the backbone, no maps; leave it out. {INSTEAD}'
             )
 
 
@@ -64,11 +63,9 @@ def fitted(head: Mapping[str, Any], backbone: nn.Module, model: str) -> dict[str
     if not hasattr(backbone, 'joint'):
         raise ValueError(
             f'{model} needs backbone=ViTFeatBackbone, through whose last blocks its queries go, '
-            f'got {type(backbone).__name__}; {_INSTEAD}'
+            f'got {type(backbone).__name__}; {INSTEAD}'
         )
-    reason = f', because {backbone.model_name!r} has {backbone.depth} blocks'
-    num_blocks = integer('num_blocks', head['num_blocks'], 1, backbone.depth, reason)
-    backbone.prepare_joint(num_blocks)
+    backbone.prepare_joint(head.get('num_blocks'))
     own = dict(feat_channels=backbone.embed_dims, patch_size=backbone.patch_size)
     return {**own, **head}
 

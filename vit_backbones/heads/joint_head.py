@@ -6,15 +6,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
-from mmdet.models.losses import CrossEntropyLoss, DiceLoss
-from mmdet.models.task_modules import (
-    ClassificationCost,
-    CrossEntropyLossCost,
-    DiceCost,
-    HungarianAssigner,
-    MaskPseudoSampler,
-)
-from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -22,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vit_backbones.arguments import flag, integer, pair
 from vit_backbones.heads.iteration import Iteration
+from vit_backbones.heads.mask2former_loss import set_losses, set_matching
 from vit_backbones.heads.mask_annealing import MaskAnnealing, Span
 from vit_backbones.heads.query_prediction import (
     Upscale,
@@ -34,30 +26,6 @@ from vit_backbones.readout import JointTokens
 
 Before = Callable[[int, JointTokens], Tensor | None]
 Logits = tuple[Tensor, Tensor]  # of classes (B, Q, K + 1), and masks (B, Q, H, W)
-
-# The numbers of Mask2Former, which EoMT has too
-_LOSSES: dict[str, dict[str, Any]] = {
-    'cls': dict(type=CrossEntropyLoss, use_sigmoid=False, loss_weight=2.0, reduction='mean'),
-    'mask': dict(type=CrossEntropyLoss, use_sigmoid=True, loss_weight=5.0, reduction='mean'),
-    'dice': dict(
-        type=DiceLoss, use_sigmoid=True, activate=True, naive_dice=True, eps=1.0, loss_weight=5.0
-    ),
-}
-_TRAIN_CFG: dict[str, Any] = dict(
-    num_points=12544,
-    oversample_ratio=3.0,
-    importance_sample_ratio=0.75,
-    assigner=dict(
-        type=HungarianAssigner,
-        match_costs=[
-            dict(type=ClassificationCost, weight=2.0),
-            dict(type=CrossEntropyLossCost, weight=5.0, use_sigmoid=True),
-            dict(type=DiceCost, weight=5.0, pred_act=True, eps=1.0),
-        ],
-    ),
-    sampler=dict(type=MaskPseudoSampler),
-)
-_NO_OBJECT = 0.1  # weight of the class "no object"
 
 
 class JointHead(nn.Module):
@@ -123,8 +91,8 @@ class JointHead(nn.Module):
         self.cls_embed = nn.Linear(feat_channels, num_classes + 1)
         self.mask_embed = mask_mlp(feat_channels)
         self.upscale = nn.ModuleList(Upscale(feat_channels) for _ in range(self.num_upscales))
-        self._set_losses(loss_cls, loss_mask, loss_dice)
-        self._set_matching({**_TRAIN_CFG, **(train_cfg or {})})
+        set_losses(self, cls=loss_cls, mask=loss_mask, dice=loss_dice)
+        set_matching(self, train_cfg)
         self.test_cfg = test_cfg
         self._generator: torch.Generator | None = None
         self._losing = False  # whether a loss is computed
@@ -269,27 +237,6 @@ class JointHead(nn.Module):
             )
         (height, width), canvas = size, self._canvas(grid)
         return F.pad(masks, (0, canvas[1] - width, 0, canvas[0] - height))
-
-    def _set_losses(
-        self,
-        cls: Mapping[str, Any] | None,
-        mask: Mapping[str, Any] | None,
-        dice: Mapping[str, Any] | None,
-    ) -> None:
-        weights = [1.0] * self.num_classes + [_NO_OBJECT]
-        cls = dict(class_weight=weights) | (cls or {})
-        self.class_weight = cls['class_weight']
-        given = dict(cls=cls, mask=mask or {}, dice=dice or {})
-        for name, changes in given.items():
-            config = changes if 'type' in changes else _LOSSES[name] | changes
-            setattr(self, f'loss_{name}', MODELS.build(config))
-
-    def _set_matching(self, train_cfg: Mapping[str, Any]) -> None:
-        self.train_cfg = train_cfg
-        self.assigner = TASK_UTILS.build(train_cfg['assigner'])
-        self.sampler = TASK_UTILS.build(train_cfg['sampler'], default_args=dict(context=self))
-        for name in ('num_points', 'oversample_ratio', 'importance_sample_ratio'):
-            setattr(self, name, train_cfg[name])
 
     def _warn(self) -> None:
         if not self._warned:

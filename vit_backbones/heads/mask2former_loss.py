@@ -1,0 +1,66 @@
+"""The parts of Mask2Former's loss with its numbers, of which a config gives only what differs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmdet.models.losses import CrossEntropyLoss, DiceLoss
+from mmdet.models.task_modules import (
+    ClassificationCost,
+    CrossEntropyLossCost,
+    DiceCost,
+    HungarianAssigner,
+    MaskPseudoSampler,
+)
+from mmdet.registry import MODELS, TASK_UTILS
+from torch import nn
+
+Changes = Mapping[str, Any] | None
+
+# By class, so that a config of any scope may leave them out
+_LOSSES: dict[str, dict[str, Any]] = {
+    'cls': dict(type=CrossEntropyLoss, use_sigmoid=False, loss_weight=2.0, reduction='mean'),
+    'mask': dict(type=CrossEntropyLoss, use_sigmoid=True, loss_weight=5.0, reduction='mean'),
+    'dice': dict(
+        type=DiceLoss, use_sigmoid=True, activate=True, naive_dice=True, eps=1.0, loss_weight=5.0
+    ),
+}
+_TRAIN_CFG: dict[str, Any] = dict(
+    num_points=12544,
+    oversample_ratio=3.0,
+    importance_sample_ratio=0.75,
+    assigner=dict(
+        type=HungarianAssigner,
+        match_costs=[
+            dict(type=ClassificationCost, weight=2.0),
+            dict(type=CrossEntropyLossCost, weight=5.0, use_sigmoid=True),
+            dict(type=DiceCost, weight=5.0, pred_act=True, eps=1.0),
+        ],
+    ),
+    sampler=dict(type=MaskPseudoSampler),
+)
+_NO_OBJECT = 0.1  # weight of the class "no object"
+
+
+def set_losses(head: nn.Module, **given: Changes) -> None:
+    """Build `loss_cls`, `loss_mask` and `loss_dice` of a head; with a `type` as given, no default.
+
+    Args:
+        head: Has `num_classes`.
+        **given: Changes of the losses `cls`, `mask` and `dice`.
+    """
+    weights = [1.0] * head.num_classes + [_NO_OBJECT]
+    given['cls'] = dict(class_weight=weights) | (given['cls'] or {})
+    head.class_weight = given['cls']['class_weight']
+    for name, default in _LOSSES.items():
+        changes = given[name] or {}
+        config = changes if 'type' in changes else default | changes
+        setattr(head, f'loss_{name}', MODELS.build(config))
+
+
+def set_matching(head: nn.Module, train_cfg: Changes) -> None:
+    """Build the assigner and the sampler of a head, and note the numbers of its points."""
+    head.train_cfg = config = _TRAIN_CFG | (train_cfg or {})
+    head.assigner = TASK_UTILS.build(config['assigner'])
+    head.sampler = TASK_UTILS.build(config['sampler'], default_args=dict(context=head))
+    for name in ('num_points', 'oversample_ratio', 'importance_sample_ratio'):
+        setattr(head, name, config[name])
