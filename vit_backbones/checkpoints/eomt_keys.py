@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vit_backbones.checkpoints.reading import contents
 from vit_backbones.checkpoints.renames import Renames
 
 Tensors = dict[str, Tensor]
@@ -89,6 +90,17 @@ def published(tensors: Mapping[str, Tensor]) -> Published | None:
     vit = {old: named[old] for old, new in renamed.items() if new == old}
     is_delta = kind == TUE and _is_delta(tensors)
     return Published(kind, _vit(kind, vit), head, dropped, is_delta)
+
+
+def holds_differences(path: str) -> bool:
+    """Whether a local file is a published EoMT as differences to the weights of DINOv3."""
+    if '://' in path:
+        return False
+    content = contents(path)
+    content = content.get('state_dict', content)
+    if not isinstance(content, dict) or _kind(content) != TUE:
+        return False
+    return _is_delta(content)
 
 
 def vit_of_published(tensors: Tensors) -> Tensors:
