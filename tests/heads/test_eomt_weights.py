@@ -226,6 +226,11 @@ def test_a_model_without_the_biases_is_told_which_has_them(monkeypatch):
         ours('v3').load_state_dict(reference('v3').state_dict(), strict=False)
 
 
+def test_names_of_compiled_models_count_as_the_others():
+    compiled = {n.replace('network.', 'network._orig_mod.'): t for n, t in tue('v3').items()}
+    assert published(compiled).vit.keys() == published(tue('v3')).vit.keys()
+
+
 def test_own_files_load_as_before(lines):
     one, two = ours('v2'), ours('v2')
     redraw(one, 5)
