@@ -9,7 +9,7 @@ from redraw import backbone, copy_weights, error, images, pad, redraw, timm_vit
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.readout import POOLINGS, PoolingError, Tokens
 from vit_backbones.sources import SOURCES
-from vit_backbones.sources.base import BuildOptions
+from vit_backbones.sources.build_options import BuildOptions
 
 SMALL = dict(depth=2, width=48)
 WITH_ATTENTION = [

@@ -20,6 +20,7 @@ ORDER = [
     {'necks', 'heads'},
     {'sources', 'mmdet', 'mmseg'},
     {'arch', 'lora', 'weights', 'adapted'},
+    {'joint_blocks'},
     {'backbone'},
     {'checks'},
     {'training', 'models'},

@@ -12,7 +12,8 @@ from torch import Tensor
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.models.random_weights import redraw
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import BuildOptions, first_line
+from vit_backbones.sources.base import first_line
+from vit_backbones.sources.build_options import BuildOptions
 from vit_backbones.sources.timm_build import build_timm
 
 SIZES: tuple[Grid, ...] = ((256, 320), (250, 333))

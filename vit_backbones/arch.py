@@ -7,7 +7,7 @@ from torch import nn
 
 from vit_backbones.arguments import choice
 from vit_backbones.sources import SOURCES, Source, wrap
-from vit_backbones.sources.base import BuildOptions
+from vit_backbones.sources.build_options import BuildOptions
 from vit_backbones.sources.presets import build_preset, build_sapiens
 
 _REBUILDING = ('pretrained', 'img_size', 'patch_size', 'drop_path_rate')

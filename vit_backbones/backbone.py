@@ -22,7 +22,7 @@ from vit_backbones.joint_blocks import JointBlocks
 from vit_backbones.lora import check_use, inject, merge
 from vit_backbones.position import Grid
 from vit_backbones.readout import Readout, Tokens
-from vit_backbones.sources.base import BuildOptions
+from vit_backbones.sources.build_options import BuildOptions
 from vit_backbones.weights import Weights
 
 

@@ -19,7 +19,8 @@ from vit_backbones.checkpoints.origin import UNKNOWN, encode, without_record
 from vit_backbones.checkpoints.reading import read_content
 from vit_backbones.errors import counted
 from vit_backbones.readout import PoolingError
-from vit_backbones.sources.base import POSITION_INTERPOLATIONS, Source
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.build_options import POSITION_INTERPOLATIONS
 from vit_backbones.sources.published import missing_with_fix
 
 

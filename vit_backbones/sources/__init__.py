@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vit_backbones.sources.base import Model, Source
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.build_options import Model
 from vit_backbones.sources.copies import twin
 
 # A library is a module that defines build_<name>, and where it can wrap_<name> (existing models)

@@ -14,7 +14,8 @@ import torchvision
 from torch import nn
 
 from vit_backbones.checkpoints.origin import IMAGENET
-from vit_backbones.sources.base import BuildOptions, Source
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.build_options import BuildOptions
 from vit_backbones.sources.timm_build import build_timm, close_names, wrap_timm
 from vit_backbones.sources.timm_plain import TimmPlain
 from vit_backbones.sources.torchvision_vit import (

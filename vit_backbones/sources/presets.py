@@ -16,7 +16,8 @@ from torch import nn
 
 from vit_backbones.arguments import choice, integer
 from vit_backbones.position import Grid, cells
-from vit_backbones.sources.base import BuildOptions, Model, Source
+from vit_backbones.sources.base import Source
+from vit_backbones.sources.build_options import BuildOptions, Model
 from vit_backbones.sources.published import no_weights
 from vit_backbones.sources.timm_plain import TimmPlain
 

@@ -17,7 +17,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vit_backbones.errors import counted, some
-from vit_backbones.sources.base import BuildOptions, Model, Source, first_line, two
+from vit_backbones.sources.base import Source, first_line, two
+from vit_backbones.sources.build_options import BuildOptions, Model
 from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.sources.published import no_weights
 from vit_backbones.sources.timm_any import TimmAny

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from vit_backbones.position import Grid, cells
-from vit_backbones.sources.base import BuildOptions, Model, Source, layer_in, two
+from vit_backbones.sources.base import Source, layer_in, two
+from vit_backbones.sources.build_options import BuildOptions, Model
 from vit_backbones.sources.plain import PlainSource, Start
 from vit_backbones.sources.published import no_weights
 

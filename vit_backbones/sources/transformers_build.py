@@ -23,7 +23,8 @@ from torch import nn
 
 from vit_backbones.errors import require
 from vit_backbones.position import Grid
-from vit_backbones.sources.base import BuildOptions, Model, Source, first_line, two
+from vit_backbones.sources.base import Source, first_line, two
+from vit_backbones.sources.build_options import BuildOptions, Model
 from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.sources.published import no_weights
 from vit_backbones.sources.transformers_configs import encoder_config
