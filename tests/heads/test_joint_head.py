@@ -23,6 +23,7 @@ from mmengine.structures import InstanceData, PixelData
 
 from vit_backbones.benchmark.counting import counted
 from vit_backbones.heads import batched_loss, joint_head
+from vit_backbones.heads.iteration import Iteration
 from vit_backbones.heads.query_prediction import attended, semantic_scores, upscale_count
 
 SIZE = (50, 83)  # 4 x 6 patches of 16, whose canvas is 64 x 96
@@ -270,6 +271,32 @@ def test_a_gpu_waits_for_matching_and_ground_truth_only(build, samples, most):
         # costs there, pairs back and masks there; of label maps, which classes there are, too
         assert counted(lambda: model.loss(x, truth)).synchronisations == most
         assert counted(lambda: model(x, truth)).synchronisations == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('number', [0, 30, 99])
+def test_a_step_on_a_gpu_is_that_of_the_cpu(number, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    # the same draws on both devices
+    host, rand = torch.device('cpu'), torch.rand
+    generator = Iteration.generator
+    monkeypatch.setattr(Iteration, 'generator', lambda now, device: generator(now, host))
+    monkeypatch.setattr(
+        torch,
+        'rand',
+        lambda *size, device, generator: rand(*size, generator=generator).to(device),
+    )
+    found = []
+    for device in ('cpu', 'cuda'):
+        model = segmenter().train().to(device)
+        samples = [each.to(device) for each in label_maps(SIZE)]
+        training_at(number, 100)
+        losses = model.loss(images(*SIZE).to(device), samples)
+        sum(losses.values()).backward()
+        found.append({name: loss.item() for name, loss in losses.items()})
+        assert all(each.grad.isfinite().all() for each in model.parameters())
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
 
 
 def test_losses_and_their_weights_are_those_of_mask2former():
