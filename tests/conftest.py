@@ -11,7 +11,11 @@ import torch
 from checked_configs import DETECTOR, SEGMENTER
 from embedding_files import colored_images, grouped_vectors, write_embeddings  # noqa: F401
 
-from vit_backbones import backbone, weights  # (mmcv's operators before any test imports mmdet)
+from vit_backbones import (  # (mmcv's operators before any test imports mmdet)
+    backbone,
+    joint_blocks,
+    weights,
+)
 from vit_backbones.sources import timm_plain as timm_vit
 
 REPOSITORY = Path(__file__).parents[1]
@@ -80,7 +84,7 @@ def convert(tmp_path, monkeypatch):
 def log(monkeypatch):
     """What a backbone logs when it is built and loaded."""
     lines = []
-    for module in (backbone, weights, timm_vit):
+    for module in (backbone, joint_blocks, weights, timm_vit):
         monkeypatch.setattr(module, 'print_log', lambda message, **options: lines.append(message))
     return lines
 

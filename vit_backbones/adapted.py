@@ -1,15 +1,16 @@
-"""A library's model with its adapter: its geometry, and which of its layers are frozen."""
+"""A library's model with its adapter: its layers, its sizes and its weights."""
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, initialize
 from torch import Tensor, nn
 
 from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
 from vit_backbones.checkpoints.origin import UNKNOWN, decode, encode
 from vit_backbones.position import Grid
 from vit_backbones.sources.base import Source
-
-_UPDATE = '.lora_'  # in the names of LoRA's parts, which learn in frozen blocks
+from vit_backbones.weights import Weights
 
 
 class AdaptedModel(BaseModule):
@@ -17,22 +18,22 @@ class AdaptedModel(BaseModule):
 
     Attributes:
         model_name: As given, or the module's type.
-        load_report: Of the file of its weights, if any.
+        weights: Loads them.
+        pos_interp: As an argument of `Source`'s methods.
         depth: Blocks (or stages) of the architecture, pruned ones included.
-        frozen_stages: -1 nothing, 0 the embeddings, k also the first k blocks, depth everything.
     """
 
     model_name: str
     in_channels: int
-    load_report: str | None
+    pos_interp: str
+    weights: Weights
 
     def __init__(
         self, source: Source, vit: nn.Module, init_cfg: dict | list[dict] | None = None
     ) -> None:
         super().__init__(init_cfg)
         self.source, self.vit = source, vit
-        self.depth, self.frozen_stages = source.depth(vit), -1
-        self._learns: bool | None = None
+        self.depth = source.depth(vit)
         self._size: Grid | None = None  # (H, W) for which it is built, if it has no table for it
         self.register_buffer(LAYOUT_KEY, encode(getattr(vit, 'layout', '')))
 
@@ -107,30 +108,45 @@ class AdaptedModel(BaseModule):
         return F.pad(images, (0, columns - width, 0, rows - height))
 
     @property
-    def learns(self) -> bool:
-        """Whether any parameter learns; adapters such as LoRA's do in frozen blocks.
+    def load_report(self) -> str | None:
+        """Summary of the loaded checkpoint in one line; `None` without one."""
+        return self.weights.report
 
-        Set it before frozen and other parameters are joined into one, as FSDP does.
+    @property
+    def holds_weights(self) -> bool:
+        """Whether weights were loaded, or came with the module given."""
+        return self.weights.came
+
+    @property
+    def is_init(self) -> bool:
+        """MMEngine's name for `holds_weights`; settable as there."""
+        return self.weights.came
+
+    @is_init.setter
+    def is_init(self, value: bool) -> None:
+        self.weights.came = value
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> 'AdaptedModel':
+        """Call `fn` on every module, unless it is a parent's `init_cfg` and weights were loaded."""
+        initialises = getattr(fn, '__module__', None) == initialize.__module__
+        return self if initialises and self.holds_weights else super().apply(fn)
+
+    def init_weights(self) -> None:
+        """Apply `init_cfg` once; weights that were loaded stay as they are.
+
+        MMEngine's own would go on to the library's module, whose `init_weights` draws them anew.
         """
-        if self._learns is not None:
-            return self._learns
-        return self.frozen_stages < self.depth or any(p.requires_grad for p in self.parameters())
+        self.weights.initialise(self, self.vit, self.pos_interp)
+        self._record_layout()
 
-    @learns.setter
-    def learns(self, value: bool) -> None:
-        self._learns = value
-
-    def train(self, mode: bool = True) -> 'AdaptedModel':
-        """Switch the mode; frozen parts stay in eval, except for the updates in them."""
-        super().train(mode)
-        if not self.weights_layout.is_meta:  # a copy for EMA gets the record with the weights
-            self._follow(decode(self.weights_layout))
-        for name, module in self.vit.named_modules():  # parents come first
-            if self._is_frozen(name):
-                module.eval()
-            elif _UPDATE in name:
-                module.train(mode)
-        return self
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        """Fit a whole model's checkpoint that was saved at another `img_size`."""
+        if self._take_record(state_dict, prefix):
+            self.weights.note_no_record(self.vit, self.pos_interp)
+        self.weights.fit_state_dict(self.vit, state_dict, prefix, self.pos_interp)
+        if hasattr(self, GRID_KEY):
+            state_dict[prefix + GRID_KEY] = getattr(self, GRID_KEY)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _follow(self, layout: str) -> None:
         if layout != getattr(self.vit, 'layout', ''):
@@ -154,23 +170,3 @@ class AdaptedModel(BaseModule):
             self._follow(UNKNOWN)
         state_dict[name] = encode(getattr(self.vit, 'layout', ''))
         return unrecorded and not held
-
-    def _check_frozen(self) -> None:
-        names = [name for name, _ in self.vit.named_parameters()]
-        if self.frozen_stages == 0 and not any(map(self._is_frozen, names)):
-            raise ValueError(
-                f'frozen_stages=0 freezes nothing: {type(self.vit).__name__} has no layer before '
-                f'its first; use -1, or 1 for the first'
-            )
-
-    def _is_frozen(self, name: str) -> bool:
-        if _UPDATE in name:
-            return False
-        everything = self.frozen_stages == self.depth
-        return everything or self.source.layer_of(name, self.depth) <= self.frozen_stages
-
-    def _freeze(self) -> None:
-        for name, parameter in self.vit.named_parameters():
-            if self._is_frozen(name):
-                parameter.requires_grad_(False)
-        self.train(self.training)

@@ -1,13 +1,12 @@
 """The one backbone class: arguments, pruning, forward. Knows no model library."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import initialize
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -15,13 +14,11 @@ from vit_backbones import arguments
 from vit_backbones.arch import Build, choose_build
 from vit_backbones.arguments import flag, pair
 from vit_backbones.attention import Attention
-from vit_backbones.checkpoints import updates
-from vit_backbones.checkpoints.fitting import ALPHA_KEY, GRID_KEY
+from vit_backbones.checkpoints.fitting import GRID_KEY
 from vit_backbones.hosts.image_sizes import ImageSizes
-from vit_backbones.joint_blocks import JointBlocks
-from vit_backbones.lora import check_use, inject, merge
+from vit_backbones.joint_blocks import JointBlocks, Queries
 from vit_backbones.position import Grid
-from vit_backbones.readout import Readout, Tokens
+from vit_backbones.readout import JointTokens, Readout, Tokens
 from vit_backbones.sources.build_options import BuildOptions
 from vit_backbones.weights import Weights
 
@@ -235,30 +232,14 @@ class ViTFeatBackbone(JointBlocks):
         """Stride of each output map in pixels; (vertical, horizontal) for oblong patches."""
         return self.readout.strides([self.layer_strides[index] for index in self.out_indices])
 
-    @property
-    def load_report(self) -> str | None:
-        """Summary of the loaded checkpoint in one line; `None` without one."""
-        return self.weights.report
-
-    @property
-    def holds_weights(self) -> bool:
-        """Whether weights were loaded, or came with the module given."""
-        return self.weights.came
-
-    @property
-    def is_init(self) -> bool:
-        """MMEngine's name for `holds_weights`; settable as there."""
-        return self.weights.came
-
-    @is_init.setter
-    def is_init(self, value: bool) -> None:
-        self.weights.came = value
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, queries: Queries | None = None
+    ) -> tuple[Tensor, ...] | JointTokens:
         """Run the ViT.
 
         Args:
             images: (B, in_channels, H, W), normalised with `preprocess`.
+            queries: What runs with them in the last blocks; see `joint`.
 
         Returns:
             One tensor an index, in the form of `pool` or else `out_type`.
@@ -266,6 +247,8 @@ class ViTFeatBackbone(JointBlocks):
         Raises:
             ValueError: If the images are not 4-D or have another number of channels.
         """
+        if queries is not None:
+            return self._with_queries(images, queries)
         height, width = images.shape[-2:]
         padded = self._padded(images)
         indices = sorted(self.out_indices)
@@ -286,30 +269,6 @@ class ViTFeatBackbone(JointBlocks):
             tokens = self.source.normed(self.vit, tokens)
         attend = partial(self.source.attention_pooled, self.vit)
         return self.readout.form(tokens, size, self.layer_strides[index], attend=attend, **sizes)
-
-    def apply(self, fn: Callable[[nn.Module], None]) -> 'ViTFeatBackbone':
-        """Call `fn` on every module, unless it is a parent's `init_cfg` and weights were loaded."""
-        initialises = getattr(fn, '__module__', None) == initialize.__module__
-        return self if initialises and self.holds_weights else super().apply(fn)
-
-    def init_weights(self) -> None:
-        """Apply `init_cfg` once; weights that were loaded stay as they are.
-
-        MMEngine's own would go on to the library's module, whose `init_weights` draws them anew.
-        """
-        self.weights.initialise(self, self.vit, self.pos_interp)
-        self._record_layout()
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        """Fit a whole model's checkpoint that was saved at another `img_size`."""
-        if self._take_record(state_dict, prefix):
-            self.weights.note_no_record(self.vit, self.pos_interp)
-        updates.fit(state_dict, f'{prefix}vit.', self._updated, self._alpha)
-        self.weights.fit_state_dict(self.vit, state_dict, prefix, self.pos_interp)
-        for record in (GRID_KEY, ALPHA_KEY):
-            if hasattr(self, record):
-                state_dict[prefix + record] = getattr(self, record)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def set_image_sizes(
         self, sizes: Sequence[Sequence[int]] | None, batch_shape: Grid | None = None
@@ -335,13 +294,6 @@ class ViTFeatBackbone(JointBlocks):
         if hasattr(self, GRID_KEY):
             self.position_grid.copy_(torch.tensor(self.source.grid(self.vit)))
         self._freeze()
-
-    def merge_lora(self) -> None:
-        """Add the updates of `lora` to their layers for good, e.g. before an export."""
-        merge(self.vit)
-        self._alpha, self._updated = None, {}
-        if hasattr(self, ALPHA_KEY):
-            delattr(self, ALPHA_KEY)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer of a parameter, for layer-wise learning rate decay.
@@ -378,18 +330,6 @@ class ViTFeatBackbone(JointBlocks):
     def _set_checkpointing(self, with_cp: bool) -> None:
         if flag('with_cp', with_cp):
             self.source.set_checkpointing(self.vit)
-
-    def _set_learning(self, lora: Mapping[str, object] | None) -> None:
-        self._alpha: int | None = None  # of the updates
-        self._updated: dict[str, Tensor] = {}  # shapes; FSDP hides them
-        if lora is not None:
-            self.init_weights()  # while layers have the names that files know
-            self._alpha = inject(self.vit, lora)
-            self._updated = {n: t.to('meta') for n, t in self.vit.state_dict().items()}
-            check_use(self, torch.zeros(1, self.in_channels, *self.built_size))
-            self.weights.load_updates(self.vit, self._alpha)
-            self.register_buffer(ALPHA_KEY, torch.tensor(self._alpha))
-        self._freeze()
 
     def _set_cls_token(self, with_cls_token: bool | None) -> None:
         if with_cls_token not in (None, True, False):

@@ -50,12 +50,14 @@ def run_jointly(block: nn.Module, x: Tensor, mask: QueryMask | None, **options: 
     """
     if mask is None:
         return block(x, **options)
-    with _Masked(mask) as masked:
+    calls: list[object] = []
+    with _Masked(mask, type(block).__name__, calls):
         out = block(x, **options)
-    if not masked.calls:
-        raise ValueError(
-            f'{type(block).__name__} computes its attention by itself, so that no mask of queries '
-            f'reaches it: build the model with fused attention (scaled_dot_product_attention)'
+    if not calls:
+        raise _refusal(
+            type(block).__name__,
+            'computes its attention by itself; build it with fused attention '
+            '(scaled_dot_product_attention)',
         )
     return out
 
@@ -76,9 +78,9 @@ def rotary_with_extra(rope: Tensor | None, num_extra: int) -> Tensor | None:
 class _Masked(TorchFunctionMode):
     """Attention within it follows a mask."""
 
-    def __init__(self, mask: QueryMask) -> None:
+    def __init__(self, mask: QueryMask, block: str, calls: list[object]) -> None:
         super().__init__()
-        self.mask, self.calls = mask, 0
+        self.mask, self.block, self.calls = mask, block, calls
 
     def __torch_function__(
         self,
@@ -89,10 +91,8 @@ class _Masked(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.scaled_dot_product_attention:
-            self.calls += 1
             return self._attend(*args, **kwargs)
         if func is F.multi_head_attention_forward:
-            self.calls += 1
             return self._multi_head(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -107,7 +107,8 @@ class _Masked(TorchFunctionMode):
         **options: Any,
     ) -> Tensor:
         if attn_mask is not None or is_causal:
-            raise ValueError('a block with a mask of its own cannot run with queries')
+            raise _refusal(self.block, 'has a mask of its own')
+        self.calls.append(F.scaled_dot_product_attention)
         return self.mask.attend(query, key, value, dropout_p=dropout_p, **options)
 
     def _multi_head(
@@ -117,7 +118,7 @@ class _Masked(TorchFunctionMode):
         value: Tensor,
         embed_dim: int,
         num_heads: int,
-        in_weight: Tensor,
+        in_weight: Tensor | None,
         in_bias: Tensor | None,
         bias_k: Tensor | None,
         bias_v: Tensor | None,
@@ -126,10 +127,22 @@ class _Masked(TorchFunctionMode):
         out_weight: Tensor,
         out_bias: Tensor | None,
         training: bool = True,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
         **options: Any,
     ) -> tuple[Tensor, None]:
-        """Self-attention of tokens (N, B, C), as PyTorch's."""
+        """Self-attention of tokens (N, B, C), as PyTorch's, which gives no weights."""
+        if not (query is key is value) or in_weight is None or bias_k is not None or add_zero_attn:
+            raise _refusal(self.block, 'attends to more than its tokens')
+        if key_padding_mask is not None:
+            raise _refusal(self.block, 'has a mask of its own')
         projected = F.linear(query, in_weight, in_bias).unflatten(-1, (3, num_heads, -1))
         parts = projected.permute(2, 1, 3, 0, 4).unbind()  # (B, heads, N, d) each
-        out = self.mask.attend(*parts, dropout_p=dropout_p if training else 0.0)
+        dropout_p = dropout_p if training else 0.0
+        out = self._attend(*parts, attn_mask=attn_mask, dropout_p=dropout_p)
         return F.linear(out.permute(2, 0, 1, 3).flatten(2), out_weight, out_bias), None
+
+
+def _refusal(block: str, reason: str) -> ValueError:
+    return ValueError(f'no mask of queries reaches the attention of {block}: it {reason}')

@@ -50,10 +50,7 @@ class Source(ABC):
 
     def prepare_joint(self, vit: nn.Module, num_blocks: int) -> None:
         """Get the last blocks ready to run queries too; `ValueError` if they cannot."""
-        raise ValueError(
-            f'{type(vit).__name__} is no plain ViT, whose blocks run queries beside its tokens: '
-            f'{INSTEAD}'
-        )
+        raise cannot_join(vit, 'does not run here block by block, as plain ViTs do')
 
     @abstractmethod
     def depth(self, vit: nn.Module) -> int:
@@ -227,6 +224,13 @@ class Source(ABC):
     def convert(self, vit: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The library's own tensors, with any `GRID_KEY`, in the model's keys and shapes."""
         return tensors
+
+
+def cannot_join(vit: nn.Module, reason: str) -> ValueError:
+    """The refusal to run queries in a model's blocks."""
+    return ValueError(
+        f'{type(vit).__name__} {reason}, so that no queries run in its blocks: {INSTEAD}'
+    )
 
 
 def needs_cls_token(vit: nn.Module) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint
 
 from vit_backbones.attention.joint import QueryMask, run_jointly
 from vit_backbones.position import Grid
@@ -78,7 +78,7 @@ class PlainSource(Source):
             x, grid, options = self.start(vit, images, pos_interp)
             for index, block in enumerate(self.blocks(vit)[:first]):
                 x = self._run(vit, block, x, **options[index])
-        x = torch.cat([extra.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([extra.expand(x.shape[0], -1, -1), x], dim=1)
         num_extra = extra.shape[-2]
         for index, block in enumerate(self.blocks(vit)[first:]):
             allowed = None
@@ -103,7 +103,7 @@ class PlainSource(Source):
     def _run(self, vit: nn.Module, run: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a block, or a function of one, which the backward pass may repeat."""
         if self.recomputes(vit) and torch.is_grad_enabled():
-            return checkpoint(run, *args, use_reentrant=False, **options)
+            return checkpoint.checkpoint(run, *args, use_reentrant=False, **options)
         return run(*args, **options)
 
     def _split(self, vit: nn.Module, x: Tensor, grid: Grid) -> Tokens:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from vit_backbones.position import Grid
 from vit_backbones.readout import Tokens, avg_featmap, cls
-from vit_backbones.sources.base import needs_cls_token, two
+from vit_backbones.sources.base import cannot_join, needs_cls_token, two
 from vit_backbones.sources.transformers_vit import Family, TransformersViT
+
+_RELATIVE = 'has relative positions, which queries lack'
 
 
 class ClipVision(TransformersViT):
@@ -35,7 +37,8 @@ class Dinov3(TransformersViT):
 class Beit(TransformersViT):
     """Adapter of BEiT, whose relative positions the library resamples to each image's grid."""
 
-    joins = False
+    def prepare_joint(self, vit: nn.Module, num_blocks: int) -> None:
+        raise cannot_join(vit, _RELATIVE)
 
     def drop_cls_token(self, vit: nn.Module) -> None:
         """Its relative positions count the token."""
@@ -85,7 +88,10 @@ class Swin(TransformersViT):
     window's size it never shifts again.
     """
 
-    calls_layers, joins = False, False
+    calls_layers = False
+
+    def prepare_joint(self, vit: nn.Module, num_blocks: int) -> None:
+        raise cannot_join(vit, 'has stages with windows')
 
     def tokens(
         self, vit: nn.Module, images: Tensor, indices: list[int], pos_interp: str
@@ -130,7 +136,8 @@ class VitDet(TransformersViT):
     positions begins with a row for a CLS token, which the model does not have.
     """
 
-    joins = False
+    def prepare_joint(self, vit: nn.Module, num_blocks: int) -> None:
+        raise cannot_join(vit, _RELATIVE)
 
     def num_position_prefix(self, vit: nn.Module) -> int:
         return 1

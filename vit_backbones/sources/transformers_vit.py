@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vit_backbones.position import Grid, cells
 from vit_backbones.readout import Tokens, raw
-from vit_backbones.sources.base import Source, layer_in, two
+from vit_backbones.sources.base import layer_in, two
 from vit_backbones.sources.plain import PlainSource, Start
 
 _AFTER_THE_LAYERS = ('layernorm', 'norm', 'post_layernorm', 'pooler', 'head')
@@ -31,8 +31,6 @@ class TransformersViT(PlainSource):
     Args:
         vit: The unpruned model; the adapter keeps only names and sizes.
     """
-
-    joins = True  # whether its blocks run more tokens
 
     def __init__(self, family: 'Family', vit: nn.Module) -> None:
         self._family, self._native = family, two(getattr(vit.config, family.image_size))
@@ -55,8 +53,7 @@ class TransformersViT(PlainSource):
         return self._recompute
 
     def prepare_joint(self, vit: nn.Module, num_blocks: int) -> None:
-        if not self.joins:
-            Source.prepare_joint(self, vit, num_blocks)
+        vit.set_attn_implementation('sdpa')  # other implementations hide what they compute
         super().prepare_joint(vit, num_blocks)
 
     def depth(self, vit: nn.Module) -> int:
