@@ -12,9 +12,9 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
+import vit_backbones.mmdet
+import vit_backbones.mmseg  # noqa: F401
 from vit_backbones.models.random_weights import redraw
-
-import_order = __import__('vit_backbones.mmdet'), __import__('vit_backbones.mmseg')
 
 QUERIES, THINGS, STUFF, CLASSES = 5, 3, 2, 4
 _numbers = itertools.count()

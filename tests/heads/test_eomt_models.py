@@ -32,8 +32,10 @@ NO_MAPS = 'its head gets queries that went through the backbone, no maps; leave 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    torch.manual_seed(0)
     no_training()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])

@@ -31,8 +31,10 @@ SIZE = (50, 83)  # 4 x 6 patches of 16, whose canvas is 64 x 96
 
 @pytest.fixture(autouse=True)
 def fresh():
-    torch.manual_seed(0)
     no_training()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def recorded(model, keep=None):
@@ -140,7 +142,8 @@ def test_partly_annealed_masks_open_whole_rows_of_queries():
         opened = mask.all(-1) & ~closed.all(-1)
         assert torch.equal(mask, closed | opened[..., None])
         assert opened.sum() / (~closed.all(-1)).sum() == pytest.approx(0.3, abs=0.06)
-        assert not torch.equal(opened[0], opened[1])  # a draw for each image
+        both = ~closed.all(-1).any(0)
+        assert not torch.equal(opened[0, both], opened[1, both])  # a draw for each image
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from eomt_models import CLASSES, QUERIES, backbone_config
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import DATASETS, METRICS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+from vit_backbones.heads.mask_annealing import MaskAnnealing
+from vit_backbones.training.added_hooks import ADDED, add_hooks
 from vit_backbones.training.unmasked_best_hook import UnmaskedBestHook
 
 SIZE = (32, 48)
@@ -123,17 +125,16 @@ def runner(folder, iters, name, *, watch, by_epoch=False, annealing=None, **opti
     return built
 
 
-def validated(interval):
-    """Options that validate."""
+def validated():
+    """Options that validate on two images."""
     loader = dict(
         batch_size=2,
         num_workers=0,
         sampler=dict(type='DefaultSampler', shuffle=False),
         dataset=dict(type='DrawnMaps', number=2),
     )
-    return dict(
-        val_dataloader=loader, val_cfg=dict(), val_evaluator=dict(type='FallingMetric')
-    ) | dict(interval=interval)
+    evaluator = dict(type='FallingMetric')
+    return dict(val_dataloader=loader, val_cfg=dict(), val_evaluator=evaluator)
 
 
 @pytest.mark.parametrize('by_epoch', [False, True])
@@ -183,11 +184,10 @@ def test_ints_count_iterations(tmp_path):
 @pytest.mark.parametrize('ema', [False, True])
 @pytest.mark.parametrize('by_epoch', [False, True])
 def test_only_validations_without_masks_count_for_the_best(ema, by_epoch, tmp_path):
-    watch, more = Watch(), validated(2)
-    interval = more.pop('interval')
+    watch = Watch()
     saving = dict(type='CheckpointHook', by_epoch=by_epoch, interval=100, save_best='m/score')
     hooks = [dict(type='UnmaskedBestHook')] + [dict(type='EMAHook')] * ema
-    loop = dict(by_epoch=False, max_iters=12, val_interval=interval)
+    loop = dict(by_epoch=False, max_iters=12, val_interval=2)
     if by_epoch:
         loop = dict(by_epoch=True, max_epochs=4, val_interval=1)
     built = runner(
@@ -199,7 +199,7 @@ def test_only_validations_without_masks_count_for_the_best(ema, by_epoch, tmp_pa
         by_epoch=by_epoch,
         default_hooks=dict(checkpoint=saving | dict(rule='greater')),
         train_cfg=loop,
-        **more,
+        **validated(),
     )
     built.train()
     keep = watch.validated
@@ -213,8 +213,6 @@ def test_only_validations_without_masks_count_for_the_best(ema, by_epoch, tmp_pa
 
 
 def test_without_the_hook_mmengine_takes_the_first(tmp_path):
-    more = validated(2)
-    interval = more.pop('interval')
     saving = dict(type='CheckpointHook', by_epoch=False, interval=100, save_best='m/score')
     runner(
         tmp_path,
@@ -222,10 +220,18 @@ def test_without_the_hook_mmengine_takes_the_first(tmp_path):
         'nohook',
         watch=Watch(),
         default_hooks=dict(checkpoint=saving | dict(rule='greater')),
-        train_cfg=dict(by_epoch=False, max_iters=12, val_interval=interval),
-        **more,
+        train_cfg=dict(by_epoch=False, max_iters=12, val_interval=2),
+        **validated(),
     ).train()
     assert [path.name for path in tmp_path.glob('best_*')] == ['best_m_score_iter_2.pth']
+
+
+def test_the_tools_add_the_hook_once():
+    for hooks in ([], [dict(type='UnmaskedBestHook')]):
+        cfg = Config(dict(custom_hooks=hooks))
+        add_hooks(cfg, ADDED)
+        every = [*cfg.default_hooks.values(), *cfg.custom_hooks]
+        assert [hook.type for hook in every].count('UnmaskedBestHook') == 1
 
 
 class _Runner:
@@ -246,8 +252,6 @@ class _Runner:
 
 
 def test_a_training_too_short_for_its_annealing_is_warned_of():
-    from vit_backbones.heads.mask_annealing import MaskAnnealing
-
     short = _Runner(MaskAnnealing(2, [(0, 3000)]))
     UnmaskedBestHook().before_train(short)
     line = (
@@ -262,10 +266,6 @@ def test_a_training_too_short_for_its_annealing_is_warned_of():
 
 
 def test_the_log_says_from_where_validations_count():
-    from mmengine.hooks import CheckpointHook
-
-    from vit_backbones.heads.mask_annealing import MaskAnnealing
-
     built = _Runner(MaskAnnealing(4), [CheckpointHook(save_best='mIoU')])
     UnmaskedBestHook().before_train(built)
     line = 'save_best counts from iteration 833 of 1000, where all masks of attention are off'
