@@ -20,6 +20,7 @@ from vit_backbones.checkpoints.eomt_keys import published
 from vit_backbones.checks import preflight
 from vit_backbones.heads import eomt_weights
 from vit_backbones.models.random_weights import redraw
+from vit_backbones.models.trained import load_trained
 from vit_backbones.position import resample_positions
 from vit_backbones.sources import SOURCES
 
@@ -225,6 +226,11 @@ def test_a_model_without_the_biases_is_told_which_has_them(monkeypatch):
         ours('v3').load_state_dict(reference('v3').state_dict(), strict=False)
 
 
+def test_names_of_compiled_models_count_as_the_others():
+    compiled = {n.replace('network.', 'network._orig_mod.'): t for n, t in tue('v3').items()}
+    assert published(compiled).vit.keys() == published(tue('v3')).vit.keys()
+
+
 def test_own_files_load_as_before(lines):
     one, two = ours('v2'), ours('v2')
     redraw(one, 5)
@@ -255,6 +261,33 @@ def test_a_delta_is_added_to_the_weights_of_the_backbone(source, tmp_path, lines
     model.load_state_dict(delta, strict=False)
     assert agree(model, 'v3')
     assert ', added to those of the backbone; not needed: ' in lines[0]
+
+
+CONFIG = """
+default_scope = 'mmdet'
+custom_imports = dict(imports=['vit_backbones.mmdet'])
+model = dict(
+    type='EoMT',
+    backbone=dict(type='ViTFeatBackbone', checkpoint='{base}', **{vit}),
+    panoptic_head=dict(
+        type='EoMTHead', num_things_classes=3, num_stuff_classes=2, num_queries=5, num_blocks=2,
+    ),
+)
+"""
+
+
+def test_a_delta_is_ready_to_predict_with(tmp_path):
+    """Other files need no weights that the training started from."""
+    base, delta = base_and_delta()
+    for name, tensors in (('base', base), ('delta', delta), ('whole', tue('v3'))):
+        torch.save(tensors, tmp_path / f'{name}.bin')
+    config, vit = tmp_path / 'eomt.py', vit_options('v3', 'transformers')
+    config.write_text(CONFIG.format(base=tmp_path / 'base.bin', vit=vit))
+    model = load_trained(str(config), str(tmp_path / 'delta.bin'), device='cpu').model
+    assert agree(model, 'v3')
+    (tmp_path / 'base.bin').unlink()
+    model = load_trained(str(config), str(tmp_path / 'whole.bin'), device='cpu').model
+    assert agree(model, 'v3')
 
 
 def test_a_delta_without_its_base_is_one_line(tmp_path):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vit_backbones.checkpoints.reading import contents
 from vit_backbones.checkpoints.renames import Renames
 
 Tensors = dict[str, Tensor]
@@ -78,17 +79,26 @@ def published(tensors: Mapping[str, Tensor]) -> Published | None:
     Raises:
         ValueError: If a file of DINOv3 does not show whether it holds differences.
     """
-    kind = _kind(tensors)
+    named = {name.replace('_orig_mod.', ''): tensor for name, tensor in tensors.items()}
+    kind = _kind(named)
     if kind is None:
         return None
-    named = {name.replace('_orig_mod.', ''): tensor for name, tensor in tensors.items()}
     dropped = [name for name in named if _DROPPED.fullmatch(name)]
-    named = {name: tensor for name, tensor in named.items() if name not in dropped}
-    renamed = {name: _renamed(name, _HEADS[kind]) for name in named}
+    renamed = {name: _renamed(name, _HEADS[kind]) for name in named if name not in dropped}
     head = {new: named[old] for old, new in renamed.items() if new != old}
     vit = {old: named[old] for old, new in renamed.items() if new == old}
-    is_delta = kind == TUE and _is_delta(tensors)
-    return Published(kind, _vit(kind, vit), head, dropped, is_delta)
+    return Published(kind, _vit(kind, vit), head, dropped, kind == TUE and _is_delta(named))
+
+
+def holds_differences(path: str) -> bool:
+    """Whether a local file is a published EoMT as differences to the weights of DINOv3."""
+    if '://' in path:
+        return False
+    content = contents(path)
+    content = content.get('state_dict', content)
+    if not isinstance(content, dict) or _kind(content) != TUE:
+        return False
+    return _is_delta(content)
 
 
 def vit_of_published(tensors: Tensors) -> Tensors:
@@ -106,7 +116,7 @@ def vit_of_published(tensors: Tensors) -> Tensors:
 
 
 def _kind(names: Iterable[str]) -> str | None:
-    held = {name.replace('_orig_mod.', '') for name in names}
+    held = set(names)
     if {'network.q.weight', 'network.class_head.weight'} <= held:
         return TUE
     return HF if {'query.weight', 'class_predictor.weight'} <= held else None

@@ -12,6 +12,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from vit_backbones.checkpoints import names
+from vit_backbones.checkpoints.eomt_keys import holds_differences
 from vit_backbones.checks import preflight
 from vit_backbones.config.datasets import class_names_and_colors, metainfo_of
 from vit_backbones.config.explain import describe
@@ -78,7 +79,8 @@ def _loaded(cfg: Config, config: str, checkpoint: str) -> tuple[nn.Module, dict[
     use_scope(cfg)
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    _without_start(cfg.model)
+    if not holds_differences(checkpoint):  # to the weights of the start
+        _without_start(cfg.model)
     with quiet_log():
         try:
             model = MODELS.build(cfg.model)
