@@ -101,6 +101,7 @@ def test_small_recipes_see_the_images_of_the_others():
     for weights in ('ti', 's-dinov2'):
         camvid = [
             f'eomt/eomt_vit-{weights}_camvid',
+            f'plain_mask/plain-mask_vit-{weights}_camvid',
             f'mask2former/mask2former-10e_vit-{weights}_camvid',
             f'upernet/upernet_vit-{weights}_camvid',
             f'vit_adapter/upernet_vit-adapter-{weights.split("-")[0]}'
@@ -109,6 +110,7 @@ def test_small_recipes_see_the_images_of_the_others():
         assert {budget(name) for name in camvid} == {(10, 2, (352, 480))}
         nuclei = [
             f'eomt/eomt_vit-{weights}_nuclei',
+            f'plain_mask/plain-mask_vit-{weights}_nuclei',
             f'mask2former/mask2former-10e_vit-{weights}_nuclei',
             f'vitdet/mask-rcnn-10e_vit-{weights}_nuclei',
         ]

@@ -1,0 +1,13 @@
+# The plain mask head on CamVid with DINOv2 ViT-S.
+#   command: in README.md
+_base_ = 'plain-mask_vit-ti_camvid.py'
+# the figures of vit-s_dinov2-file.py
+model = dict(
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
+    backbone=dict(
+        model_name='vit_small_patch14_dinov2.lvd142m',
+        checkpoint='{{$DINOV2_SMALL:weights/dinov2_vits14.safetensors}}',
+        patch_size=16,
+    ),
+    decode_head=dict(in_channels=[384] * 4),
+)
