@@ -41,7 +41,13 @@ from _targets import HEADING, goal_row  # noqa: E402
 
 FILES = (DOCS.parent / 'README.md', *sorted(DOCS.glob('*.md')))
 # What the configs read their data and weights from
-_VARIABLES = {'camvid': 'CAMVID_ROOT=... VIT_TINY=... ', 'nuclei': 'NUCLEI_ROOT=... VIT_TINY=... '}
+_VARIABLES = {
+    'camvid': 'CAMVID_ROOT=... ',
+    'nuclei': 'NUCLEI_ROOT=... ',
+    'vit-ti': 'VIT_TINY=... ',
+    'vit-adapter-ti': 'VIT_TINY=... ',
+    's-dinov2_': 'DINOV2_SMALL=... ',
+}
 _SHORT = ('config', 'data', 'metric', 'value', 'parameters', 'minutes', 'images_per_second')
 
 
@@ -56,7 +62,7 @@ def result(work_dir: Path, **noted: Any) -> dict[str, Any]:
     if Path(record['config']).stem != Path(noted['config']).stem:
         raise SystemExit(f'{work_dir} is of {record["config"]}, not of {noted["config"]}')
     run = next(run for run in of_work_dir(work_dir) if run['metric'] == noted['metric'])
-    variables = next((v for data, v in _VARIABLES.items() if data in noted['config']), '')
+    variables = ''.join(v for part, v in _VARIABLES.items() if part in noted['config'])
     return run | noted | dict(command=f'{variables}python tools/train.py {noted["config"]}')
 
 
