@@ -11,6 +11,7 @@ from vit_backbones.heads.batched_mask2former import BatchedMask2FormerHead
 from vit_backbones.heads.eomt import EoMT
 from vit_backbones.heads.eomt_head import EoMTHead
 from vit_backbones.heads.located_mask2former import LocatedMask2FormerHead
+from vit_backbones.heads.plain_mask_head import PlainMaskHead
 from vit_backbones.hosts.image_sizes import AnnouncesImageSizes
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     'EoMT',
     'EoMTHead',
     'LocatedMask2FormerHead',
+    'PlainMaskHead',
     'SizedDetDataPreprocessor',
 ]
 

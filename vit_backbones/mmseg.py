@@ -10,6 +10,7 @@ from vit_backbones.heads.auxiliary_encoder_decoder import AuxiliaryEncoderDecode
 from vit_backbones.heads.batched_seg_mask2former import BatchedSegMask2FormerHead
 from vit_backbones.heads.seg_eomt import SegEoMT
 from vit_backbones.heads.seg_eomt_head import SegEoMTHead
+from vit_backbones.heads.seg_plain_mask_head import SegPlainMaskHead
 from vit_backbones.heads.window_encoder_decoder import WindowEncoderDecoder
 from vit_backbones.hosts.image_sizes import AnnouncesImageSizes
 
@@ -18,6 +19,7 @@ __all__ = [
     'BatchedSegMask2FormerHead',
     'SegEoMT',
     'SegEoMTHead',
+    'SegPlainMaskHead',
     'SizedSegDataPreProcessor',
     'WindowEncoderDecoder',
 ]
