@@ -119,13 +119,17 @@ class JointHead(nn.Module):
             for name in ('batch_input_shape', 'pad_shape', 'img_shape')
             if name in metas[0]
         ]
-        fits = [size for size in noted if cells(size, self.patch_size) == grid]
+        fits = [size for size in noted if self._covers(grid, size)]
         if not fits:
             raise ValueError(
                 f'{grid[0]}x{grid[1]} patches of patch_size={self.patch_size} do not cover the '
                 f'images, whose size is noted as {" or ".join(map(str, noted)) or "nothing"}'
             )
         return fits[0]
+
+    def _covers(self, grid: Grid, size: Grid) -> bool:
+        """Whether a grid of patches is that of images of a size."""
+        return cells(size, self.patch_size) == grid
 
     def forward(
         self, x: Any, batch_data_samples: Sequence[Any] | None = None
@@ -229,7 +233,7 @@ class JointHead(nn.Module):
     def _on_canvas(self, masks: Tensor, grid: Grid) -> Tensor:
         """Masks (n, H, W), with zeros below and right where patches reach beyond the images."""
         size = tuple(masks.shape[-2:])
-        if cells(size, self.patch_size) != grid:
+        if not self._covers(grid, size):
             raise ValueError(
                 f'The masks are of size {size}, and the images have {grid[0]}x{grid[1]} patches of '
                 f'patch_size={self.patch_size}: pad masks with the images, by '

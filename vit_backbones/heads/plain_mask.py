@@ -1,5 +1,6 @@
 """A mask decoder for features as they are: lateral sums, and blocks of its own."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from vit_backbones.arguments import integer, pair
 from vit_backbones.attention.joint import QueryMask, rotary_with_extra, run_jointly
+from vit_backbones.errors import counted
 from vit_backbones.heads.joint_head import Before
-from vit_backbones.position import Grid, resample_map
+from vit_backbones.position import Grid, cells, resample_map
 from vit_backbones.readout import JointTokens, Tokens
 
 Steps = tuple[float, float]
@@ -105,13 +107,20 @@ class PlainMask:
         queries, patches = self.norm(tokens).tensor_split([self.num_queries], dim=1)
         return JointTokens(queries, Tokens(patches, patches[:, :0], grid))
 
+    def _covers(self, grid: Grid, size: Grid) -> bool:
+        """Staged models pad images to their coarsest stride, so that finer maps reach beyond."""
+        least = cells(size, self.patch_size)
+        coarse = [math.ceil(1 / min(steps)) for steps in zip(*self._steps, strict=True)]
+        most = [n * of for n, of in zip(cells(least, coarse), coarse, strict=True)]
+        return all(low <= own <= high for low, own, high in zip(least, grid, most, strict=True))
+
     def _check(self, x: Sequence[Tensor]) -> None:
         got = [level.shape[1] for level in x]
-        if got != self.in_channels or any(level.ndim != 4 for level in x):
+        if got != self.in_channels:
             raise ValueError(
-                f'{type(self).__name__} has in_channels={self.in_channels} and got {len(got)} '
-                f'outputs of shapes {[tuple(level.shape) for level in x]}: set in_channels to the '
-                f"channels of the backbone's maps"
+                f'{type(self).__name__} has in_channels={self.in_channels} and got '
+                f'{counted(len(got), "map")} of {" and ".join(map(str, got))} channels: set '
+                f"in_channels to those of the backbone's maps"
             )
 
 
