@@ -256,6 +256,28 @@ def test_a_file_of_queries_has_their_metric(kind, stuff, metric, normalises, tmp
         check(truth_of(trained.config, stuff), (128, 192))
 
 
+def test_a_file_of_a_plain_mask_head_has_its_metric(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = DRAWN.format(root=ROOT, kind='instance', stuff=0)
+    text = text.replace("'EoMT'", "'Mask2Former'").replace('EoMTHead', 'PlainMaskHead')
+    text = text.replace('num_blocks=2', 'num_blocks=2, in_channels=[64] * 2')
+    text = text.replace("'test_vit'", "'test_vit', out_indices=(0, 5), norm='all'")
+    classes = 'num_things_classes=8, num_stuff_classes=0'
+    fusion = f"dict(type='MaskFormerFusionHead', loss_panoptic=None, {classes})"
+    text = text.replace('    test_cfg=', f'    panoptic_fusion_head={fusion},\n    test_cfg=')
+    Path('det.py').write_text(text.replace('0.05, ', '0.05, panoptic_on=False, instance_on=True, '))
+    config = load_config('det.py')
+    use_scope(config)
+    torch.save(dict(state_dict=redraw(MODELS.build(config.model)).state_dict()), 'det.pth')
+    trained = load_trained('det.py', 'det.pth')
+    graph = WholeGraph(trained, 'det.py', 'det.pth')
+    check = FileCheck(trained, graph.loaded, False)
+    exported = export(graph, 'det.onnx', size=(96, 160), accept=check)
+    assert exported.outputs == {'classes': (1, 9, 9), 'masks': (1, 9, 96, 160)}
+    start = 'segm_mAP on 4 validation images at 96x160: '
+    assert re.fullmatch(start + r'(\S+) of the file, \1 of PyTorch; .*', exported.remark)
+
+
 def truth_of(config, stuff):
     """A file that gives the objects of the images, which are of its size."""
     items = iter(build_dataset(config, 'val'))
