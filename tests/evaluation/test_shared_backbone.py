@@ -78,7 +78,7 @@ def test_another_size_of_the_input_is_refused(pair, files):
 
 def test_another_readout_is_refused(pair):
     pair[0].model.backbone.norm = 'last'
-    with pytest.raises(ValueError, match='^readout='):
+    with pytest.raises(ValueError, match=r'^readout='):
         SharedBackbone(*pair)
 
 

@@ -73,7 +73,8 @@ class SharedBackbone:
         if first != second or not torch.equal(ours['inputs'], theirs['inputs']):
             raise ValueError(
                 f'the pipelines make different tensors, {tuple(ours["inputs"].shape)} and '
-                f'{tuple(theirs["inputs"].shape)}, of the images: give both the same sizes and padding'
+                f'{tuple(theirs["inputs"].shape)}, of an image: '
+                f'give both the same sizes and padding'
             )
         with self._one_run(ours['inputs']):
             found = []
@@ -134,7 +135,8 @@ def _check_options(pair: Sequence[Trained], backbones: Sequence[ViTFeatBackbone]
         for name in ('mean', 'std'):
             value = getattr(prepare, name, None)
             own[name] = None if value is None else value.flatten().tolist()
-        own['channel_conversion'] = getattr(prepare, 'channel_conversion', None)
+        swaps = getattr(prepare, '_channel_conversion', False)  # mmengine's, and mmseg's name
+        own['bgr_to_rgb'] = getattr(prepare, 'channel_conversion', swaps)
         options.append(own)
     for name in options[0]:
         ours, theirs = (each[name] for each in options)
