@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ class SharedBackbone:
                 f"detector, then a segmenter with test_cfg=dict(mode='whole')"
             )
         _check_options(pair, self._backbones)
-        _check_weights(*sorted(self._backbones, key=lambda each: max(each.out_indices)))
+        shallow, self._deep = sorted(self._backbones, key=_reach)
+        _check_norm(shallow, self._deep)
+        _check_weights(shallow, self._deep)
         self._pipelines = [Compose(_scoped_pipeline(each.config)) for each in pair]
 
     @torch.no_grad()
@@ -86,8 +89,7 @@ class SharedBackbone:
     @contextmanager
     def _one_run(self, images: Tensor) -> Iterator[None]:
         """Let both backbones return their part of what one of them computes here."""
-        deep = max(self._backbones, key=lambda each: max(each.out_indices))
-        own = deep.out_indices
+        deep, own = self._deep, self._deep.out_indices
         union = sorted({index for each in self._backbones for index in each.out_indices})
         try:
             deep.out_indices = tuple(union)
@@ -131,7 +133,7 @@ def _check_options(pair: Sequence[Trained], backbones: Sequence[ViTFeatBackbone]
             key: each.default for key, each in inspect.signature(ViTFeatBackbone).parameters.items()
         } | dict(given)
         own = {key: value for key, value in own.items() if key not in _FREE}
-        own['readout'] = backbone.readout
+        own['readout'] = replace(backbone.readout, norm='last')  # see _check_norm
         for name in ('mean', 'std'):
             value = getattr(prepare, name, None)
             own[name] = None if value is None else value.flatten().tolist()
@@ -155,3 +157,16 @@ def _check_weights(shallow: ViTFeatBackbone, deep: ViTFeatBackbone) -> None:
     for name in names:
         if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name]):
             raise ValueError(f'the backbones differ in {name}: train both heads on one frozen one')
+
+
+def _check_norm(shallow: ViTFeatBackbone, deep: ViTFeatBackbone) -> None:
+    """Refuse a map that one model takes with the final norm and the other without."""
+    for index in shallow.out_indices:
+        if len({each.readout.norms(index, each.depth) for each in (shallow, deep)}) > 1:
+            norms = f'{shallow.norm!r} and {deep.norm!r}'
+            raise ValueError(f'norm={norms} differ in block {index}: give both models the same')
+
+
+def _reach(backbone: ViTFeatBackbone) -> tuple[int, bool]:
+    """How much of the ViT a backbone holds: its last block, and the norm of all."""
+    return max(backbone.out_indices), backbone.norm == 'all'
