@@ -150,7 +150,8 @@ def operations(run):
     return counter.get_total_flops()
 
 
-def test_the_pair_costs_at_most_three_quarters_of_the_two_apart(tmp_path, size=192):
+def test_the_pair_costs_at_most_three_quarters_of_the_two_apart(tmp_path):
+    size = 192
     det = recipe('mask2former/mask2former-10e_vit-s-dinov2_nuclei.py', size)
     seg = recipe('linear_probe/linear_vit-s-dinov2_camvid.py', size)
     equal_weights(det, seg)
