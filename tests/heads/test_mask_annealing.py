@@ -86,6 +86,8 @@ SPAN = (
         ((2, [(0, 5, 6)]), SPAN.format(0, (0, 5, 6))),
         ((2, [(False, 5)]), SPAN.format(0, (False, 5))),
         ((2, [('0', 5)]), SPAN.format(0, ('0', 5))),
+        ((2, [0.1, 0.5]), SPAN.format(0, 0.1)),
+        ((2, 3), 'annealing must be None or a list of (start, end), one a block, got 3'),
     ],
 )
 def test_wrong_spans_are_one_line(arguments, line):

@@ -38,6 +38,10 @@ class MaskAnnealing:
         self, num_blocks: int, spans: Sequence[Span | None] | None = None, power: float = 0.9
     ) -> None:
         self.num_blocks, self.power = integer('num_blocks', num_blocks, 1), power
+        if not isinstance(spans, Sequence | None) or isinstance(spans, str):
+            raise ValueError(
+                f'annealing must be None or a list of (start, end), one a block, got {spans!r}'
+            )
         given = list(spans or ())
         if len(given) > num_blocks:
             raise ValueError(
@@ -70,7 +74,7 @@ class MaskAnnealing:
         if given is None:
             start = Fraction(1, 6) + Fraction(block, 2 * max(self.num_blocks - 1, 1))
             return start, start + Fraction(1, 6)
-        span = tuple(given)
+        span = tuple(given) if isinstance(given, Sequence) else ()
         if len(span) != 2 or not all(map(_is_moment, span)) or _reversed(*span):
             raise ValueError(
                 f'annealing[{block}] must be (start, end), each a fraction of the training in '
