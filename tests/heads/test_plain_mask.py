@@ -179,7 +179,7 @@ def test_maps_of_other_strides_are_sampled_where_the_patches_are():
 
 CASES = {
     'two maps': ({}, {}),
-    'one map': (dict(out_indices=(1,)), dict(in_channels=[64])),
+    'one map': (dict(out_indices=(1,)), dict(in_channels=64)),
     'patches of 14': (dict(patch_size=14), dict(stride=14)),
     'staged': (STAGED | dict(norm='last'), OF_STAGED),
 }

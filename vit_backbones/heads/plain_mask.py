@@ -50,7 +50,7 @@ class PlainMask:
     are poor in small batches, and CLS and registers go through its blocks, which maps lack.
 
     Args:
-        in_channels: Of each of the maps.
+        in_channels: Of each of the maps; an int is one map.
         stride: Of the patches in pixels, an int or (height, width): maps of other strides are
             resampled to the grid of the first of this one.
         strides: Of each of the maps; by default all have `stride`.
@@ -64,7 +64,7 @@ class PlainMask:
     def __init__(
         self,
         *,
-        in_channels: Sequence[int],
+        in_channels: int | Sequence[int],
         stride: int | Sequence[int] = 16,
         strides: Sequence[int | Sequence[int]] | None = None,
         feat_channels: int | None = None,
@@ -73,7 +73,9 @@ class PlainMask:
         mlp_ratio: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        channels = [integer('in_channels', each, 1) for each in in_channels]
+        several = isinstance(in_channels, Sequence)
+        given = in_channels if several else [in_channels]
+        channels = [integer('in_channels', each, 1) for each in given]
         target, steps = _sampling(stride, strides, len(channels))
         width = integer('feat_channels', feat_channels or channels[target], 1)
         heads = integer('num_heads', num_heads or max(1, width // 64), 1)
