@@ -4,6 +4,7 @@ from vit_backbones.training.amp import PortableAmpOptimWrapper
 from vit_backbones.training.curves_hook import CurvesHook
 from vit_backbones.training.data_wait_hook import DataWaitHook
 from vit_backbones.training.deferred_scalars import DeferredRuntimeInfoHook
+from vit_backbones.training.feature_cache_hook import FeatureCacheHook
 from vit_backbones.training.joint_layer_decay import EoMTOptimWrapperConstructor
 from vit_backbones.training.layer_decay import ViTLayerDecayConstructor
 from vit_backbones.training.pictures_hook import PredictionPicturesHook
@@ -20,6 +21,7 @@ __all__ = [
     'DataWaitHook',
     'DeferredRuntimeInfoHook',
     'EoMTOptimWrapperConstructor',
+    'FeatureCacheHook',
     'PortableAmpOptimWrapper',
     'PredictionPicturesHook',
     'ProgressHook',

@@ -1,0 +1,209 @@
+"""A frozen backbone's features on disk: the same training, without running the backbone again."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from vit_backbones import ViTFeatBackbone
+from vit_backbones.models.random_weights import redraw
+from vit_backbones.training import feature_store
+from vit_backbones.training.feature_cache_hook import FeatureCacheHook
+from vit_backbones.training.fixed_views import FixedViews
+
+IMAGES, VIEWS, SIZE = 6, 2, (32, 48)
+
+
+@DATASETS.register_module()
+class NoisyImages(BaseDataset):
+    """Each time an image comes up, it has other noise, of all three generators."""
+
+    def __init__(self, root):
+        self.root = root
+        super().__init__(serialize_data=False)
+
+    def load_data_list(self):
+        return [dict(img_path=f'{self.root}/{i}.txt', label=i) for i in range(IMAGES)]
+
+    def prepare_data(self, idx):
+        noise = torch.randn(3, *SIZE) + float(np.random.rand()) + random.random()
+        return dict(inputs=noise + idx, data_samples=BaseDataElement(label=torch.tensor(idx)))
+
+
+class Regressor(BaseModel):
+    """A linear layer on the features of a frozen backbone."""
+
+    def __init__(self, frozen_stages=6, **options):
+        super().__init__()
+        self.backbone = ViTFeatBackbone('test_vit', frozen_stages=frozen_stages, **options)
+        self.head = nn.Linear(self.backbone.out_channels[-1], 1)
+
+    def forward(self, inputs, data_samples, mode='tensor'):
+        (maps,) = self.backbone(torch.stack(inputs))
+        labels = torch.stack([each.label for each in data_samples]).float()
+        return dict(loss=(self.head(maps.mean((2, 3))).squeeze(1) - labels).square().mean())
+
+
+class Watch(Hook):
+    """Notes losses, and counts the runs of the ViT itself."""
+
+    def __init__(self):
+        self.losses, self.runs = [], 0
+
+    def before_run(self, runner):
+        runner.model.backbone.vit.patch_embed.register_forward_pre_hook(self._count)
+
+    def _count(self, *_):
+        self.runs += 1
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(outputs['loss'].item())
+
+
+@pytest.fixture
+def data(tmp_path):
+    for index in range(IMAGES):
+        (tmp_path / f'{index}.txt').write_text('x')
+    return tmp_path
+
+
+def trained(data, work_dir, *, workers=0, epochs=4, weights=0, model=None, **options):
+    model = redraw(Regressor()) if model is None else model
+    with torch.no_grad():
+        next(model.backbone.vit.parameters()).add_(weights)
+    watch, folder = Watch(), str(data / 'cache')
+    cache = dict(type=FeatureCacheHook, views=VIEWS, folder=folder) | options
+    loader = dict(
+        batch_size=2,
+        num_workers=workers,
+        sampler=dict(type='DefaultSampler', shuffle=True, seed=0),
+        dataset=dict(type='NoisyImages', root=str(data)),
+    )
+    runner = Runner(
+        model,
+        str(data / work_dir),
+        train_dataloader=loader,
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)),
+        custom_hooks=[cache, watch],
+        default_hooks=dict(checkpoint=None, logger=None),
+        randomness=dict(seed=0),
+        experiment_name=f'{data.name}_{work_dir}',
+        log_level='ERROR',
+    )
+    runner.train()
+    return watch, runner
+
+
+def files(data):
+    return sorted((data / 'cache').glob('*/*.safetensors'))
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-6), ('float16', 1e-2)])
+def test_losses_are_those_without_a_cache(dtype, tolerance, data, monkeypatch):
+    first, _ = trained(data, 'a', dtype=dtype)
+    again, _ = trained(data, 'b', dtype=dtype)
+    monkeypatch.setattr(FeatureCacheHook, '_kept', lambda self, forward, store: forward)
+    plain, _ = trained(data, 'c', dtype=dtype)
+    assert first.losses == again.losses
+    assert first.losses == pytest.approx(plain.losses, rel=tolerance)
+    assert plain.runs == len(plain.losses) == 12
+    assert again.runs == 0
+    assert len(files(data)) <= IMAGES * VIEWS
+
+
+def test_views_that_are_missing_or_damaged_are_computed(data):
+    first, _ = trained(data, 'a')
+    kept = files(data)
+    kept[0].unlink()
+    kept[1].write_bytes(kept[1].read_bytes()[:20])
+    before = {path: path.stat().st_mtime_ns for path in kept[2:]}
+    again, _ = trained(data, 'b')
+    assert first.losses == again.losses
+    assert 1 <= again.runs <= 4
+    assert files(data) == kept
+    assert kept[1].stat().st_size > 20
+    assert sum(before[path] == path.stat().st_mtime_ns for path in before) >= len(before) - 4
+
+
+@pytest.mark.parametrize('change', ['weights', 'data', 'seed'])
+def test_what_the_features_depend_on_has_a_folder_of_its_own(change, data):
+    trained(data, 'a', epochs=1)
+    if change == 'data':
+        (data / '3.txt').write_text('another image')
+    given = dict(weights=1) if change == 'weights' else {}
+    again, _ = trained(data, 'b', epochs=1, **given, **(dict(seed=1) if change == 'seed' else {}))
+    assert again.runs == 3
+    assert len({path.parent for path in files(data)}) == 2
+
+
+def test_worker_processes_give_the_same_views(data):
+    trained(data, 'a', epochs=8)
+    again, _ = trained(data, 'b', epochs=2, workers=1)
+    assert again.runs <= 1  # a view may not have come up before
+
+
+def test_model_and_data_are_left_as_they_were(data):
+    _, runner = trained(data, 'a', epochs=1)
+    assert 'forward' not in vars(runner.model.backbone)
+    assert 'prepare_data' not in vars(runner.train_dataloader.dataset)
+
+
+def test_a_view_is_the_same_each_time_and_generators_go_on(data):
+    dataset = NoisyImages(str(data))
+    fixed = FixedViews(dataset.prepare_data, dataset=0, views=1, seed=3)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    one = fixed(2)
+    drawn = torch.rand(()).item(), np.random.rand(), random.random()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    torch.randint(1, ())
+    assert drawn == (torch.rand(()).item(), np.random.rand(), random.random())
+    assert torch.equal(one['inputs'], fixed(2)['inputs'])
+    assert not torch.equal(one['inputs'] - 2, fixed(3)['inputs'] - 3)
+    assert one['data_samples'].view == (0, 2, 0)
+
+
+def test_its_size_is_shown_before_anything_is_written(data, monkeypatch):
+    lines = []
+    monkeypatch.setattr(feature_store, 'print_log', lambda line, **_: lines.append(line))
+    trained(data, 'a', epochs=1)
+    (line,) = lines
+    assert line.startswith('feature cache: 12 views of 0.000768 MB, 9.22e-06 GB in ')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(max_gb=1e-6), r'above max_gb=1e-06: raise it, or take fewer views$'),
+        (dict(views=0), r'^views must be at least 1, got 0$'),
+        (dict(dtype='int8'), r"^dtype must be one of 'float16', 'float32', got 'int8'$"),
+        (
+            dict(model=Regressor(frozen_stages=1)),
+            r'^feature cache: the backbone learns, so that its features change: set '
+            r'frozen_stages=6 and no lora$',
+        ),
+    ],
+)
+def test_wrong_options_are_one_line_and_write_nothing(options, message, data):
+    with pytest.raises(ValueError, match=message):
+        trained(data, 'a', **options)
+    assert files(data) == []
+
+
+def test_a_record_of_the_cache_names_what_it_is_of(data):
+    trained(data, 'a', epochs=1)
+    (note,) = (data / 'cache').glob('*/about.json')
+    assert json.loads(note.read_text())['backbone'] == 'test_vit'

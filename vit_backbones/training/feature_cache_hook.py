@@ -1,0 +1,139 @@
+"""Train a head on the features of a frozen backbone, which is run once for each view."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from vit_backbones.arguments import choice, integer
+from vit_backbones.backbone import ViTFeatBackbone
+from vit_backbones.config.datasets import leaf_datasets
+from vit_backbones.heads.joint_features import ThroughBackbone
+from vit_backbones.training.feature_store import DTYPES, FeatureStore, View
+from vit_backbones.training.fixed_views import VIEW, FixedViews
+
+
+@HOOKS.register_module()
+class FeatureCacheHook(Hook):
+    """Keep a frozen backbone's maps on disk, and train the head on them.
+
+    Each training image has `views` fixed augmentations. The first time that one comes up, the
+    backbone runs and its maps are written to a file; after that they are read. Files are of one
+    backbone, its weights, the data and the pipeline: anything else gets another folder. A training
+    that was stopped goes on with the files that are there.
+
+    Example:
+        >>> custom_hooks = [dict(type='FeatureCacheHook', views=4, max_gb=20)]
+
+    Args:
+        views: Augmentations of each image, at least 1.
+        folder: Where to keep caches.
+        max_gb: A larger cache, in 10**9 bytes, is refused; its size is in the log first.
+        dtype: Of the files, `'float16'` or `'float32'`.
+        seed: Of the augmentations.
+
+    Raises:
+        ValueError: The backbone learns, or runs a head's queries, or the cache is too large.
+    """
+
+    def __init__(
+        self,
+        views: int,
+        folder: str = 'work_dirs/feature_cache',
+        max_gb: float = 20.0,
+        dtype: str = 'float16',
+        seed: int = 0,
+    ) -> None:
+        self.views = integer('views', views, 1)
+        self.folder, self.max_gb = Path(folder), max_gb
+        self.dtype, self.seed = choice('dtype', dtype, tuple(DTYPES)), seed
+        self._batch: list[View] | None = None
+        self._replaced: list[tuple[Any, str]] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Fix the views, and let the backbone read what it has computed before."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        backbone = _frozen_backbone(model)
+        leaves = list(leaf_datasets(runner.train_dataloader.dataset))
+        views = [FixedViews(e.prepare_data, n, self.views, self.seed) for n, e in enumerate(leaves)]
+        folder = self.folder / self._fingerprint(runner, backbone, leaves)
+        num_views = self.views * sum(map(len, leaves))
+        about = dict(backbone=backbone.model_name, views=self.views, seed=self.seed)
+        store = FeatureStore(folder, num_views, self.dtype, self.max_gb, about)
+        for leaf, fixed in zip(leaves, views, strict=True):
+            leaf.prepare_data = fixed
+        backbone.forward = self._kept(backbone.forward, store)
+        self._replaced = [(backbone, 'forward'), *((leaf, 'prepare_data') for leaf in leaves)]
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave model and data as they were."""
+        for owner, name in self._replaced:
+            delattr(owner, name)
+        self._replaced = []
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
+    ) -> None:
+        """Note the views of the batch."""
+        self._batch = [sample.metainfo[VIEW] for sample in data_batch['data_samples']]
+
+    def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        """Images of validations are not kept."""
+        self._batch = None
+
+    def _kept(
+        self, forward: Callable[[Tensor], Sequence[Tensor]], store: FeatureStore
+    ) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        def run(images: Tensor) -> tuple[Tensor, ...]:
+            if self._batch is None:
+                return forward(images)
+            size = tuple(images.shape[-2:])
+            maps = store.read(self._batch, size)
+            if maps is None:
+                maps = store.write(self._batch, size, forward(images))
+            return tuple(each.to(images.device, non_blocking=True) for each in maps)
+
+        return run
+
+    def _fingerprint(self, runner: Runner, backbone: nn.Module, leaves: Sequence[Any]) -> str:
+        """Of all that the maps depend on."""
+        found = hashlib.sha256()
+        parts = [runner.cfg.get(key) for key in ('model', 'train_dataloader')]
+        parts[0] = {key: (parts[0] or {}).get(key) for key in ('backbone', 'data_preprocessor')}
+        found.update(json.dumps([*parts, self.seed, self.dtype], default=str).encode())
+        for name, tensor in backbone.state_dict().items():
+            found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        for leaf in leaves:
+            for index in range(len(leaf)):
+                path = leaf.get_data_info(index)['img_path']
+                about = os.stat(path)
+                found.update(f'{path} {about.st_size} {about.st_mtime_ns}'.encode())
+        return found.hexdigest()[:16]
+
+
+def _frozen_backbone(model: nn.Module) -> ViTFeatBackbone:
+    found = [each for each in model.modules() if isinstance(each, ViTFeatBackbone)]
+    if len(found) != 1:
+        raise ValueError(
+            f'feature cache: {type(model).__name__} has {len(found)} backbones of type '
+            f'ViTFeatBackbone, and the cache is for one'
+        )
+    if any(isinstance(each, ThroughBackbone) for each in model.modules()):
+        raise ValueError(
+            f'feature cache: the queries of {type(model).__name__} run in the blocks of its '
+            f'backbone, so that there is nothing to keep; PlainMaskHead takes features'
+        )
+    if found[0].learns:
+        raise ValueError(
+            f'feature cache: the backbone learns, so that its features change: set '
+            f'frozen_stages={found[0].depth} and no lora'
+        )
+    return found[0]

@@ -1,0 +1,55 @@
+"""A dataset's images in some fixed augmentations each, so that their features can be kept."""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+VIEW = 'view'  # in the metainfo of a data sample: (dataset, image, augmentation), all numbers
+
+
+class FixedViews:
+    """Stands for the `prepare_data` of a dataset: each image in one of some fixed augmentations.
+
+    Which one is drawn anew each time; python's, NumPy's and PyTorch's generators are seeded for the
+    augmentation and then go on as before.
+
+    Args:
+        prepare: The dataset's own `prepare_data`.
+        dataset: Number of the dataset among those of the training.
+        views: Augmentations an image.
+        seed: Of the augmentations.
+    """
+
+    def __init__(
+        self, prepare: Callable[[int], dict[str, Any] | None], dataset: int, views: int, seed: int
+    ) -> None:
+        self.prepare, self.dataset, self.views, self.seed = prepare, dataset, views, seed
+
+    def __call__(self, index: int) -> dict[str, Any] | None:
+        """A packed sample, or `None` where the pipeline gives none."""
+        view = int(torch.randint(self.views, ()))
+        with _seeded(self.seed, self.dataset, index, view):
+            sample = self.prepare(index)
+        if sample is not None:
+            sample['data_samples'].set_metainfo({VIEW: (self.dataset, index, view)})
+        return sample
+
+
+@contextlib.contextmanager
+def _seeded(*numbers: int) -> Iterator[None]:
+    """Seed the three generators, and put them back."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    (seed,) = np.random.SeedSequence(numbers).generate_state(1).tolist()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
