@@ -19,6 +19,7 @@ from vit_backbones.models.random_weights import redraw
 from vit_backbones.training import feature_store
 from vit_backbones.training.feature_cache_hook import FeatureCacheHook
 from vit_backbones.training.fixed_views import FixedViews
+from vit_backbones.training.runner import QuietRunner
 
 IMAGES, VIEWS, SIZE = 6, 2, (32, 48)
 
@@ -32,7 +33,9 @@ class NoisyImages(BaseDataset):
         super().__init__(serialize_data=False)
 
     def load_data_list(self):
-        return [dict(img_path=f'{self.root}/{i}.txt', label=i) for i in range(IMAGES)]
+        label = f'{self.root}/label.png'
+        images = [f'{self.root}/{i}.txt' for i in range(IMAGES)]
+        return [dict(img_path=image, seg_map_path=label) for image in images]
 
     def prepare_data(self, idx):
         noise = torch.randn(3, *SIZE) + float(np.random.rand()) + random.random()
@@ -73,10 +76,13 @@ class Watch(Hook):
 def data(tmp_path):
     for index in range(IMAGES):
         (tmp_path / f'{index}.txt').write_text('x')
+    (tmp_path / 'label.png').write_text('x')
     return tmp_path
 
 
-def trained(data, work_dir, *, workers=0, epochs=4, weights=0, model=None, **options):
+def trained(
+    data, work_dir, *, workers=0, epochs=4, weights=0, model=None, kind=Runner, cfg=None, **options
+):
     model = redraw(Regressor()) if model is None else model
     with torch.no_grad():
         next(model.backbone.vit.parameters()).add_(weights)
@@ -88,11 +94,14 @@ def trained(data, work_dir, *, workers=0, epochs=4, weights=0, model=None, **opt
         sampler=dict(type='DefaultSampler', shuffle=True, seed=0),
         dataset=dict(type='NoisyImages', root=str(data)),
     )
-    runner = Runner(
+    loops = cfg or dict(by_epoch=True, max_epochs=epochs)
+    sampler = 'DefaultSampler' if loops['by_epoch'] else 'InfiniteSampler'
+    loader['sampler'].update(type=sampler)
+    runner = kind(
         model,
         str(data / work_dir),
         train_dataloader=loader,
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        train_cfg=loops,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)),
         custom_hooks=[cache, watch],
         default_hooks=dict(checkpoint=None, logger=None),
@@ -135,11 +144,13 @@ def test_views_that_are_missing_or_damaged_are_computed(data):
     assert sum(before[path] == path.stat().st_mtime_ns for path in before) >= len(before) - 4
 
 
-@pytest.mark.parametrize('change', ['weights', 'data', 'seed'])
+@pytest.mark.parametrize('change', ['weights', 'data', 'labels', 'seed'])
 def test_what_the_features_depend_on_has_a_folder_of_its_own(change, data):
     trained(data, 'a', epochs=1)
     if change == 'data':
         (data / '3.txt').write_text('another image')
+    if change == 'labels':
+        (data / 'label.png').write_text('another')
     given = dict(weights=1) if change == 'weights' else {}
     again, _ = trained(data, 'b', epochs=1, **given, **(dict(seed=1) if change == 'seed' else {}))
     assert again.runs == 3
@@ -150,6 +161,19 @@ def test_worker_processes_give_the_same_views(data):
     trained(data, 'a', epochs=8)
     again, _ = trained(data, 'b', epochs=2, workers=1)
     assert again.runs <= 1  # a view may not have come up before
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_iteration_based_trainings_have_views_too(workers, data):
+    loops = dict(by_epoch=False, max_iters=5)
+    watch, _ = trained(data, 'a', workers=workers, kind=QuietRunner, cfg=loops)
+    assert len(watch.losses) == 5
+
+
+def test_workers_that_already_run_are_refused(data):
+    message = r'^feature cache: the workers of an iteration-based training already run: train by '
+    with pytest.raises(ValueError, match=message):
+        trained(data, 'a', workers=1, cfg=dict(by_epoch=False, max_iters=5))
 
 
 def test_model_and_data_are_left_as_they_were(data):

@@ -3,15 +3,16 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from vit_backbones.arguments import choice, integer
 from vit_backbones.backbone import ViTFeatBackbone
@@ -58,20 +59,26 @@ class FeatureCacheHook(Hook):
         self._batch: list[View] | None = None
         self._replaced: list[tuple[Any, str]] = []
 
+    def after_build_train_dataloader(self, runner: Runner, dataloader: DataLoader) -> None:
+        """Fix the views, before any worker starts; our runners call this."""
+        for number, leaf in enumerate(leaf_datasets(dataloader.dataset)):
+            leaf.prepare_data = FixedViews(leaf.prepare_data, number, self.views, self.seed)
+            self._replaced.append((leaf, 'prepare_data'))
+
     def before_train(self, runner: Runner) -> None:
-        """Fix the views, and let the backbone read what it has computed before."""
+        """Let the backbone read what it has computed before."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         backbone = _frozen_backbone(model)
-        leaves = list(leaf_datasets(runner.train_dataloader.dataset))
-        views = [FixedViews(e.prepare_data, n, self.views, self.seed) for n, e in enumerate(leaves)]
+        if not self._replaced:
+            _check_no_worker_runs(runner)
+            self.after_build_train_dataloader(runner, runner.train_dataloader)
+        leaves = [owner for owner, _ in self._replaced]
         folder = self.folder / self._fingerprint(runner, backbone, leaves)
         num_views = self.views * sum(map(len, leaves))
         about = dict(backbone=backbone.model_name, views=self.views, seed=self.seed)
         store = FeatureStore(folder, num_views, self.dtype, self.max_gb, about)
-        for leaf, fixed in zip(leaves, views, strict=True):
-            leaf.prepare_data = fixed
         backbone.forward = self._kept(backbone.forward, store)
-        self._replaced = [(backbone, 'forward'), *((leaf, 'prepare_data') for leaf in leaves)]
+        self._replaced.append((backbone, 'forward'))
 
     def after_train(self, runner: Runner) -> None:
         """Leave model and data as they were."""
@@ -106,16 +113,16 @@ class FeatureCacheHook(Hook):
     def _fingerprint(self, runner: Runner, backbone: nn.Module, leaves: Sequence[Any]) -> str:
         """Of all that the maps depend on."""
         found = hashlib.sha256()
-        parts = [runner.cfg.get(key) for key in ('model', 'train_dataloader')]
-        parts[0] = {key: (parts[0] or {}).get(key) for key in ('backbone', 'data_preprocessor')}
-        found.update(json.dumps([*parts, self.seed, self.dtype], default=str).encode())
+        model, loader = (runner.cfg.get(key) or {} for key in ('model', 'train_dataloader'))
+        parts = [model.get('backbone'), model.get('data_preprocessor'), loader.get('dataset')]
+        precision = type(runner.optim_wrapper).__name__
+        parts += [precision, self.seed, self.dtype]
+        found.update(json.dumps(parts, default=str).encode())
         for name, tensor in backbone.state_dict().items():
             found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        for leaf in leaves:
-            for index in range(len(leaf)):
-                path = leaf.get_data_info(index)['img_path']
-                about = os.stat(path)
-                found.update(f'{path} {about.st_size} {about.st_mtime_ns}'.encode())
+        for path in _files(leaves):
+            about = os.stat(path)
+            found.update(f'{path} {about.st_size} {about.st_mtime_ns}'.encode())
         return found.hexdigest()[:16]
 
 
@@ -137,3 +144,22 @@ def _frozen_backbone(model: nn.Module) -> ViTFeatBackbone:
             f'frozen_stages={found[0].depth} and no lora'
         )
     return found[0]
+
+
+def _files(leaves: Sequence[Any]) -> Iterator[str]:
+    """Images and annotations: crops and masks may depend on labels too."""
+    for leaf in leaves:
+        if os.path.isfile(path := getattr(leaf, 'ann_file', '') or ''):
+            yield path
+        for index in range(len(leaf)):
+            info = leaf.get_data_info(index)
+            yield from (info[key] for key in ('img_path', 'seg_map_path') if info.get(key))
+
+
+def _check_no_worker_runs(runner: Runner) -> None:
+    """MMEngine's own runner starts the workers of iteration-based loops before any hook."""
+    if runner.train_dataloader.num_workers and isinstance(runner.train_loop, IterBasedTrainLoop):
+        raise ValueError(
+            'feature cache: the workers of an iteration-based training already run: train by '
+            'tools/train.py, by epochs, or with train_dataloader.num_workers=0'
+        )
