@@ -407,7 +407,13 @@ def values_and_gradients(vit, masked):
 
 @pytest.mark.parametrize(
     ('name', 'masked'),
-    [*((name, None) for name in NAMES), (NAMES[1], half), ('torchvision', half)],
+    [
+        (NAMES[1], half),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in [*((name, None) for name in NAMES), ('torchvision', half)]
+        ),
+    ],
 )
 def test_compiled_in_one_graph_it_gives_the_same(name, masked):
     vit = prepared(name)
