@@ -19,6 +19,10 @@ _GB = 1e9
 View = tuple[int, ...]
 
 
+class FeatureCacheError(ValueError):
+    """Features that cannot be kept, which only the first batch shows."""
+
+
 class FeatureStore:
     """The maps of views of images, as they are computed.
 
@@ -55,14 +59,14 @@ class FeatureStore:
         """Keep maps; gives them as `read` would.
 
         Raises:
-            ValueError: They take too much space, or are beyond the type.
+            FeatureCacheError: They take too much space, or are beyond the type.
         """
         kept = [each.detach().to(DTYPES[self.dtype]) for each in maps]
         if not self._checked:
             self._check_space(sum(each[0].nbytes for each in kept))
         on_host = [each.cpu() for each in kept]
         if not all(each.isfinite().all() for each in on_host):
-            raise ValueError(
+            raise FeatureCacheError(
                 f'feature cache: some features are beyond {self.dtype}: set dtype="float32"'
             )
         for row, view in enumerate(views):
@@ -86,9 +90,13 @@ class FeatureStore:
             f'{self.folder}'
         )
         if total > self.max_gb:
-            raise ValueError(f'{size}, above max_gb={self.max_gb}: raise it, or take fewer views')
+            raise FeatureCacheError(
+                f'{size}, above max_gb={self.max_gb}: raise it, or take fewer views'
+            )
         if total - held > free:
-            raise ValueError(f'{size}, where {free:.3g} GB are free: free some, or set folder')
+            raise FeatureCacheError(
+                f'{size}, where {free:.3g} GB are free: free some, or set folder'
+            )
         if is_main_process():
             print_log(f'{size}, {held:.3g} GB of it there', logger='current')
             write_whole(self.folder / 'about.json', json.dumps(self.about, indent=2).encode())

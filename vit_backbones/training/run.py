@@ -33,6 +33,7 @@ from vit_backbones.terminal import quiet_warnings
 from vit_backbones.training.added_hooks import ADDED, add_hooks
 from vit_backbones.training.amp import use_amp
 from vit_backbones.training.compiling import CompileError, compile_parts, compiler_line
+from vit_backbones.training.feature_store import FeatureCacheError
 from vit_backbones.training.machine import copy_without_waiting, fit_to_machine
 from vit_backbones.training.outcome import (
     Finished,
@@ -174,7 +175,7 @@ def _execute(
             raise KeyboardInterrupt(stop) from error
         if runner is not None and (line := compiler_line(error, runner.model)):
             raise CompileError(line) from error
-        if runner is not None and runner.is_running:
+        if runner is not None and runner.is_running and not isinstance(error, FeatureCacheError):
             error.while_running = True
             raise
         described = isinstance(error, (OSError, ValidationError))
