@@ -69,6 +69,13 @@ def integer(name: str, value: object, low: int, high: int | None = None, reason:
     return int(value)
 
 
+def positive(name: str, value: object) -> float:
+    """Check a number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f'{name} must be a number above 0, got {value!r}')
+    return value
+
+
 def check_weights(
     pretrained: object, checkpoint: object, init_cfg: object, shared: bool = False
 ) -> None:

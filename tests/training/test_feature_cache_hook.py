@@ -212,6 +212,7 @@ def test_its_size_is_shown_before_anything_is_written(data, monkeypatch):
     ('options', 'message'),
     [
         (dict(max_gb=1e-6), r'above max_gb=1e-06: raise it, or take fewer views$'),
+        (dict(max_gb='20'), r"^max_gb must be a number above 0, got '20'$"),
         (dict(views=0), r'^views must be at least 1, got 0$'),
         (dict(dtype='int8'), r"^dtype must be one of 'float16', 'float32', got 'int8'$"),
         (

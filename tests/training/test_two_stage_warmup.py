@@ -120,6 +120,7 @@ def test_the_power_is_an_option():
             dict(warmup=(1, 2), warmup_ratio=(0.1, 0.2)),
             'TwoStageWarmupPolyLR takes one of warmup and warmup_ratio, got (1, 2) and (0.1, 0.2)',
         ),
+        (dict(warmup=(1, 2), power=-1), 'power must be a number above 0, got -1'),
         (dict(warmup=500), 'warmup is two numbers of at least 0, got 500'),
         (dict(warmup=(-1, 2)), 'warmup is two numbers of at least 0, got (-1, 2)'),
         (

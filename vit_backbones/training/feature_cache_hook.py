@@ -14,7 +14,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from vit_backbones.arguments import choice, integer
+from vit_backbones.arguments import choice, integer, positive
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.heads.joint_features import ThroughBackbone
@@ -54,7 +54,7 @@ class FeatureCacheHook(Hook):
         seed: int = 0,
     ) -> None:
         self.views = integer('views', views, 1)
-        self.folder, self.max_gb = Path(folder), max_gb
+        self.folder, self.max_gb = Path(folder), positive('max_gb', max_gb)
         self.dtype, self.seed = choice('dtype', dtype, tuple(DTYPES)), seed
         self._batch: list[View] | None = None
         self._replaced: list[tuple[Any, str]] = []

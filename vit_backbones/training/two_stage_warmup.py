@@ -10,6 +10,8 @@ from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 
+from vit_backbones.arguments import positive
+
 IN_VIT = 'in_vit'  # the mark of a parameter group
 
 
@@ -57,7 +59,7 @@ class TwoStageWarmupPolyLR(LRSchedulerMixin, _ParamScheduler):
             )
         if end == INF:
             raise ValueError('TwoStageWarmupPolyLR needs an end, in iterations of the training')
-        self.power = power
+        self.power = positive('power', power)
         self.accumulated = 1 if by_epoch else getattr(optimizer, '_accumulative_counts', 1)
         self.total = max(1, (end - begin) // self.accumulated)
         self.warmup = _lengths(warmup, warmup_ratio, self.total)
