@@ -51,11 +51,12 @@ _VARIABLES = {
 _SHORT = ('config', 'data', 'metric', 'value', 'parameters', 'minutes', 'images_per_second')
 
 
-def result(work_dir: Path, **noted: Any) -> dict[str, Any]:
+def result(work_dir: Path, options: str = '', **noted: Any) -> dict[str, Any]:
     """A run's entry in docs/results.
 
     Args:
         work_dir: Where `tools/train.py` trained, and `tools/test.py` tested if it did.
+        options: What its command had besides the config, such as `--amp`.
         **noted: `config`, `data`, `metric` as the evaluator spells it, and `hardware`.
     """
     record = json.loads((work_dir / 'record.json').read_text())
@@ -63,7 +64,8 @@ def result(work_dir: Path, **noted: Any) -> dict[str, Any]:
         raise SystemExit(f'{work_dir} is of {record["config"]}, not of {noted["config"]}')
     run = next(run for run in of_work_dir(work_dir) if run['metric'] == noted['metric'])
     variables = ''.join(v for part, v in _VARIABLES.items() if part in noted['config'])
-    return run | noted | dict(command=f'{variables}python tools/train.py {noted["config"]}')
+    command = f'{variables}python tools/train.py {noted["config"]} {options}'.rstrip()
+    return run | noted | dict(command=command)
 
 
 def table(results: Path = DOCS / 'results') -> str:
@@ -208,6 +210,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     adding.add_argument('work_dir', type=Path)
     for name in ('config', 'data', 'metric', 'hardware'):
         adding.add_argument(f'--{name}', required=True)
+    adding.add_argument('--options', default='', help="others of the command: --options='--amp'")
     return parser.parse_args(argv)
 
 

@@ -111,7 +111,7 @@ def test_small_recipes_see_the_images_of_the_others():
         nuclei = [
             f'eomt/eomt_vit-{weights}_nuclei',
             f'plain_mask/plain-mask_vit-{weights}_nuclei',
-            f'mask2former/mask2former-10e_vit-{weights}_nuclei',
-            f'vitdet/mask-rcnn-10e_vit-{weights}_nuclei',
+            f'mask2former/mask2former-6e_vit-{weights}_nuclei',
+            f'vitdet/mask-rcnn_vit-{weights}_nuclei',
         ]
-        assert {budget(name) for name in nuclei} == {(10, 2, (256, 256))}
+        assert {budget(name) for name in nuclei} == {(6, 2, (256, 256))}

@@ -13,7 +13,9 @@ model = dict(
     data_preprocessor=_base_.preprocess,
     backbone=dict(img_size=_base_.crop_size, **_base_.backbone),
     panoptic_head=dict(num_things_classes=1, num_blocks=3),
+    train_cfg=dict(num_points=64 * 64),  # as many as a mask of a crop has cells
     test_cfg=dict(max_per_image=200),
 )
 # Random queries need many updates more than they need large batches
 train_dataloader = dict(batch_size=2)
+train_cfg = dict(max_epochs=6, val_interval=3)

@@ -14,7 +14,9 @@ model = dict(
     backbone=dict(_base_.backbone, out_indices='even4', norm='all', frozen_stages=_base_.depth),
     panoptic_head=dict(in_channels=[_base_.embed_dims] * 4, num_things_classes=1),
     panoptic_fusion_head=dict(num_things_classes=1),
+    train_cfg=dict(num_points=64 * 64),  # as many as a mask of a crop has cells
     test_cfg=dict(max_per_image=200),
 )
 # Random queries need many updates more than they need large batches
 train_dataloader = dict(batch_size=2)
+train_cfg = dict(max_epochs=6, val_interval=3)

@@ -120,7 +120,7 @@ def test_explicit_softmax_gives_the_same_losses(folder):
     peers, absent = step_peers(config, 'seg.py', SETTING)
     assert list(peers) == ['explicit softmax']
     assert absent == {
-        "the toolbox's head": 'the head is the stock one',
+        "the toolbox's head": 'this config has it, or its head has no equal there',
         'grid_sample': 'the model has no deformable attention',
     }
     ours, peer = (

@@ -152,7 +152,7 @@ def operations(run):
 
 def test_the_pair_costs_at_most_three_quarters_of_the_two_apart(tmp_path):
     size = 192
-    det = recipe('mask2former/mask2former-10e_vit-s-dinov2_nuclei.py', size)
+    det = recipe('mask2former/mask2former-6e_vit-s-dinov2_nuclei.py', size)
     seg = recipe('linear_probe/linear_vit-s-dinov2_camvid.py', size)
     equal_weights(det, seg)
     images = write_images(tmp_path, (size, size))

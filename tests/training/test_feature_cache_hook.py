@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from eomt_models import detector
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -208,6 +209,20 @@ def test_its_size_is_shown_before_anything_is_written(data, monkeypatch):
     assert line.startswith('feature cache: 12 views of 0.000768 MB, 9.22e-06 GB in ')
 
 
+def test_caches_that_no_longer_fit_are_named(data, monkeypatch):
+    trained(data, 'a', epochs=1)
+    (old,) = {path.parent for path in files(data)}
+    lines = []
+    monkeypatch.setattr(feature_store, 'print_log', lambda line, **_: lines.append(line))
+    trained(data, 'b', epochs=1, weights=1)
+    size = sum(path.stat().st_size for path in old.glob('*.safetensors')) / 1e9
+    assert lines[1] == (
+        f'feature cache: {data}/cache also holds {old.name} ({size:.3g} GB), of other weights, '
+        f'data or pipelines: delete those that no training needs'
+    )
+    assert len(lines) == 2
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
@@ -219,6 +234,16 @@ def test_its_size_is_shown_before_anything_is_written(data, monkeypatch):
             dict(model=Regressor(frozen_stages=1)),
             r'^feature cache: the backbone learns, so that its features change: set '
             r'frozen_stages=6 and no lora$',
+        ),
+        (
+            dict(model=Regressor(lora=dict(r=2))),
+            r'^feature cache: the backbone learns, so that its features change: set '
+            r'frozen_stages=6 and no lora$',
+        ),
+        (
+            dict(model=detector(backbone=dict(frozen_stages=6))),
+            r'^feature cache: the queries of EoMT run in the blocks of its backbone, so that there '
+            r'is nothing to keep; PlainMaskHead takes features$',
         ),
     ],
 )

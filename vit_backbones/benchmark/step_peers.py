@@ -46,7 +46,7 @@ def _stock_head(config: Config, path: str | Path, setting: Setting) -> TrainingS
     """The toolbox's head, whose losses are computed image by image."""
     stock = with_stock_head(config)
     if stock is None:
-        raise NoPeerError('the head is the stock one')
+        raise NoPeerError('this config has it, or its head has no equal there')
     return TrainingStep(stock, path, built(stock, path), setting)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -99,6 +100,7 @@ class FeatureCacheHook(Hook):
     def _kept(
         self, forward: Callable[[Tensor], Sequence[Tensor]], store: FeatureStore
     ) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        @torch.compiler.disable  # files are read here, of other names for each batch
         def run(images: Tensor) -> tuple[Tensor, ...]:
             if self._batch is None:
                 return forward(images)
@@ -115,8 +117,8 @@ class FeatureCacheHook(Hook):
         found = hashlib.sha256()
         model, loader = (runner.cfg.get(key) or {} for key in ('model', 'train_dataloader'))
         parts = [model.get('backbone'), model.get('data_preprocessor'), loader.get('dataset')]
-        precision = type(runner.optim_wrapper).__name__
-        parts += [precision, self.seed, self.dtype]
+        precision = getattr(runner.optim_wrapper, 'cast_dtype', None)
+        parts += [type(runner.optim_wrapper).__name__, precision, self.seed, self.dtype]
         found.update(json.dumps(parts, default=str).encode())
         for name, tensor in backbone.state_dict().items():
             found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -82,7 +82,7 @@ class FeatureStore:
         """Show the size of the whole cache before anything is written, and refuse too much."""
         self._checked = True
         total = self.num_views * num_bytes / _GB
-        held = sum(each.stat().st_size for each in self.folder.glob('*.safetensors')) / _GB
+        held = _gigabytes(self.folder)
         place = next(each for each in self.folder.absolute().parents if each.exists())
         free = shutil.disk_usage(place).free / _GB
         size = (
@@ -99,4 +99,21 @@ class FeatureStore:
             )
         if is_main_process():
             print_log(f'{size}, {held:.3g} GB of it there', logger='current')
+            self._name_others()
             write_whole(self.folder / 'about.json', json.dumps(self.about, indent=2).encode())
+
+    def _name_others(self) -> None:
+        """Name caches of other weights, data or pipelines: nothing else deletes them."""
+        notes = self.folder.parent.glob('*/about.json')
+        others = sorted(note.parent for note in notes if note.parent != self.folder)
+        if others:
+            sizes = ', '.join(f'{each.name} ({_gigabytes(each):.3g} GB)' for each in others)
+            print_log(
+                f'feature cache: {self.folder.parent} also holds {sizes}, of other weights, data '
+                f'or pipelines: delete those that no training needs',
+                logger='current',
+            )
+
+
+def _gigabytes(folder: Path) -> float:
+    return sum(each.stat().st_size for each in folder.glob('*.safetensors')) / _GB
