@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 CONFIG = f"""
 _base_ = {str(REPOSITORY / 'configs/eomt/eomt_vit-ti_shapes.py')!r}
 builtin_data = dict(root='data/shapes', num_train=32, num_val=2, seed=0)
-model = dict(backbone=dict(depth=4, drop_path_rate=0.0))
+model = dict(backbone=dict(model_name='test_vit', drop_path_rate=0.0))
 train_pipeline = [e for e in _base_.train_pipeline if e.type != 'mmdet.RandomFlip']
 train_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline)
