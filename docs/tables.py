@@ -48,7 +48,7 @@ _VARIABLES = {
     'vit-adapter-ti': 'VIT_TINY=... ',
     's-dinov2_': 'DINOV2_SMALL=... ',
 }
-_SHORT = ('config', 'data', 'metric', 'value', 'parameters', 'minutes', 'images_per_second')
+_SHORT = ('config', 'data', 'metric', 'value', 'parameters', 'minutes', 'hardware', 'date')
 
 
 def result(work_dir: Path, options: str = '', **noted: Any) -> dict[str, Any]:
