@@ -122,6 +122,31 @@ def test_load_config__applies_options(tmp_path):
     assert load_config(path, ['model.depth=[3,4]']).model.depth == [3, 4]
 
 
+@pytest.mark.parametrize(
+    'value',
+    [
+        "[dict(type='EMAHook', momentum=0.5, nested=dict(a=(1, -2)))]",
+        "[{'type': 'EMAHook', 'momentum': 0.5, 'nested': {'a': (1, -2)}}]",
+    ],
+)
+def test_load_config__an_option_may_hold_dicts(tmp_path, value):
+    (tmp_path / 'a.py').write_text('')
+    hooks = load_config(tmp_path / 'a.py', [f'custom_hooks={value}']).custom_hooks
+    assert hooks == [dict(type='EMAHook', momentum=0.5, nested=dict(a=(1, -2)))]
+    assert hooks[0].type == 'EMAHook'
+
+
+@pytest.mark.parametrize('value', ['[dict(type=EMAHook)]', "[dict(type='EMAHook']", '[dict(1)]'])
+def test_load_config__dicts_of_an_option_that_are_no_literals_are_refused(tmp_path, value):
+    (tmp_path / 'a.py').write_text('')
+    message = (
+        "options=custom_hooks: takes literals, strings in quotes, as [dict(type='EMAHook')], "
+        f'got {value}'
+    )
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+        load_config(tmp_path / 'a.py', [f'custom_hooks={value}'])
+
+
 def test_load_config__missing_file_names_the_closest(tmp_path):
     (tmp_path / 'mask2former_vit.py').write_text('')
     with pytest.raises(FileNotFoundError, match=r'does not exist; did you mean \S+mask2former_vit'):
