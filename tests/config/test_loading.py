@@ -86,6 +86,25 @@ def test_check_option__what_constructors_of_optimizers_read_passes(key):
         check_option(config, f'optim_wrapper.paramwise_cfg.{key[:-1]}')
 
 
+@pytest.mark.parametrize(
+    ('scope', 'kind', 'dicts', 'key', 'typo', 'allowed'),
+    [
+        ('mmseg', 'SegEoMT', dict(test_cfg=dict(mode='whole')), 'crop_size', 'crop_sise', None),
+        ('mmdet', 'EoMT', dict(test_cfg=dict(max_per_image=9)), 'iou_thr', 'iou_thre', None),
+        ('mmdet', 'EoMT', dict(train_cfg=dict()), 'num_points', 'num_point', None),
+        ('mmdet', 'DETR', dict(test_cfg=dict(max_per_img=9)), 'max_per_img', 'mode', 'max_per_img'),
+    ],
+)
+def test_check_option__keys_that_a_model_reads_pass(scope, kind, dicts, key, typo, allowed):
+    config = Config(dict(default_scope=scope, model=dict(type=kind, **dicts)))
+    (place,) = dicts
+    check_option(config, f'model.{place}.{key}')
+    known = f'allowed: {allowed}' if allowed else f"did you mean '{key}'?"
+    message = f"options=model.{place}.{typo}: '{typo}' is not a key of 'model.{place}'; {known}"
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+        check_option(config, f'model.{place}.{typo}')
+
+
 def test_check_option__a_new_type_brings_its_arguments():
     changes = {'optim_wrapper.optimizer.type': 'SGD', 'optim_wrapper.optimizer.momentum': 0.9}
     check_option(CONFIG, 'optim_wrapper.optimizer.momentum', changes)
