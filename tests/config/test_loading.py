@@ -92,6 +92,7 @@ def test_check_option__what_constructors_of_optimizers_read_passes(key):
         ('mmseg', 'SegEoMT', dict(test_cfg=dict(mode='whole')), 'crop_size', 'crop_sise', None),
         ('mmdet', 'EoMT', dict(test_cfg=dict(max_per_image=9)), 'iou_thr', 'iou_thre', None),
         ('mmdet', 'EoMT', dict(train_cfg=dict()), 'num_points', 'num_point', None),
+        ('mmseg', 'SegEoMT', dict(train_cfg=dict()), 'num_points', 'num_point', None),
         ('mmdet', 'DETR', dict(test_cfg=dict(max_per_img=9)), 'max_per_img', 'mode', 'max_per_img'),
     ],
 )

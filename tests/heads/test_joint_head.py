@@ -322,6 +322,23 @@ def test_losses_and_their_weights_are_those_of_mask2former():
     assert head.loss_dice.naive_dice
 
 
+def test_train_cfg_of_the_model_is_that_of_its_head__whose_own_goes_first():
+    few, many = dict(num_points=9), dict(num_points=10)
+    assert detector(train_cfg=few).panoptic_head.num_points == 9
+    assert segmenter(train_cfg=few).decode_head.num_points == 9
+    assert detector(dict(train_cfg=many), train_cfg=few).panoptic_head.num_points == 10
+    assert segmenter(dict(train_cfg=many), train_cfg=few).decode_head.num_points == 10
+
+
+def test_keys_of_train_cfg_that_nothing_reads_are_refused():
+    message = (
+        'train_cfg takes num_points, oversample_ratio, importance_sample_ratio, assigner, sampler, '
+        'got num_point'
+    )
+    with pytest.raises(ValueError, match=message):
+        segmenter(dict(train_cfg=dict(num_point=9)))
+
+
 def test_parts_of_losses_and_whole_ones_can_be_given():
     head = segmenter(
         dict(

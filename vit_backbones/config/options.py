@@ -59,15 +59,15 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
     ('', (Runner,), _TOP),
 )
 _ALWAYS = {'type', '_delete_', '_scope_'}
+_POINTS = 'num_points oversample_ratio importance_sample_ratio assigner sampler'.split()
 # Keys that models, by type or scope, read in dicts without a `type`, where recipes have but some
 _READ = {
     ('mmseg', 'model.test_cfg'): 'mode crop_size stride window_batch'.split(),
     ('EoMT', 'model.test_cfg'): (
         'object_mask_thr iou_thr filter_low_score max_per_image instance_on panoptic_on'.split()
     ),
-    ('EoMT', 'model.train_cfg'): (
-        'num_points oversample_ratio importance_sample_ratio assigner sampler'.split()
-    ),
+    ('EoMT', 'model.train_cfg'): _POINTS,
+    ('SegEoMT', 'model.train_cfg'): _POINTS,
 }
 
 

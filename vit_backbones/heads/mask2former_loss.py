@@ -59,6 +59,8 @@ def set_losses(head: nn.Module, **given: Changes) -> None:
 
 def set_matching(head: nn.Module, train_cfg: Changes) -> None:
     """Build the assigner and the sampler of a head, and note the numbers of its points."""
+    if unknown := [key for key in train_cfg or () if key not in _TRAIN_CFG]:
+        raise ValueError(f'train_cfg takes {", ".join(_TRAIN_CFG)}, got {", ".join(unknown)}')
     head.train_cfg = config = _TRAIN_CFG | (train_cfg or {})
     head.assigner = TASK_UTILS.build(config['assigner'])
     head.sampler = TASK_UTILS.build(config['sampler'], default_args=dict(context=head))
