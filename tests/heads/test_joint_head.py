@@ -330,13 +330,23 @@ def test_train_cfg_of_the_model_is_that_of_its_head__whose_own_goes_first():
     assert segmenter(dict(train_cfg=many), train_cfg=few).decode_head.num_points == 10
 
 
-def test_keys_of_train_cfg_that_nothing_reads_are_refused():
-    message = (
-        'train_cfg takes num_points, oversample_ratio, importance_sample_ratio, assigner, sampler, '
-        'got num_point'
-    )
-    with pytest.raises(ValueError, match=message):
-        segmenter(dict(train_cfg=dict(num_point=9)))
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            dict(num_point=9),
+            'train_cfg takes num_points, oversample_ratio, importance_sample_ratio, assigner, '
+            'sampler, got num_point',
+        ),
+        (dict(num_points=0), 'num_points must be at least 1, got 0'),
+        (dict(oversample_ratio=0.5), 'oversample_ratio must be in [1, 1e+06], got 0.5'),
+        (dict(importance_sample_ratio=2), 'importance_sample_ratio must be in [0, 1], got 2'),
+        (dict(importance_sample_ratio='a'), "importance_sample_ratio must be in [0, 1], got 'a'"),
+    ],
+)
+def test_train_cfg_that_nothing_can_read_is_refused(changes, message):
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+        segmenter(dict(train_cfg=changes))
 
 
 def test_parts_of_losses_and_whole_ones_can_be_given():
