@@ -65,13 +65,13 @@ def segmenter(head=(), *, backbone=(), redrawn=True, **options):
         num_classes=CLASSES,
         num_queries=QUERIES,
         num_blocks=2,
-        train_cfg=dict(num_points=64),
     )
     config = dict(
         type='SegEoMT',
         data_preprocessor=dict(type='SegDataPreProcessor'),
         backbone=backbone_config(**dict(backbone)),
         decode_head=decode_head | dict(head),
+        train_cfg=dict(num_points=64),
     )
     return _built(config | options, redrawn)
 

@@ -86,6 +86,26 @@ def test_check_option__what_constructors_of_optimizers_read_passes(key):
         check_option(config, f'optim_wrapper.paramwise_cfg.{key[:-1]}')
 
 
+@pytest.mark.parametrize(
+    ('scope', 'kind', 'dicts', 'key', 'typo', 'allowed'),
+    [
+        ('mmseg', 'SegEoMT', dict(test_cfg=dict(mode='whole')), 'crop_size', 'crop_sise', None),
+        ('mmdet', 'EoMT', dict(test_cfg=dict(max_per_image=9)), 'iou_thr', 'iou_thre', None),
+        ('mmdet', 'EoMT', dict(train_cfg=dict()), 'num_points', 'num_point', None),
+        ('mmseg', 'SegEoMT', dict(train_cfg=dict()), 'num_points', 'num_point', None),
+        ('mmdet', 'DETR', dict(test_cfg=dict(max_per_img=9)), 'max_per_img', 'mode', 'max_per_img'),
+    ],
+)
+def test_check_option__keys_that_a_model_reads_pass(scope, kind, dicts, key, typo, allowed):
+    config = Config(dict(default_scope=scope, model=dict(type=kind, **dicts)))
+    (place,) = dicts
+    check_option(config, f'model.{place}.{key}')
+    known = f'allowed: {allowed}' if allowed else f"did you mean '{key}'?"
+    message = f"options=model.{place}.{typo}: '{typo}' is not a key of 'model.{place}'; {known}"
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+        check_option(config, f'model.{place}.{typo}')
+
+
 def test_check_option__a_new_type_brings_its_arguments():
     changes = {'optim_wrapper.optimizer.type': 'SGD', 'optim_wrapper.optimizer.momentum': 0.9}
     check_option(CONFIG, 'optim_wrapper.optimizer.momentum', changes)
@@ -120,6 +140,31 @@ def test_load_config__applies_options(tmp_path):
     path = tmp_path / 'a.py'
     path.write_text('model = dict(depth=[1, 2])')
     assert load_config(path, ['model.depth=[3,4]']).model.depth == [3, 4]
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        "[dict(type='EMAHook', momentum=0.5, nested=dict(a=(1, -2)))]",
+        "[{'type': 'EMAHook', 'momentum': 0.5, 'nested': {'a': (1, -2)}}]",
+    ],
+)
+def test_load_config__an_option_may_hold_dicts(tmp_path, value):
+    (tmp_path / 'a.py').write_text('')
+    hooks = load_config(tmp_path / 'a.py', [f'custom_hooks={value}']).custom_hooks
+    assert hooks == [dict(type='EMAHook', momentum=0.5, nested=dict(a=(1, -2)))]
+    assert hooks[0].type == 'EMAHook'
+
+
+@pytest.mark.parametrize('value', ['[dict(type=EMAHook)]', "[dict(type='EMAHook']", '[dict(1)]'])
+def test_load_config__dicts_of_an_option_that_are_no_literals_are_refused(tmp_path, value):
+    (tmp_path / 'a.py').write_text('')
+    message = (
+        "options=custom_hooks: takes literals, strings in quotes, as [dict(type='EMAHook')], "
+        f'got {value}'
+    )
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+        load_config(tmp_path / 'a.py', [f'custom_hooks={value}'])
 
 
 def test_load_config__missing_file_names_the_closest(tmp_path):

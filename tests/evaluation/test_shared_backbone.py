@@ -94,6 +94,17 @@ def test_another_size_of_the_input_is_refused(pair, files):
         shared.predict(files[2])
 
 
+def test_images_of_several_sizes_are_refused_and_none_give_none(pair, tmp_path):
+    shared = SharedBackbone(*pair)
+    message = (
+        r'^the images become tensors of \(3, \d+, \d+\) and \(3, \d+, \d+\), and a batch has one '
+        r'size: give the images of each size in a call of their own$'
+    )
+    with pytest.raises(ValueError, match=message):
+        shared.predict(write_images(tmp_path / 'images', (64, 96), (64, 64)))
+    assert shared.predict([]) == ([], [])
+
+
 def test_another_readout_is_refused(pair):
     pair[0].model.backbone.cls_readout = 'add'
     with pytest.raises(ValueError, match=r'^readout='):

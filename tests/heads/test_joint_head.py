@@ -322,6 +322,33 @@ def test_losses_and_their_weights_are_those_of_mask2former():
     assert head.loss_dice.naive_dice
 
 
+def test_train_cfg_of_the_model_is_that_of_its_head__whose_own_goes_first():
+    few, many = dict(num_points=9), dict(num_points=10)
+    assert detector(train_cfg=few).panoptic_head.num_points == 9
+    assert segmenter(train_cfg=few).decode_head.num_points == 9
+    assert detector(dict(train_cfg=many), train_cfg=few).panoptic_head.num_points == 10
+    assert segmenter(dict(train_cfg=many), train_cfg=few).decode_head.num_points == 10
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            dict(num_point=9),
+            'train_cfg takes num_points, oversample_ratio, importance_sample_ratio, assigner, '
+            'sampler, got num_point',
+        ),
+        (dict(num_points=0), 'num_points must be at least 1, got 0'),
+        (dict(oversample_ratio=0.5), 'oversample_ratio must be in [1, 1e+06], got 0.5'),
+        (dict(importance_sample_ratio=2), 'importance_sample_ratio must be in [0, 1], got 2'),
+        (dict(importance_sample_ratio='a'), "importance_sample_ratio must be in [0, 1], got 'a'"),
+    ],
+)
+def test_train_cfg_that_nothing_can_read_is_refused(changes, message):
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+        segmenter(dict(train_cfg=changes))
+
+
 def test_parts_of_losses_and_whole_ones_can_be_given():
     head = segmenter(
         dict(

@@ -253,6 +253,15 @@ def test_wrong_options_are_one_line_and_write_nothing(options, message, data):
     assert files(data) == []
 
 
+def test_a_cache_that_is_too_large_is_refused_before_any_of_its_files_is_read(tmp_path):
+    first = feature_store.FeatureStore(tmp_path / 'a', 2, 'float32', 1.0, {})
+    first.write([(0,)], (4, 4), [torch.zeros(1, 2, 1, 1)])
+    message = r'^feature cache: 2 views of 8e-06 MB, .*, above max_gb=1.5e-08: raise it'
+    second = feature_store.FeatureStore(tmp_path / 'a', 2, 'float32', 1.5e-8, {})
+    with pytest.raises(feature_store.FeatureCacheError, match=message):
+        second.read([(0,)], (4, 4))
+
+
 def test_a_record_of_the_cache_names_what_it_is_of(data):
     trained(data, 'a', epochs=1)
     (note,) = (data / 'cache').glob('*/about.json')

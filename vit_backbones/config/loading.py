@@ -1,5 +1,6 @@
 """Read a config file and change it, with errors that name the fix."""
 
+import ast
 import difflib
 import time
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ _MOVED = {
 def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
     """Read a config file (`CONFIGS`) and apply `key=value` changes.
 
-    These are as `'model.backbone.out_indices=[2,5]'`, with list items by their number.
+    These are as `'model.backbone.out_indices=[2,5]'`, with list items by their number. Dicts are
+    as in a config: `"custom_hooks=[dict(type='EMAHook')]"`.
 
     Raises:
         FileNotFoundError: If there is no such file; the closest existing ones are named.
@@ -85,7 +87,24 @@ def _parse(option: str) -> tuple[str, Any]:
     key, equals, value = option.partition('=')
     if not equals or not key:
         raise ValueError(f'options=... takes KEY=VALUE, got {option!r}')
-    return key, DictAction._parse_iterable(value)
+    if 'dict(' not in value and '{' not in value:
+        return key, DictAction._parse_iterable(value)
+    try:  # MMEngine's parser has no dicts
+        return key, ast.literal_eval(_Dicts().visit(ast.parse(value.strip(), mode='eval')))
+    except (SyntaxError, ValueError):
+        reason = f"takes literals, strings in quotes, as [dict(type='EMAHook')], got {value}"
+        raise ValueError(f'options={key}: {reason}') from None
+
+
+class _Dicts(ast.NodeTransformer):
+    """Write `dict(a=1)` as `{'a': 1}`."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        if ast.unparse(node.func) != 'dict' or node.args or not all(k.arg for k in node.keywords):
+            return node
+        keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
+        return ast.Dict(keys, [keyword.value for keyword in node.keywords])
 
 
 def _closest_files(path: Path) -> str:

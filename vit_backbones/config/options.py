@@ -59,6 +59,16 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
     ('', (Runner,), _TOP),
 )
 _ALWAYS = {'type', '_delete_', '_scope_'}
+_POINTS = 'num_points oversample_ratio importance_sample_ratio assigner sampler'.split()
+# Keys that models, by type or scope, read in dicts without a `type`, where recipes have but some
+_READ = {
+    ('mmseg', 'model.test_cfg'): 'mode crop_size stride window_batch'.split(),
+    ('EoMT', 'model.test_cfg'): (
+        'object_mask_thr iou_thr filter_low_score max_per_image instance_on panoptic_on'.split()
+    ),
+    ('EoMT', 'model.train_cfg'): _POINTS,
+    ('SegEoMT', 'model.train_cfg'): _POINTS,
+}
 
 
 def check_option(config: Config, key: str, changes: dict[str, Any] | None = None) -> None:
@@ -80,11 +90,13 @@ def _reason(config: Config, key: str, changes: dict[str, Any]) -> str | None:
             f'; set {" and ".join(places[:4])}' if places else ''
         )
     node: Any = config._cfg_dict
+    scope, model = config.get('default_scope'), str((config.get('model') or {}).get('type'))
     for i, part in enumerate(parts):
         place = '.'.join(parts[:i])
         if isinstance(node, dict) and part not in node:
             kind = changes.get(f'{place}.type', node.get('type'))
-            return refusal(part, place, kind, config.get('default_scope'), others=node)[0]
+            read = [_READ.get((each, place), []) for each in (scope, model.split('.')[-1])]
+            return refusal(part, place, kind, scope, others=[*node, *read[0], *read[1]])[0]
         if not isinstance(node, (dict, list)):
             return f'{place!r} is {node!r}, which has no {part!r}; set it as a whole'
         if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
@@ -116,7 +128,7 @@ def refusal(
         lenient: Allow unknown names there and refuse only likely typos.
     """
     names, takes_more = _arguments_at(place, kind, scope)
-    if part in names | _ALWAYS or not (names or takes_more or others):
+    if part in names.union(others, _ALWAYS) or not (names or takes_more or others):
         return None, True
     allowed = sorted(names.union(others))
     # where a class takes any keyword, only near misses are refused

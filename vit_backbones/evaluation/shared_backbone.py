@@ -64,13 +64,21 @@ class SharedBackbone:
         """The detector's and the segmenter's data samples of image files, run as one batch.
 
         Raises:
-            ValueError: If the two pipelines make different tensors of an image.
+            ValueError: If the two pipelines make different tensors of an image, or images are of
+                several sizes, which mmseg does not pad.
         """
+        if not images:
+            return [], []
         batches = []
         for trained, pipeline in zip(self.trained, self._pipelines, strict=True):
             use_scope(trained.config)
             data = [pipeline(dict(img_path=str(path), img_id=i)) for i, path in enumerate(images)]
             shapes = [tuple(each['inputs'].shape) for each in data]
+            if others := sorted(set(shapes))[1:]:
+                raise ValueError(
+                    f'the images become tensors of {min(shapes)} and {others[0]}, and a batch has '
+                    f'one size: give the images of each size in a call of their own'
+                )
             batches.append((shapes, trained.model.data_preprocessor(pseudo_collate(data), False)))
         (first, ours), (second, theirs) = batches
         if first != second or not torch.equal(ours['inputs'], theirs['inputs']):

@@ -1,6 +1,7 @@
 """The parts of Mask2Former's loss with its numbers, of which a config gives only what differs."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from mmdet.models.losses import CrossEntropyLoss, DiceLoss
@@ -13,6 +14,8 @@ from mmdet.models.task_modules import (
 )
 from mmdet.registry import MODELS, TASK_UTILS
 from torch import nn
+
+from vit_backbones.arguments import integer
 
 Changes = Mapping[str, Any] | None
 
@@ -59,8 +62,13 @@ def set_losses(head: nn.Module, **given: Changes) -> None:
 
 def set_matching(head: nn.Module, train_cfg: Changes) -> None:
     """Build the assigner and the sampler of a head, and note the numbers of its points."""
+    if unknown := [key for key in train_cfg or () if key not in _TRAIN_CFG]:
+        raise ValueError(f'train_cfg takes {", ".join(_TRAIN_CFG)}, got {", ".join(unknown)}')
     head.train_cfg = config = _TRAIN_CFG | (train_cfg or {})
     head.assigner = TASK_UTILS.build(config['assigner'])
     head.sampler = TASK_UTILS.build(config['sampler'], default_args=dict(context=head))
-    for name in ('num_points', 'oversample_ratio', 'importance_sample_ratio'):
-        setattr(head, name, config[name])
+    head.num_points = integer('num_points', config['num_points'], 1)
+    for name, low, high in (('oversample_ratio', 1, 1e6), ('importance_sample_ratio', 0, 1)):
+        if not isinstance(ratio := config[name], Real) or not low <= ratio <= high:
+            raise ValueError(f'{name} must be in [{low}, {high:g}], got {ratio!r}')
+        setattr(head, name, ratio)

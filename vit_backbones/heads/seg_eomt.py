@@ -24,6 +24,7 @@ class SegEoMT(PublishedWeights, WindowInference, EncoderDecoder):
         decode_head: A `SegEoMTHead`; its channels and patch size are the backbone's.
         neck: None: there are no maps.
         auxiliary_head: None, likewise.
+        train_cfg: As `train_cfg` of `JointHead`.
         test_cfg: `dict(mode='windows', crop_size=(512, 512))` as published, see `WindowInference`;
             or mmseg's `whole` (default) and `slide`.
         **kwargs: As `mmseg.EncoderDecoder`.
@@ -35,12 +36,14 @@ class SegEoMT(PublishedWeights, WindowInference, EncoderDecoder):
         decode_head: Mapping[str, Any],
         neck: None = None,
         auxiliary_head: None = None,
+        train_cfg: Mapping[str, Any] | None = None,
         test_cfg: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         refuse('SegEoMT', neck=neck, auxiliary_head=auxiliary_head)
         test_cfg = ConfigDict(test_cfg or dict(mode='whole'))
-        super().__init__(backbone, decode_head, test_cfg=test_cfg, **kwargs)
+        head = {'train_cfg': train_cfg, **decode_head}
+        super().__init__(backbone, head, train_cfg=train_cfg, test_cfg=test_cfg, **kwargs)
 
     def _init_decode_head(self, decode_head: Mapping[str, Any]) -> None:
         super()._init_decode_head(fitted(decode_head, self.backbone, 'SegEoMT'))

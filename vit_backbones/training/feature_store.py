@@ -42,7 +42,11 @@ class FeatureStore:
         self._checked = False
 
     def read(self, views: Sequence[View], size: tuple[int, int]) -> list[Tensor] | None:
-        """Maps (B, C, h, w) of views in a batch of (H, W), or `None` if any are missing."""
+        """Maps (B, C, h, w) of views in a batch of (H, W), or `None` if any are missing.
+
+        Raises:
+            FeatureCacheError: They take too much space.
+        """
         paths = [self._path(view, size) for view in views]
         if not all(path.exists() for path in paths):
             return None
@@ -51,6 +55,8 @@ class FeatureStore:
         except Exception as error:  # damaged; the library's own type has no public name
             print_log(f'feature cache: computed anew, {error}', logger='current')
             return None
+        if not self._checked:
+            self._check_space(sum(each.nbytes for each in files[0].values()))
         return [torch.stack([each[name] for each in files]).float() for name in sorted(files[0])]
 
     def write(
@@ -79,7 +85,7 @@ class FeatureStore:
         return self.folder / f'{name}_{size[0]}x{size[1]}.safetensors'
 
     def _check_space(self, num_bytes: int) -> None:
-        """Show the size of the whole cache before anything is written, and refuse too much."""
+        """Show the size of the whole cache before its first file is used, and refuse too much."""
         self._checked = True
         total = self.num_views * num_bytes / _GB
         held = _gigabytes(self.folder)
