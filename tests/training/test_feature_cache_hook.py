@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
+from torch.nn import functional
 
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.models.random_weights import redraw
@@ -82,7 +83,17 @@ def data(tmp_path):
 
 
 def trained(
-    data, work_dir, *, workers=0, epochs=4, weights=0, model=None, kind=Runner, cfg=None, **options
+    data,
+    work_dir,
+    *,
+    workers=0,
+    epochs=4,
+    weights=0,
+    model=None,
+    kind=Runner,
+    cfg=None,
+    hooks=(),
+    **options,
 ):
     model = redraw(Regressor()) if model is None else model
     with torch.no_grad():
@@ -104,7 +115,7 @@ def trained(
         train_dataloader=loader,
         train_cfg=loops,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)),
-        custom_hooks=[cache, watch],
+        custom_hooks=[cache, watch, *hooks],
         default_hooks=dict(checkpoint=None, logger=None),
         randomness=dict(seed=0),
         experiment_name=f'{data.name}_{work_dir}',
@@ -221,6 +232,61 @@ def test_caches_that_no_longer_fit_are_named(data, monkeypatch):
         f'data or pipelines: delete those that no training needs'
     )
     assert len(lines) == 2
+
+
+def test_views_in_several_sizes_fill_it_to_its_limit_and_no_further(data, monkeypatch):
+    def prepare(self, idx):
+        noise = torch.randn(3, 32 + 16 * int(torch.randint(4, ())), 48)
+        return dict(inputs=noise, data_samples=BaseDataElement(label=torch.tensor(idx)))
+
+    def padded(self, inputs, data_samples, mode='tensor'):
+        height = max(each.shape[1] for each in inputs)
+        images = [functional.pad(each, (0, 0, 0, height - each.shape[1])) for each in inputs]
+        return forward(self, images, data_samples, mode)
+
+    forward, lines, limit = Regressor.forward, [], IMAGES * VIEWS * 1600
+    monkeypatch.setattr(NoisyImages, 'prepare_data', prepare)
+    monkeypatch.setattr(Regressor, 'forward', padded)
+    monkeypatch.setattr(feature_store, 'print_log', lambda line, **_: lines.append(line))
+    watch, _ = trained(data, 'a', epochs=20, max_gb=limit / 1e9)
+    assert limit * 0.8 < sum(path.stat().st_size for path in files(data)) <= limit
+    assert watch.runs > len(files(data)) / 2  # those that are not kept
+    assert [line for line in lines if 'has reached max_gb' in line] == lines[1:]
+    assert len(lines) == 2
+
+
+class Switch(Hook):
+    """As mmdet's `PipelineSwitchHook`."""
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == 1:
+            runner.train_dataloader.dataset.pipeline = None
+
+
+def test_a_pipeline_that_changes_in_the_training_is_refused(data):
+    with pytest.raises(ValueError, match=r'^feature cache: the pipeline of the data has changed'):
+        trained(data, 'a', hooks=[dict(type=Switch)])
+    assert files(data)
+
+
+def test_samples_that_are_not_packed_are_one_line(data):
+    fixed = FixedViews(lambda index: dict(img=index), dataset=0, views=1, seed=0)
+    with pytest.raises(
+        ValueError, match=r'^feature cache: the pipeline of a dataset does not pack'
+    ):
+        fixed(0)
+
+
+def test_padding_to_one_size_is_the_only_augmentation_of_batches(data):
+    for name, kept in (('BatchFixedSizePad', True), ('BatchSyncRandomResize', False)):
+        model = redraw(Regressor())
+        model.data_preprocessor.batch_augments = [type(name, (), {})()]
+        if kept:
+            trained(data, name, model=model, epochs=1)
+            assert files(data)
+        else:
+            with pytest.raises(ValueError, match=f'^feature cache: {name} of data_preprocessor'):
+                trained(data, name, model=model, epochs=1)
 
 
 @pytest.mark.parametrize(

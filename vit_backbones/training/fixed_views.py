@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from vit_backbones.training.feature_store import FeatureCacheError
+
 VIEW = 'view'  # in the metainfo of a data sample: (dataset, image, augmentation), all numbers
 
 
@@ -35,6 +37,11 @@ class FixedViews:
         with _seeded(self.seed, self.dataset, index, view):
             sample = self.prepare(index)
         if sample is not None:
+            if 'data_samples' not in sample:
+                raise FeatureCacheError(
+                    'feature cache: the pipeline of a dataset does not pack its samples, as below '
+                    'MultiImageMixDataset, whose mixtures have no fixed views: train without it'
+                )
             sample['data_samples'].set_metainfo({VIEW: (self.dataset, index, view)})
         return sample
 
