@@ -277,6 +277,17 @@ def test_samples_that_are_not_packed_are_one_line(data):
         fixed(0)
 
 
+def test_images_that_depend_on_those_before_are_refused(data, monkeypatch):
+    def prepare(self, idx):
+        self.before = 1 + getattr(self, 'before', 0)  # as mmdet's `CachedMosaic`
+        return dict(inputs=torch.full((3, *SIZE), self.before), data_samples=BaseDataElement())
+
+    monkeypatch.setattr(NoisyImages, 'prepare_data', prepare)
+    with pytest.raises(ValueError, match=r'^feature cache: .* another image for the same seed'):
+        trained(data, 'a')
+    assert files(data) == []
+
+
 def test_padding_to_one_size_is_the_only_augmentation_of_batches(data):
     for name, kept in (('BatchFixedSizePad', True), ('BatchSyncRandomResize', False)):
         model = redraw(Regressor())

@@ -22,6 +22,8 @@ from vit_backbones.heads.joint_features import ThroughBackbone
 from vit_backbones.training.feature_store import DTYPES, FeatureCacheError, FeatureStore, View
 from vit_backbones.training.fixed_views import VIEW, FixedViews
 
+_TRIED = 4  # images of a dataset, whether a view of them comes again
+
 
 @HOOKS.register_module()
 class FeatureCacheHook(Hook):
@@ -78,6 +80,8 @@ class FeatureCacheHook(Hook):
             self.after_build_train_dataloader(runner, runner.train_dataloader)
         leaves = [owner for owner, _ in self._replaced]
         self._pipelines = [(leaf, getattr(leaf, 'pipeline', None)) for leaf in leaves]
+        for leaf in leaves:
+            leaf.prepare_data.check(min(_TRIED, len(leaf)))
         folder = self.folder / self._fingerprint(runner, backbone, leaves)
         num_views = self.views * sum(map(len, leaves))
         about = dict(backbone=backbone.model_name, views=self.views, seed=self.seed)
