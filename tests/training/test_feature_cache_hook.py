@@ -2,11 +2,13 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from eomt_models import detector
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -167,6 +169,32 @@ def test_what_the_features_depend_on_has_a_folder_of_its_own(change, data):
     again, _ = trained(data, 'b', epochs=1, **given, **(dict(seed=1) if change == 'seed' else {}))
     assert again.runs == 3
     assert len({path.parent for path in files(data)}) == 2
+
+
+@pytest.mark.parametrize(
+    'place', ['model.backbone', 'model.data_preprocessor', 'train_dataloader.dataset', 'precision']
+)
+def test_configs_and_precision_have_folders_of_their_own(place):
+    def name(change):
+        config = Config(dict(model=dict(backbone={}, data_preprocessor={})))
+        config.merge_from_dict({'train_dataloader.dataset': dict(pipeline=[dict(type='Resize')])})
+        wrapper = SimpleNamespace(cast_dtype=torch.float16)
+        if change == 'precision':
+            wrapper.cast_dtype = torch.bfloat16
+        elif change:
+            config.merge_from_dict({f'{change}.more': 1})
+        runner = SimpleNamespace(cfg=config, optim_wrapper=wrapper)
+        return FeatureCacheHook(views=1)._fingerprint(runner, nn.Identity(), [])
+
+    assert name(None) == name(None) != name(place)
+
+
+def test_images_between_the_iterations_are_not_kept():
+    hook, sample = FeatureCacheHook(views=1), BaseDataElement(metainfo=dict(view=(0, 0, 0)))
+    run = hook._kept(lambda images: (images,), store=None)  # of validations
+    hook.before_train_iter(None, 0, dict(data_samples=[sample]))
+    hook.after_train_iter(None, 0)
+    assert run(torch.ones(1, 3, 4, 4))[0].shape == (1, 3, 4, 4)
 
 
 def test_worker_processes_give_the_same_views(data):
