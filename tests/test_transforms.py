@@ -104,8 +104,10 @@ def test_crops_are_drawn_until_they_show_an_object():
 def test_an_image_without_objects_gives_its_last_crop():
     results = sample()
     results['gt_ignore_flags'][:] = True  # a crowd
-    found = build('UntilObjects', transforms=CROP, tries=3).transform(results)
-    assert found['img'].shape == (20, 20, 3)
+    until, tried = build('UntilObjects', transforms=CROP, tries=3), []
+    assert until.transform(results)['img'].shape == (20, 20, 3)
+    until.transforms = lambda each: tried.append(each) or each
+    assert until.transform(results) is tried[2]
 
 
 def test_one_draw_does_not_change_the_next():

@@ -189,6 +189,12 @@ def test_a_head_without_a_number_of_blocks_is_one_line():
         segmenter(dict(num_blocks=None))
 
 
+def test_one_class_of_pixels_is_refused_before_a_validation_fails():
+    line = 'num_classes must be at least 2: a single class needs another for the background, got 1'
+    with pytest.raises(ValueError, match=f'{line}$'):
+        segmenter(dict(num_classes=1))
+
+
 def test_another_backbone_is_refused_by_name():
     init_default_scope('mmdet')
     head = dict(type='EoMTHead', num_things_classes=3, num_queries=5, num_blocks=1)

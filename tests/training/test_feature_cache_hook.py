@@ -2,11 +2,13 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from eomt_models import detector
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -14,6 +16,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
+from torch.nn import functional
 
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.models.random_weights import redraw
@@ -82,7 +85,17 @@ def data(tmp_path):
 
 
 def trained(
-    data, work_dir, *, workers=0, epochs=4, weights=0, model=None, kind=Runner, cfg=None, **options
+    data,
+    work_dir,
+    *,
+    workers=0,
+    epochs=4,
+    weights=0,
+    model=None,
+    kind=Runner,
+    cfg=None,
+    hooks=(),
+    **options,
 ):
     model = redraw(Regressor()) if model is None else model
     with torch.no_grad():
@@ -104,7 +117,7 @@ def trained(
         train_dataloader=loader,
         train_cfg=loops,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)),
-        custom_hooks=[cache, watch],
+        custom_hooks=[cache, watch, *hooks],
         default_hooks=dict(checkpoint=None, logger=None),
         randomness=dict(seed=0),
         experiment_name=f'{data.name}_{work_dir}',
@@ -156,6 +169,32 @@ def test_what_the_features_depend_on_has_a_folder_of_its_own(change, data):
     again, _ = trained(data, 'b', epochs=1, **given, **(dict(seed=1) if change == 'seed' else {}))
     assert again.runs == 3
     assert len({path.parent for path in files(data)}) == 2
+
+
+@pytest.mark.parametrize(
+    'place', ['model.backbone', 'model.data_preprocessor', 'train_dataloader.dataset', 'precision']
+)
+def test_configs_and_precision_have_folders_of_their_own(place):
+    def name(change):
+        config = Config(dict(model=dict(backbone={}, data_preprocessor={})))
+        config.merge_from_dict({'train_dataloader.dataset': dict(pipeline=[dict(type='Resize')])})
+        wrapper = SimpleNamespace(cast_dtype=torch.float16)
+        if change == 'precision':
+            wrapper.cast_dtype = torch.bfloat16
+        elif change:
+            config.merge_from_dict({f'{change}.more': 1})
+        runner = SimpleNamespace(cfg=config, optim_wrapper=wrapper)
+        return FeatureCacheHook(views=1)._fingerprint(runner, nn.Identity(), [])
+
+    assert name(None) == name(None) != name(place)
+
+
+def test_images_between_the_iterations_are_not_kept():
+    hook, sample = FeatureCacheHook(views=1), BaseDataElement(metainfo=dict(view=(0, 0, 0)))
+    run = hook._kept(lambda images: (images,), store=None)  # of validations
+    hook.before_train_iter(None, 0, dict(data_samples=[sample]))
+    hook.after_train_iter(None, 0)
+    assert run(torch.ones(1, 3, 4, 4))[0].shape == (1, 3, 4, 4)
 
 
 def test_worker_processes_give_the_same_views(data):
@@ -221,6 +260,72 @@ def test_caches_that_no_longer_fit_are_named(data, monkeypatch):
         f'data or pipelines: delete those that no training needs'
     )
     assert len(lines) == 2
+
+
+def test_views_in_several_sizes_fill_it_to_its_limit_and_no_further(data, monkeypatch):
+    def prepare(self, idx):
+        noise = torch.randn(3, 32 + 16 * int(torch.randint(4, ())), 48)
+        return dict(inputs=noise, data_samples=BaseDataElement(label=torch.tensor(idx)))
+
+    def padded(self, inputs, data_samples, mode='tensor'):
+        height = max(each.shape[1] for each in inputs)
+        images = [functional.pad(each, (0, 0, 0, height - each.shape[1])) for each in inputs]
+        return forward(self, images, data_samples, mode)
+
+    forward, lines, limit = Regressor.forward, [], IMAGES * VIEWS * 1600
+    monkeypatch.setattr(NoisyImages, 'prepare_data', prepare)
+    monkeypatch.setattr(Regressor, 'forward', padded)
+    monkeypatch.setattr(feature_store, 'print_log', lambda line, **_: lines.append(line))
+    watch, _ = trained(data, 'a', epochs=20, max_gb=limit / 1e9)
+    assert limit * 0.8 < sum(path.stat().st_size for path in files(data)) <= limit
+    assert watch.runs > len(files(data)) / 2  # those that are not kept
+    assert [line for line in lines if 'has reached max_gb' in line] == lines[1:]
+    assert len(lines) == 2
+
+
+class Switch(Hook):
+    """As mmdet's `PipelineSwitchHook`."""
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == 1:
+            runner.train_dataloader.dataset.pipeline = None
+
+
+def test_a_pipeline_that_changes_in_the_training_is_refused(data):
+    with pytest.raises(ValueError, match=r'^feature cache: the pipeline of the data has changed'):
+        trained(data, 'a', hooks=[dict(type=Switch)])
+    assert files(data)
+
+
+def test_samples_that_are_not_packed_are_one_line(data):
+    fixed = FixedViews(lambda index: dict(img=index), dataset=0, views=1, seed=0)
+    with pytest.raises(
+        ValueError, match=r'^feature cache: the pipeline of a dataset does not pack'
+    ):
+        fixed(0)
+
+
+def test_images_that_depend_on_those_before_are_refused(data, monkeypatch):
+    def prepare(self, idx):
+        self.before = 1 + getattr(self, 'before', 0)  # as mmdet's `CachedMosaic`
+        return dict(inputs=torch.full((3, *SIZE), self.before), data_samples=BaseDataElement())
+
+    monkeypatch.setattr(NoisyImages, 'prepare_data', prepare)
+    with pytest.raises(ValueError, match=r'^feature cache: .* another image for the same seed'):
+        trained(data, 'a')
+    assert files(data) == []
+
+
+def test_padding_to_one_size_is_the_only_augmentation_of_batches(data):
+    for name, kept in (('BatchFixedSizePad', True), ('BatchSyncRandomResize', False)):
+        model = redraw(Regressor())
+        model.data_preprocessor.batch_augments = [type(name, (), {})()]
+        if kept:
+            trained(data, name, model=model, epochs=1)
+            assert files(data)
+        else:
+            with pytest.raises(ValueError, match=f'^feature cache: {name} of data_preprocessor'):
+                trained(data, name, model=model, epochs=1)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ from torch import nn
 
 import vit_backbones.training  # noqa: F401  (registers the constructor)
 from vit_backbones import ViTFeatBackbone
+from vit_backbones.heads.joint_features import ThroughBackbone
 
 # Of a ViT with 4 blocks at a rate of 1 and a decay of 1/2
 BLOCKS = {0: 0.125, 1: 0.25, 2: 0.5, 3: 1.0}
 EMBEDDINGS = ('cls_token', 'pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias')
 
 
-class Head(nn.Module):
+class Head(ThroughBackbone, nn.Module):
     """What `EoMTHead` has of its own."""
 
     def __init__(self, num_blocks):
@@ -21,6 +22,12 @@ class Head(nn.Module):
         self.num_blocks = num_blocks
         self.query_embed = nn.Embedding(5, 64)
         self.norm = nn.LayerNorm(64)
+
+
+class OwnBlocks(nn.Module):
+    """As `PlainMaskHead`, whose blocks are not those of the ViT."""
+
+    num_blocks = 2
 
 
 class Model(nn.Module):
@@ -100,12 +107,12 @@ def test_custom_keys_come_on_top():
     assert rates['panoptic_head.query_embed.weight'] == (3.0, 0.05, False)
 
 
-def test_joint_blocks_without_a_head_that_counts_them_get_one_line():
+def test_without_a_head_in_the_blocks_of_the_vit_none_are_joint():
     model = Model()
-    del model.panoptic_head.num_blocks
+    model.panoptic_head = OwnBlocks()
     message = (
-        'joint_decay=False needs a head with num_blocks, as EoMT has, and Model has none: leave it '
-        'out'
+        'joint_decay=False needs a head whose queries go through the ViT, as EoMT has, and Model '
+        'has none: leave it out'
     )
     with pytest.raises(ValueError, match=f'{message}$'):
         found(model, decay_rate=0.5, joint_decay=False)

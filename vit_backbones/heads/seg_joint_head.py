@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vit_backbones.arguments import integer
 from vit_backbones.heads.batched_seg_mask2former import BatchedSegMask2FormerHead
 from vit_backbones.heads.joint_head import JointHead
 from vit_backbones.heads.query_prediction import semantic_scores
@@ -16,7 +17,7 @@ class SegJointHead(JointHead, BatchedSegMask2FormerHead):
     Pixels of `ignore_index` are in no mask, and count as outside of each.
 
     Args:
-        num_classes: Without "no object".
+        num_classes: Without "no object"; at least 2, as a label is the class of most score.
         ignore_index: Label of pixels without a class.
         align_corners: Of the model's resizing of scores to the image.
         **kwargs: As `JointHead`.
@@ -30,7 +31,10 @@ class SegJointHead(JointHead, BatchedSegMask2FormerHead):
         align_corners: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes=num_classes, **kwargs)
+        reason = ': a single class needs another for the background'
+        super().__init__(
+            num_classes=integer('num_classes', num_classes, 2, reason=reason), **kwargs
+        )
         self.out_channels, self.ignore_index = num_classes, ignore_index
         self.align_corners = align_corners
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from vit_backbones.arguments import choice, integer, positive
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.heads.joint_features import ThroughBackbone
-from vit_backbones.training.feature_store import DTYPES, FeatureStore, View
+from vit_backbones.training.feature_store import DTYPES, FeatureCacheError, FeatureStore, View
 from vit_backbones.training.fixed_views import VIEW, FixedViews
+
+_TRIED = 4  # images of a dataset, whether a view of them comes again
 
 
 @HOOKS.register_module()
@@ -43,7 +45,8 @@ class FeatureCacheHook(Hook):
         seed: Of the augmentations.
 
     Raises:
-        ValueError: The backbone learns, or runs a head's queries, or the cache is too large.
+        ValueError: The backbone learns, or runs a head's queries, or the cache is too large, or
+            images depend on more than the dataset's pipeline.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class FeatureCacheHook(Hook):
         self.dtype, self.seed = choice('dtype', dtype, tuple(DTYPES)), seed
         self._batch: list[View] | None = None
         self._replaced: list[tuple[Any, str]] = []
+        self._pipelines: list[tuple[Any, Any]] = []  # of datasets, as the training began
 
     def after_build_train_dataloader(self, runner: Runner, dataloader: DataLoader) -> None:
         """Fix the views, before any worker starts; our runners call this."""
@@ -70,10 +74,14 @@ class FeatureCacheHook(Hook):
         """Let the backbone read what it has computed before."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         backbone = _frozen_backbone(model)
+        _check_augments(model)
         if not self._replaced:
             _check_no_worker_runs(runner)
             self.after_build_train_dataloader(runner, runner.train_dataloader)
         leaves = [owner for owner, _ in self._replaced]
+        self._pipelines = [(leaf, getattr(leaf, 'pipeline', None)) for leaf in leaves]
+        for leaf in leaves:
+            leaf.prepare_data.check(min(_TRIED, len(leaf)))
         folder = self.folder / self._fingerprint(runner, backbone, leaves)
         num_views = self.views * sum(map(len, leaves))
         about = dict(backbone=backbone.model_name, views=self.views, seed=self.seed)
@@ -91,6 +99,11 @@ class FeatureCacheHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
     ) -> None:
         """Note the views of the batch."""
+        if any(getattr(leaf, 'pipeline', None) is not own for leaf, own in self._pipelines):
+            raise FeatureCacheError(
+                'feature cache: the pipeline of the data has changed in the training, as by '
+                'PipelineSwitchHook, and what is kept is of the first one: train without that hook'
+            )
         self._batch = [sample.metainfo[VIEW] for sample in data_batch['data_samples']]
 
     def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
@@ -146,6 +159,17 @@ def _frozen_backbone(model: nn.Module) -> ViTFeatBackbone:
             f'frozen_stages={found[0].depth} and no lora'
         )
     return found[0]
+
+
+def _check_augments(model: nn.Module) -> None:
+    """Padding to one size may stay: it is the same in any batch."""
+    given = getattr(model.data_preprocessor, 'batch_augments', None) or ()
+    names = [type(each).__name__ for each in (given if isinstance(given, Iterable) else [given])]
+    if others := [name for name in names if name != 'BatchFixedSizePad']:
+        raise ValueError(
+            f'feature cache: {", ".join(others)} of data_preprocessor.batch_augments changes an '
+            f'image with its batch, which no fixed view shows: leave it out'
+        )
 
 
 def _files(leaves: Sequence[Any]) -> Iterator[str]:

@@ -1,12 +1,13 @@
 """Maps of a frozen backbone on disk, a file a view."""
 
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import print_log
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -40,6 +41,8 @@ class FeatureStore:
         self.folder, self.num_views, self.dtype, self.max_gb = folder, num_views, dtype, max_gb
         self.about = about
         self._checked = False
+        self._room = 0.0  # bytes that this process may write before it looks again
+        self._is_full = False
 
     def read(self, views: Sequence[View], size: tuple[int, int]) -> list[Tensor] | None:
         """Maps (B, C, h, w) of views in a batch of (H, W), or `None` if any are missing.
@@ -77,8 +80,29 @@ class FeatureStore:
             )
         for row, view in enumerate(views):
             own = {f'{level:03}': each[row].contiguous() for level, each in enumerate(on_host)}
-            write_whole(self._path(view, size), save(own))
+            content = save(own)
+            if self._has_room(len(content)):
+                write_whole(self._path(view, size), content)
         return [each.float().contiguous() for each in kept]  # as files are
+
+    def _has_room(self, num_bytes: int) -> bool:
+        """Whether a file may still be written; the first batch shows too little.
+
+        A view that batches pad to several sizes has a file for each.
+        """
+        if self._room < num_bytes and not self._is_full:
+            self._room = (self.max_gb - _gigabytes(self.folder)) * _GB / get_world_size()
+            self._is_full = self._room < num_bytes
+            if self._is_full:
+                print_log(
+                    f'feature cache: {self.folder} has reached max_gb={self.max_gb}, since batches '
+                    f'pad views to several sizes, and each is kept: what is new is computed and '
+                    f'not kept; pad all images to one size, or raise max_gb',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+        self._room -= num_bytes
+        return not self._is_full
 
     def _path(self, view: View, size: tuple[int, int]) -> Path:
         name = '_'.join(map(str, view))

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from vit_backbones.training.feature_store import FeatureCacheError
+
 VIEW = 'view'  # in the metainfo of a data sample: (dataset, image, augmentation), all numbers
 
 
@@ -31,10 +33,27 @@ class FixedViews:
 
     def __call__(self, index: int) -> dict[str, Any] | None:
         """A packed sample, or `None` where the pipeline gives none."""
-        view = int(torch.randint(self.views, ()))
+        return self._view(index, int(torch.randint(self.views, ())))
+
+    def check(self, images: int) -> None:
+        """Refuse transforms that draw in another way, on the first images."""
+        for index in range(images):
+            one, again = (self._view(index, 0) for _ in range(2))
+            if one and again and not torch.equal(one['inputs'], again['inputs']):
+                raise FeatureCacheError(
+                    'feature cache: the pipeline of a dataset gives another image for the same '
+                    'seed, as CachedMosaic does, which mixes in what came before: train without it'
+                )
+
+    def _view(self, index: int, view: int) -> dict[str, Any] | None:
         with _seeded(self.seed, self.dataset, index, view):
             sample = self.prepare(index)
         if sample is not None:
+            if 'data_samples' not in sample:
+                raise FeatureCacheError(
+                    'feature cache: the pipeline of a dataset does not pack its samples, as below '
+                    'MultiImageMixDataset, whose mixtures have no fixed views: train without it'
+                )
             sample['data_samples'].set_metainfo({VIEW: (self.dataset, index, view)})
         return sample
 

@@ -9,10 +9,9 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import Tensor, nn
 
 from vit_backbones.backbone import ViTFeatBackbone
+from vit_backbones.heads.joint_features import ThroughBackbone
 from vit_backbones.training.layer_decay import GroupKey, ViTLayerDecayConstructor
 from vit_backbones.training.two_stage_warmup import IN_VIT
-
-_HEADS = ('panoptic_head', 'decode_head')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -77,10 +76,10 @@ class EoMTOptimWrapperConstructor(ViTLayerDecayConstructor):
 
 def _num_joint_blocks(model: nn.Module) -> int:
     """Blocks of the ViT that the queries share, as the head of a model says."""
-    for name, module in model.named_modules():
-        if name.rpartition('.')[2] in _HEADS and hasattr(module, 'num_blocks'):
+    for module in model.modules():
+        if isinstance(module, ThroughBackbone):
             return module.num_blocks
     raise ValueError(
-        f'joint_decay=False needs a head with num_blocks, as EoMT has, and {type(model).__name__} '
-        f'has none: leave it out'
+        f'joint_decay=False needs a head whose queries go through the ViT, as EoMT has, and '
+        f'{type(model).__name__} has none: leave it out'
     )
