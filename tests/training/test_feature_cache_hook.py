@@ -216,6 +216,16 @@ def test_workers_that_already_run_are_refused(data):
         trained(data, 'a', workers=1, cfg=dict(by_epoch=False, max_iters=5))
 
 
+def test_a_compiled_backbone_reads_files_uncompiled(data):
+    model, graphs = redraw(Regressor()), []
+    model.backbone.compile(backend=lambda graph, inputs: graphs.append(graph) or graph)
+    first, _ = trained(data, 'a', model=model)
+    assert not graphs
+    again, _ = trained(data, 'b')
+    assert again.losses == first.losses
+    assert again.runs == 0
+
+
 def test_model_and_data_are_left_as_they_were(data):
     _, runner = trained(data, 'a', epochs=1)
     assert 'forward' not in vars(runner.model.backbone)
