@@ -5,9 +5,11 @@ import pytest
 from mmengine.config import Config
 
 import vit_backbones  # noqa: F401  (registers the backbone)
+from vit_backbones.config import options
 from vit_backbones.config.loading import load_config
 from vit_backbones.config.options import check_option
 from vit_backbones.config.registries import arguments_of
+from vit_backbones.heads import eomt, mask2former_loss
 
 CONFIG = Config(
     dict(
@@ -222,3 +224,9 @@ def test_a_module_that_is_not_there_is_named(tmp_path):
     (tmp_path / 'mine.py').write_text("custom_imports = dict(imports=['no_such_module'])\n")
     with pytest.raises(ValueError, match=r'cannot be read .*Failed to import no_such_module'):
         load_config(tmp_path / 'mine.py')
+
+
+def test_keys_that_recipes_leave_out_are_those_that_eomt_reads():
+    assert set(options._READ['EoMT', 'model.train_cfg']) == set(mask2former_loss._TRAIN_CFG)
+    given = set(eomt._TEST_CFG) | {'instance_on', 'panoptic_on'}
+    assert set(options._READ['EoMT', 'model.test_cfg']) == given
