@@ -17,7 +17,7 @@ from toy_task import write_toy_config
 
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.hosts.mmengine_pickles import allow_mmengine_checkpoints
-from vit_backbones.training.run import _was_interrupted
+from vit_backbones.training.ending import _interrupt
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -227,8 +227,8 @@ def test_test__checkpoint_of_another_model_is_one_line(evaluate, tmp_path, capsy
 def test_ctrl_c_that_a_library_turned_into_another_error_still_counts():
     error = SyntaxError('cannot format')
     error.__context__ = KeyboardInterrupt()
-    assert _was_interrupted(error)
-    assert not _was_interrupted(ValueError())
+    assert _interrupt(error)
+    assert not _interrupt(ValueError())
 
 
 def test_convert__writes_the_models_keys_and_prints_the_report(convert, capsys):

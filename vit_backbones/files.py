@@ -42,3 +42,9 @@ def check_writable(path: str | Path, *, folder: bool = False) -> None:
         tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
         raise ValueError(f'{path} cannot be written: {error.strerror}: {place}') from None
+
+
+def short_path(path: str | Path) -> str:
+    """Relative to the current folder where the path lies in it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith('..') else relative

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vit_backbones.pictures.curves import History
-from vit_backbones.training.run import find_last_checkpoint
+from vit_backbones.training.last_checkpoint import find_last_checkpoint
 
 _LOGS = '*/vis_data/scalars.json'  # one for each start, in folders named by the time
 _NO_RUN = f'{{!r}} is no work dir of tools/train.py: it holds no config, record.json or {_LOGS}'

@@ -1,9 +1,8 @@
 """The result of a training or test, and the line that closes it."""
 
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from vit_backbones.files import short_path
 from vit_backbones.metrics import headline, metric_line, metric_text
 from vit_backbones.training.curves_hook import validations
 from vit_backbones.training.runner import AnyRunner
@@ -30,12 +29,6 @@ def _duration(seconds: float) -> str:
     if hours:
         return f'{hours} h {minutes} min'
     return f'{minutes} min {seconds} s' if minutes else f'{seconds} s'
-
-
-def short_path(path: str | Path) -> str:
-    """Relative to the current folder where the path lies in it."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith('..') else relative
 
 
 def training_result(runner: AnyRunner) -> Result:

@@ -1,14 +1,18 @@
 """MMEngine's runners with a calm terminal; the log file holds everything."""
 
+import contextlib
 import logging
+import os
 import re
+from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine._strategy import BaseStrategy
 from mmengine.config import Config
-from mmengine.dist import is_distributed
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger, print_log
 from mmengine.optim import OptimWrapper
@@ -21,7 +25,12 @@ from vit_backbones.checks.schedules import COME_DOWN, Length, fitted, misfits, p
 from vit_backbones.checks.wiring import bare
 from vit_backbones.own_data.rewriting import FIRST_PART
 from vit_backbones.terminal import quiet_prints
+from vit_backbones.training.kept_checkpoint_hook import share_gradients
+from vit_backbones.training.last_checkpoint import position
 from vit_backbones.training.machine import keep_own_way
+from vit_backbones.training.resumable_loops import RESUMABLE
+from vit_backbones.training.seeded_data import can_seed, seed_samples
+from vit_backbones.training.stopping import Stop, shield_workers
 
 # Lines that MMEngine logs at each start or epoch and nobody needs
 _NOISE = (
@@ -34,6 +43,7 @@ _NOISE = (
     'The prefix is not set in metric class',
     'per class results:',  # the table itself has many lines
     'Failed to search registry with scope',  # and finds it in MMEngine's own
+    'Resumed iteration number is not divisible',  # `KeptCheckpointHook` keeps the gradients
 )
 _NOISE_AT_END = 'is skipped since its requires_grad=False'  # one line a frozen parameter
 
@@ -58,9 +68,10 @@ def _fits_terminal(record: logging.LogRecord) -> bool:
 
 
 class _Quiet:
-    """Calms the terminal of both runners of MMEngine."""
+    """Calms the terminal of both runners of MMEngine, and lets them stop and go on."""
 
     is_running = False  # while set-up lasts; later errors are crashes
+    stop = Stop()  # of nobody, unless it is entered
 
     def build_evaluator(self, evaluator: Any) -> Evaluator:
         """Build the evaluator; its prints go to the log file."""
@@ -73,7 +84,7 @@ class _Quiet:
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
         """Build a dataloader; the prints of its dataset go to the log file."""
         with quiet_prints():
-            return Runner.build_dataloader(*args, **kwargs)
+            return shield_workers(Runner.build_dataloader(*args, **kwargs))
 
     def loader(self, split: str) -> DataLoader | None:
         """The dataloader of a split, which its loop will use; `None` where there is none."""
@@ -85,8 +96,12 @@ class _Quiet:
         return self._train_dataloader
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the loop; its dataloader exists already."""
+        """Build the loop, one that resumes exactly; its dataloader exists already."""
         self._build_train_dataloader()
+        if isinstance(loop, dict):
+            kind = 'EpochBasedTrainLoop' if loop.get('by_epoch') else 'IterBasedTrainLoop'
+            kind, loop = loop.get('type', kind), {k: v for k, v in loop.items() if k != 'by_epoch'}
+            loop['type'] = RESUMABLE.get(kind, kind)
         return super().build_train_loop(loop)
 
     def _build_train_dataloader(self) -> None:
@@ -97,11 +112,21 @@ class _Quiet:
                 seed=self.seed,
                 diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False),
             )
+            if can_seed(self._train_dataloader):
+                seed_samples(self._train_dataloader, self.seed, *self._position())
             self.call_hook('after_build_train_dataloader', dataloader=self._train_dataloader)
             is_sized = hasattr(self._train_dataloader.dataset, '__len__')
             length = len(self._train_dataloader) if is_sized else None
             wrapper = self.cfg.get('optim_wrapper')
             self._fit_to(Length.of(self.cfg.get('train_cfg'), length, wrapper))
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch, and batches of it that are trained, where the training starts."""
+        if not (self._resume and self._load_from):
+            return 0, 0
+        loop = self._train_loop if isinstance(self._train_loop, dict) else {}
+        by_epoch = loop.get('by_epoch', 'Epoch' in str(loop.get('type')))
+        return position(self._load_from, self._train_dataloader, by_epoch=by_epoch)
 
     def _fit_to(self, length: Length) -> None:
         """Let warm-ups, and the first part without a head, end within the training."""
@@ -124,6 +149,17 @@ class _Quiet:
         """Call a hook's method, and notice when set-up is over."""
         super().call_hook(fn_name, **kwargs)
         self.is_running |= fn_name in ('before_train', 'before_val', 'before_test')
+        if fn_name == 'after_val_iter':
+            self.stop.heed()
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint, whole or not at all; sharded ones in their own way."""
+        share_gradients(self)
+        strategy = getattr(self, 'strategy', None)
+        is_file = strategy is None or 'FULL' in str(getattr(strategy, 'state_dict_type', ''))
+        whole = _whole(Path(out_dir), filename) if is_file else contextlib.nullcontext(filename)
+        with whole as draft:
+            super().save_checkpoint(out_dir, draft, *args, **kwargs)
 
 
 class QuietRunner(_Quiet, Runner):
@@ -216,6 +252,24 @@ def build_runner(config: Config) -> AnyRunner:
     if config.get('launcher', 'none') == 'none' and strategy.endswith('FSDPStrategy'):
         kind = 'Runner'
     return runners[kind].from_cfg(config)
+
+
+@contextlib.contextmanager
+def _whole(folder: Path, filename: str) -> Iterator[str]:
+    """Name of a draft, which takes the name of the file once it is on the disk."""
+    draft = folder / f'.{filename}.draft'
+    if '://' in str(folder):
+        yield filename
+        return
+    try:
+        yield draft.name
+        if is_main_process():
+            with draft.open('rb') as file:
+                os.fsync(file.fileno())
+            draft.replace(folder / filename)
+    finally:
+        if is_main_process():
+            draft.unlink(missing_ok=True)
 
 
 def _ends(schedules: Any) -> list[tuple[str, int]]:
