@@ -23,6 +23,11 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         metavar='CKPT',
         help='continue from CKPT; without CKPT from the last one in the work dir',
     )
+    parser.add_argument(
+        '--replay',
+        metavar='FILE',
+        help='run the batch of a non_finite_iter_*.pth again, layer by layer, and train nothing',
+    )
     parser.add_argument('--seed', type=int, help="replaces the config's")
     cli.add_flag(parser, '--deterministic', 'only deterministic algorithms')
     parser.add_argument(

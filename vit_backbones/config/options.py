@@ -52,8 +52,8 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
         'default_hooks',
         (),
         {
-            *('curves', 'pictures', 'progress', 'record', 'sanity_check', 'skip_unreadable'),
-            'visualization',
+            *('curves', 'data_wait', 'loss_watch', 'non_finite', 'pictures', 'progress', 'record'),
+            *('sanity_check', 'skip_unreadable', 'unmasked_best', 'visualization'),
         },
     ),
     ('', (Runner,), _TOP),

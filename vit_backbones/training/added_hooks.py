@@ -7,6 +7,8 @@ from mmengine.config import Config
 ADDED = {
     'curves': 'CurvesHook',
     'data_wait': 'DataWaitHook',
+    'loss_watch': 'LossWatchHook',
+    'non_finite': 'NonFiniteHook',
     'pictures': 'PredictionPicturesHook',
     'progress': 'ProgressHook',
     'record': 'RecordHook',

@@ -14,6 +14,7 @@ from vit_backbones.files import short_path
 from vit_backbones.training.compiling import CompileError, compiler_line
 from vit_backbones.training.feature_store import FeatureCacheError
 from vit_backbones.training.last_checkpoint import find_last_checkpoint
+from vit_backbones.training.non_finite import NonFiniteError
 from vit_backbones.training.runner import AnyRunner
 from vit_backbones.training.skip_unreadable_hook import UnreadableDataError
 
@@ -57,6 +58,8 @@ class Ending:
         return ValueError(describe(error))
 
     def _while_running(self, error: BaseException, runner: AnyRunner) -> BaseException:
+        if isinstance(error, NonFiniteError):
+            return error
         if isinstance(error, FeatureCacheError):
             return ValueError(describe(error))
         if self.command is None:

@@ -32,7 +32,9 @@ def _duration(seconds: float) -> str:
 
 
 def training_result(runner: AnyRunner) -> Result:
-    """The last value of the main metric, and the best one if that was another."""
+    """The last value of the main metric, and the best one if that was another; or a report."""
+    if report := getattr(runner.train_loop, 'report', None):
+        return report.line(), {}
     every = validations(runner) or _last_validation(runner)
     entries = [entry for entry in every if entry['metrics']]
     if not entries:  # detectors that detect nothing have no metric

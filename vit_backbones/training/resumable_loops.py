@@ -10,7 +10,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
 
-from vit_backbones.training.seeded_data import seed_all
+from vit_backbones.training.seeded_data import Sample, seed_all
 from vit_backbones.training.stopping import Stopped
 
 INTERRUPTED = 'interrupted.pth'  # in the work dir, what Ctrl-C and SIGTERM save
@@ -20,9 +20,13 @@ _VALIDATED = 'iter_of_validation'  # in the message hub, and so in every checkpo
 class _Resumable:
     """What both loops do besides MMEngine's."""
 
+    samples: Sequence[Sample] = ()  # of the batch that is trained
+
     def run_iter(self, *args: Any) -> None:
         """Train one batch; what it draws depends on the seed and the iteration only."""
         runner = self.runner
+        if given := getattr(self.dataloader.batch_sampler, 'given', None):
+            self.samples = given.popleft()
         apart = runner._randomness_cfg.get('diff_rank_seed', False)
         seed_all(abs(runner.seed), self._iter, get_rank() if apart else 0)
         super().run_iter(*args)

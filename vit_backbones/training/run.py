@@ -33,6 +33,7 @@ from vit_backbones.training.ending import Ending
 from vit_backbones.training.last_checkpoint import resume_from
 from vit_backbones.training.machine import copy_without_waiting, fit_to_machine
 from vit_backbones.training.outcome import Finished, Result, test_result, training_result
+from vit_backbones.training.replay_loop import replaying
 from vit_backbones.training.runner import AnyRunner, QuietFlexibleRunner, build_runner
 from vit_backbones.training.started_files import DATASET, StartedFiles
 from vit_backbones.training.stopping import Stop
@@ -51,6 +52,7 @@ def train(
     amp: bool = False,
     compile: bool = False,
     resume: str | None = None,
+    replay: str | None = None,
     seed: int | None = None,
     deterministic: bool = False,
     sanity_check: bool = True,
@@ -64,7 +66,9 @@ def train(
     `dataset`, `val_dataset` and `images` replace the config's data as in `use_own_data`. `work_dir`
     is the config's own by default, else `work_dirs/<config name>`. `amp` takes bfloat16, and on
     GPUs that lack it float16. `compile` lets `torch.compile` have backbone and neck. `resume` is a
-    checkpoint file, or `'auto'` for the last whole one of the work dir. `sanity_check` validates
+    checkpoint file, or `'auto'` for the last whole one of the work dir. `replay` is a
+    `non_finite_iter_*.pth` that a training of this config wrote: its batch is run once more, and
+    nothing is trained. `sanity_check` validates
     two batches before the first epoch. `options` are `key=value` changes of the config. `say` gets
     the lines on data and resuming, and after Ctrl-C `command` is named to go on.
 
@@ -73,7 +77,9 @@ def train(
         ValueError: For anything else that stops the training before its first batch.
         CompileError: If PyTorch cannot compile the model here.
         UnreadableDataError: If too many images in a row cannot be read.
-        KeyboardInterrupt: After Ctrl-C; it names the last checkpoint.
+        NonFiniteError: If a loss or gradient is not finite.
+        LostProcessError: If another process of the training has ended.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM; it names the last checkpoint.
     """
     flags = dict(amp=amp, compile=compile, deterministic=deterministic, sanity_check=sanity_check)
 
@@ -89,14 +95,12 @@ def train(
         _set_randomness(cfg, seed, deterministic)
         if amp:
             use_amp(cfg)
-        if resume is not None:
-            resume_from(cfg, resume, say)
-        elif cfg.get('resume') and not cfg.get('load_from'):
-            resume_from(cfg, 'auto', say)  # as MMEngine would, but known to the checks
+        _resume(cfg, resume, say)
         if not sanity_check:
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
         add_hooks(cfg, ADDED)
-        return _compiled(prepare(cfg, ('train', 'val'), own), compile)
+        runner = _compiled(prepare(cfg, ('train', 'val'), own), compile)
+        return runner if replay is None else replaying(runner, replay)
 
     def run(runner: AnyRunner) -> Result:
         with Stop() as runner.stop:
@@ -181,6 +185,13 @@ def _load(path: str, options: Sequence[str], work_dir: str | None, launcher: str
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
     cfg.launcher = launcher
     return cfg
+
+
+def _resume(cfg: Config, given: str | None, say: Say) -> None:
+    if given is not None:
+        resume_from(cfg, given, say)
+    elif cfg.get('resume') and not cfg.get('load_from'):
+        resume_from(cfg, 'auto', say)  # as MMEngine would, but known to the checks
 
 
 def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:

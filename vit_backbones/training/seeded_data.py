@@ -6,6 +6,7 @@ augmentations, and no checkpoint has to hold the state of a generator.
 
 import contextlib
 import random
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ class SeededBatches:
         self, batches: Iterable[Sequence[int]], seed: int, size: int, skip: int = 0
     ) -> None:
         self.batches, self.seed, self.size, self.skip = batches, seed, size, skip
+        self.given: deque[list[Sample]] = deque()  # those that the training has not had yet
         # What others read of a batch sampler
         self.sampler = getattr(batches, 'sampler', None)
         self.batch_size = getattr(batches, 'batch_size', None)
@@ -40,12 +42,14 @@ class SeededBatches:
 
     def __iter__(self) -> Iterator[list[Sample]]:
         skip, self.skip = self.skip, 0
+        self.given.clear()
         drawn = 0
         for number, batch in enumerate(self.batches):
             epoch = self._epoch(drawn)
             drawn += len(batch)
             if number >= skip:
-                yield [(self.seed, epoch, index) for index in batch]
+                self.given.append([(self.seed, epoch, index) for index in batch])
+                yield self.given[-1]
 
     def __len__(self) -> int:
         return len(self.batches)
