@@ -76,7 +76,7 @@ def test_steps_are_left_out_as_often_as_asked(optimizer, tmp_path, monkeypatch, 
     said = capsys.readouterr().out
     line = r'gradients are not finite, and its step is left out \((\d) of max_skips=3\)'
     assert re.findall(line, said) == ['1', '2', '3']
-    weights = torch.load('w/epoch_3.pth', weights_only=False)['state_dict']
+    weights = torch.load('w/epoch_3.pth', weights_only=True)['state_dict']
     assert all(bool(each.isfinite().all()) for each in weights.values())
     more = [optimizer, hooks.format(2), model]
     with pytest.raises(NonFiniteError, match='loss is inf'):

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 
 from vit_backbones.config.datasets import leaf_datasets
 
+_COUNTS = 'unreadable_images'  # in the message hub, and so in every checkpoint
+
 
 class UnreadableDataError(RuntimeError):
     """Too many training images in a row cannot be read."""
@@ -87,7 +89,8 @@ class SkipUnreadableImagesHook(Hook):
         self._wrap(runner, dataloader)
 
     def before_train(self, runner: Runner) -> None:
-        """Wrap them with MMEngine's own runner."""
+        """Go on counting after a resume; wrap them with MMEngine's own runner."""
+        self.counts.update(runner.message_hub.get_info(_COUNTS, {}))
         loop = runner.train_loop
         new = self._wrap(runner, loop.dataloader)
         if new and hasattr(loop, 'dataloader_iterator') and loop.dataloader.num_workers:
@@ -114,6 +117,7 @@ class SkipUnreadableImagesHook(Hook):
             if path not in self.counts:
                 runner.logger.warning(f'skipped unreadable training image {path} ({reason})')
             self.counts[path] += 1
+        runner.message_hub.update_info(_COUNTS, dict(self.counts))
 
     def after_train(self, runner: Runner) -> None:
         """Log how often each was skipped."""
