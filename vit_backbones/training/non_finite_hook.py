@@ -40,7 +40,7 @@ class NonFiniteHook(Hook):
 
     The batch is run again, layer by layer, and `non_finite_iter_<number>.pth` in the work dir gets
     the images, the losses, the first layer with an output that is not finite, the largest gradients
-    and the weights before that step; `tools/train.py CONFIG --replay FILE` runs it once more.
+    and the weights before that step; `train(config, replay=file)` runs it once more.
     `tools/train.py` adds this hook. A fused optimizer leaves out the step by itself, and Python
     learns of it one step later, so that a GPU is not waited for. Where a loss is scaled (float16),
     the scaler leaves out steps, and only the loss counts.

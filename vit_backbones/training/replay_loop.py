@@ -13,7 +13,7 @@ from vit_backbones.training.non_finite import Report, run_again
 class ReplayLoop(BaseLoop):
     """Run the batch of a `non_finite_iter_*.pth` once more, with the weights in it.
 
-    `report` then is what it showed. `tools/train.py CONFIG --replay FILE` takes it.
+    `report` then is what it showed. `train(config, replay=file)` takes it.
 
     Args:
         runner: Of the config that the file is of.
