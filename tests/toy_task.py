@@ -66,9 +66,12 @@ DATASETS.register_module('ToyDataset', module=BaseDataset)
 
 @TRANSFORMS.register_module()
 class PackToy(BaseTransform):
+    def __init__(self, more=0):
+        self.more = more  # bytes that workers send with each sample
+
     def transform(self, results):
         image = torch.from_numpy(results['img']).permute(2, 0, 1)  # (3, H, W)
-        return dict(inputs=image, paths=results['img_path'])
+        return dict(inputs=image, paths=results['img_path'] + ' ' * self.more)
 
 
 @MODELS.register_module()

@@ -18,6 +18,8 @@ _LINE = b'stopping: this iteration ends and is saved first; once more stops at o
 _ONCE = 2.0  # seconds in which torchrun may pass on a signal that came already
 _AT_MOST = 25.0  # seconds after which a process that waits for others ends; torchrun kills after 30
 
+_LOOKS = 1.0  # seconds between two looks of a worker for its parent
+
 
 class Stopped(KeyboardInterrupt):
     """A training was stopped by a signal, of which the exit code shows the number."""
@@ -97,15 +99,21 @@ def shield_workers(loader: DataLoader) -> DataLoader:
 def _start(init: Callable[[int], None] | None, worker_id: int) -> None:
     """What a worker does first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, 'sigwaitinfo'):  # macOS lacks it
+    if hasattr(signal, 'sigtimedwait'):  # macOS lacks it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_for, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if init is not None:
         init(worker_id)
 
 
-def _end_for(parent: int) -> None:
-    """End once the parent sends SIGTERM."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+def _end_with(parent: int) -> None:
+    """End once the parent sends SIGTERM or is gone.
+
+    PyTorch's workers look for the latter themselves, and then wait for ever to hand over a batch
+    that is larger than a pipe holds.
+    """
+    while os.getppid() == parent:
+        sent = signal.sigtimedwait({signal.SIGTERM}, _LOOKS)
+        if sent is not None and sent.si_pid == parent:
+            break
     os._exit(0)
