@@ -49,10 +49,21 @@ def assert_none_is_left(process, seconds=10):
         time.sleep(0.1)
 
 
+def wait_until_it_trains(process, work_dir):
+    until = time.monotonic() + 120
+    while not any(work_dir.glob('iter_*.pth')):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 WORKERS = """
 train_dataloader.update(num_workers=2, persistent_workers=True)
 val_dataloader.update(num_workers=1, persistent_workers=True)
-train_cfg['max_epochs'] = 2000
+train_dataloader['sampler']['type'] = 'InfiniteSampler'
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=100_000, val_interval=100_000)
+param_scheduler = None
+default_hooks['checkpoint'].update(by_epoch=False, interval=300, max_keep_ckpts=1)
 # more than a pipe holds: a worker waits there for a training that is gone
 train_dataloader['dataset']['pipeline'][-1]['more'] = 300_000
 """
@@ -66,10 +77,7 @@ def test_workers_get_the_signal_too__and_none_is_left(number, tmp_path):
     """A terminal sends Ctrl-C to all processes, a cluster SIGTERM."""
     config = write_toy_config(tmp_path, 'toy', more=WORKERS)
     process = start('train', config, '--work-dir', 'w', folder=tmp_path)
-    until = time.monotonic() + 120
-    while not (tmp_path / 'w/epoch_2.pth').exists() and process.poll() is None:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until_it_trains(process, tmp_path / 'w')
     assert len(group(process)) >= 3
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
@@ -88,10 +96,7 @@ def test_workers_get_the_signal_too__and_none_is_left(number, tmp_path):
 def test_a_lone_signal_leaves_no_worker(number, tmp_path):
     config = write_toy_config(tmp_path, 'toy', more=WORKERS)
     process = start('train', config, '--work-dir', 'w', folder=tmp_path)
-    until = time.monotonic() + 120
-    while not (tmp_path / 'w/epoch_2.pth').exists() and process.poll() is None:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until_it_trains(process, tmp_path / 'w')
     process.send_signal(number)
     process.wait(timeout=60)
     assert process.returncode == (143 if number == signal.SIGTERM else -9)
