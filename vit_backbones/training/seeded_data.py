@@ -45,19 +45,19 @@ class SeededBatches:
         self.given.clear()
         drawn = 0
         for number, batch in enumerate(self.batches):
-            epoch = self._epoch(drawn)
-            drawn += len(batch)
+            first, drawn = drawn, drawn + len(batch)
             if number >= skip:
-                self.given.append([(self.seed, epoch, index) for index in batch])
+                places = enumerate(batch, first)
+                self.given.append([(self.seed, self._epoch(at), index) for at, index in places])
                 yield self.given[-1]
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def _epoch(self, drawn: int) -> int:
+    def _epoch(self, place: int) -> int:
+        """That of the sample at a place in the pass of this process."""
         epoch = getattr(self.sampler, 'epoch', None)
-        position = drawn * get_world_size() + get_rank()
-        return position // self.size if epoch is None else epoch
+        return (place * get_world_size() + get_rank()) // self.size if epoch is None else epoch
 
 
 class SeededSamples:
