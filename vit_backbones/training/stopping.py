@@ -37,6 +37,7 @@ class Stop:
         self._noted_at = 0.0
         self._before: dict[int, Any] = {}
         self._group: Any = None
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> 'Stop':
         if threading.current_thread() is threading.main_thread():
@@ -58,7 +59,9 @@ class Stop:
         if is_main_process():
             os.write(2, _LINE)  # a print may be under way
         if is_distributed():  # others may have ended, for whom PyTorch would wait
-            _end_later(number)
+            self._timer = threading.Timer(_AT_MOST, os._exit, (128 + number,))
+            self._timer.daemon = True
+            self._timer.start()
 
     def heed(self) -> None:
         """Raise `Stopped` if this process was asked to stop."""
@@ -77,13 +80,9 @@ class Stop:
             self._group = distributed.new_group(backend='gloo') if nccl else distributed.group.WORLD
         number = torch.tensor(self.signal)
         distributed.all_reduce(number, distributed.ReduceOp.MAX, self._group)
+        if self._timer and number:
+            self._timer.cancel()  # they live, and saving takes its time
         return int(number)
-
-
-def _end_later(number: int) -> None:
-    timer = threading.Timer(_AT_MOST, os._exit, (128 + number,))
-    timer.daemon = True
-    timer.start()
 
 
 def shield_workers(loader: DataLoader) -> DataLoader:
