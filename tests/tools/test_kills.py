@@ -132,11 +132,8 @@ def assert_same_results(whole, parts):
     one, two = (json.loads((each / 'record.json').read_text()) for each in (whole, parts))
     assert one.keys() == two.keys()
     assert one['validations'] == two['validations']
-    (one,), (two,) = (
-        [torch.load(each, weights_only=False) for each in folder.glob('*_40.pth')]
-        or [torch.load(each, weights_only=False) for each in folder.glob('epoch_8.pth')]
-        for folder in (whole, parts)
-    )
+    last = next(name for name in ('iter_40.pth', 'epoch_8.pth') if (whole / name).exists())
+    one, two = (torch.load(each / last, weights_only=True) for each in (whole, parts))
     for section in ('state_dict', 'ema_state_dict'):
         for key, value in one[section].items():
             torch.testing.assert_close(two[section][key], value, rtol=1e-5, atol=1e-6, msg=key)
