@@ -1,12 +1,16 @@
 """Normalise and check arguments: pure functions, errors that name value, range and reason."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+
+import torch
+from torch import Tensor, nn
 
 from vit_backbones.attention import Attention
 from vit_backbones.position import Grid
 
 NORMS = ('last', 'all', 'none')
+LARGEST = 65536  # channels or pixels of a stride; more is a mistake that would fill the memory
 
 
 def resolve_out_indices(out_indices: int | str | Sequence[int], depth: int) -> tuple[int, ...]:
@@ -67,6 +71,34 @@ def integer(name: str, value: object, low: int, high: int | None = None, reason:
         bounds = f'at least {low}' if high is None else f'in [{low}, {high}]'
         raise ValueError(f'{name} must be {bounds}{reason}, got {value}')
     return int(value)
+
+
+def several(name: str, value: object, low: int, high: int | None = None) -> tuple[int, ...]:
+    """`integer` of each entry of a sequence, at least one."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise TypeError(f'{name} takes a sequence of ints, got {value!r}')
+    found = tuple(integer(name, each, low, high) for each in value)
+    if not found:
+        raise ValueError(f'{name} is empty: give at least one int')
+    return found
+
+
+def check_type(name: str, tensor: Tensor, module: nn.Module) -> None:
+    """Refuse a tensor of a type with which the weights of a module cannot compute.
+
+    Autocast casts all but float64. In distributed processes sharded weights may be cast in use, so
+    that only integers are refused.
+    """
+    if not tensor.is_floating_point():
+        raise ValueError(f'{name} must be floats, got {tensor.dtype}: normalise them, as floats')
+    own = next((each.dtype for each in module.parameters()), tensor.dtype)
+    if tensor.dtype == own or torch.distributed.is_initialized():
+        return
+    if torch.float64 in (tensor.dtype, own) or not torch.is_autocast_enabled(tensor.device.type):
+        raise ValueError(
+            f'{name} are {tensor.dtype} and the weights {own}: give both the same type, or use '
+            f'autocast'
+        )
 
 
 def positive(name: str, value: object) -> float:
