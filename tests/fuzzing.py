@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from vit_backbones.readout import PoolingError
+from vit_backbones.terminal import quiet_log
 
 HOUSE = str(Path(__file__).parents[1])
 REFUSALS = {ValueError, TypeError, FileNotFoundError, PoolingError}
@@ -39,7 +40,8 @@ class Fuzz:
         options = dict(max_examples=number, deadline=None, derandomize=not slow)
         start, each = time.perf_counter(), given(strategy)(self._once)
         each = settings(**options, database=None, suppress_health_check=list(HealthCheck))(each)
-        (seed(chosen)(each) if slow else each)()
+        with quiet_log():
+            (seed(chosen)(each) if slow else each)()
         seconds = time.perf_counter() - start
         drawn, worked = self.fates.total(), self.fates['worked']
         print(f'\n{drawn} draws' + (f', FUZZ_SEED={chosen}' if slow else ''), end=': ')

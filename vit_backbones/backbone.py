@@ -245,12 +245,14 @@ class ViTFeatBackbone(JointBlocks):
             One tensor an index, in the form of `pool` or else `out_type`.
 
         Raises:
-            ValueError: If the images are not 4-D or have another number of channels.
+            TypeError: If the images are no tensor.
+            ValueError: If they are not 4-D, are empty, or have another number of channels or
+                another type than the weights.
         """
         if queries is not None:
             return self._with_queries(images, queries)
-        height, width = images.shape[-2:]
         padded = self._padded(images)
+        height, width = images.shape[-2:]
         indices = sorted(self.out_indices)
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
             if self.pool == 'model':

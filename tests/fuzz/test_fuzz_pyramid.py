@@ -21,7 +21,7 @@ LEGAL = dict(
         *(None, dict(type='LN2d'), dict(type='BN'), dict(type='GN', num_groups=1)),
         *(dict(type='GN', num_groups=3), dict(type='LN2d', eps=1e-3), dict(type='SyncBN')),
         *(dict(type='No'), dict(type='BN', no=1), dict(num_groups=1), dict(type=None)),
-        *(dict(type='Conv2d'), dict(type='BN1d'), dict(type='IN'), dict(type='LN2d', eps='x')),
+        *(dict(type='Conv2d'), dict(type='BN1d'), dict(type='LN2d', eps='x')),
     ),
     act_cfg=one(
         *(None, dict(type='ReLU'), dict(type='GELU'), dict(type='No'), dict()),
@@ -30,17 +30,23 @@ LEGAL = dict(
     init_cfg=st.none(),
 )
 
+MATCHED = one(
+    *(dict(in_channels=16), dict(in_channels=[17]), dict(in_channels=32, in_strides=8)),
+    *(dict(in_channels=[16] * 4), dict(in_channels=8, in_strides=(4, 8, 16, 32))),
+    dict(in_channels=[16, 8], in_strides=(8, 16), out_strides=[4, 64]),
+)
+
 
 @st.composite
 def calls(draw):
     """Arguments of the class, one in two with something wrong, and the sizes of an input."""
-    names = draw(st.sets(one(*LEGAL), max_size=4)) | {'in_channels'}
-    given = {name: draw(LEGAL[name]) for name in sorted(names)}
-    if draw(st.integers(0, 2)) == 0:
+    names = draw(st.sets(one(*LEGAL), max_size=2))
+    given = draw(MATCHED) | {name: draw(LEGAL[name]) for name in sorted(names)}
+    if draw(st.integers(0, 3)) == 0:
         given[draw(one(*LEGAL))] = draw(NONSENSE)
     sides = [draw(one(1, 2, 3, 7, 16)) for _ in 'hw']
     shape = [draw(one(0, 1, 2)), *sides]
-    return given, shape, draw(one(*['fits'] * 8, *WRONG_INPUTS))
+    return given, shape, draw(one(*['fits'] * 30, *WRONG_INPUTS))
 
 
 WRONG_INPUTS = ['tensor', 'channels', 'rank', 'number', 'None', 'double', 'ints', 'no side', 'list']
