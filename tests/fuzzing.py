@@ -9,6 +9,7 @@ import linecache
 import math
 import os
 import random
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -27,7 +28,7 @@ PATIENCE = 20  # seconds for one draw
 
 
 class Fuzz:
-    """Draws, their fates, and the faults among them."""
+    """Draws, their fates, and the faults among them; an attempt may name a fate of its own."""
 
     def __init__(self, attempt, refusals=()):
         self.attempt, self.refusals = attempt, {*REFUSALS, *refusals}
@@ -53,8 +54,7 @@ class Fuzz:
     def _once(self, drawn):
         start = time.perf_counter()
         try:
-            self.attempt(drawn)
-            fate = 'worked'
+            fate = self.attempt(drawn) or 'worked'
         except Exception as error:
             fate = type(error).__name__
             if complaint := self._complaint(error):
@@ -67,7 +67,8 @@ class Fuzz:
         self.fates[fate] += 1
 
     def _note(self, complaint, drawn):
-        kind, shown = complaint.split(' at ')[-1], f'{complaint}\n    {drawn!r}'
+        kind = re.sub(r'[\d\W]', '', complaint[:60]) + complaint.rpartition(' at ')[2]
+        shown = f'{complaint}\n    {repr(drawn)[:1000]}'
         self.faults[kind] = min(self.faults.get(kind, shown), shown, key=len)
 
     def _complaint(self, error):

@@ -118,11 +118,11 @@ def test_public_attributes() -> None:
     ('kwargs', 'message'),
     [
         (dict(in_strides=14), r'\(14,\).*\[4, 8, 16, 32\].*power.*`out_stride=16`'),
-        (dict(in_strides=0), r'^in_strides must be in \[1, 65536\], got 0$'),
+        (dict(in_strides=0), r'^in_strides must be at least 1, got 0$'),
         (dict(out_strides=(8, 12)), r'\(16,\).*\[8, 12\].*powers of two'),
         (dict(out_strides=(8, 16, 8)), r'out_strides=\(8, 16, 8\).*different'),
         (dict(out_strides=()), r'^out_strides is empty: give at least one int$'),
-        (dict(out_strides=(0, 4)), r'^out_strides must be in \[1, 65536\], got 0$'),
+        (dict(out_strides=(0, 4)), r'^out_strides must be at least 1, got 0$'),
         (dict(in_channels=[16] * 3), r'3 inputs.*4 levels.*1 or 4'),
         (dict(in_channels=[16] * 4, in_strides=(8, 16)), r'in_channels.*in_strides.*4 and 2'),
         (dict(in_channels=[], in_strides=16), r'^in_channels is empty: give at least one int$'),

@@ -14,7 +14,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vit_backbones.arguments import choice, integer
+from vit_backbones.arguments import LARGEST, choice, integer
 from vit_backbones.position import Grid, cells
 from vit_backbones.sources.base import Source
 from vit_backbones.sources.build_options import BuildOptions, Model
@@ -123,7 +123,7 @@ def _sizes(arch: str | Mapping[str, int]) -> tuple[str, Mapping[str, int]]:
         return arch, ARCHITECTURES[choice('arch', arch.lower(), ARCHITECTURES)]
     if not isinstance(arch, Mapping) or set(_SIZES) != set(arch):
         raise ValueError(f'arch must be a name or a dict with {", ".join(_SIZES)}, got {arch!r}')
-    sizes = {key: integer(f'arch[{key!r}]', arch[key], 1) for key in _SIZES}
+    sizes = {key: integer(f'arch[{key!r}]', arch[key], 1, LARGEST) for key in _SIZES}
     if sizes['embed_dims'] % sizes['num_heads']:
         raise ValueError(f'arch: num_heads must divide embed_dims, got {sizes}')
     return 'custom', sizes
