@@ -218,6 +218,6 @@ def test_any_file_of_weights(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_many_files_of_weights(tmp_path):
     Fuzz(Attempt(tmp_path)).run(files(), slow=True)

@@ -74,7 +74,7 @@ def _survey(dataset: Any, content: Any, *, with_masks: bool) -> Survey:
         if isinstance(content, Exception):
             text = f'no JSON that can be read ({one_line(content)})'
         problems = [Problem(True, f'it holds {text}: is it a COCO file?')]
-        return Survey(str(dataset.ann_file), classes, [], 0, problems, kept)
+        return Survey(str(dataset.ann_file), [], [], 0, problems, kept)
     transforms = getattr(dataset.pipeline, 'transforms', ())
     if any(type(each).__name__ == 'LoadEmptyAnnotations' for each in transforms):
         return Survey(str(dataset.ann_file), [], [], 0, problems, kept)

@@ -105,6 +105,8 @@ def _reason(config: Config, key: str, changes: dict[str, Any]) -> str | None:
                 f'follow, got {part!r}'
             )
         node = node[int(part) if isinstance(node, list) else part]
+    if isinstance(node, list) and isinstance(changes.get(key), dict):
+        return f'it is a list of {len(node)}, got a dict: give a list, or an item as {key}.0'
     return None
 
 

@@ -64,7 +64,9 @@ def _content(path: Path) -> Any:
     """What a file holds, or the exception of its parser."""
     try:
         return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return ValueError('it is nested too deep')
+    except ValueError as error:
         return error
 
 
