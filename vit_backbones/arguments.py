@@ -98,18 +98,24 @@ def check_type(name: str, tensor: Tensor, module: nn.Module) -> None:
     """Refuse a tensor of a type with which the weights of a module cannot compute.
 
     Autocast casts all but float64. In distributed processes sharded weights may be cast in use, so
-    that only integers are refused.
+    that only integers are refused. Nothing is checked while a model is compiled or exported.
     """
+    if torch.compiler.is_compiling():
+        return
     if not tensor.is_floating_point():
         raise ValueError(f'{name} must be floats, got {tensor.dtype}: normalise them, as floats')
     own = next((each.dtype for each in module.parameters()), tensor.dtype)
-    if tensor.dtype == own or torch.distributed.is_initialized():
+    if tensor.dtype == own or _in_processes():
         return
     if torch.float64 in (tensor.dtype, own) or not torch.is_autocast_enabled(tensor.device.type):
         raise ValueError(
             f'{name} are {tensor.dtype} and the weights {own}: give both the same type, or use '
             f'autocast'
         )
+
+
+def _in_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def positive(name: str, value: object) -> float:
@@ -139,7 +145,9 @@ def check_weights(
 
 
 def _check_init_cfg(init_cfg: object) -> None:
-    configs = init_cfg if isinstance(init_cfg, list) else [] if init_cfg is None else [init_cfg]
+    if init_cfg is None or (isinstance(init_cfg, Mapping) and not init_cfg):
+        return
+    configs = init_cfg if isinstance(init_cfg, list) else [init_cfg]
     if not all(isinstance(each, Mapping) and 'type' in each for each in configs):
         raise TypeError(f"init_cfg takes dicts as dict(type='...'), got {init_cfg!r}")
     for each in configs:
