@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from coco_data import NAMES, build, coco, config
@@ -242,6 +243,22 @@ def test_tensors_of_another_shape_than_their_keys_say(name, tensor, reason, tmp_
     )
     with refused(ValueError, line):
         backbone(**SMALL, checkpoint=tmp_path / 'a.pth')
+
+
+def test_names_of_several_lines_are_shown_in_one(tmp_path):
+    weights = timm_vit(depth=2, width=24).state_dict()
+    torch.save(weights | {'a\nb': torch.ones(2)}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r"allow_partial=True loads what fits\): 'a\\nb'$"):
+        backbone(**SMALL, checkpoint=tmp_path / 'a.pth')
+
+
+def test_slashes_of_timm_keys_count_as_dots(tmp_path):
+    """Only keys without one were found."""
+    weights = timm_vit(depth=2, width=24).state_dict()
+    named = {name.replace('.', '/'): tensor.numpy() for name, tensor in weights.items()}
+    np.savez(tmp_path / 'a.npz', **named)
+    vit = backbone(**SMALL, checkpoint=tmp_path / 'a.npz')
+    assert torch.equal(vit.vit.patch_embed.proj.weight, weights['patch_embed.proj.weight'])
 
 
 DEEP = '{"images":' * 50_000

@@ -16,7 +16,7 @@ from torch import Size, Tensor
 from vit_backbones.checkpoints.averaging import noted, sections_by_choice
 from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
 from vit_backbones.checkpoints.origin import encode
-from vit_backbones.errors import some
+from vit_backbones.errors import shown, some
 
 SUFFIXES = ('.pth', '.pt', '.tar', '.bin', '.ckpt', '.safetensors', '.npz')
 
@@ -55,7 +55,7 @@ def read_content(path: str | Path, device: str = 'cpu') -> Content:
         raise ValueError(f'checkpoint {str(path)!r} holds no tensors{where}')
     for name, tensor in tensors.items():
         if reason := _no_values(tensor, device):
-            raise ValueError(f'checkpoint {str(path)!r} holds {name} {reason}')
+            raise ValueError(f'checkpoint {str(path)!r} holds {shown(name)} {reason}')
     return Content(tensors, '; '.join(copies) or None)
 
 

@@ -14,7 +14,7 @@ from mmengine.utils import import_modules_from_strings
 
 from vit_backbones.config.facts import nodes
 from vit_backbones.config.options import check_option
-from vit_backbones.errors import one_line
+from vit_backbones.errors import one_line, shown
 
 CONFIGS = ('.py', '.yaml', '.yml', '.json')  # files that MMEngine reads
 _LONG, _DEEP = 200, 50  # characters and levels of an option
@@ -107,9 +107,7 @@ def _parse(option: str) -> tuple[str, Any]:
 
 
 def _shown(text: str) -> str:
-    """A text in one line, its beginning if it is long."""
-    text = text if len(text) <= _LONG else f'{text[:_LONG]}...'
-    return text if text.isprintable() else repr(text)
+    return shown(text if len(text) <= _LONG else f'{text[:_LONG]}...')
 
 
 class _Dicts(ast.NodeTransformer):
