@@ -347,6 +347,8 @@ class ViTFeatBackbone(JointBlocks):
 
     def _prune(self) -> None:
         """Remove what no output needs, so that every parameter gets a gradient."""
+        ends = *self.out_indices, self.depth - 1
+        self._widths = len({self.layer_channels[index] for index in ends})
         self._check_readout(self.readout)
         if self.pool == 'attn':
             self.source.keep_attention_pooling(self.vit)
@@ -369,8 +371,7 @@ class ViTFeatBackbone(JointBlocks):
         """Refuse a final norm, or the library's embedding, where it does not fit the outputs."""
         if readout.pool == 'model':
             readout.check_embedding(self.out_indices, self.depth, self.masks_padding)
-        dims = {self.layer_channels[index] for index in (*self.out_indices, self.depth - 1)}
-        if readout.norm == 'all' and len(dims) > 1 and self.source.norm(self.vit) is not None:
+        if readout.norm == 'all' and self._widths > 1 and self.source.norm(self.vit) is not None:
             raise ValueError(
                 f"norm='all': the final norm of {self.model_name} fits its last stage only; use "
                 f"norm='last' or 'none'"

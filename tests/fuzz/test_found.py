@@ -10,6 +10,7 @@ from coco_data import NAMES, build, coco, config
 from own_files import DETECTOR
 from redraw import backbone, timm_vit
 
+from vit_backbones import ViTFeatBackbone
 from vit_backbones.config import load_config
 from vit_backbones.necks import SimpleFeaturePyramid
 from vit_backbones.own_data import use_own_data
@@ -197,6 +198,38 @@ def test_a_final_norm_that_is_gone_cannot_be_set_later(norm):
     with refused(ValueError, line):
         vit.norm = norm
     assert vit.norm == 'none'
+
+
+def test_settings_of_a_model_without_its_last_blocks():
+    vit = backbone(**SMALL, out_indices=0)
+    vit.out_stride, vit.norm = 7, 'none'
+    assert vit(IMAGES)[0].shape == (1, 24, 5, 5)
+
+
+SIZES = dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48)
+
+
+@pytest.mark.parametrize(
+    ('given', 'kind', 'line'),
+    [
+        (dict(patch_cfg=3.5), TypeError, 'patch_cfg takes a dict, as dict(padding=2), got 3.5'),
+        (dict(patch_cfg='x'), TypeError, "patch_cfg takes a dict, as dict(padding=2), got 'x'"),
+        (dict(qkv_bias='no'), TypeError, "qkv_bias must be True or False, got 'no'"),
+        (
+            dict(layer_scale_init_value=-1),
+            ValueError,
+            'layer_scale_init_value must be a number above 0, got -1',
+        ),
+        (
+            dict(layer_scale_init_value=1e308),
+            ValueError,
+            'layer_scale_init_value must be at most 65536, got 1e+308',
+        ),
+    ],
+)
+def test_arguments_beside_sizes(given, kind, line):
+    with refused(kind, line):
+        ViTFeatBackbone(arch=SIZES, **given)
 
 
 @pytest.mark.parametrize(

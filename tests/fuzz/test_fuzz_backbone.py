@@ -132,9 +132,11 @@ def calls(draw):
     if wrong < 2:
         given |= draw(TOGETHER)
     if wrong in (2, 3, 4):
-        given[draw(one(*sorted(LEGAL)))] = draw(NONSENSE)
+        name = draw(one(*sorted(LEGAL)))
+        given[name] = draw(NONSENSE)
+        family = draw(one('ViT', 'sizes')) if name in SELDOM else family  # others would be large
     if wrong == 5:
-        name = draw(one(*sorted(SELDOM)))
+        family, name = draw(one('ViT', 'sizes')), draw(one(*sorted(SELDOM)))
         given[name] = draw(LEGAL[name])
     size = draw(SIDES), draw(SIDES)
     if (fixed := FAMILIES[family].fixed) and draw(st.booleans()):
