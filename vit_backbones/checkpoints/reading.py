@@ -16,7 +16,7 @@ from torch import Size, Tensor
 from vit_backbones.checkpoints.averaging import noted, sections_by_choice
 from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
 from vit_backbones.checkpoints.origin import encode
-from vit_backbones.errors import some
+from vit_backbones.errors import shown, some
 
 SUFFIXES = ('.pth', '.pt', '.tar', '.bin', '.ckpt', '.safetensors', '.npz')
 
@@ -53,12 +53,24 @@ def read_content(path: str | Path, device: str = 'cpu') -> Content:
         inside = [repr(key) for key, section in held.items() if _tensors(section)]
         where = f' but in {some(inside)}: save that section as a file of its own' if inside else ''
         raise ValueError(f'checkpoint {str(path)!r} holds no tensors{where}')
+    for name, tensor in tensors.items():
+        if reason := _no_values(tensor, device):
+            raise ValueError(f'checkpoint {str(path)!r} holds {shown(name)} {reason}')
     return Content(tensors, '; '.join(copies) or None)
 
 
 def _tensors(content: object) -> dict[str, Tensor]:
     found = content.items() if isinstance(content, dict) else ()
-    return {name: value for name, value in found if isinstance(value, Tensor)}
+    return {k: each for k, each in found if isinstance(k, str) and isinstance(each, Tensor)}
+
+
+def _no_values(tensor: Tensor, device: str) -> str:
+    """Why a tensor has no values that can be copied to a model; '' if it has."""
+    if tensor.is_meta and device != 'meta':
+        return 'without values: it was saved from the meta device'
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return 'as a sparse or quantised tensor: save it dense, as floats'
+    return ''
 
 
 def names(path: str | Path) -> dict[str, Size]:
