@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ class QuietRunner(_Quiet, Runner):
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Set up processes; without a GPU they talk through gloo."""
-        _join_cpus(self.launcher)
+        _join_cpus(self.launcher, env_cfg.get('dist_cfg'))
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
@@ -212,7 +213,7 @@ class QuietFlexibleRunner(_Quiet, FlexibleRunner):
 
     def build_strategy(self, *args: Any, **kwargs: Any) -> BaseStrategy:
         """Build the strategy; the terminal gets the short lines of its log only."""
-        _join_cpus(kwargs.get('launcher'))
+        _join_cpus(kwargs.get('launcher'), (self.cfg.get('env_cfg') or {}).get('dist_cfg'))
         strategy = super().build_strategy(*args, **kwargs)
         _calm(strategy.logger)
         return strategy
@@ -283,10 +284,11 @@ def _shares_cpu(launcher: str | None) -> bool:
     return launcher == 'pytorch' and not torch.cuda.is_available()
 
 
-def _join_cpus(launcher: str | None) -> None:
+def _join_cpus(launcher: str | None, given: dict[str, Any] | None) -> None:
     """Let processes without a GPU talk through gloo; MMEngine's own way asks for one."""
     if _shares_cpu(launcher) and not is_distributed():
-        torch.distributed.init_process_group('gloo')
+        seconds = (given or {}).get('timeout')
+        torch.distributed.init_process_group('gloo', timeout=seconds and timedelta(0, seconds))
 
 
 def _calm(logger: MMLogger) -> MMLogger:
