@@ -28,23 +28,25 @@ class KillHook(Hook):
         place: One of `PLACES`.
         epoch: In which this happens, from 0.
         number: Of the signal, 0 for an error in its place.
+        to: `'self'`, `'parent'`, or `'group'` for all processes of its group.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, rank, place, epoch=1, number=signal.SIGKILL):
+    def __init__(self, rank, place, epoch=1, number=signal.SIGKILL, to='self'):
         assert place in PLACES
-        self.rank, self.place, self.epoch, self.number = rank, place, epoch, number
+        self.rank, self.place, self.epoch = rank, place, epoch
+        self.number, self.to = number, to
 
     def _at(self, runner, place, epoch):
         if place != self.place or get_rank() != self.rank or epoch != self.epoch:
             return
-        marker = Path(runner.work_dir, 'sent')
+        marker = Path(runner.work_dir, f'sent{self.rank}')
         if not marker.exists():  # a training that goes on is spared
             marker.touch()
             if not self.number:
                 raise ValueError('a fault of this process')
-            os.kill(os.getpid(), self.number)
+            os.kill(dict(self=os.getpid(), parent=os.getppid(), group=0)[self.to], self.number)
 
     def before_run(self, runner):
         self._at(runner, 'start', self.epoch)
