@@ -6,27 +6,18 @@ import shlex
 import time
 from dataclasses import dataclass, field
 
-from mmengine.dist import is_distributed
-
 from vit_backbones.checks.validating import ValidationError
 from vit_backbones.config.explain import describe
 from vit_backbones.files import short_path
 from vit_backbones.training.compiling import CompileError, compiler_line
 from vit_backbones.training.feature_store import FeatureCacheError
 from vit_backbones.training.last_checkpoint import find_last_checkpoint
+from vit_backbones.training.lost_process import LostProcessError, leave_word, of_others
 from vit_backbones.training.non_finite import NonFiniteError
 from vit_backbones.training.runner import AnyRunner
 from vit_backbones.training.skip_unreadable_hook import UnreadableDataError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-# What gloo and NCCL say when another process is gone
-_GONE = ('Connection closed by peer', 'Connection reset by peer', 'remote process exited')
-
-
-class LostProcessError(RuntimeError):
-    """Another process of a training has ended."""
-
-    of_any_process = True  # that one may have been the first, which prints
 
 
 @dataclass
@@ -43,6 +34,11 @@ class Ending:
 
     def described(self, error: BaseException, runner: AnyRunner | None) -> BaseException:
         """The error as users read it; a crash stays as it is, with `while_running` set."""
+        described = self._described(error, runner)
+        leave_word(described)
+        return described
+
+    def _described(self, error: BaseException, runner: AnyRunner | None) -> BaseException:
         if stop := _interrupt(error):
             return self._interrupted(stop, runner)
         if isinstance(error, UnreadableDataError):
@@ -52,6 +48,8 @@ class Ending:
             return CompileError(line)
         if runner is not None and runner.is_running:
             return self._while_running(error, runner)
+        if line := of_others(error):
+            return LostProcessError(f'{line} before the start')
         described = isinstance(error, (OSError, ValidationError))
         if described and not isinstance(error, BrokenPipeError):
             return error
@@ -62,15 +60,12 @@ class Ending:
             return error
         if isinstance(error, FeatureCacheError):
             return ValueError(describe(error))
-        if self.command is None:
-            pass
-        elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if line := of_others(error):
+            end = '' if self.command is None else f'; {self._how_to_go_on(runner)}'
+            return LostProcessError(f'{line}{end}')
+        if self.command is not None and isinstance(error, OSError) and error.errno in _NO_ROOM:
             place = short_path(error.filename or runner.work_dir)
             return OSError(f'{error.strerror}: {place}; {self._how_to_go_on(runner)}')
-        elif is_distributed() and any(each in str(error) for each in _GONE):
-            return LostProcessError(
-                f'another process of the training has ended; {self._how_to_go_on(runner)}'
-            )
         error.while_running = True
         return error
 

@@ -1,6 +1,7 @@
 """Checkpoints of which there is always a whole one."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from mmengine.runner import Runner
 
 from vit_backbones.checks.wiring import bare
 from vit_backbones.training.last_checkpoint import EPOCH_ITERS
-from vit_backbones.training.resumable_loops import INTERRUPTED
 
+INTERRUPTED = 'interrupted.pth'  # in the work dir, what Ctrl-C and SIGTERM save
 _GRADIENTS = 'gradients'  # in a checkpoint, those since the last step of the optimizer
 
 
@@ -97,10 +98,31 @@ def accumulates(runner: Runner) -> bool:
 def share_gradients(runner: Runner) -> None:
     """Let all processes hold the mean of gradients that wait, so that one file can keep them.
 
-    DDP takes their mean in the end all the same.
+    DDP takes their mean in the end all the same. Nothing happens if they were shared since the last
+    iteration.
     """
-    if get_world_size() == 1 or not accumulates(runner):
+    count = getattr(runner.optim_wrapper, '_inner_count', 0)
+    shared, runner.shared_at = getattr(runner, 'shared_at', None), count
+    if get_world_size() == 1 or not accumulates(runner) or shared == count:
         return
     for parameter in runner.model.parameters():
         if parameter.grad is not None:
             torch.distributed.all_reduce(parameter.grad.div_(get_world_size()))
+
+
+@contextlib.contextmanager
+def whole_file(folder: Path, filename: str) -> Iterator[str]:
+    """Name of a draft, which takes the name of the file once it is on the disk."""
+    draft = folder / f'.{filename}.draft'
+    if '://' in str(folder):
+        yield filename
+        return
+    try:
+        yield draft.name
+        if is_main_process():
+            with draft.open('rb') as file:
+                os.fsync(file.fileno())
+            draft.replace(folder / filename)
+    finally:
+        if is_main_process():
+            draft.unlink(missing_ok=True)

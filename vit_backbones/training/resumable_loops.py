@@ -10,10 +10,11 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
 
+from vit_backbones.training.kept_checkpoint_hook import INTERRUPTED, share_gradients
+from vit_backbones.training.lost_process import of_others
 from vit_backbones.training.seeded_data import Sample, seed_all
 from vit_backbones.training.stopping import Stopped
 
-INTERRUPTED = 'interrupted.pth'  # in the work dir, what Ctrl-C and SIGTERM save
 _VALIDATED = 'iter_of_validation'  # in the message hub, and so in every checkpoint
 
 
@@ -44,15 +45,21 @@ class _Resumable:
         if loop is None or not self._is_due() or hub.get_info(_VALIDATED) == self._iter:
             return
         hub.update_info(_VALIDATED, self._iter)
+        share_gradients(self.runner)  # a process that is lost later cannot take part
         try:
             loop.run()
-        except Stopped:
-            hub.update_info(_VALIDATED, None)
-            for hook in self.runner.hooks:
-                if isinstance(hook, EMAHook):  # the model has the averaged weights
-                    hook._swap_ema_parameters()
-            self._save()
+        except (Stopped, RuntimeError) as error:
+            asked = not error.at_once if isinstance(error, Stopped) else of_others(error)
+            if asked and self.runner.is_validating:
+                hub.update_info(_VALIDATED, None)
+                self._save_as_before_validation()
             raise
+
+    def _save_as_before_validation(self) -> None:
+        for hook in self.runner.hooks:
+            if isinstance(hook, EMAHook):  # the model has the averaged weights
+                hook._swap_ema_parameters()
+        self._save()
 
     def _save(self) -> None:
         meta = dict(epoch=self._epoch, iter=self._iter)

@@ -78,7 +78,7 @@ def train(
         CompileError: If PyTorch cannot compile the model here.
         UnreadableDataError: If too many images in a row cannot be read.
         NonFiniteError: If a loss or gradient is not finite.
-        LostProcessError: If another process of the training has ended.
+        LostProcessError: If another process has ended, or does not answer.
         KeyboardInterrupt: After Ctrl-C or SIGTERM; it names the last checkpoint.
     """
     flags = dict(amp=amp, compile=compile, deterministic=deterministic, sanity_check=sanity_check)

@@ -2,17 +2,13 @@
 
 import contextlib
 import logging
-import os
 import re
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine._strategy import BaseStrategy
+from mmengine._strategy import BaseStrategy, FSDPStrategy
 from mmengine.config import Config
-from mmengine.dist import is_distributed, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger, print_log
 from mmengine.optim import OptimWrapper
@@ -25,12 +21,13 @@ from vit_backbones.checks.schedules import COME_DOWN, Length, fitted, misfits, p
 from vit_backbones.checks.wiring import bare
 from vit_backbones.own_data.rewriting import FIRST_PART
 from vit_backbones.terminal import quiet_prints
-from vit_backbones.training.kept_checkpoint_hook import share_gradients
+from vit_backbones.training.joining import join, shares_cpu
+from vit_backbones.training.kept_checkpoint_hook import share_gradients, whole_file
 from vit_backbones.training.last_checkpoint import position
 from vit_backbones.training.machine import keep_own_way
 from vit_backbones.training.resumable_loops import RESUMABLE
 from vit_backbones.training.seeded_data import can_seed, seed_samples
-from vit_backbones.training.stopping import Stop, shield_workers
+from vit_backbones.training.stopping import Stop, Stopped, shield_workers
 
 # Lines that MMEngine logs at each start or epoch and nobody needs
 _NOISE = (
@@ -71,6 +68,7 @@ class _Quiet:
     """Calms the terminal of both runners of MMEngine, and lets them stop and go on."""
 
     is_running = False  # while set-up lasts; later errors are crashes
+    is_validating = False  # between the hooks before and after
     stop = Stop()  # of nobody, unless it is entered
 
     def build_evaluator(self, evaluator: Any) -> Evaluator:
@@ -146,18 +144,23 @@ class _Quiet:
             print_log(line, logger='current', level=logging.WARNING)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call a hook's method, and notice when set-up is over."""
+        """Call a hook's method, and notice when set-up is over and when a validation lasts."""
+        self.is_validating &= fn_name != 'after_val_epoch'
         super().call_hook(fn_name, **kwargs)
+        self.is_validating |= fn_name == 'before_val_epoch'
         self.is_running |= fn_name in ('before_train', 'before_val', 'before_test')
         if fn_name == 'after_val_iter':
-            self.stop.heed()
+            self._heed_stop()
+
+    def _heed_stop(self) -> None:
+        self.stop.heed()
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint, whole or not at all; sharded ones in their own way."""
         share_gradients(self)
         strategy = getattr(self, 'strategy', None)
         is_file = strategy is None or 'FULL' in str(getattr(strategy, 'state_dict_type', ''))
-        whole = _whole(Path(out_dir), filename) if is_file else contextlib.nullcontext(filename)
+        whole = whole_file(Path(out_dir), filename) if is_file else contextlib.nullcontext(filename)
         with whole as draft:
             super().save_checkpoint(out_dir, draft, *args, **kwargs)
 
@@ -166,13 +169,13 @@ class QuietRunner(_Quiet, Runner):
     """MMEngine's runner with a calm terminal; its log file holds everything."""
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Set up processes; without a GPU they talk through gloo."""
-        _join_cpus(self.launcher)
+        """Set up processes, also without a GPU."""
+        join(self.launcher, env_cfg.get('dist_cfg'))
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap the model; without a GPU on the CPU."""
-        if _shares_cpu(self.launcher):
+        if shares_cpu(self.launcher):
             unused = self.cfg.get('find_unused_parameters', False)
             default = dict(broadcast_buffers=False, find_unused_parameters=unused)
             model_wrapper_cfg = (model_wrapper_cfg or default) | {'device_ids': None}
@@ -212,7 +215,7 @@ class QuietFlexibleRunner(_Quiet, FlexibleRunner):
 
     def build_strategy(self, *args: Any, **kwargs: Any) -> BaseStrategy:
         """Build the strategy; the terminal gets the short lines of its log only."""
-        _join_cpus(kwargs.get('launcher'))
+        join(kwargs.get('launcher'), (self.cfg.get('env_cfg') or {}).get('dist_cfg'))
         strategy = super().build_strategy(*args, **kwargs)
         _calm(strategy.logger)
         return strategy
@@ -235,6 +238,13 @@ class QuietFlexibleRunner(_Quiet, FlexibleRunner):
             kwargs['checkpoint']['meta'].update(self._meta)
         super().call_hook(fn_name, **kwargs)
 
+    def _heed_stop(self) -> None:
+        """Stop together: processes with shards validate together."""
+        if not isinstance(self.strategy, FSDPStrategy):
+            super()._heed_stop()
+        elif number := self.stop.anywhere():
+            raise Stopped(number)
+
 
 AnyRunner = QuietRunner | QuietFlexibleRunner
 
@@ -254,39 +264,11 @@ def build_runner(config: Config) -> AnyRunner:
     return runners[kind].from_cfg(config)
 
 
-@contextlib.contextmanager
-def _whole(folder: Path, filename: str) -> Iterator[str]:
-    """Name of a draft, which takes the name of the file once it is on the disk."""
-    draft = folder / f'.{filename}.draft'
-    if '://' in str(folder):
-        yield filename
-        return
-    try:
-        yield draft.name
-        if is_main_process():
-            with draft.open('rb') as file:
-                os.fsync(file.fileno())
-            draft.replace(folder / filename)
-    finally:
-        if is_main_process():
-            draft.unlink(missing_ok=True)
-
-
 def _ends(schedules: Any) -> list[tuple[str, int]]:
     """Name and end of the built schedules that come down to their end."""
     several = chain(*schedules.values()) if isinstance(schedules, dict) else schedules or ()
     named = [(type(each).__name__, getattr(each, 'end', None)) for each in several]
     return [(name, end) for name, end in named if name.startswith(COME_DOWN)]
-
-
-def _shares_cpu(launcher: str | None) -> bool:
-    return launcher == 'pytorch' and not torch.cuda.is_available()
-
-
-def _join_cpus(launcher: str | None) -> None:
-    """Let processes without a GPU talk through gloo; MMEngine's own way asks for one."""
-    if _shares_cpu(launcher) and not is_distributed():
-        torch.distributed.init_process_group('gloo')
 
 
 def _calm(logger: MMLogger) -> MMLogger:

@@ -22,10 +22,14 @@ _LOOKS = 1.0  # seconds between two looks of a worker for its parent
 
 
 class Stopped(KeyboardInterrupt):
-    """A training was stopped by a signal, of which the exit code shows the number."""
+    """A training was stopped by a signal, of which the exit code shows the number.
 
-    def __init__(self, number: int) -> None:
+    `at_once` if it was the second one, after which nothing is saved.
+    """
+
+    def __init__(self, number: int, *, at_once: bool = False) -> None:
         super().__init__(signal.Signals(number).name)
+        self.at_once = at_once
         self.exit_code = 128 + number
 
 
@@ -54,7 +58,7 @@ class Stop:
         if self.signal:
             if is_distributed() and now - self._noted_at < _ONCE:
                 return
-            raise Stopped(number)
+            raise Stopped(number, at_once=True)
         self.signal, self._noted_at = number, now
         if is_main_process():
             os.write(2, _LINE)  # a print may be under way

@@ -1,0 +1,78 @@
+"""One of two processes dies, fails or hangs: the other one ends with a line that says so."""
+
+import signal
+import sys
+import time
+
+import pytest
+from conftest import REPOSITORY
+from kill_hook import PLACES
+from toy_task import write_toy_config
+from two_processes import TwoProcesses
+
+KILL = """
+custom_imports['imports'].append('kill_hook')
+custom_hooks = [dict(type='KillHook', rank={rank}, place={place!r}, number={number})]
+"""
+
+
+def train(folder, rank, place, number=signal.SIGKILL, more=''):
+    """Codes of both processes, what the other one said, and seconds."""
+    text, start = KILL.format(place=place, rank=rank, number=int(number)) + more, time.monotonic()
+    pair = TwoProcesses(folder, write_toy_config(folder, 'toy', more=text), '--work-dir', 'w')
+    codes = pair.wait(100, (0, 1) if number != signal.SIGSTOP else [1 - rank])
+    return codes, pair.said(1 - rank), time.monotonic() - start
+
+
+def lost(folder, what, epoch):
+    command = f'{sys.executable} {REPOSITORY}/tools/train.py {folder}/toy.py'
+    return (
+        f'error: another process {what}; the last checkpoint is w/epoch_{epoch}.pth, continue '
+        f'with: {command} --work-dir w --launcher pytorch --resume'
+    )
+
+
+FEW = [('batch', 1), ('gathering', 0)]
+EPOCHS = dict(validation=2, gathering=2)  # that are saved
+
+
+@pytest.mark.parametrize(
+    ('place', 'rank'),
+    [
+        pytest.param(place, rank, marks=() if (place, rank) in FEW else pytest.mark.slow)
+        for place in PLACES
+        for rank in (0, 1)
+        if (place, rank) != ('saving', 1)  # only the first process saves
+    ],
+)
+def test_a_killed_process_ends_the_other_one(place, rank, tmp_path):
+    codes, said, seconds = train(tmp_path, rank, place)
+    print(f'{place}, rank {rank}: {seconds:.1f} s with the start and the first epoch')
+    assert (codes[rank], codes[1 - rank]) == (-9, 2)
+    if place == 'start':
+        assert said == ['error: another process has ended before the start']
+    elif place == 'beside saving':  # which may be done by then
+        assert said in [[lost(tmp_path, 'has ended', epoch)] for epoch in (1, 2)]
+    else:
+        assert said == [lost(tmp_path, 'has ended', EPOCHS.get(place, 1))]
+    assert seconds < 60
+
+
+@pytest.mark.parametrize(
+    ('place', 'line'),
+    [
+        ('start', 'error: another process has ended (process 1: {word}) before the start'),
+        ('batch', lost('{folder}', 'has ended (process 1: {word})', 1)),
+    ],
+)
+def test_the_first_process_tells_why_another_one_failed(place, line, tmp_path):
+    codes, said, _ = train(tmp_path, 1, place, number=0)
+    assert said == [line.format(word='a fault of this process', folder=tmp_path)]
+    assert codes == [2, 1 if place == 'batch' else 2]  # a crash has its traceback
+
+
+def test_a_process_that_hangs_is_not_waited_for_for_ever(tmp_path):
+    more = 'env_cfg = dict(dist_cfg=dict(timeout=5))'
+    codes, said, _ = train(tmp_path, 1, 'batch', signal.SIGSTOP, more)
+    assert said == [lost(tmp_path, 'does not answer', 1)]
+    assert codes == [2, None]
