@@ -1,8 +1,10 @@
-"""Output files that are written whole or not at all."""
+"""Output files that are written whole or not at all, and JSON that may hold anything."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
@@ -25,6 +27,19 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     finally:
         draft.unlink(missing_ok=True)
     return path
+
+
+def json_of(text: str | bytes, name: object, kind: type = object) -> Any:
+    """The content of a JSON text; a `ValueError` with `name` if it is none, or of another type."""
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError(f'{name} is no JSON: it is nested too deep') from None
+    except ValueError as error:
+        raise ValueError(f'{name} is no JSON: {error}') from error
+    if not isinstance(content, kind):
+        raise ValueError(f'{name} holds a {type(content).__name__}, not a {kind.__name__}')
+    return content
 
 
 def check_writable(path: str | Path, *, folder: bool = False) -> None:

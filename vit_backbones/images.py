@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import json
 import os
 import warnings
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from vit_backbones.files import write_whole
+from vit_backbones.files import json_of, write_whole
 from vit_backbones.position import Grid
 from vit_backbones.terminal import track
 
@@ -71,7 +70,7 @@ def _listed(path: Path) -> Iterator[Path]:
 
 def _of_coco(path: Path) -> Iterator[Path]:
     try:
-        names = [image['file_name'] for image in json.loads(path.read_text())['images']]
+        names = [image['file_name'] for image in json_of(path.read_bytes(), path)['images']]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f'{path}: no COCO file; it wants images with a file_name each') from None
     if not names:

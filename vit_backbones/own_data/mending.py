@@ -66,7 +66,7 @@ def _check_categories(path: Path, survey: Survey) -> None:
 def _parsed(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{str(path)!r} cannot be read as JSON ({error})') from error
     for name in _LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
