@@ -6,12 +6,15 @@ from typing import BinaryIO
 
 from PIL.TiffImagePlugin import BITSPERSAMPLE, ImageFileDirectory_v2
 
+from vit_backbones.files import check_regular
+
 _PNM = re.compile(rb'P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)\s')
 
 
 def bits_of(path: str | Path) -> int:
     """Bits of a channel of a PNG, TIFF or PNM file; 8 for all else, which is mostly so."""
     try:
+        check_regular(path)
         with open(path, 'rb') as file:
             return _bits(file)
     except Exception:  # a file that cannot be read is for its reader to report

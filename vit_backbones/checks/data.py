@@ -20,6 +20,7 @@ from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.emptied import why_empty
 from vit_backbones.config.facts import Facts
 from vit_backbones.errors import counted, one_line
+from vit_backbones.files import check_regular
 from vit_backbones.terminal import progress
 
 # Each sees every loaded image
@@ -29,6 +30,7 @@ LOOKS: tuple[Look, ...] = (
     LABEL_MAPS,
     PIXELS,
 )
+FILES = ('img_path', 'seg_map_path')  # of an entry
 _SAMPLED = 16  # images of which only the size is asked
 
 
@@ -186,6 +188,8 @@ def _walk(
 
 def loaded_by(loaders: Sequence[Any], info: dict[str, Any]) -> dict[str, Any]:
     """An entry of a dataset after its loading transforms."""
+    for key in FILES:
+        check_regular(info.get(key))
     for loader in loaders:
         info = loader(info)
     return info

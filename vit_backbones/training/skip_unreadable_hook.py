@@ -12,7 +12,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from vit_backbones.checks.data import FILES
 from vit_backbones.config.datasets import leaf_datasets
+from vit_backbones.files import check_regular
 
 
 class UnreadableDataError(RuntimeError):
@@ -31,6 +33,8 @@ class _Tolerant:
 
     def __call__(self, results: dict) -> dict | None:
         try:
+            for key in FILES:
+                check_regular(results.get(key))
             loaded = self.transform(results)
         except Exception as error:
             # Any exception: every decoder has its own. A mistake in the config fails on each image.
