@@ -42,10 +42,8 @@ def draw_predictions(
     for i in track([i * len(dataset) // count for i in range(count)], 'predicting'):
         with torch.no_grad():
             [sample] = trained.model.test_step(pseudo_collate([dataset[i]]))
-        yield (
-            f'{i:05d}_{shortened(Path(sample.img_path).stem)}',
-            _draw(sample, trained, reader, score_thr),
-        )
+        name = f'{i:05d}_{shortened(Path(sample.img_path).stem)}'
+        yield name, _draw(sample, trained, reader, score_thr)
 
 
 def _draw(

@@ -68,9 +68,8 @@ def draw_overlay(
         else:
             corner = _paint_mask(panel, marks.masks[i], color)
         score = '' if marks.scores is None else f' {scores[i]:.2f}'
-        names.append(
-            (corner, f'{printable(classes[label]) if label < len(classes) else label}{score}')
-        )
+        name = printable(classes[label]) if label < len(classes) else label
+        names.append((corner, f'{name}{score}'))
     return _with_names(panel, names) if len(names) <= _MOST_NAMES else panel
 
 
