@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from vit_backbones.bits import check_whole
 from vit_backbones.checks.coco_files import coco_findings, has_broken_file
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.label_maps import LABEL_MAPS, sample_findings
@@ -20,7 +21,6 @@ from vit_backbones.config.datasets import leaf_datasets
 from vit_backbones.config.emptied import why_empty
 from vit_backbones.config.facts import Facts
 from vit_backbones.errors import counted, one_line
-from vit_backbones.files import check_regular
 from vit_backbones.terminal import progress
 
 # Each sees every loaded image
@@ -189,7 +189,7 @@ def _walk(
 def loaded_by(loaders: Sequence[Any], info: dict[str, Any]) -> dict[str, Any]:
     """An entry of a dataset after its loading transforms."""
     for key in FILES:
-        check_regular(info.get(key))
+        check_whole(info.get(key))
     for loader in loaders:
         info = loader(info)
     return info
