@@ -2,6 +2,8 @@
 
 import ast
 import difflib
+import itertools
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from vit_backbones.config.facts import nodes
 from vit_backbones.config.options import check_option
 
 CONFIGS = ('.py', '.yaml', '.yml', '.json')  # files that MMEngine reads
+_DEEPEST, _SHOWN = 50, 200  # brackets in an option, characters of it in an error
 # Modules that `custom_imports` named before there was one per toolbox
 _MOVED = {
     'vit_backbones.training.padding.detection': 'vit_backbones.mmdet',
@@ -87,13 +90,29 @@ def _parse(option: str) -> tuple[str, Any]:
     key, equals, value = option.partition('=')
     if not equals or not key:
         raise ValueError(f'options=... takes KEY=VALUE, got {option!r}')
+    if (depth := _depth(value)) > _DEEPEST:
+        raise ValueError(f'options={key}: brackets lie {depth} deep, {_DEEPEST} are allowed')
     if 'dict(' not in value and '{' not in value:
-        return key, DictAction._parse_iterable(value)
+        parsed = DictAction._parse_iterable(value)
+        if isinstance(parsed, float) and math.isinf(parsed) and value.strip('+-. ')[:1].isdigit():
+            raise ValueError(f'options={key}: {_cut(value)} is no number that Python holds')
+        return key, parsed
     try:  # MMEngine's parser has no dicts
         return key, ast.literal_eval(_Dicts().visit(ast.parse(value.strip(), mode='eval')))
     except (SyntaxError, ValueError):
-        reason = f"takes literals, strings in quotes, as [dict(type='EMAHook')], got {value}"
+        got = _cut(value)
+        reason = f"takes literals, strings in quotes, as [dict(type='EMAHook')], got {got}"
         raise ValueError(f'options={key}: {reason}') from None
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at once, at most; libraries need seconds for thousands."""
+    steps = ((char in '([{') - (char in ')]}') for char in text)
+    return max(itertools.accumulate(steps), default=0)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f'{text[:_SHOWN]}... ({len(text)} characters)'
 
 
 class _Dicts(ast.NodeTransformer):
