@@ -17,6 +17,7 @@ from vit_backbones.config.datasets import pipeline_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import type_name
 from vit_backbones.config.loading import use_scope
+from vit_backbones.files import check_regular
 from vit_backbones.images import UnreadableImageError, as_picture, image_size, read_image
 from vit_backbones.position import Grid
 
@@ -97,6 +98,7 @@ def picture_of(path: str | Path, reader: Reader) -> np.ndarray:
 def _loaded(load: Callable[[dict[str, Any]], Any], path: str | Path) -> np.ndarray:
     """An image (H, W, C) by loading transforms, which give blue first; RGB if C is 3."""
     try:
+        check_regular(path)
         image = np.asarray(load(dict(img_path=str(path), img_id=0))['img'])
     except Exception as error:  # each transform has its own
         raise UnreadableImageError(f'{path}: {describe(error)}') from error

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,7 +99,10 @@ def _parse(option: str) -> tuple[str, Any]:
         raise ValueError(f'options={key}: takes at most {_DEEP} levels, got {_shown(value)}')
     try:
         if 'dict(' not in value and '{' not in value:
-            return key, DictAction._parse_iterable(value)
+            parsed = DictAction._parse_iterable(value)
+            if isinstance(parsed, float) and math.isinf(parsed) and 'inf' not in value.lower():
+                raise ValueError('a number that Python cannot hold')
+            return key, parsed
         # MMEngine's parser has no dicts
         return key, ast.literal_eval(_Dicts().visit(ast.parse(value.strip(), mode='eval')))
     except Exception:  # parsers have many, such as AssertionError for a missing bracket

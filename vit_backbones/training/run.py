@@ -133,7 +133,7 @@ def evaluate(
             check_writable(show_dir, folder=True)
             pictures = dict(type=ADDED['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
-        add_hooks(cfg, ('progress', 'record'))
+        add_hooks(cfg, ('progress', 'record', 'skip_unreadable'))
         return _compiled(prepare(cfg, ('test',)), compile)
 
     load = functools.partial(_load, config, options, work_dir, launcher)
