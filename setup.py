@@ -30,7 +30,7 @@ EXTRAS_REQUIRE = {
         'ftfy',  # imported by mmseg, which does not declare it
         'regex',  # as ftfy
         'setuptools<82',  # mmengine imports pkg_resources, removed in 82
-        'opencv-python-headless>=4.10',  # cv2 without libGL; 4.10 is the first one for NumPy 2
+        'opencv-python-headless>=4.10.0.82',  # cv2 without libGL; the first one for NumPy 2
     ],
     'onedl': [  # the releases that were tried; mmcv is compiled from source
         'onedl-mmengine>=0.10.12',

@@ -4,16 +4,24 @@ import functools
 from typing import Any
 
 from mmengine.config import config
+from yapf.yapflib import yapf_api
 from yapf.yapflib.yapf_api import FormatCode
+
+# onedl-mmengine imports yapf in each call
+HOLDER = config if hasattr(config, 'FormatCode') else yapf_api
 
 
 def install() -> None:
     """Let `Config.pretty_text` and `Config.dump` look up texts that were formatted before."""
-    config.FormatCode = _format
+    HOLDER.FormatCode = _format
 
 
-def _format(text: str, style_config: dict[str, Any], **options: Any) -> tuple[str, bool]:
-    return _formatted(text, tuple(style_config.items()), tuple(options.items()))
+def _format(text: str, *others: Any, **options: Any) -> tuple[str, bool]:
+    """The formatted text, and whether it differs from `text`; only a config's is kept."""
+    if others or not isinstance(options.get('style_config'), dict):
+        return FormatCode(text, *others, **options)
+    style = tuple(options.pop('style_config').items())
+    return _formatted(text, style, tuple(options.items()))
 
 
 @functools.lru_cache(maxsize=8)
