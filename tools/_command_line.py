@@ -196,6 +196,8 @@ def _number(kind: type, text: str, low: int, high: float = math.inf) -> Any:
 
 
 # Arguments of `add_argument`
+TRUST = 'a config is a program: take only those that you trust'
+CONFIG: dict[str, Any] = dict(metavar='CONFIG', help=f'of mmdet or mmseg; {TRUST}')
 COUNT: dict[str, Any] = dict(type=positive, metavar='N')
 SIDES: dict[str, Any] = dict(nargs=2, type=int, metavar=('H', 'W'))
 
@@ -250,7 +252,7 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('backbone')
     group.add_argument('--model', metavar='NAME', help="the source's name of a model")
     group.add_argument('--source', default='timm', help='its library (default: timm)')
-    group.add_argument('--config', metavar='CONFIG', help="an mmdet or mmseg config's backbone")
+    group.add_argument('--config', **CONFIG)
     add_config_options(group, 'model.backbone.norm=all')
     group.add_argument(
         '--checkpoint', metavar='FILE', help='weights, or a checkpoint that tools/train.py wrote'

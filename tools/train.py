@@ -11,7 +11,7 @@ import _command_line as cli
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = cli.Parser(description='Train an mmdet or mmseg config.')
-    parser.add_argument('config', metavar='CONFIG')
+    parser.add_argument('config', **cli.CONFIG)
     cli.add_dataset_options(parser)
     parser.add_argument('--work-dir', help='for results; default: work_dirs/<config name>')
     cli.add_flag(parser, '--amp', 'mixed precision, on GPUs and CPUs')

@@ -90,7 +90,8 @@ def _problems(survey: Survey, measured: bool) -> Iterator[Problem]:
 def _elsewhere(survey: Survey) -> Iterator[Problem]:
     """Images that a path leads to from outside their folder, as those of linked data sets are."""
     paths = column_of(survey.images, 'file_name')
-    wrong = np.array([os.path.isabs(p) or os.path.normpath(p).startswith('..') for p in paths])
+    below = f'..{os.sep}'
+    wrong = np.array([os.path.isabs(p) or os.path.normpath(p).startswith(below) for p in paths])
     if wrong.any():
         first = paths[wrong.argmax()]
         then = f'{first!r} is the first; they are read from there: see that you want that'
