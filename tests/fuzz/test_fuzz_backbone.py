@@ -250,6 +250,6 @@ def test_any_arguments_and_images_of_a_backbone(no_network):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_many_arguments_and_images_of_a_backbone(no_network):
     Fuzz(attempt, [RuntimeError]).run(calls(), slow=True)

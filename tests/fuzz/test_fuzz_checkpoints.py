@@ -223,6 +223,6 @@ def test_any_file_of_weights(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_many_files_of_weights(tmp_path):
     Fuzz(Attempt(tmp_path)).run(files(), slow=True)

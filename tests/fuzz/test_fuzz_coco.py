@@ -207,6 +207,6 @@ def test_any_coco_file(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_many_coco_files(tmp_path):
     Fuzz(Attempt(tmp_path)).run(files(), slow=True)

@@ -232,6 +232,6 @@ def test_any_options(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_many_options(tmp_path):
     Fuzz(attempt_in(tmp_path)).run(options(), slow=True)

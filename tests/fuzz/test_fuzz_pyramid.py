@@ -95,6 +95,6 @@ def test_any_arguments_and_maps_of_a_pyramid():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_many_arguments_and_maps_of_a_pyramid():
     Fuzz(attempt).run(calls(), slow=True)

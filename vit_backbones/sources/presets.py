@@ -88,7 +88,8 @@ def build_preset(
         raise no_weights(name, 'they are published as files')
     patch = options.patch_size or (16, 16)
     padding = _padding({} if patch_cfg is None else patch_cfg, patch)
-    if layer_scale_init_value != 0 and positive(_SCALE, layer_scale_init_value) > LARGEST:
+    zero = isinstance(layer_scale_init_value, float | int) and layer_scale_init_value == 0
+    if not zero and positive(_SCALE, layer_scale_init_value) > LARGEST:
         raise ValueError(f'{_SCALE} must be at most {LARGEST}, got {layer_scale_init_value}')
     rows, columns = cells(options.img_size or (224, 224), patch)
     size = (rows * patch[0], columns * patch[1])
