@@ -148,9 +148,9 @@ OPTIONS = {
     'custom_hooks=[dict(type=a.b.__class__)]': LITERALS,
     'train_cfg=dict(max_epochs=10**10**10)': LITERALS,
     f'train_cfg=dict(max_epochs={"9" * 5000})': LITERALS,
-    f'train_cfg.max_epochs={"9" * 5000}': f'{"9" * 200}... (5000 characters) is no number that',
-    f'train_cfg.max_epochs={"[" * 10000}': 'brackets lie 10000 deep, 50 are allowed',
-    f'custom_hooks=[{"dict(a=" * 3000}1{")" * 3000}]': 'brackets lie 3001 deep, 50 are allowed',
+    f'train_cfg.max_epochs={"9" * 5000}': f'{LITERALS}{"9" * 200}...',
+    f'train_cfg.max_epochs={"[" * 10000}': f'takes at most 50 levels, got {"[" * 200}...',
+    f'custom_hooks=[{"dict(a=" * 3000}1{")" * 3000}]': 'takes at most 50 levels, got [dict(a=',
     'model.__class__=x': "'__class__' is neither a key of 'model' nor an argument of Enc",
 }
 
