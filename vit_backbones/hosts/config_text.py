@@ -18,4 +18,6 @@ def _format(text: str, style_config: dict[str, Any], **options: Any) -> tuple[st
 
 @functools.lru_cache(maxsize=8)
 def _formatted(text: str, style: tuple[Any, ...], options: tuple[Any, ...]) -> tuple[str, bool]:
-    return FormatCode(text, style_config=dict(style), **dict(options))
+    formatted, changed = FormatCode(text, style_config=dict(style), **dict(options))
+    # In the texts of a path; MMEngine would fill in a variable when it reads it
+    return formatted.replace('{{', r'{\x7b'), changed
