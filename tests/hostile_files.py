@@ -101,7 +101,8 @@ def npz_of_objects(path):
 
 
 def npy_of_objects(path):
-    np.save(path, np.array([_system(path)], dtype=object))
+    with path.open('wb') as file:  # the suffix may be another
+        np.save(file, np.array([_system(path)], dtype=object))
 
 
 def npz_bomb(path):

@@ -9,12 +9,11 @@ from own_files import SEGMENTER, write_masks
 from toy_task import write_toy_config
 
 FOLDERS = [
-    'sp ace é',
-    'it\'s "quoted" $HOME `x`; touch ran',
-    'new\nline',
-    '-dash',
-    '日本 %s {0}',
-    '{{ fileDirname }} {{$HOME:x}}',
+    'it\'s "quoted" $HOME `x`; touch ran\nnew line é',
+    *(
+        pytest.param(each, marks=pytest.mark.slow)
+        for each in ('sp ace', 'new\nline', '-dash', '日本 %s {0}', '{{ fileDirname }} {{$HOME:x}}')
+    ),
 ]
 
 
@@ -46,7 +45,7 @@ def test_train_test_and_predict(place, capsys):
 
 def test_the_command_to_go_on_is_quoted(place, capsys):
     more = "custom_hooks = [dict(type='ToyStopHook', epoch=1)]"
-    config = write_toy_config(place, "to'y", more=more)
+    config = write_toy_config('.', "to'y", more=more)
     train = load_tool('train').main
     assert train([config, '--work-dir', str(place / 'w d')]) == 130
     line = capsys.readouterr().err.rstrip('\n')

@@ -69,8 +69,10 @@ def run(home, monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize('file', ['evil.pth', 'state.pth'])
-@pytest.mark.parametrize('reader', READERS)
+@pytest.mark.parametrize(
+    ('reader', 'file'),
+    [*((each, 'evil.pth') for each in READERS), ('load_from', 'state.pth'), ('test', 'state.pth')],
+)
 def test_weights_with_code_are_refused(reader, file, run, home):
     tool, arguments = READERS[reader]
     before = sorted(home.rglob('*'))
