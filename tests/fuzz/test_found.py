@@ -206,6 +206,13 @@ def test_settings_of_a_model_without_its_last_blocks():
     assert vit(IMAGES)[0].shape == (1, 24, 5, 5)
 
 
+@pytest.mark.parametrize(('patch', 'cells'), [(14, (12, 12)), (12, (14, 14)), (20, (8, 8))])
+def test_models_of_one_size_see_all_of_it_in_any_patch(patch, cells):
+    """The last rows and columns were cut off."""
+    vit = backbone('test_vit_relpos', **SMALL, patch_size=patch)
+    assert vit(torch.ones(1, 3, 160, 160))[0].shape == (1, 24, *cells)
+
+
 SIZES = dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48)
 
 
