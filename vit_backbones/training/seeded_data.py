@@ -45,16 +45,17 @@ class SeededBatches:
         self.given.clear()
         drawn = 0
         for number, batch in enumerate(self.batches):
-            epoch = self._epoch(drawn)
+            epochs = map(self._epoch, range(drawn, drawn + len(batch)))
             drawn += len(batch)
             if number >= skip:
-                self.given.append([(self.seed, epoch, index) for index in batch])
+                self.given.append([(self.seed, *each) for each in zip(epochs, batch, strict=True)])
                 yield self.given[-1]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def _epoch(self, drawn: int) -> int:
+        """Of the sample after so many; several processes draw in turn."""
         epoch = getattr(self.sampler, 'epoch', None)
         position = drawn * get_world_size() + get_rank()
         return position // self.size if epoch is None else epoch
