@@ -20,20 +20,26 @@ def train(folder, rank, place, number=signal.SIGKILL, more=''):
     """Codes of both processes, what the other one said, and seconds."""
     text, start = KILL.format(place=place, rank=rank, number=int(number)) + more, time.monotonic()
     pair = TwoProcesses(folder, write_toy_config(folder, 'toy', more=text), '--work-dir', 'w')
-    codes = pair.wait(100, (0, 1) if number != signal.SIGSTOP else [1 - rank])
+    codes = pair.wait(100, [1 - rank] if number == signal.SIGSTOP else None)
     return codes, pair.said(1 - rank), time.monotonic() - start
 
 
-def lost(folder, what, epoch):
+def lost(folder, what, name):
     command = f'{sys.executable} {REPOSITORY}/tools/train.py {folder}/toy.py'
     return (
-        f'error: another process {what}; the last checkpoint is w/epoch_{epoch}.pth, continue '
+        f'error: another process {what}; the last checkpoint is w/{name}.pth, continue '
         f'with: {command} --work-dir w --launcher pytorch --resume'
     )
 
 
 FEW = [('batch', 1), ('gathering', 0)]
-EPOCHS = dict(validation=2, gathering=2)  # that are saved
+# Of validations the first process saves, if it is not the one that died
+NAMES = {
+    ('validation', 0): 'epoch_2',
+    ('gathering', 0): 'epoch_2',
+    ('validation', 1): 'interrupted',
+    ('gathering', 1): 'interrupted',
+}
 
 
 @pytest.mark.parametrize(
@@ -52,9 +58,9 @@ def test_a_killed_process_ends_the_other_one(place, rank, tmp_path):
     if place == 'start':
         assert said == ['error: another process has ended before the start']
     elif place == 'beside saving':  # which may be done by then
-        assert said in [[lost(tmp_path, 'has ended', epoch)] for epoch in (1, 2)]
+        assert said in [[lost(tmp_path, 'has ended', f'epoch_{n}')] for n in (1, 2)]
     else:
-        assert said == [lost(tmp_path, 'has ended', EPOCHS.get(place, 1))]
+        assert said == [lost(tmp_path, 'has ended', NAMES.get((place, rank), 'epoch_1'))]
     assert seconds < 60
 
 
@@ -62,7 +68,7 @@ def test_a_killed_process_ends_the_other_one(place, rank, tmp_path):
     ('place', 'line'),
     [
         ('start', 'error: another process has ended (process 1: {word}) before the start'),
-        ('batch', lost('{folder}', 'has ended (process 1: {word})', 1)),
+        ('batch', lost('{folder}', 'has ended (process 1: {word})', 'epoch_1')),
     ],
 )
 def test_the_first_process_tells_why_another_one_failed(place, line, tmp_path):
@@ -74,5 +80,14 @@ def test_the_first_process_tells_why_another_one_failed(place, line, tmp_path):
 def test_a_process_that_hangs_is_not_waited_for_for_ever(tmp_path):
     more = 'env_cfg = dict(dist_cfg=dict(timeout=5))'
     codes, said, _ = train(tmp_path, 1, 'batch', signal.SIGSTOP, more)
-    assert said == [lost(tmp_path, 'does not answer', 1)]
+    assert said == [lost(tmp_path, 'does not answer', 'epoch_1')]
     assert codes == [2, None]
+
+
+def test_an_error_of_all_processes_is_one_line(tmp_path):
+    text = KILL.format(place='start', rank=0, number=0)
+    config = write_toy_config(tmp_path, 'toy', more=text + 'custom_hooks[0].update(wrong=1)')
+    pair = TwoProcesses(tmp_path, config, '--work-dir', 'w')
+    assert pair.wait(100) == [2, 2]
+    assert len(pair.said(0)) == 1
+    assert pair.said(1) == []

@@ -25,13 +25,14 @@ class TwoProcesses:
     Args:
         folder: Where they run, and write their output.
         arguments: Of the tool.
+        number: 1 for a process without others.
     """
 
-    def __init__(self, folder, *arguments):
-        self.folder, port = Path(folder), free_port()
+    def __init__(self, folder, *arguments, number=2):
+        self.folder, self.number, port = Path(folder), number, free_port()
         # Whoever forks must not have used threads
         self.main = load_tool('train').main
-        self.pids = [self._fork(rank, port, arguments) for rank in range(2)]
+        self.pids = [self._fork(rank, port, arguments) for rank in range(number)]
 
     def _fork(self, rank, port, arguments):
         sys.stdout.flush()
@@ -53,16 +54,19 @@ class TwoProcesses:
             file = os.open(f'{name}{rank}', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, number)
         sys.stdout, sys.stderr = (os.fdopen(number, 'w', closefd=False) for number in (1, 2))
-        given = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_PORT=port)
-        os.environ |= {name: str(value) for name, value in given.items()}
-        os.environ['MASTER_ADDR'] = '127.0.0.1'
         torch.set_num_threads(1)
         torch.cuda.is_available = lambda: False
-        return self.main([*map(str, arguments), '--launcher', 'pytorch'])
+        if self.number == 1:
+            return self.main(arguments)
+        given = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=self.number, MASTER_PORT=port)
+        os.environ |= {name: str(value) for name, value in given.items()}
+        os.environ['MASTER_ADDR'] = '127.0.0.1'
+        return self.main([*arguments, '--launcher', 'pytorch'])
 
-    def wait(self, seconds, ranks=(0, 1)):
+    def wait(self, seconds, ranks=None):
         """Exit codes once these ended, negative for signals; `None` for one that is killed then."""
-        until, codes = time.monotonic() + seconds, [None, None]
+        until, codes = time.monotonic() + seconds, [None] * self.number
+        ranks = range(self.number) if ranks is None else ranks
         while any(codes[rank] is None for rank in ranks) and time.monotonic() < until:
             for rank, pid in enumerate(self.pids):
                 if codes[rank] is None and (ended := os.waitpid(pid, os.WNOHANG))[0]:

@@ -58,7 +58,7 @@ def reader_of(config: Config) -> Reader:
     if not plain:
         use_scope(config)
     load = LoadImageFromFile() if plain else Compose(steps)
-    known_bits = functools.lru_cache(maxsize=None)(bits_of)  # `size` and `read` ask both
+    known_bits = functools.lru_cache(maxsize=1024)(bits_of)  # `size` and `read` ask both
 
     def as_plain(path: str | Path) -> bool:  # the same pixels, and it refuses half a file
         return plain and known_bits(path) <= 8

@@ -196,3 +196,30 @@ def test_the_norm_is_that_of_the_gradients():
     assert hub.get_scalar('train/grad_norm').current() == pytest.approx(expected)
     clipped = torch.cat([p.grad.flatten() for p in layer.parameters()]).norm().item()
     assert clipped == pytest.approx(0.5)
+
+
+def test_a_history_grows_in_place_as_mmengines(monkeypatch):
+    hub, stock = MessageHub('growing'), HistoryBuffer([1.0], [1], 700)
+    hub.log_scalars['train/loss'] = HistoryBuffer([1.0], [1], 700)
+    copies = counted_copies(monkeypatch)
+    for i in range(3000):
+        if i % 3:
+            keep_scalars(hub, {'train/loss': torch.tensor(0.5 * i)})
+            stock.update(0.5 * i)
+        else:
+            hub.log_scalars['train/loss'].update(i, 2 + i % 2)
+            stock.update(i, 2 + i % 2)
+    ours = hub.log_scalars['train/loss']
+    assert type(ours) is DeferredBuffer
+    assert len(copies) < 20
+    for mine, theirs in zip(ours.data, stock.data, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(TypeError, match='log_val must be int or float'):
+        ours.update('1')
+
+
+def counted_copies(monkeypatch):
+    """Each new array of a history, noted in the list."""
+    made, empty = [], np.empty
+    monkeypatch.setattr(np, 'empty', lambda *args: made.append(args) or empty(*args))
+    return made

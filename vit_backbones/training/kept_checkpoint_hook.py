@@ -11,6 +11,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from vit_backbones.checks.wiring import bare
 from vit_backbones.training.last_checkpoint import EPOCH_ITERS
@@ -23,9 +24,9 @@ _GRADIENTS = 'gradients'  # in a checkpoint, those since the last step of the op
 class KeptCheckpointHook(CheckpointHook):
     """MMEngine's `CheckpointHook`, which removes an old checkpoint only after the new one is whole.
 
-    Between the steps of accumulated gradients a checkpoint keeps these too. What Ctrl-C saved,
-    `interrupted.pth`, is removed once there is a newer checkpoint. `tools/train.py` takes it for
-    `default_hooks.checkpoint`; arguments and names are MMEngine's.
+    Between the steps of accumulated gradients a checkpoint keeps these too, except for FSDP's.
+    What Ctrl-C saved, `interrupted.pth`, is removed once there is a newer checkpoint.
+    `tools/train.py` takes it for `default_hooks.checkpoint`; arguments and names are MMEngine's.
     """
 
     def _save_checkpoint_with_step(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
@@ -56,7 +57,14 @@ class KeptCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Note gradients that no step has used yet, and the length of an epoch."""
         checkpoint['meta'][EPOCH_ITERS] = len(runner.train_dataloader)
-        if 'optimizer' in checkpoint and accumulates(runner):
+        if 'optimizer' not in checkpoint or not accumulates(runner):
+            pass
+        elif has_shards(runner):
+            runner.logger.warning(
+                'a checkpoint between two steps of the optimizer lacks the gradients since the '
+                'first one with FSDP: a resume leaves them out'
+            )
+        else:
             checkpoint[_GRADIENTS] = {
                 name: parameter.grad.cpu()
                 for name, parameter in bare(runner.model).named_parameters()
@@ -95,6 +103,11 @@ def accumulates(runner: Runner) -> bool:
     return getattr(wrapper, '_inner_count', 0) % getattr(wrapper, '_accumulative_counts', 1) != 0
 
 
+def has_shards(runner: Runner) -> bool:
+    """Whether no process has a whole gradient."""
+    return isinstance(runner.model, FullyShardedDataParallel)
+
+
 def share_gradients(runner: Runner) -> None:
     """Let all processes hold the mean of gradients that wait, so that one file can keep them.
 
@@ -103,7 +116,8 @@ def share_gradients(runner: Runner) -> None:
     """
     count = getattr(runner.optim_wrapper, '_inner_count', 0)
     shared, runner.shared_at = getattr(runner, 'shared_at', None), count
-    if get_world_size() == 1 or not accumulates(runner) or shared == count:
+    alone = get_world_size() == 1 or has_shards(runner)
+    if alone or not accumulates(runner) or shared == count:
         return
     for parameter in runner.model.parameters():
         if parameter.grad is not None:

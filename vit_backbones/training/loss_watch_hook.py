@@ -62,8 +62,8 @@ class LossWatchHook(Hook):
         if len(finite) < number:
             lost = number - len(finite)
             runner.logger.warning(f'{lost} of the {number} losses of {span} are not finite')
-        mean, before = float(np.mean(finite)), self._means[-_SPANS:]
-        self._means.append(mean)
+        mean, before = float(np.mean(finite)), self._means
+        self._means = [*before, mean][-_SPANS:]
         if before and mean > self.factor * (usual := float(np.median(before))) > 0:
             runner.logger.warning(
                 f'the loss jumped: {mean:.4g} on average in {span}, and {usual:.4g} before; if it '

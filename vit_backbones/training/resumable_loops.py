@@ -10,7 +10,12 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
 
-from vit_backbones.training.kept_checkpoint_hook import INTERRUPTED, share_gradients
+from vit_backbones.training.kept_checkpoint_hook import (
+    INTERRUPTED,
+    accumulates,
+    has_shards,
+    share_gradients,
+)
 from vit_backbones.training.lost_process import of_others
 from vit_backbones.training.seeded_data import Sample, seed_all
 from vit_backbones.training.stopping import Stopped
@@ -33,7 +38,9 @@ class _Resumable:
         super().run_iter(*args)
 
     def heed_stop(self) -> None:
-        """Save and stop, if any process was asked to."""
+        """Save and stop, if any process was asked to; with FSDP only after a step."""
+        if has_shards(self.runner) and accumulates(self.runner):
+            return
         if number := self.runner.stop.anywhere():
             self._save()
             raise Stopped(number)
