@@ -158,7 +158,7 @@ def test_report__a_gpu_that_is_not_used(cuda, message, installed, monkeypatch):
 def test_a_package_that_fails_leaves_the_report_alone(started_by, imports, monkeypatch):
     """What `__init__` does when a library fails, run under another name."""
     code = importlib.util.find_spec('vit_backbones').loader.get_code('vit_backbones')
-    monkeypatch.setitem(sys.modules, 'mmengine.config.utils', None)
+    monkeypatch.setitem(sys.modules, 'vit_backbones.hosts', None)
     monkeypatch.setattr(sys, 'argv', [started_by])
     if imports:
         exec(code, {'__name__': 'copy'})

@@ -11,19 +11,21 @@ from vit_backbones.environment import explained
 from vit_backbones.version import __version__
 
 try:
-    from mmengine.config.utils import MODULE2PACKAGE
-
-    from vit_backbones.hosts import config_text, mmcv_loader, mmseg_mends, panoptic_api
+    from vit_backbones.hosts import (
+        config_packages,
+        config_text,
+        mmcv_loader,
+        mmseg_mends,
+        panoptic_api,
+    )
     from vit_backbones.hosts.mmengine_pickles import allow_mmengine_checkpoints
 
+    config_packages.install()
     config_text.install()
     mmcv_loader.install()
     panoptic_api.install()
     mmseg_mends.install()
     allow_mmengine_checkpoints()
-    # `vit_backbones::...` in a config. MMEngine looks a distribution up by this name, and fails
-    # where one is installed editable; a module's name leads it to the folder that is imported.
-    MODULE2PACKAGE['vit_backbones'] = 'vit_backbones.backbone'
 
     from vit_backbones import training, transforms
     from vit_backbones.backbone import ViTFeatBackbone

@@ -1,0 +1,27 @@
+"""Where MMEngine looks for `vit_backbones::`, `mmseg::` and their like in a config."""
+
+from importlib import metadata
+from importlib.util import find_spec
+
+from mmengine.config.utils import MODULE2PACKAGE
+
+
+def install() -> None:
+    """Let configs be inherited from any package that can be imported.
+
+    MMEngine looks a distribution up, by a name of its own. It fails where that one is installed
+    editable, as ours may be, and where a fork with another name brings the module: mmseg of
+    onedl-mmsegmentation. A module's name leads it to the folder that is imported.
+    """
+    for module, package in MODULE2PACKAGE.items():
+        if module != package and not _is_installed(package) and find_spec(module):
+            MODULE2PACKAGE[module] = module
+    MODULE2PACKAGE['vit_backbones'] = 'vit_backbones.backbone'
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
