@@ -10,8 +10,6 @@ from typing import BinaryIO
 
 from PIL.TiffImagePlugin import BITSPERSAMPLE, ImageFileDirectory_v2
 
-from vit_backbones.files import check_regular
-
 _PNG_START, _JPEG_START = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 _TAIL = 64  # bytes in which the end of most files lies
 _PNM = re.compile(rb'P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)\s')
@@ -25,6 +23,16 @@ def bits_of(path: str | Path) -> int:
             return _bits(file)
     except Exception:  # a file that cannot be read is for its reader to report
         return 8
+
+
+def check_regular(path: object) -> None:
+    """Refuse folders and devices, of which reading may never end; links count as their target.
+
+    The `ValueError` does not name the path.
+    """
+    if not isinstance(path, str | Path) or os.path.isfile(path) or not os.path.exists(path):
+        return
+    raise ValueError(f'it is {"a folder" if os.path.isdir(path) else "a device"}, no file')
 
 
 def check_whole(path: object) -> None:

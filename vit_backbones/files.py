@@ -33,16 +33,6 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     return path
 
 
-def check_regular(path: object) -> None:
-    """Refuse folders and devices, of which reading may never end; links count as their target.
-
-    The `ValueError` does not name the path.
-    """
-    if not isinstance(path, str | Path) or os.path.isfile(path) or not os.path.exists(path):
-        return
-    raise ValueError(f'it is {"a folder" if os.path.isdir(path) else "a device"}, no file')
-
-
 def shortened(name: str) -> str:
     """A file's name with room for what is put before and behind it: disks allow 255 bytes."""
     whole = os.fsencode(name)

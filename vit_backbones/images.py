@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from vit_backbones.files import check_regular, json_of, shortened, write_whole
+from vit_backbones.bits import check_regular
+from vit_backbones.files import json_of, shortened, write_whole
 from vit_backbones.position import Grid
 from vit_backbones.terminal import track
 

@@ -12,12 +12,11 @@ import numpy as np
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmengine.config import Config
 
-from vit_backbones.bits import bits_of
+from vit_backbones.bits import bits_of, check_regular
 from vit_backbones.config.datasets import pipeline_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import type_name
 from vit_backbones.config.loading import use_scope
-from vit_backbones.files import check_regular
 from vit_backbones.images import UnreadableImageError, as_picture, image_size, read_image
 from vit_backbones.position import Grid
 

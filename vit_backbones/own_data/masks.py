@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
+from vit_backbones.bits import check_regular
 from vit_backbones.errors import counted, some
-from vit_backbones.files import check_regular
 from vit_backbones.own_data.common import OwnData, colours, hold_out
 from vit_backbones.terminal import progress
 
