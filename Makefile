@@ -1,12 +1,14 @@
 # Everything runs in VENV, made from the locked requirements on first use and whenever they change.
-# STACK=onedl has the maintained forks of mmengine, mmcv, mmdet and mmseg in an environment of its own.
+# STACK=onedl has the maintained forks of mmengine, mmcv, mmdet and mmseg in an environment of its own;
+# STACK=onedl-compiled also compiles the operators of their mmcv, in another one.
 PYTHON ?= python3
 STACK ?= openmmlab
-VENV ?= $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
-HOSTS := $(if $(filter onedl,$(STACK)),requirements-onedl.txt)
+VENV ?= .venv$(patsubst %,-%,$(filter-out openmmlab,$(STACK)))
+HOSTS := $(if $(filter onedl%,$(STACK)),requirements-onedl.txt)
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-deps --no-build-isolation
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-deps
+PIP := $(INSTALL) --no-build-isolation
 # The editable install points into this folder, so the folder is part of what was installed.
 KEY := $(shell { echo '$(CURDIR)'; cat requirements.txt $(HOSTS) setup.py pyproject.toml; } | cksum | tr ' ' -)
 OPTIONAL_KEY := $(KEY)-$(shell cksum < requirements-optional.txt | tr ' ' -)
@@ -16,7 +18,7 @@ OPTIONAL_KEY := $(KEY)-$(shell cksum < requirements-optional.txt | tr ' ' -)
 train: env  ## Mask2Former on the built-in data
 	$(BIN)/python tools/train.py configs/mask2former_vit.py
 
-test: env-optional  ## the whole suite: no network, no GPU; STACK=onedl compiles mmcv first
+test: env-optional  ## the whole suite: no network, no GPU; STACK=onedl on the forks
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 bench: env-optional  ## the speed and memory promised, measured; BENCH='small frozen' for some of it
@@ -42,22 +44,30 @@ install: check-python
 	$(PIP) -e .
 	@echo '$(KEY)' > $(VENV)/.stamp
 
-.PHONY: install-openmmlab install-onedl
+.PHONY: install-openmmlab install-onedl install-onedl-compiled without-hosts
 install-openmmlab:
 	$(PIP) -r requirements.txt
 
-# pip builds all sdists of a call before it installs anything, so ninja comes with the first one.
-install-onedl: export MAX_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-install-onedl:
+without-hosts:
 	sed -E '/^(mmengine|mmcv-lite|mmdet|mmsegmentation)==/d' requirements.txt > $(VENV)/locked.txt
-	$(PIP) -r $(VENV)/locked.txt $$(grep '^ninja==' $(HOSTS))
-	PATH="$(abspath $(BIN)):$$PATH" $(PIP) -r $(HOSTS)
+	$(PIP) -r $(VENV)/locked.txt
+
+# Built without torch in sight, mmcv leaves its operators out. pip keeps such a wheel and would take
+# it for a compiled one, hence --no-cache-dir.
+install-onedl: without-hosts
+	$(INSTALL) --no-cache-dir -r $(HOSTS)
+
+# pip builds all sdists of a call before it installs anything, so ninja comes before.
+install-onedl-compiled: without-hosts
+	$(PIP) $$(grep '^ninja==' $(HOSTS))
+	PATH="$(abspath $(BIN)):$$PATH" MAX_JOBS=$${MAX_JOBS:-$$(nproc)} \
+	    $(PIP) --no-cache-dir -r $(HOSTS)
 
 check-python:
-	@test -z '$(filter-out openmmlab onedl,$(STACK))' || { \
-	    echo 'STACK=$(STACK): choose openmmlab or onedl' >&2; exit 1; }
-	@test '$(STACK)' != onedl || command -v c++ > /dev/null || { \
-	    echo 'STACK=onedl compiles mmcv: install a C++ compiler (Debian: apt install g++)' >&2; \
+	@test -z '$(filter-out openmmlab onedl onedl-compiled,$(STACK))' || { \
+	    echo 'STACK=$(STACK): choose openmmlab, onedl or onedl-compiled' >&2; exit 1; }
+	@test '$(STACK)' != onedl-compiled || command -v c++ > /dev/null || { \
+	    echo 'STACK=onedl-compiled: install a C++ compiler (Debian: apt install g++)' >&2; \
 	    exit 1; }
 	@command -v $(PYTHON) > /dev/null || { \
 	    echo '$(PYTHON): not found; name one: PYTHON=python3.11 make ...' >&2; exit 1; }
@@ -69,5 +79,5 @@ check-python:
 	        'or name another Python: PYTHON=python3.11 make ...' >&2; exit 1; }
 
 clean:
-	rm -rf .venv .venv-onedl build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-onedl .venv-onedl-compiled build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

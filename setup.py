@@ -13,8 +13,8 @@ VERSION = (ROOT / 'vit_backbones' / 'version.py').read_text(encoding='utf-8')
 # other, so neither is a hard requirement and each is an extra. With a compiled mmcv, install the
 # packages of the `openmmlab` extra by hand: mmcv-lite would overwrite it too.
 INSTALL_REQUIRES = [
-    'torch>=2.6',  # loads weights_only by default, which our allow-list of pickles is made for
-    'torchvision>=0.21',  # the release that goes with torch 2.6
+    'torch>=2.7',  # 2.6 lacks torch.compiler.is_exporting
+    'torchvision>=0.22',  # the release that goes with torch 2.7
     'timm>=1.0.31,<1.1',  # older ones resample position embeddings wrongly; 1.1 was never tried
     'numpy>=2',  # the allow-listed pickles of a resume name numpy._core, which NumPy 1 lacks
     'safetensors>=0.5',  # older ones were never tried
@@ -32,7 +32,7 @@ EXTRAS_REQUIRE = {
         'setuptools<82',  # mmengine imports pkg_resources, removed in 82
         'opencv-python-headless>=4.10.0.82',  # cv2 without libGL; the first one for NumPy 2
     ],
-    'onedl': [  # the releases that were tried; mmcv is compiled from source
+    'onedl': [  # the releases that were tried; mmcv is built from source
         'onedl-mmengine>=0.10.12',
         'onedl-mmcv>=2.3.6',
         'onedl-mmdetection>=3.5.1',
@@ -51,7 +51,7 @@ EXTRAS_REQUIRE = {
     'umap': ['umap-learn'],  # `--plot umap` of tools/extract_features.py
     'dev': [
         'pytest>=8',
-        'pytest-timeout>=2.3',  # `timeout` in pyproject.toml
+        'pytest-timeout>=2.3.1',  # `timeout` in pyproject.toml
         'pytest-xdist>=3.6',  # `make test` in two processes
         'hypothesis>=6',
         'ruff>=0.17,<0.18',  # the formatter's style changes between minor releases

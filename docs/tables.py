@@ -13,7 +13,8 @@ result: `config`, `data`, `metric`, `value` (0 to 1, of the last validation), `p
 `minutes` (of training, wall-clock), `peak_memory_mib`, `images_per_second` (of inference),
 `hardware`, `date` and `command`. `tools/check_models.py` writes docs/results/models/timm.json; the
 `--out` of `tools/benchmark.py targets` writes docs/results/speed/targets.json, and on a GPU a file
-of docs/results/speed/gpu; that of `quality` writes the files of docs/results/quality. A table
+of docs/results/speed/gpu; that of `quality` writes the files of docs/results/quality, and
+`.ci/matrix` docs/results/versions.json. A table
 stands between its two marks, in whichever file has them.
 """
 
@@ -192,6 +193,20 @@ def _weights_row(row: dict[str, Any]) -> str:
     return f'| {" | ".join(cells)} |'
 
 
+def versions(walk: Path = DOCS / 'results/versions.json') -> str:
+    """What `.ci/matrix` tried, with the releases in which a row differs from the lock."""
+    noted = json.loads(walk.read_text())
+    lock = next(row['versions'] for row in noted['rows'] if row['name'] == 'as locked')
+    heading = ('row', 'Python', 'instead of the lock', 'passed', 'failed', 'skipped', 'note')
+    lines = [heading, ['---'] * len(heading)]
+    for row in noted['rows']:
+        others = [f'{k} {v}' for k, v in row['versions'].items() if v != lock[k]]
+        counts = [str(row[kind]) for kind in ('passed', 'failed', 'skipped')]
+        lines.append([row['name'], row['python'], ', '.join(others) or '-', *counts, row['note']])
+    table = [f'| {" | ".join(cells)} |' for cells in lines]
+    return '\n'.join([f'Tried on {noted["date"]}:', '', *table])
+
+
 # Each table by its name in the marks: what it is written from, and by what
 BLOCKS = {
     'results': ('docs/results/*.json', table),
@@ -202,6 +217,7 @@ BLOCKS = {
     'quality': ('docs/results/quality/*.json', quality),
     'weights': ('configs/_base_/backbones', weights),
     'reliability': ('docs/results/reliability/*.json', reliability),
+    'versions': ('docs/results/versions.json', versions),
 }
 
 

@@ -30,6 +30,8 @@ GOOD = {
 @pytest.fixture
 def installed(monkeypatch):
     """Let these be installed in place of, or besides, those that fit."""
+    for name in ('mmengine', 'mmdet', 'mmseg'):
+        importlib.import_module(name)  # the forks look their own version up then
 
     def install(changes, gpus=()):
         versions = {name: value for name, value in (GOOD | changes).items() if value is not None}
@@ -40,7 +42,8 @@ def installed(monkeypatch):
             return versions[name]
 
         monkeypatch.setattr(metadata, 'version', version)
-        monkeypatch.setattr(metadata, 'requires', lambda name: ['numpy', 'torch (==2.11.0)'])
+        pair = '2.6.0' if versions.get('torchvision') == '0.21.0' else '2.11.0'
+        monkeypatch.setattr(metadata, 'requires', lambda name: ['numpy', f'torch (=={pair})'])
         monkeypatch.setattr(platform, 'machine', lambda: 'x86_64')
         monkeypatch.setattr(environment, '_gpus', lambda: list(gpus))
 
@@ -63,6 +66,10 @@ CASES = {
         'mmdet 3.3.0 and onedl-mmdetection 3.5.1 are installed and overwrite each other: uninstall',
     ),
     'two mmcv': ({'mmcv': '2.1.0'}, 'mmcv 2.1.0 and mmcv-lite 2.1.0 are installed'),
+    'old torch': (
+        {'torch': '2.6.0', 'torchvision': '0.21.0'},
+        'torch 2.6.0 lacks torch.compiler.is_exporting: pip install "torch>=2.7"',
+    ),
     'timm': ({'timm': '1.0.30'}, 'timm 1.0.30 resamples .*: pip install "timm>=1.0.31"'),
     'setuptools': ({'setuptools': '82.0.1'}, 'setuptools 82.0.1 has no pkg_resources.*<82'),
     'python': ({}, 'Python 3.10.4 is too old: .*3.11'),

@@ -1,4 +1,5 @@
 import importlib.metadata
+import json
 import os
 import re
 import runpy
@@ -13,9 +14,11 @@ import pytest
 import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ('requirements.txt', 'requirements-optional.txt')
+FORKS = 'requirements-onedl.txt'
 LOCK_LINE = re.compile(r"[A-Za-z0-9_-]+==[0-9][0-9a-z.]*(; platform_system == 'Linux')?")
 
 
@@ -57,7 +60,7 @@ def metadata() -> dict[str, Any]:
     return given
 
 
-@pytest.mark.parametrize('name', LOCKS)
+@pytest.mark.parametrize('name', [*LOCKS, FORKS])
 def test_lock__pins_every_line(name: str) -> None:
     assert [line for line in lock_lines(name) if not LOCK_LINE.fullmatch(line)] == []
 
@@ -90,6 +93,20 @@ def test_setup__ranges_admit_the_lock(metadata: dict[str, Any], extra: str) -> N
     locked = locked_versions()
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
+
+
+def test_setup__names_the_forks_of_their_lock(metadata: dict[str, Any]) -> None:
+    forks = [line for line in lock_lines(FORKS) if line.startswith('onedl-')]
+    assert metadata['extras_require']['onedl'] == [line.replace('==', '>=') for line in forks]
+
+
+def test_setup__admits_no_older_release_than_has_passed() -> None:
+    matrix = runpy.run_path(str(ROOT / '.ci/matrix'))
+    rows = json.loads((ROOT / 'docs/results/versions.json').read_text())['rows']
+    passed = [row['versions'] for row in rows if row['passed'] and not row['failed']]
+    tried = {(name, Version(each[name])) for each in passed for name in matrix['SHOWN']}
+    oldest = {(name, Version(matrix['OLDEST'][name])) for name in matrix['SHOWN']}
+    assert oldest - tried == set()
 
 
 def test_setup__names_the_oldest_transformers_that_the_source_takes(

@@ -166,13 +166,14 @@ def _mmcv() -> Iterator[Problem]:
 
 def _too_old() -> Iterator[Problem]:
     for name, least, why in (
+        ('torch', '2.7', 'lacks torch.compiler.is_exporting'),
         ('timm', '1.0.31', 'resamples position embeddings wrongly'),
         ('numpy', '2', 'cannot read the checkpoints of a resume'),
     ):
         found = version(name)
         if found and _numbers(found) < _numbers(least):
             yield Problem(
-                f'{name} {found} {why}: pip install "{name}>={least}"', stops=name == 'timm'
+                f'{name} {found} {why}: pip install "{name}>={least}"', stops=name != 'numpy'
             )
 
 
