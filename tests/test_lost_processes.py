@@ -7,7 +7,9 @@ import time
 import pytest
 from conftest import REPOSITORY
 from kill_hook import PLACES
-from toy_task import write_toy_config
+from mmengine.dist import get_rank
+from mmengine.registry import MODELS
+from toy_task import ToyModel, write_toy_config
 from two_processes import TwoProcesses
 
 KILL = """
@@ -91,3 +93,36 @@ def test_an_error_of_all_processes_is_one_line(tmp_path):
     assert pair.wait(100) == [2, 2]
     assert len(pair.said(0)) == 1
     assert pair.said(1) == []
+
+
+@MODELS.register_module()
+class BadInOneProcess(ToyModel):
+    """A loss of infinity in one process, from the fourth batch on."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.rank, self.batches = rank, 0
+
+    def forward(self, inputs, paths, mode='tensor'):
+        found = super().forward(inputs, paths, mode)
+        self.batches += mode == 'loss'
+        bad = mode == 'loss' and get_rank() == self.rank and self.batches > 3
+        return dict(loss=found['loss'] / 0) if bad else found
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_a_gradient_of_one_process_that_is_not_finite_stops_both(rank, tmp_path):
+    more = f"model = dict(type='BadInOneProcess', rank={rank})"
+    config = write_toy_config(tmp_path, 'toy', more=more)
+    pair = TwoProcesses(tmp_path, config, '--work-dir', 'w')
+    assert pair.wait(100) == [2, 2]
+    (line,) = pair.said(rank)
+    assert line.startswith('error: iteration 4: loss is inf; first output')
+    file = f'non_finite_iter_4{"_rank_1" * rank}.pth'
+    assert line.endswith(f'to run it again: replay=w/{file}')
+    assert [path.name for path in (tmp_path / 'w').glob('non_finite*')] == [file]
+    other = (
+        'error: iteration 4: gradients are not finite, but those of this process are: another one '
+        'has a report'
+    )
+    assert pair.said(1 - rank) == [other] * rank  # only the first process prints it

@@ -139,11 +139,11 @@ def write_toy_data(root, num=6, broken=()):
     return root
 
 
-def write_toy_config(folder, name='toy', broken=(), more='', drawn=False):
+def write_toy_config(folder, name='toy', broken=(), more='', drawn=False, num=6):
     """Write a config and its data; gives the config's path."""
     folder = Path(folder)
     root = folder / f'{name}_data'
-    write_toy_data(root, broken=broken)
+    write_toy_data(root, num, broken)
     path = folder / f'{name}.py'
     undrawn = '' if drawn else 'curves=None, pictures=None'  # drawing takes half of the time
     path.write_text(CONFIG.format(root=str(root), more=more, undrawn=undrawn))

@@ -126,11 +126,16 @@ class NonFiniteHook(Hook):
             return NonFiniteError(f'iteration {batch.iter + 1}: gradients are not finite')
         report = Report(batch.iter, runner.max_iters, abs(runner.seed), rank, batch.samples)
         report = run_again(report, model, runner.optim_wrapper, runner.train_dataloader)
+        if report.is_finite and is_distributed():
+            return NonFiniteError(
+                f'iteration {batch.iter + 1}: gradients are not finite, but those of this process '
+                f'are: another one has a report'
+            )
         name = f'non_finite_iter_{batch.iter + 1}{f"_rank_{rank}" * (rank > 0)}.pth'
         path = Path(runner.work_dir) / name
         report.save(path, model)
         error = NonFiniteError(f'{report.line()}; to run it again: replay={short_path(path)}')
-        error.of_any_process = not report.is_finite  # that of another process
+        error.of_any_process = True  # others have none to show
         return error
 
 
