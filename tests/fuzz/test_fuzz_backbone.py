@@ -42,7 +42,7 @@ def existing(make):
 SIZES = dict(embed_dims=24, num_layers=4, num_heads=3, feedforward_channels=48)
 FAMILIES = {
     'ViT': Family(dict(model_name='test_vit'), 16, 64, 6, 1),
-    'ViT without norm': Family(dict(model_name='test_vit2'), 16, 64, 8, 0, cls=False),
+    'ViT without norm': Family(dict(model_name='test_vit2'), 16, 64, 8, 1, cls=False),
     'DINOv2': Family(of_timm('vit_small_patch14_reg4_dinov2'), 14, 24, 2, 5),
     'SigLIP': Family(of_timm('vit_base_patch16_siglip_224'), 16, 24, 2, 0, cls=False),
     'EVA02': Family(of_timm('eva02_tiny_patch14_224'), 14, 24, 2, 1),
