@@ -129,7 +129,7 @@ def write_toy_data(root, num=6, broken=()):
         names = [f'{split}{i}.png' for i in range(num)]
         for i, name in enumerate(names):
             path = root / 'images' / name
-            cv2.imwrite(str(path), np.full((5, 7, 3), 40 * i, np.uint8))
+            cv2.imwrite(str(path), np.full((5, 7, 3), 40 * i % 256, np.uint8))
             if name in broken:
                 path.write_bytes(b'no image')
         items = [dict(img_path=name) for name in names]

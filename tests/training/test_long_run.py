@@ -85,17 +85,18 @@ class CountHook(Hook):
             self.found.append((runner.epoch, *counts()))
 
 
-def assert_flat(found, warm, per, most):
+def assert_flat(found, warm, per, more_objects=50):
     """Memory and objects by so many steps do not grow after the warm-up; the rest is constant."""
     steps, memory, files, processes, objects = np.array([e for e in found if e[0] >= warm]).T
     slopes = [np.polyfit(steps, each, 1)[0] * per for each in (memory, objects)]
     print(
         f'{len(steps)} counts, {steps[0]:g} to {steps[-1]:g}: {memory[0]:.0f} to {memory[-1]:.0f} '
-        f'MiB, {slopes[0]:.2f} MiB and {slopes[1]:.0f} objects per {per}; files {set(files)}, '
-        f'processes and threads {set(processes)}'
+        f'MiB, {slopes[0]:.2f} MiB and {slopes[1]:.0f} objects per {per}; '
+        f'files {files.min():g} to {files.max():g}, '
+        f'processes and threads {processes.min():g} to {processes.max():g}'
     )
-    assert slopes[0] < most
-    assert slopes[1] < 0.002 * objects[-1]
+    assert slopes[0] < 15
+    assert slopes[1] < more_objects
     assert len(set(files)) == len(set(processes)) == 1
 
 
@@ -121,7 +122,7 @@ def test_two_thousand_steps_of_five_hundred_sizes(family, tmp_path, monkeypatch)
     assert load_tool('train').main([config, '--work-dir', 'w']) == 0
     assert CountHook.found[-1][0] == 2000
     print(family, end=': ')
-    assert_flat(CountHook.found, warm=600, per=1000, most=15)
+    assert_flat(CountHook.found, warm=600, per=1000)
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -134,7 +135,7 @@ def test_a_backbone_keeps_nothing_of_five_hundred_sizes(family):
         if step % 50 == 49:
             found.append((step + 1, *counts()))
     print(family, end=': ')
-    assert_flat(found, warm=500, per=500, most=15)
+    assert_flat(found, warm=500, per=500)
 
 
 VALIDATIONS = """
@@ -150,6 +151,6 @@ def test_two_hundred_validations(tmp_path, monkeypatch):
     config = write_toy_config(tmp_path, 'toy', more=VALIDATIONS, drawn=True)
     assert load_tool('train').main([config, '--work-dir', 'w']) == 0
     assert len(CountHook.found) == 200
-    assert_flat(CountHook.found, warm=50, per=100, most=15)
+    assert_flat(CountHook.found, warm=50, per=100, more_objects=300)  # records of each
     assert plt.get_fignums() == []
     assert len(list(Path('w').glob('*.pth'))) == 2

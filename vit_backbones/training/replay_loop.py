@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
 from vit_backbones.checks.wiring import bare
 from vit_backbones.training.non_finite import Report, run_again
 
 
-@LOOPS.register_module()
 class ReplayLoop(BaseLoop):
     """Run the batch of a `non_finite_iter_*.pth` once more, with the weights in it.
 

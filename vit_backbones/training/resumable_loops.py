@@ -6,7 +6,6 @@ from typing import Any
 
 from mmengine.dist import get_rank
 from mmengine.hooks import EMAHook
-from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
 
@@ -80,7 +79,6 @@ class _Resumable:
         return done > 0 and done >= self.val_begin and due
 
 
-@LOOPS.register_module()
 class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """MMEngine's `EpochBasedTrainLoop`, exact after a resume, also within an epoch.
 
@@ -117,7 +115,6 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         return self._at(self._epoch, self._max_epochs)
 
 
-@LOOPS.register_module()
 class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
     """MMEngine's `IterBasedTrainLoop`, likewise; a resume loads no batch that was trained."""
 
