@@ -50,7 +50,7 @@ def test_without_windows_it_is_mask2formers_head_on_placed_maps(
     placed = [m + encode(torch.zeros(2, *m.shape[-2:], dtype=torch.bool)) for m in maps]
     for ours, theirs in zip(_run(located, maps), _run(stock, placed), strict=True):
         assert len(ours) == len(theirs) == 4
-        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)  # sums in other orders
 
 
 def test_windows_are_added_to_the_mask_logits(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 from toy_task import write_toy_config
 
 from vit_backbones.hosts.mmengine_pickles import allow_mmengine_checkpoints
@@ -69,3 +70,20 @@ def test_allow__anything_else_is_refused(call, tmp_path):
     torch.save({'state_dict': call}, tmp_path / 'x.pth')
     with pytest.raises(pickle.UnpicklingError, match='GLOBAL'):
         torch.load(tmp_path / 'x.pth', weights_only=True)
+
+
+def test_mmengine_keeps_the_list_and_runs_no_code(tmp_path):
+    torch.save({'state_dict': {}, 'losses': HistoryBuffer([1.0], [1])}, tmp_path / 'ours.pth')
+    torch.save({'state_dict': {}, 'code': _Call(exec, f'open({str(tmp_path / "ran")!r}, "w")')},
+               tmp_path / 'theirs.pth')  # fmt: skip
+    before = set(torch.serialization.get_safe_globals())
+    for _ in range(2):
+        assert isinstance(load_checkpoint(tmp_path / 'ours.pth')['losses'], HistoryBuffer)
+        with pytest.raises(pickle.UnpicklingError):
+            load_checkpoint(tmp_path / 'theirs.pth')
+    assert set(torch.serialization.get_safe_globals()) == before
+    assert not (tmp_path / 'ran').exists()
+
+
+def load_checkpoint(path):
+    return CheckpointLoader.load_checkpoint(str(path), logger=None)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
-from mmseg.models import Mask2FormerHead, MaskFormerHead, SegTTAModel
+from mmseg.models import Mask2FormerHead, MaskFormerHead, SegDataPreProcessor, SegTTAModel
 from mmseg.structures import SegDataSample
 from torch import nn
 
@@ -132,3 +132,12 @@ def test_mends_are_made_once_and_of_what_is_imported_already(monkeypatch):
     assert [each.__name__ for each in made] == ['json']
     importlib.import_module('this')
     assert [each.__name__ for each in made] == ['json', 'this']
+
+
+@pytest.mark.parametrize('bands', [1, 2, 3, 4, 6])
+def test_images_of_any_number_of_bands_are_normalised(bands):
+    means, stds = torch.arange(bands) * 10.0, torch.arange(bands) + 2.0
+    prepare = SegDataPreProcessor(means.tolist(), stds.tolist(), size=(4, 4))
+    image = torch.randint(0, 255, (bands, 4, 4), dtype=torch.uint8)
+    found = prepare(dict(inputs=[image], data_samples=[SegDataSample()]))['inputs'][0]
+    torch.testing.assert_close(found, (image - means.view(-1, 1, 1)) / stds.view(-1, 1, 1))

@@ -5,6 +5,10 @@ and scalars, and four methods of `HistoryBuffer` that pickle spells `getattr(His
 PyTorch refuses all of them by default, so resuming fails. A general `getattr` would open the door
 to any code, so one that knows only those four methods takes its place.
 
+onedl-mmengine has a list of its own, with the general `getattr`, takes its entries out of PyTorch's
+list behind each file, ours too, and reads a file that is refused again with `weights_only=False`,
+which runs what the file says. Its function gives way to PyTorch's.
+
 Other projects' trainings (timm, DINO, iBOT, DeiT, MAE) save their arguments as a `Namespace`.
 """
 
@@ -16,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint
 from numpy._core import multiarray
 
 _METHODS = ('min', 'max', 'current', 'mean')
@@ -40,6 +45,12 @@ def allow_mmengine_checkpoints() -> None:
             *_under_both_names('scalar', multiarray.scalar),
         ]
     )
+    if hasattr(checkpoint, '_safe_torch_load'):
+        checkpoint._safe_torch_load = _load
+
+
+def _load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+    return torch.load(file, map_location=map_location, weights_only=weights_only is not False)
 
 
 def _under_both_names(name: str, function: Callable[..., Any]) -> list[tuple[Any, str]]:

@@ -4,6 +4,8 @@
   this fails beside test padding (`pad_shape`), and MaskFormer leaves test padding out altogether.
   Here the shape is that of the batch, as in mmseg's other heads.
 - `SegTTAModel` takes the sigmoid twice for heads with one output, so all pixels are foreground.
+- `SegDataPreProcessor` of onedl-mmsegmentation refuses a mean of other than one or three values,
+  which mmseg's takes for images of other bands.
 """
 
 from collections.abc import Sequence
@@ -11,10 +13,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from mmengine.model import ImgDataPreprocessor
 
 from vit_backbones.hosts import at_import
 
 Metas = Sequence[dict[str, Any]]
+Values = Sequence[float] | None
 
 
 def install() -> None:
@@ -73,7 +77,29 @@ def _mend_tta(module: ModuleType) -> None:
     module.SegTTAModel.merge_preds = merge_preds
 
 
+def _mend_preprocessor(module: ModuleType) -> None:
+    if issubclass(module.SegDataPreProcessor, ImgDataPreprocessor):
+        _take_any_bands(module.SegDataPreProcessor)
+
+
+def _take_any_bands(preprocessor: type) -> None:
+    start = preprocessor.__init__
+
+    def started(
+        self: Any, mean: Values = None, std: Values = None, *args: Any, **options: Any
+    ) -> None:
+        if mean is None or std is None or {len(mean), len(std)} <= {1, 3}:
+            start(self, mean, std, *args, **options)
+            return
+        start(self, [0.0], [1.0], *args, **options)
+        for name, values in (('mean', mean), ('std', std)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), False)
+
+    preprocessor.__init__ = started
+
+
 _MENDS: at_import.Mends = {
+    'mmseg.models.data_preprocessor': _mend_preprocessor,
     'mmseg.models.decode_heads.mask2former_head': _mend_mask2former,
     'mmseg.models.decode_heads.maskformer_head': _mend_maskformer,
     'mmseg.models.segmentors.seg_tta': _mend_tta,
