@@ -50,7 +50,7 @@ randomness = dict(seed=0)
 """
 ACCUMULATE = """
 optim_wrapper['accumulative_counts'] = 2
-default_hooks['checkpoint'].update(by_epoch=False, interval=3)
+default_hooks['checkpoint'].update(by_epoch=False, interval=3, max_keep_ckpts=9)
 """
 EMA = """
 custom_hooks = [dict(type='EMAHook', momentum=0.3)]
