@@ -1,5 +1,6 @@
 """Thousands of steps, hundreds of sizes and validations: memory, files and processes stay."""
 
+import ctypes
 import gc
 import os
 from pathlib import Path
@@ -22,7 +23,7 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not Path('/proc/self/fd').is_dir(), reason='looks at files in /proc'),
 ]
-GRIDS = [(1 + i % 25, 1 + i // 25) for i in range(500)]  # patches of 16 pixels
+GRIDS = [(1 + i % 25, 1 + i // 25) for i in range(500)]  # patches
 DINOV2 = dict(
     model_type='dinov2', hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
     image_size=64, patch_size=16,
@@ -55,6 +56,7 @@ class LongToy(BaseModel):
 def counts():
     """Memory in MiB, open files, processes with threads, and objects."""
     gc.collect()
+    getattr(ctypes.CDLL(None), 'malloc_trim', int)(0)  # free memory is the system's
     pages = int(Path('/proc/self/statm').read_text().split()[1])
     threads = list(Path('/proc/self/task').iterdir())
     children = [child for each in threads for child in (each / 'children').read_text().split()]
@@ -95,7 +97,7 @@ def assert_flat(found, warm, per, more_objects=50):
         f'files {files.min():g} to {files.max():g}, '
         f'processes and threads {processes.min():g} to {processes.max():g}'
     )
-    assert slopes[0] < 15
+    assert slopes[0] < 5
     assert slopes[1] < more_objects
     assert len(set(files)) == len(set(processes)) == 1
 
