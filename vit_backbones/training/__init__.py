@@ -1,6 +1,5 @@
 """Additions to MMEngine's training: hooks, learning rates by layer, sharding by block."""
 
-from vit_backbones.training import resumable_loops  # noqa: F401 (registers loops)
 from vit_backbones.training.amp import PortableAmpOptimWrapper
 from vit_backbones.training.curves_hook import CurvesHook
 from vit_backbones.training.data_wait_hook import DataWaitHook
