@@ -13,8 +13,8 @@ VERSION = (ROOT / 'vit_backbones' / 'version.py').read_text(encoding='utf-8')
 # other, so neither is a hard requirement and each is an extra. With a compiled mmcv, install the
 # packages of the `openmmlab` extra by hand: mmcv-lite would overwrite it too.
 INSTALL_REQUIRES = [
-    'torch>=2.7',  # 2.6 lacks torch.compiler.is_exporting
-    'torchvision>=0.22',  # the release that goes with torch 2.7
+    'torch>=2.8',  # 2.7 exports no .pt2, 2.6 lacks torch.compiler.is_exporting
+    'torchvision>=0.23',  # the release that goes with torch 2.8
     'timm>=1.0.31,<1.1',  # older ones resample position embeddings wrongly; 1.1 was never tried
     'numpy>=2',  # the allow-listed pickles of a resume name numpy._core, which NumPy 1 lacks
     'safetensors>=0.5',  # older ones were never tried
@@ -30,7 +30,7 @@ EXTRAS_REQUIRE = {
         'ftfy',  # imported by mmseg, which does not declare it
         'regex',  # as ftfy
         'setuptools<82',  # mmengine imports pkg_resources, removed in 82
-        'opencv-python-headless>=4.10.0.82',  # cv2 without libGL; the first one for NumPy 2
+        'opencv-python-headless>=4.10.0.84',  # cv2 without libGL; the first one for NumPy 2
     ],
     'onedl': [  # the releases that were tried; mmcv is built from source
         'onedl-mmengine>=0.10.12',

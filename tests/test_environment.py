@@ -68,7 +68,7 @@ CASES = {
     'two mmcv': ({'mmcv': '2.1.0'}, 'mmcv 2.1.0 and mmcv-lite 2.1.0 are installed'),
     'old torch': (
         {'torch': '2.6.0', 'torchvision': '0.21.0'},
-        'torch 2.6.0 lacks torch.compiler.is_exporting: pip install "torch>=2.7"',
+        'torch 2.6.0 cannot export models: pip install "torch>=2.8"',
     ),
     'timm': ({'timm': '1.0.30'}, 'timm 1.0.30 resamples .*: pip install "timm>=1.0.31"'),
     'setuptools': ({'setuptools': '82.0.1'}, 'setuptools 82.0.1 has no pkg_resources.*<82'),

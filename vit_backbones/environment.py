@@ -166,7 +166,7 @@ def _mmcv() -> Iterator[Problem]:
 
 def _too_old() -> Iterator[Problem]:
     for name, least, why in (
-        ('torch', '2.7', 'lacks torch.compiler.is_exporting'),
+        ('torch', '2.8', 'cannot export models'),
         ('timm', '1.0.31', 'resamples position embeddings wrongly'),
         ('numpy', '2', 'cannot read the checkpoints of a resume'),
     ):

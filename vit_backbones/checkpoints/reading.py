@@ -102,7 +102,7 @@ def contents(path: str | Path, device: str = 'cpu') -> dict[str, Any]:
     Values of its tensors are read where they are used, or never with `device='meta'`. Raises as
     `read_checkpoint` does.
     """
-    content = _load(path, device, mapped=device != 'meta')
+    content = _load(path, device, mapped=True)
     return content if isinstance(content, dict) else {}
 
 
@@ -137,7 +137,13 @@ def _load(path: str | Path, device: str, *, mapped: bool = False) -> object:
             return _load_safetensors(path, device)
         if path.suffix == '.npz':
             return _load_npz(path)
+<<<<<<< HEAD
         return _load_torch(path, device, mapped)
+=======
+        # torch 2.9 reads the values for the meta device too, unless the file is mapped
+        mapped = (mapped or device == 'meta') and zipfile.is_zipfile(path)
+        return torch.load(path, map_location=device, weights_only=True, mmap=mapped or None)
+>>>>>>> part-stacks
     except Exception as error:  # damaged files make torch raise anything: IndexError, struct.error
         raise ValueError(
             f'checkpoint {str(path)!r} cannot be read: {_reason(error, path)}'

@@ -8,6 +8,7 @@
   which mmseg's takes for images of other bands.
 """
 
+import functools
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -85,6 +86,7 @@ def _mend_preprocessor(module: ModuleType) -> None:
 def _take_any_bands(preprocessor: type) -> None:
     start = preprocessor.__init__
 
+    @functools.wraps(start)  # checks read its arguments
     def started(
         self: Any, mean: Values = None, std: Values = None, *args: Any, **options: Any
     ) -> None:
