@@ -137,13 +137,7 @@ def _load(path: str | Path, device: str, *, mapped: bool = False) -> object:
             return _load_safetensors(path, device)
         if path.suffix == '.npz':
             return _load_npz(path)
-<<<<<<< HEAD
         return _load_torch(path, device, mapped)
-=======
-        # torch 2.9 reads the values for the meta device too, unless the file is mapped
-        mapped = (mapped or device == 'meta') and zipfile.is_zipfile(path)
-        return torch.load(path, map_location=device, weights_only=True, mmap=mapped or None)
->>>>>>> part-stacks
     except Exception as error:  # damaged files make torch raise anything: IndexError, struct.error
         raise ValueError(
             f'checkpoint {str(path)!r} cannot be read: {_reason(error, path)}'
@@ -153,7 +147,8 @@ def _load(path: str | Path, device: str, *, mapped: bool = False) -> object:
 def _load_torch(path: Path, device: str, mapped: bool) -> object:
     if is_zip := zipfile.is_zipfile(path):
         _check_archive(path)
-    mapped = mapped and is_zip
+    # PyTorch 2.9 reads the values for the meta device too, unless the file is mapped
+    mapped = (mapped or device == 'meta') and is_zip
     content = torch.load(path, map_location=device, weights_only=True, mmap=mapped or None)
     # A view may show one value a billion times
     _check_expansion(path, sum(t.numel() * t.element_size() for t in _nested(content)))
