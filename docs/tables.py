@@ -14,8 +14,8 @@ result: `config`, `data`, `metric`, `value` (0 to 1, of the last validation), `p
 `hardware`, `date` and `command`. `tools/check_models.py` writes docs/results/models/timm.json; the
 `--out` of `tools/benchmark.py targets` writes docs/results/speed/targets.json, and on a GPU a file
 of docs/results/speed/gpu; that of `quality` writes the files of docs/results/quality, and
-`.ci/matrix` docs/results/versions.json. A table
-stands between its two marks, in whichever file has them.
+`.ci/matrix` docs/results/versions/matrix.json. A table stands between its two marks, in whichever
+file has them.
 """
 
 import argparse
@@ -168,7 +168,7 @@ def _weights_row(row: dict[str, Any]) -> str:
     return f'| {" | ".join(cells)} |'
 
 
-def versions(walk: Path = DOCS / 'results/versions.json') -> str:
+def versions(walk: Path = DOCS / 'results/versions/matrix.json') -> str:
     """What `.ci/matrix` tried, with the releases in which a row differs from the lock."""
     noted = json.loads(walk.read_text())
     lock = next(row['versions'] for row in noted['rows'] if row['name'] == 'as locked')
@@ -191,7 +191,7 @@ BLOCKS = {
     'gpu': ('docs/results/speed/gpu/*.json', on_gpus),
     'quality': ('docs/results/quality/*.json', quality),
     'weights': ('configs/_base_/backbones', weights),
-    'versions': ('docs/results/versions.json', versions),
+    'versions': ('docs/results/versions/matrix.json', versions),
 }
 
 

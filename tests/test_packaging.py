@@ -102,7 +102,7 @@ def test_setup__names_the_forks_of_their_lock(metadata: dict[str, Any]) -> None:
 
 def test_setup__admits_no_older_release_than_has_passed() -> None:
     matrix = runpy.run_path(str(ROOT / '.ci/matrix'))
-    rows = json.loads((ROOT / 'docs/results/versions.json').read_text())['rows']
+    rows = json.loads((ROOT / 'docs/results/versions/matrix.json').read_text())['rows']
     passed = [row['versions'] for row in rows if row['passed'] and not row['failed']]
     tried = {(name, Version(each[name])) for each in passed for name in matrix['SHOWN']}
     oldest = {(name, Version(matrix['OLDEST'][name])) for name in matrix['SHOWN']}
