@@ -49,6 +49,17 @@ _VARIABLES = {
     'vit-adapter-ti': 'VIT_TINY=... ',
     's-dinov2_': 'DINOV2_SMALL=... ',
 }
+# Files of docs/results/reliability, and what their tables are about
+_FAULTS = {
+    'kills': 'Kills, signals, full disks',
+    'numbers': 'Numbers that go wrong',
+    'data': 'Bad data',
+    'hostile': 'Hostile files',
+    'fuzz': 'Random input',
+    'long_run': 'Long runs',
+    'processes': 'Several processes',
+    'stacks': 'Versions',
+}
 _SHORT = ('config', 'data', 'metric', 'value', 'parameters', 'minutes', 'hardware', 'date')
 
 
@@ -112,6 +123,20 @@ def _judged(noted: dict[str, Any], elsewhere: Collection[str] = ()) -> str:
 def quality(results: Path = DOCS / 'results/quality') -> str:
     """What `tools/benchmark.py quality` measured."""
     return markdown(row for noted in _runs(results) for row in noted['rows'])
+
+
+def reliability(results: Path = DOCS / 'results/reliability') -> str:
+    """Each fault, what is promised, the command that shows it, and what was seen."""
+    parts = []
+    for name, title in _FAULTS.items():
+        rows = json.loads((results / f'{name}.json').read_text())
+        cells = (
+            [each['fault'], each['promise'], f'`{each["command"]}`', each['seen']] for each in rows
+        )
+        lines = [f'| {" | ".join(row)} |' for row in cells]
+        parts += [f'## {title}', '', '| fault | promise | command | seen |', '|---|---|---|---|']
+        parts += [*lines, '']
+    return '\n'.join(parts[:-1])
 
 
 def totals(walk: Path = DOCS / 'results/models/timm.json') -> str:

@@ -121,3 +121,23 @@ def test_parameters_and_licences_are_those_of_the_readme(tables):
         licence = re.sub(r'\[([^]]+)\]\(.*', r'\1', cells[3])
         assert f' | {cells[2]} | ' in lines[path.stem]
         assert f' | {licence} | ' in lines[path.stem]
+
+
+ROWS = [
+    row
+    for path in sorted((ROOT / 'docs/results/reliability').glob('*.json'))
+    for row in json.loads(path.read_text())
+]
+
+
+@pytest.mark.parametrize('row', ROWS, ids=range(len(ROWS)))
+def test_each_row_on_reliability_is_whole_and_names_a_test_that_exists(row):
+    assert row.keys() == {'fault', 'promise', 'command', 'seen'}
+    assert '|' not in ''.join(row.values())
+    assert row['seen']
+    assert 'NOT YET' not in row['seen']
+    named = re.findall(r'(tests/[\w/.]*)(?:::(\w+))?', row['command'])
+    assert bool(named) == row['command'].startswith('pytest ')
+    for place, name in named:
+        assert (ROOT / place).exists()
+        assert not name or f'def {name}(' in (ROOT / place).read_text()

@@ -17,7 +17,7 @@ from toy_task import write_toy_config
 
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.hosts.mmengine_pickles import allow_mmengine_checkpoints
-from vit_backbones.training.run import _was_interrupted
+from vit_backbones.training.ending import _interrupt
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -134,13 +134,27 @@ def test_train__interrupted_and_resumed_equals_undisturbed(train, tmp_path, caps
         assert mine == theirs
 
 
-def test_train__resume_passes_over_a_half_written_checkpoint(train, tmp_path, capsys):
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def with_another_byte(path):
+    content = bytearray(path.read_bytes())
+    content[content.index(b'state_dict') + 4] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize('damage', [cut, with_another_byte, lambda path: path.write_bytes(b'')])
+def test_train__resume_passes_over_damaged_checkpoints(damage, train, tmp_path, capsys):
     assert train([write_toy_config(tmp_path, 'first'), '--work-dir', 'w']) == 0
-    last = Path('w/epoch_3.pth')
-    last.write_bytes(last.read_bytes()[:-200])
+    damage(Path('w/epoch_3.pth'))
+    capsys.readouterr()
+    assert train([write_toy_config(tmp_path, 'given'), '--resume', 'w/epoch_3.pth']) == 2
+    assert capsys.readouterr().err.startswith("error: checkpoint 'w/epoch_3.pth' is damaged")
     assert train([write_toy_config(tmp_path, 'second'), '--work-dir', 'w', '--resume']) == 0
-    assert 'resuming from w/epoch_2.pth' in capsys.readouterr().out
-    assert load(last)['meta']['epoch'] == 3
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ['w/epoch_3.pth is damaged', 'resuming from w/epoch_2.pth']
+    assert load('w/epoch_3.pth')['meta']['epoch'] == 3
 
 
 def test_train__nothing_to_resume_starts_anew(train, tmp_path, capsys):
@@ -227,8 +241,8 @@ def test_test__checkpoint_of_another_model_is_one_line(evaluate, tmp_path, capsy
 def test_ctrl_c_that_a_library_turned_into_another_error_still_counts():
     error = SyntaxError('cannot format')
     error.__context__ = KeyboardInterrupt()
-    assert _was_interrupted(error)
-    assert not _was_interrupted(ValueError())
+    assert _interrupt(error)
+    assert not _interrupt(ValueError())
 
 
 def test_convert__writes_the_models_keys_and_prints_the_report(convert, capsys):

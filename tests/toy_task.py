@@ -66,9 +66,12 @@ DATASETS.register_module('ToyDataset', module=BaseDataset)
 
 @TRANSFORMS.register_module()
 class PackToy(BaseTransform):
+    def __init__(self, more=0):
+        self.more = more  # bytes that workers send with each sample
+
     def transform(self, results):
         image = torch.from_numpy(results['img']).permute(2, 0, 1)  # (3, H, W)
-        return dict(inputs=image, paths=results['img_path'])
+        return dict(inputs=image, paths=results['img_path'] + ' ' * self.more)
 
 
 @MODELS.register_module()
@@ -126,7 +129,7 @@ def write_toy_data(root, num=6, broken=()):
         names = [f'{split}{i}.png' for i in range(num)]
         for i, name in enumerate(names):
             path = root / 'images' / name
-            cv2.imwrite(str(path), np.full((5, 7, 3), 40 * i, np.uint8))
+            cv2.imwrite(str(path), np.full((5, 7, 3), 40 * i % 256, np.uint8))
             if name in broken:
                 path.write_bytes(b'no image')
         items = [dict(img_path=name) for name in names]
@@ -136,11 +139,11 @@ def write_toy_data(root, num=6, broken=()):
     return root
 
 
-def write_toy_config(folder, name='toy', broken=(), more='', drawn=False):
+def write_toy_config(folder, name='toy', broken=(), more='', drawn=False, num=6):
     """Write a config and its data; gives the config's path."""
     folder = Path(folder)
     root = folder / f'{name}_data'
-    write_toy_data(root, broken=broken)
+    write_toy_data(root, num, broken)
     path = folder / f'{name}.py'
     undrawn = '' if drawn else 'curves=None, pictures=None'  # drawing takes half of the time
     path.write_text(CONFIG.format(root=str(root), more=more, undrawn=undrawn))

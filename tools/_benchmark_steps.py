@@ -33,7 +33,7 @@ def add_step(commands: Any) -> None:
         'operators and synchronisations of its parts, on a GPU also how long they wait.',
     )
     parser.set_defaults(run=run_step)
-    parser.add_argument('config', metavar='CONFIG', help='a config of mmdet or mmseg')
+    parser.add_argument('config', **cli.CONFIG)
     parser.add_argument('--size', type=size, help="side or HEIGHTxWIDTH (default: the config's)")
     parser.add_argument('--batch-size', **cli.COUNT, help="(default: the config's)")
     parser.add_argument(
@@ -86,7 +86,7 @@ def add_growth(commands: Any) -> None:
         'fitted exponents.',
     )
     parser.set_defaults(run=run_growth)
-    parser.add_argument('models', nargs='+', metavar='MODEL_OR_CONFIG')
+    parser.add_argument('models', nargs='+', metavar='MODEL_OR_CONFIG', help=cli.TRUST)
     parser.add_argument('--source', default='timm', help='library of the names (default: timm)')
     parser.add_argument(
         '--kinds', nargs='+', choices=_KINDS, default=_KINDS, help='(default: all three)'

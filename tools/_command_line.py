@@ -11,9 +11,12 @@ import functools
 import math
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any, ClassVar, NoReturn
 
 # Threads of GNU OpenMP spin for milliseconds before they sleep. Beside other busy processes that
@@ -45,8 +48,9 @@ def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
     """Let a tool's `main`, which uses `Parser`, report an error in one line.
 
     It returns an exit code: 2 after a `ValueError`, `OSError`, `ImportError` or `RuntimeError`, 130
-    after Ctrl-C. An error with `while_running = True` is a crash and keeps its traceback;
-    `VIT_BACKBONES_DEBUG=1` shows all. Arguments in the line, as `name=value`, become flags.
+    after Ctrl-C, 143 after SIGTERM. An error with `while_running = True` is a crash and keeps its
+    traceback; `VIT_BACKBONES_DEBUG=1` shows all. Arguments in the line, as `name=value`, become
+    flags.
     """
 
     @functools.wraps(main)
@@ -54,10 +58,11 @@ def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
         Parser.flags.clear()
         Parser.debug = os.environ.get('VIT_BACKBONES_DEBUG', '0') != '0'
         try:
-            return main(argv) or 0
+            with _interrupts():
+                return main(argv) or 0
         except KeyboardInterrupt as stop:
             say(str(stop) or 'interrupted', error=True)
-            return 130
+            return getattr(stop, 'exit_code', 130)
         except BrokenPipeError as error:  # `| head` has read enough
             if getattr(error, 'while_running', False):
                 raise
@@ -73,6 +78,32 @@ def one_line_errors(main: Main) -> Callable[[Sequence[str] | None], int]:
             return 2
 
     return run
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end a tool as an exception does, worker processes included."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, _interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    while frame is not None and frame.f_code.co_filename != __file__:
+        if frame.f_code.co_name == '<module>':  # a library that is imported may swallow it
+            os.write(2, b'interrupted\n')
+            os._exit(128 + number)
+        frame = frame.f_back
+    stop = KeyboardInterrupt()
+    stop.exit_code = 128 + number
+    raise stop
 
 
 def is_first_process() -> bool:
@@ -165,6 +196,8 @@ def _number(kind: type, text: str, low: int, high: float = math.inf) -> Any:
 
 
 # Arguments of `add_argument`
+TRUST = 'a config is a program: take only those that you trust'
+CONFIG: dict[str, Any] = dict(metavar='CONFIG', help=f'of mmdet or mmseg; {TRUST}')
 COUNT: dict[str, Any] = dict(type=positive, metavar='N')
 SIDES: dict[str, Any] = dict(nargs=2, type=int, metavar=('H', 'W'))
 
@@ -219,7 +252,7 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('backbone')
     group.add_argument('--model', metavar='NAME', help="the source's name of a model")
     group.add_argument('--source', default='timm', help='its library (default: timm)')
-    group.add_argument('--config', metavar='CONFIG', help="an mmdet or mmseg config's backbone")
+    group.add_argument('--config', **CONFIG)
     add_config_options(group, 'model.backbone.norm=all')
     group.add_argument(
         '--checkpoint', metavar='FILE', help='weights, or a checkpoint that tools/train.py wrote'

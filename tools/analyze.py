@@ -18,7 +18,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description='Draw the curves of runs in one picture; run each model once over its images '
         'for a table of classes, confusion matrices and the worst images.'
     )
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folder of tools/train.py')
+    parser.add_argument(
+        'work_dirs',
+        nargs='+',
+        metavar='WORK_DIR',
+        help=f'folder of tools/train.py with its config; {cli.TRUST}',
+    )
     parser.add_argument(
         '--out',
         metavar='DIR',

@@ -34,7 +34,10 @@ def add_speed(commands: Any) -> None:
     )
     parser.set_defaults(run=run_speed)
     parser.add_argument(
-        'models', nargs='+', metavar='MODEL_OR_CONFIG', help='names of backbones, paths of configs'
+        'models',
+        nargs='+',
+        metavar='MODEL_OR_CONFIG',
+        help=f'names of backbones, paths of configs; {cli.TRUST}',
     )
     parser.add_argument('--source', default='timm', help='library of the names (default: timm)')
     parser.add_argument(
@@ -124,7 +127,8 @@ def add_quality(commands: Any) -> None:
     parser.add_argument(
         'data',
         metavar='DATA',
-        help='an mmseg config (only its datasets are used), or a folder with images/ and masks/',
+        help='a folder with images/ and masks/, or an mmseg config (only its datasets are used); '
+        + cli.TRUST,
     )
     add_models(parser)
     parser.add_argument(
@@ -216,7 +220,13 @@ def add_table(commands: Any) -> None:
         'tools/train.py and JSON files of this tool.',
     )
     parser.set_defaults(run=run_table)
-    parser.add_argument('runs', nargs='+', type=Path, metavar='WORK_DIR_OR_JSON')
+    parser.add_argument(
+        'runs',
+        nargs='+',
+        type=Path,
+        metavar='WORK_DIR_OR_JSON',
+        help=f'folders of tools/train.py with their configs, or results; {cli.TRUST}',
+    )
     parser.add_argument('--out', type=Path, metavar='FILE', help='the table as Markdown')
     parser.add_argument('--json', type=Path, metavar='FILE', help='its rows as JSON')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='a picture of value against --x')

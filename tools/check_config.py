@@ -14,7 +14,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description='Show all that would break or spoil a training before it starts, a line each. '
         'Exit code 1 with errors, 0 with warnings only, 2 for a wrong path or option.'
     )
-    parser.add_argument('config', metavar='CONFIG')
+    parser.add_argument('config', **cli.CONFIG)
     cli.add_flag(parser, '--data', 'read the data too: missing ones are an error then')
     cli.add_dataset_options(parser)
     cli.add_config_options(parser, 'model.backbone.out_stride=16')

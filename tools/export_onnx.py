@@ -38,7 +38,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--whole',
         'the whole trained model, head included, of --work-dir, or of --config and --checkpoint',
     )
-    group.add_argument('--work-dir', metavar='DIR', help='folder of tools/train.py, for --whole')
+    group.add_argument(
+        '--work-dir',
+        metavar='DIR',
+        help=f'folder of tools/train.py with its config, for --whole; {cli.TRUST}',
+    )
     group.add_argument('--out-type', help='featmap, cls, raw or avg_featmap (default: featmap)')
     group.add_argument('--pool', help='embeddings instead: cls, avg, max, cls+avg, gem or attn')
     group.add_argument(

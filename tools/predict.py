@@ -14,7 +14,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'model: masks/ (each pixel the number of its class), predictions.json (COCO), panoptic/ '
         'with panoptic.json, and pictures/. A rerun writes all of them again.'
     )
-    parser.add_argument('config', metavar='CONFIG')
+    parser.add_argument('config', **cli.CONFIG)
     parser.add_argument('checkpoint', metavar='CHECKPOINT')
     cli.add_images(parser, nargs='+')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the results')

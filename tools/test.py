@@ -8,7 +8,7 @@ import _command_line as cli
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description='Evaluate a checkpoint on the test data.')
-    parser.add_argument('config', metavar='CONFIG')
+    parser.add_argument('config', **cli.CONFIG)
     parser.add_argument('checkpoint', metavar='CHECKPOINT')
     parser.add_argument('--work-dir', help='for logs; default: work_dirs/<config name>')
     parser.add_argument('--show-dir', metavar='DIR', help='save pictures of all predictions')

@@ -11,7 +11,7 @@ import _command_line as cli
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = cli.Parser(description='Train an mmdet or mmseg config.')
-    parser.add_argument('config', metavar='CONFIG')
+    parser.add_argument('config', **cli.CONFIG)
     cli.add_dataset_options(parser)
     parser.add_argument('--work-dir', help='for results; default: work_dirs/<config name>')
     cli.add_flag(parser, '--amp', 'mixed precision, on GPUs and CPUs')
@@ -22,6 +22,11 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         const='auto',
         metavar='CKPT',
         help='continue from CKPT; without CKPT from the last one in the work dir',
+    )
+    parser.add_argument(
+        '--replay',
+        metavar='FILE',
+        help='run the batch of a non_finite_iter_*.pth again, layer by layer, and train nothing',
     )
     parser.add_argument('--seed', type=int, help="replaces the config's")
     cli.add_flag(parser, '--deterministic', 'only deterministic algorithms')

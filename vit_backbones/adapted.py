@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule, initialize
 from torch import Tensor, nn
 
+from vit_backbones.arguments import check_type
 from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
 from vit_backbones.checkpoints.origin import UNKNOWN, decode, encode
 from vit_backbones.position import Grid
@@ -94,10 +95,15 @@ class AdaptedModel(BaseModule):
 
     def _padded(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W), checked, with zeros below and right, up to `padded_size`."""
+        if not isinstance(images, Tensor):
+            raise TypeError(f'images must be a tensor (B, C, H, W), got {type(images).__name__}')
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(
                 f'images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}'
             )
+        if 0 in images.shape:
+            raise ValueError(f'images must hold at least one pixel, got {tuple(images.shape)}')
+        check_type('images', images, self.vit)
         height, width = images.shape[-2:]
         rows, columns = self.padded_size((height, width))
         if (fixed := self.fixed_size) not in (None, (rows, columns)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vit_backbones import arguments
 from vit_backbones.arch import Build, choose_build
-from vit_backbones.arguments import flag, pair
+from vit_backbones.arguments import flag, sides
 from vit_backbones.attention import Attention
 from vit_backbones.checkpoints.fitting import GRID_KEY
 from vit_backbones.hosts.image_sizes import ImageSizes
@@ -29,6 +29,8 @@ def _of_readout(name: str) -> property:
     def put(self: 'ViTFeatBackbone', value: object) -> None:
         readout = replace(self.readout, **{name: value})
         readout.check_cls_token(self.model_name, self.has_cls_token)
+        readout.check_parts(self.readout.pool, self.out_indices, self.depth, self._lost_norm)
+        self._check_readout(readout)
         self.readout = readout
 
     return property(lambda self: getattr(self.readout, name), put)
@@ -245,12 +247,14 @@ class ViTFeatBackbone(JointBlocks):
             One tensor an index, in the form of `pool` or else `out_type`.
 
         Raises:
-            ValueError: If the images are not 4-D or have another number of channels.
+            TypeError: If the images are no tensor.
+            ValueError: If they are not 4-D, are empty, or have another number of channels or
+                another type than the weights.
         """
         if queries is not None:
             return self._with_queries(images, queries)
-        height, width = images.shape[-2:]
         padded = self._padded(images)
+        height, width = images.shape[-2:]
         indices = sorted(self.out_indices)
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
             if self.pool == 'model':
@@ -289,8 +293,9 @@ class ViTFeatBackbone(JointBlocks):
 
         Not needed for running. Call it before an optimizer is built: the parameter changes shape.
         """
-        self.source.set_input_size(self.vit, pair('size', size), self.pos_interp)
-        self._size = self.padded_size(pair('size', size))
+        size = sides('size', size)
+        self.source.set_input_size(self.vit, size, self.pos_interp)
+        self._size = self.padded_size(size)
         if hasattr(self, GRID_KEY):
             self.position_grid.copy_(torch.tensor(self.source.grid(self.vit)))
         self._freeze()
@@ -342,24 +347,32 @@ class ViTFeatBackbone(JointBlocks):
 
     def _prune(self) -> None:
         """Remove what no output needs, so that every parameter gets a gradient."""
+        ends = *self.out_indices, self.depth - 1
+        self._widths = len({self.layer_channels[index] for index in ends})
+        self._check_readout(self.readout)
         if self.pool == 'attn':
             self.source.keep_attention_pooling(self.vit)
         elif self.pool == 'model':
-            self.readout.check_embedding(self.out_indices, self.depth, self.masks_padding)
             self.source.keep_embedding(self.vit)
+        has_norm = self.source.norm(self.vit) is not None
         normed = any(self.readout.norms(index, self.depth) for index in self.out_indices)
-        keep_norm = normed and self.source.norm(self.vit) is not None
-        if normed and not keep_norm and self.pool != 'model':
+        if normed and not has_norm and self.pool != 'model':
             print_log(
                 f'{self.model_name} has no final norm of its own: its outputs are not normed',
                 logger='current',
             )
-        dims = {self.layer_channels[index] for index in (*self.out_indices, self.depth - 1)}
-        if keep_norm and self.norm == 'all' and len(dims) > 1:
+        keep_norm = normed and has_norm
+        self._lost_norm = has_norm and not normed
+        self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
+        if self.source.keeps_grid(self.vit):
+            self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))
+
+    def _check_readout(self, readout: Readout) -> None:
+        """Refuse a final norm, or the library's embedding, where it does not fit the outputs."""
+        if readout.pool == 'model':
+            readout.check_embedding(self.out_indices, self.depth, self.masks_padding)
+        if readout.norm == 'all' and self._widths > 1 and self.source.norm(self.vit) is not None:
             raise ValueError(
                 f"norm='all': the final norm of {self.model_name} fits its last stage only; use "
                 f"norm='last' or 'none'"
             )
-        self.source.prune(self.vit, sorted(self.out_indices), keep_norm=keep_norm)
-        if self.source.keeps_grid(self.vit):
-            self.register_buffer(GRID_KEY, torch.tensor(self.source.grid(self.vit)))

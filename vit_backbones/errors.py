@@ -31,6 +31,11 @@ def one_line(error: BaseException) -> str:
     return ' '.join(str(error).split()) or type(error).__name__
 
 
+def shown(text: str) -> str:
+    """A text of a file or a shell in one line."""
+    return text if text.isprintable() else repr(text)
+
+
 def counted(number: int, noun: str) -> str:
     """`1 image`, `2 epochs`, `3 classes`, `4 batches`."""
     plural = 'es' if noun.endswith(('s', 'tch')) else 's'

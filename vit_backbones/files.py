@@ -1,8 +1,13 @@
-"""Output files that are written whole or not at all."""
+"""Output files that are written whole or not at all, and JSON that may hold anything."""
 
+import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+_LONGEST, _HEAD = 200, 180  # bytes of a name
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
@@ -12,7 +17,8 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'.{path.name}.{os.getpid()}')
+    # short, as the name may be as long as the disk allows
+    draft = path.with_name(f'.{mark(path.name)}.{os.getpid()}')
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
@@ -25,6 +31,30 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     finally:
         draft.unlink(missing_ok=True)
     return path
+
+
+def shortened(name: str) -> str:
+    """A file's name with room for what is put before and behind it: disks allow 255 bytes."""
+    whole = os.fsencode(name)
+    return name if len(whole) <= _LONGEST else whole[:_HEAD].decode(errors='ignore') + mark(name)
+
+
+def mark(text: str) -> str:
+    """16 characters that other texts do not get."""
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+
+
+def json_of(text: str | bytes, name: object, kind: type = object) -> Any:
+    """The content of a JSON text; a `ValueError` with `name` if it is none, or of another type."""
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError(f'{name} is no JSON: it is nested too deep') from None
+    except ValueError as error:
+        raise ValueError(f'{name} is no JSON: {error}') from error
+    if not isinstance(content, kind):
+        raise ValueError(f'{name} holds a {type(content).__name__}, not a {kind.__name__}')
+    return content
 
 
 def check_writable(path: str | Path, *, folder: bool = False) -> None:
@@ -42,3 +72,9 @@ def check_writable(path: str | Path, *, folder: bool = False) -> None:
         tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
         raise ValueError(f'{path} cannot be written: {error.strerror}: {place}') from None
+
+
+def short_path(path: str | Path) -> str:
+    """Relative to the current folder where the path lies in it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith('..') else relative

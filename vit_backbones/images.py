@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import json
 import os
 import warnings
 from collections import Counter
@@ -13,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from vit_backbones.files import write_whole
+from vit_backbones.bits import check_regular
+from vit_backbones.files import json_of, shortened, write_whole
 from vit_backbones.position import Grid
 from vit_backbones.terminal import track
 
@@ -71,14 +71,15 @@ def _listed(path: Path) -> Iterator[Path]:
 
 def _of_coco(path: Path) -> Iterator[Path]:
     try:
-        names = [image['file_name'] for image in json.loads(path.read_text())['images']]
+        names = [image['file_name'] for image in json_of(path.read_bytes(), path)['images']]
+        beside, below = path.parent, path.parent / 'images'
+        found = [(beside / name, below / name) for name in names]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f'{path}: no COCO file; it wants images with a file_name each') from None
     if not names:
         raise ValueError(f'{path}: a COCO file without images')
-    beside, below = path.parent, path.parent / 'images'
-    root = below if not (beside / names[0]).exists() and below.is_dir() else beside
-    return (root / name for name in names)
+    is_below = not os.path.exists(found[0][0]) and below.is_dir()
+    return (each[is_below] for each in found)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -120,6 +121,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            check_regular(path)
             image = Image.open(path)
         with image:
             yield image
@@ -265,4 +267,5 @@ def _names(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
     below = [os.path.relpath(path, shared) for path in whole]
     bare = [os.path.splitext(path)[0] for path in below]
     counts = Counter(bare)
-    return below, [b if counts[b] == 1 else path for b, path in zip(bare, below, strict=True)]
+    names = [b if counts[b] == 1 else path for b, path in zip(bare, below, strict=True)]
+    return below, [os.path.join(*map(shortened, name.split(os.sep))) for name in names]

@@ -12,7 +12,7 @@ import numpy as np
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmengine.config import Config
 
-from vit_backbones.bits import bits_of
+from vit_backbones.bits import bits_of, check_regular
 from vit_backbones.config.datasets import pipeline_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import type_name
@@ -57,7 +57,7 @@ def reader_of(config: Config) -> Reader:
     if not plain:
         use_scope(config)
     load = LoadImageFromFile() if plain else Compose(steps)
-    known_bits = functools.lru_cache(maxsize=None)(bits_of)  # `size` and `read` ask both
+    known_bits = functools.lru_cache(maxsize=1024)(bits_of)  # `size` and `read` ask both
 
     def as_plain(path: str | Path) -> bool:  # the same pixels, and it refuses half a file
         return plain and known_bits(path) <= 8
@@ -97,6 +97,7 @@ def picture_of(path: str | Path, reader: Reader) -> np.ndarray:
 def _loaded(load: Callable[[dict[str, Any]], Any], path: str | Path) -> np.ndarray:
     """An image (H, W, C) by loading transforms, which give blue first; RGB if C is 3."""
     try:
+        check_regular(path)
         image = np.asarray(load(dict(img_path=str(path), img_id=0))['img'])
     except Exception as error:  # each transform has its own
         raise UnreadableImageError(f'{path}: {describe(error)}') from error

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from vit_backbones.arguments import integer, rate
+from vit_backbones.arguments import LARGEST, integer, rate
 from vit_backbones.errors import counted, some
 from vit_backbones.sources.copies import twin
 
@@ -40,8 +40,8 @@ def inject(vit: nn.Module, lora: Mapping[str, Any]) -> int:
     except ImportError as error:
         raise ImportError('lora needs peft: pip install peft') from error
     config = LoraConfig(
-        r=integer('lora.r', lora.get('r', 8), 1),
-        lora_alpha=integer('lora.alpha', lora.get('alpha', 16), 1),
+        r=integer('lora.r', lora.get('r', 8), 1, LARGEST),
+        lora_alpha=integer('lora.alpha', lora.get('alpha', 16), 1, LARGEST),
         # a pattern: peft takes names in a list for ends of names, of other layers too
         target_modules='|'.join(map(re.escape, _opened(vit, lora.get('targets', ('qkv',))))),
         lora_dropout=rate('lora.dropout', lora.get('dropout', 0.0)),

@@ -179,6 +179,21 @@ class Readout:
                 f"norm={self.norm!r}, mask_padding={masked}: use pool='avg'"
             )
 
+    def check_parts(
+        self, pool: str | None, out_indices: Sequence[int], depth: int, lost_norm: bool
+    ) -> None:
+        """Refuse outputs, set later, of parts without which a model with `pool` was built."""
+        if self.pool in ('attn', 'model') and self.pool != pool:
+            raise PoolingError(
+                f'pool={self.pool!r} needs parts of the model that are kept only if it is built '
+                f'with pool={self.pool!r}: build another one'
+            )
+        if lost_norm and any(self.norms(index, depth) for index in out_indices):
+            raise ValueError(
+                f'norm={self.norm!r} needs the final norm, which was removed because the model was '
+                f'built for outputs without it: build another one with norm={self.norm!r}'
+            )
+
     def norms(self, index: int, depth: int) -> bool:
         """Whether the output of block `index` gets the final norm, if the model has one."""
         return self.norm == 'all' or (self.norm == 'last' and index == depth - 1)

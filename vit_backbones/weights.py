@@ -17,9 +17,9 @@ from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY, PREFIXES, RE
 from vit_backbones.checkpoints.layouts import recognised
 from vit_backbones.checkpoints.origin import UNKNOWN, encode, without_record
 from vit_backbones.checkpoints.reading import read_content
-from vit_backbones.errors import counted
+from vit_backbones.errors import counted, one_line
 from vit_backbones.readout import PoolingError
-from vit_backbones.sources.base import Source
+from vit_backbones.sources.base import Source, first_line
 from vit_backbones.sources.build_options import POSITION_INTERPOLATIONS
 from vit_backbones.sources.published import missing_with_fix
 
@@ -71,7 +71,7 @@ class Weights:
             if config['type'] == 'Pretrained':
                 self.load(vit, config['checkpoint'], pos_interp, config.get('prefix'))
             else:
-                initialize(backbone, config)
+                _initialize(backbone, config)
         self.came = True
 
     def load(
@@ -123,8 +123,16 @@ class Weights:
         return found | {LAYOUT_KEY: encode(getattr(vit, 'layout', ''))}
 
     def _translated(self, vit: nn.Module, tensors: dict[str, Tensor], pos_interp: str) -> Report:
-        tensors, layout = self._source.translate(vit, tensors)
-        return self._match(vit, tensors, pos_interp, layout)
+        try:
+            tensors, layout = self._source.translate(vit, tensors)
+            return self._match(vit, tensors, pos_interp, layout)
+        except ValueError:
+            raise
+        except Exception as error:  # a reshape, a product or an index that the shapes do not allow
+            raise ValueError(
+                f'holds a tensor of another shape than its key says, or damaged: '
+                f'{first_line(error)}'
+            ) from error
 
     def _note(self, report: Report, checkpoint: str | Path) -> None:
         """Keep and log the report, and what stays random."""
@@ -271,6 +279,13 @@ class Weights:
             return 'attn_pool' in name
         depth = self._source.depth(vit)
         return self._source.layer_of(name, depth) > depth
+
+
+def _initialize(backbone: BaseModule, config: dict[str, object]) -> None:
+    try:
+        initialize(backbone, config)
+    except Exception as error:  # each initializer refuses in its own way
+        raise ValueError(f'init_cfg={config!r}: {one_line(error)}') from error
 
 
 def _layout(tensors: dict[str, Tensor]) -> str:

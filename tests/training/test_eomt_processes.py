@@ -1,7 +1,8 @@
 """Two processes have the gradients of one, and none of EoMT's parameters is unused."""
 
+import pytest
 import torch
-from eomt_models import detector, images, objects, training_at
+from eomt_models import CLASSES, detector, images, objects, training_at
 from mmengine.model import MMDistributedDataParallel
 from torch.multiprocessing import start_processes
 
@@ -14,10 +15,14 @@ def fixed_points(*size, device):
     return drawn.expand(*size, 2)
 
 
-def model_and_samples():
-    model = detector(dict(num_blocks=2)).train()
+# Two processes weigh the classes of their own queries: equal weights give equal sums
+EQUAL = dict(type='CrossEntropyLoss', loss_weight=2.0, class_weight=[1.0] * (CLASSES + 2))
+
+
+def model_and_samples(counts):
+    model = detector(dict(num_blocks=2, loss_cls=EQUAL)).train()
     model.panoptic_head.draw_points = fixed_points
-    return model, images(*SIZE), objects(SIZE, (2, 2))
+    return model, images(*SIZE), objects(SIZE, counts)
 
 
 def gradients(model, x, samples):
@@ -27,10 +32,10 @@ def gradients(model, x, samples):
     return {name: each.grad for name, each in model.named_parameters()}
 
 
-def work(rank, folder):
+def work(rank, folder, counts):
     torch.set_num_threads(1)  # those of OpenMP do not survive a fork
     torch.distributed.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
-    model, x, samples = model_and_samples()
+    model, x, samples = model_and_samples(counts)
     parallel = MMDistributedDataParallel(model, find_unused_parameters=False)
     found = gradients(parallel, x[rank : rank + 1], samples[rank : rank + 1])
     if rank == 0:
@@ -38,10 +43,11 @@ def work(rank, folder):
     gradients(parallel, x[rank : rank + 1], samples[rank : rank + 1])  # PyTorch's error is here
 
 
-def test_two_processes_have_the_gradients_of_one(tmp_path):
-    start_processes(work, (tmp_path,), nprocs=2, start_method='fork')
+@pytest.mark.parametrize('counts', [(2, 2), (3, 0), (0, 1), (0, 0)])
+def test_two_processes_have_the_gradients_of_one(counts, tmp_path):
+    start_processes(work, (tmp_path, counts), nprocs=2, start_method='fork')
     found = torch.load(tmp_path / 'gradients.pth')
-    model, x, samples = model_and_samples()
+    model, x, samples = model_and_samples(counts)
     expected = gradients(model, x, samples)
     assert [name for name, each in expected.items() if each is None] == []
     found = {name.removeprefix('module.'): each for name, each in found.items()}

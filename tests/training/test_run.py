@@ -67,7 +67,7 @@ def test_ctrl_c_names_no_checkpoint_of_an_earlier_training(folder):
     with pytest.raises(KeyboardInterrupt) as stopped:
         train(write_toy_config(folder, 'second', more=stop), work_dir='w')
     assert str(stopped.value) == (
-        'interrupted before the first checkpoint; start again with the same command'
+        'interrupted; there is no checkpoint yet: start again with the same command'
     )
 
 

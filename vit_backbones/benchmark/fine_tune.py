@@ -13,7 +13,8 @@ from vit_backbones.files import write_whole
 from vit_backbones.models.chosen import Choice, Loaded, load_backbone
 from vit_backbones.own_data.rewriting import shorten_first_part
 from vit_backbones.terminal import aloud
-from vit_backbones.training.run import find_last_checkpoint, train
+from vit_backbones.training.last_checkpoint import find_last_checkpoint
+from vit_backbones.training.run import train
 
 # Arguments of the config's backbone on which its head or its recipe relies
 _OUTPUT = dict(out_indices=-1, norm='last', final_norm=None)

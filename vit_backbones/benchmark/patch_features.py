@@ -14,7 +14,7 @@ from torch import Tensor
 from vit_backbones.features.extractor import Extractor, compute
 from vit_backbones.features.parts import Parts
 from vit_backbones.features.plan import Item
-from vit_backbones.files import write_whole
+from vit_backbones.files import json_of, write_whole
 from vit_backbones.images import UnreadableImageError
 from vit_backbones.models.chosen import Loaded
 from vit_backbones.position import Grid
@@ -105,5 +105,5 @@ def _speed(folder: Path, seconds: Sequence[float], device: torch.device) -> floa
     if seconds:
         speed = round(1 / statistics.median(seconds), 3)
         write_whole(note, json.dumps(dict(images_per_second=speed, place=place)).encode())
-    known = json.loads(note.read_text()) if note.exists() else {}
+    known = json_of(note.read_bytes(), note, dict) if note.exists() else {}
     return known['images_per_second'] if known.get('place') == place else None

@@ -11,7 +11,7 @@ import torch
 
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
-from vit_backbones.files import write_whole
+from vit_backbones.files import json_of, write_whole
 from vit_backbones.training.record_hook import cpu_name
 from vit_backbones.version import __version__
 
@@ -120,7 +120,7 @@ def _data_of(config: Path) -> str | None:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json_of(path.read_bytes(), path)
     except ValueError:
         raise ValueError('no JSON') from None
 

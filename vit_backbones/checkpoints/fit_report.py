@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from vit_backbones.errors import shown
+
 # What a file may lack, because the model has it without one: counters that nothing reads, and
 # constants that the libraries compute. Everything else must be there. Where zeros stand for a
 # tensor, somebody puts them into the file's own first: relative positions that a plain ViT was
@@ -177,4 +179,4 @@ class Report:
 def first_ten(names: list[str]) -> str:
     """The first ten names, and how many more there are."""
     more = f' and {len(names) - 10} more' if len(names) > 10 else ''
-    return (', '.join(names[:10]) or 'none') + more
+    return (', '.join(map(shown, names[:10])) or 'none') + more

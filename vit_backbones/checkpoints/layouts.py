@@ -218,8 +218,8 @@ def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[T
 
     Returns:
         The translated tensors and the layout's name with its prefix: `OWN` for timm's own under
-        a prefix that is not in `PREFIXES`. For a layout that is not known, and for timm's own
-        otherwise, the tensors as they are and `None`.
+        a prefix that is not in `PREFIXES`. For a layout that is not known, and but for slashes for
+        timm's own otherwise, the tensors as they are and `None`.
 
     Raises:
         ValueError: If the file holds relative positions and they are not to be kept.
@@ -231,7 +231,7 @@ def to_timm(tensors: Mapping[str, Tensor], *, relative: bool = False) -> tuple[T
     own = {n.removeprefix(prefix): t for n, t in dotted.items() if n.startswith(prefix)}
     own = own if relative else _without_relative_positions(own)
     if dialect in (_TIMM, _TIMM_SAM) and prefix in PREFIXES:
-        return dict(tensors), None
+        return dotted, None
     own = {name: tensor for name, tensor in own.items() if not _COMPUTED.search(name)}
     own = dialect.before(own)
     own = {_renamed(name, dialect.table): tensor for name, tensor in own.items()}

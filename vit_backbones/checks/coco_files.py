@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -20,6 +19,7 @@ from vit_backbones.config.datasets import leaf_datasets, metainfo_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts, type_name
 from vit_backbones.config.registries import find_registered
+from vit_backbones.files import json_of
 from vit_backbones.terminal import quiet_log, quiet_prints
 
 T = TypeVar('T')
@@ -162,7 +162,7 @@ def evaluator_findings(facts: Facts, split: str) -> Iterator[Finding]:
         path, is_coco = str(each.get('ann_file')), type_name(each).endswith('CocoMetric')
         if not classes or not is_coco or os.path.realpath(path) in read or _size(path) > _LARGEST:
             continue
-        categories = categories_of(json.loads(Path(path).read_bytes()))
+        categories = categories_of(json_of(Path(path).read_bytes(), path))
         if each.get('sort_categories'):
             categories.sort(key=lambda category: category.id)
         stops = split != 'test'

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from vit_backbones.checks.category_names import Category
 from vit_backbones.config.datasets import classes_of
 from vit_backbones.config.facts import Facts, learns_masks, listed
+from vit_backbones.errors import one_line
 from vit_backbones.hosts.coco_reading import watched_coco
 from vit_backbones.objects import Kept, Problem, kept_of, survey_of
 from vit_backbones.objects.survey import column_of
@@ -38,27 +39,42 @@ def surveyed(config: Config) -> AbstractContextManager[list[Survey]]:
 
 def categories_of(content: Mapping[str, Any]) -> list[Category]:
     """The categories of a COCO file, in its order."""
-    counts = Counter(column_of(_objects(content), 'category_id'))
-    listed = [each for each in content.get('categories') or () if isinstance(each, dict)]
-    return [Category(e.get('id'), e.get('name'), counts[e.get('id')]) for e in listed]
+    counts = Counter(each for each in column_of(_objects(content), 'category_id') if _is_id(each))
+    listed = [each for each in _dicts(content.get('categories')) if _is_id(each.get('id'))]
+    return [Category(e['id'], e.get('name'), counts[e['id']]) for e in listed]
 
 
 def _objects(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The annotations of a COCO file, the segments of a panoptic one."""
-    annotations = content.get('annotations') or []
+    annotations = _dicts(content.get('annotations'))
     if not _is_panoptic(content):
         return annotations
-    return list(chain(*(each['segments_info'] for each in annotations)))
+    return list(chain(*(_dicts(each.get('segments_info')) for each in annotations)))
+
+
+def _dicts(entries: Any) -> list[dict[str, Any]]:
+    """The dicts of a list; other entries and other values are mistakes that are reported."""
+    return [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | float | str)
 
 
 def _is_panoptic(content: Mapping[str, Any]) -> bool:
-    return any('segments_info' in each for each in (content.get('annotations') or [])[:1])
+    return any('segments_info' in each for each in _dicts(content.get('annotations'))[:1])
 
 
-def _survey(dataset: Any, content: Mapping[str, Any], *, with_masks: bool) -> Survey:
+def _survey(dataset: Any, content: Any, *, with_masks: bool) -> Survey:
     classes = classes_of(dataset)
     classes = [] if isinstance(classes, str) else list(classes)  # a text is an error of its own
     problems, kept = [], None
+    if not isinstance(content, dict):
+        text = f'a {type(content).__name__}, no dict of images, annotations and categories'
+        if isinstance(content, Exception):
+            text = f'no JSON that can be read ({one_line(content)})'
+        problems = [Problem(True, f'it holds {text}: is it a COCO file?')]
+        return Survey(str(dataset.ann_file), [], [], 0, problems, kept)
     transforms = getattr(dataset.pipeline, 'transforms', ())
     if any(type(each).__name__ == 'LoadEmptyAnnotations' for each in transforms):
         return Survey(str(dataset.ann_file), [], [], 0, problems, kept)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from vit_backbones.bits import check_whole
 from vit_backbones.checks.coco_files import coco_findings, has_broken_file
 from vit_backbones.checks.findings import Finding, error
 from vit_backbones.checks.label_maps import LABEL_MAPS, sample_findings
@@ -29,6 +30,7 @@ LOOKS: tuple[Look, ...] = (
     LABEL_MAPS,
     PIXELS,
 )
+FILES = ('img_path', 'seg_map_path')  # of an entry
 _SAMPLED = 16  # images of which only the size is asked
 
 
@@ -186,6 +188,8 @@ def _walk(
 
 def loaded_by(loaders: Sequence[Any], info: dict[str, Any]) -> dict[str, Any]:
     """An entry of a dataset after its loading transforms."""
+    for key in FILES:
+        check_whole(info.get(key))
     for loader in loaders:
         info = loader(info)
     return info

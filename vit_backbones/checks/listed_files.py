@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.errors import some
 
 _FEW = 50  # images of an mmdet dataset that are looked for: to list all entries takes seconds
 _READ_BY = {'img_path': 'LoadImageFromFile', 'seg_map_path': 'LoadAnnotations'}
@@ -39,6 +40,7 @@ def missing_findings(
         keys = _opened(loaders) & {'img_path'}
     indices = range(0, number, 1 if is_whole else max(number // _FEW, 1)) if keys else ()
     entries = [dataset.get_data_info(index) for index in indices]
+    yield from _no_files(dataset, place)
     for key, what in (('img_path', 'images'), ('seg_map_path', 'label maps')):
         paths = [str(each[key]) for each in entries if key in keys and each.get(key)]
         missing = _missing([path for path in paths if '://' not in path])
@@ -52,6 +54,26 @@ def missing_findings(
             yield warning(f'{line}; a training skips these: add or remove them')
         else:
             yield error(f'{line}: {_fix(dataset, key)}')
+
+
+def _no_files(dataset: Any, place: str) -> Iterator[Finding]:
+    """Entries of a folder of images that no dataset of mmseg lists: dangling links, folders."""
+    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
+    suffix = getattr(dataset, 'img_suffix', None)
+    if not folder or not suffix or os.path.isfile(getattr(dataset, 'ann_file', '') or ''):
+        return
+    found = [
+        entry.path
+        for base, _, _ in os.walk(folder)
+        for entry in os.scandir(base)
+        if entry.name.endswith(suffix) and entry.name[0] != '.' and not entry.is_file()
+    ]
+    if found:
+        yield warning(
+            f'{place}: of the entries of {folder!r} that end in {suffix}, {len(found)} are '
+            f'folders, devices or links to nothing, and left out ({some(sorted(found))}): repair '
+            f'or remove them'
+        )
 
 
 def _is_mmseg(dataset: Any) -> bool:

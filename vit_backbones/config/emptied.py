@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import json
 import os
 import traceback
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_backbones.errors import counted, some
+from vit_backbones.files import json_of
 from vit_backbones.terminal import quiet_prints
 
 _SHOWN = 5
@@ -110,7 +110,7 @@ def _after_filter(dataset: Any, listed: list[dict[str, Any]]) -> str:
 
 def _categories(path: str) -> list[str]:
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        content = json_of(Path(path).read_bytes(), path)
         return [str(each['name']) for each in content['categories']]
     except (OSError, ValueError, KeyError, TypeError):
         return []

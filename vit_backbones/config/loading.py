@@ -2,6 +2,8 @@
 
 import ast
 import difflib
+import itertools
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +15,11 @@ from mmengine.utils import import_modules_from_strings
 
 from vit_backbones.config.facts import nodes
 from vit_backbones.config.options import check_option
+from vit_backbones.errors import one_line, shown
 
 CONFIGS = ('.py', '.yaml', '.yml', '.json')  # files that MMEngine reads
+_LONG, _DEEP = 200, 50  # characters and levels of an option
+_NESTING = dict.fromkeys('([{', 1) | dict.fromkeys(')]}', -1)
 # Modules that `custom_imports` named before there was one per toolbox
 _MOVED = {
     'vit_backbones.training.padding.detection': 'vit_backbones.mmdet',
@@ -39,7 +44,10 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
     changes = dict(map(_parse, options))
     for key in changes:
         check_option(config, key, changes)
-    config.merge_from_dict(changes)
+    try:
+        config.merge_from_dict(changes)
+    except Exception as error:  # MMEngine has one of its own for each mismatch
+        raise ValueError(f'options={", ".join(changes)}: {one_line(error)}') from error
     return config
 
 
@@ -85,15 +93,25 @@ def use_scope(config: Config) -> None:
 
 def _parse(option: str) -> tuple[str, Any]:
     key, equals, value = option.partition('=')
-    if not equals or not key:
-        raise ValueError(f'options=... takes KEY=VALUE, got {option!r}')
-    if 'dict(' not in value and '{' not in value:
-        return key, DictAction._parse_iterable(value)
-    try:  # MMEngine's parser has no dicts
+    if not equals or not key or not key.isprintable():
+        raise ValueError(f'options=... takes KEY=VALUE, got {option[:_LONG]!r}')
+    if max(itertools.accumulate(map(_NESTING.get, value, itertools.repeat(0))), default=0) > _DEEP:
+        raise ValueError(f'options={key}: takes at most {_DEEP} levels, got {_shown(value)}')
+    try:
+        if 'dict(' not in value and '{' not in value:
+            parsed = DictAction._parse_iterable(value)
+            if isinstance(parsed, float) and math.isinf(parsed) and 'inf' not in value.lower():
+                raise ValueError('a number that Python cannot hold')
+            return key, parsed
+        # MMEngine's parser has no dicts
         return key, ast.literal_eval(_Dicts().visit(ast.parse(value.strip(), mode='eval')))
-    except (SyntaxError, ValueError):
-        reason = f"takes literals, strings in quotes, as [dict(type='EMAHook')], got {value}"
-        raise ValueError(f'options={key}: {reason}') from None
+    except Exception:  # parsers have many, such as AssertionError for a missing bracket
+        reason = "takes literals, strings in quotes, as [dict(type='EMAHook')], got"
+        raise ValueError(f'options={key}: {reason} {_shown(value)}') from None
+
+
+def _shown(text: str) -> str:
+    return shown(text if len(text) <= _LONG else f'{text[:_LONG]}...')
 
 
 class _Dicts(ast.NodeTransformer):

@@ -52,8 +52,8 @@ _UNTYPED: tuple[tuple[str, tuple[Callable[..., Any], ...], set[str]], ...] = (
         'default_hooks',
         (),
         {
-            *('curves', 'pictures', 'progress', 'record', 'sanity_check', 'skip_unreadable'),
-            'visualization',
+            *('curves', 'data_wait', 'loss_watch', 'non_finite', 'pictures', 'progress', 'record'),
+            *('sanity_check', 'skip_unreadable', 'unmasked_best', 'visualization'),
         },
     ),
     ('', (Runner,), _TOP),
@@ -99,13 +99,19 @@ def _reason(config: Config, key: str, changes: dict[str, Any]) -> str | None:
             return refusal(part, place, kind, scope, others=[*node, *read[0], *read[1]])[0]
         if not isinstance(node, (dict, list)):
             return f'{place!r} is {node!r}, which has no {part!r}; set it as a whole'
-        if isinstance(node, list) and not (part.isdigit() and int(part) < len(node)):
+        if isinstance(node, list) and not (_is_index(part) and int(part) < len(node)):
             return (
                 f'{place!r} is a list of {len(node)}, so an index from 0 to {len(node) - 1} must '
                 f'follow, got {part!r}'
             )
         node = node[int(part) if isinstance(node, list) else part]
+    if isinstance(node, list) and isinstance(changes.get(key), dict):
+        return f'it is a list of {len(node)}, got a dict: give a list, or an item as {key}.0'
     return None
+
+
+def _is_index(part: str) -> bool:
+    return part.isascii() and part.isdigit() and len(part) < 10
 
 
 def refusal(

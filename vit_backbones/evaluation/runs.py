@@ -1,7 +1,6 @@
 """Work dirs of `tools/train.py`: names, config, checkpoint and logs."""
 
 import contextlib
-import json
 import os
 import zipfile
 from collections.abc import Callable, Sequence
@@ -10,8 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vit_backbones.errors import one_line
+from vit_backbones.files import json_of
 from vit_backbones.pictures.curves import History
-from vit_backbones.training.run import find_last_checkpoint
+from vit_backbones.training.last_checkpoint import find_last_checkpoint
 
 _LOGS = '*/vis_data/scalars.json'  # one for each start, in folders named by the time
 _NO_RUN = f'{{!r}} is no work dir of tools/train.py: it holds no config, record.json or {_LOGS}'
@@ -86,7 +87,20 @@ def checkpoint_of(run: Run) -> Path:
 
 
 def read_history(run: Run) -> History:
-    """Join the logs of all starts of a run with the validations of `record.json`."""
+    """Join the logs of all starts of a run with the validations of `record.json`.
+
+    A `ValueError` if these files hold something else.
+    """
+    try:
+        return _joined(run)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{run.path}: its record.json or {_LOGS} is none of tools/train.py '
+            f'({type(error).__name__}: {one_line(error)})'
+        ) from error
+
+
+def _joined(run: Run) -> History:
     train: list[dict[str, Any]] = []
     validated: list[dict[str, Any]] = []
     for log in sorted(run.path.glob(_LOGS)):
@@ -111,9 +125,9 @@ def read_history(run: Run) -> History:
 def _lines(log: Path) -> list[dict[str, Any]]:
     """Read the lines of a log, without one that a killed run left half written."""
     lines = []
-    for line in log.read_text(encoding='utf-8').splitlines():
+    for line in log.read_text(encoding='utf-8', errors='replace').splitlines():
         with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
+            lines.append(json_of(line, log, dict))
     return [line for line in lines if 'step' in line]
 
 
@@ -140,7 +154,4 @@ def _record(run: Run) -> dict[str, Any]:
     path = run.path / 'record.json'
     if not path.is_file():
         return {}
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{path} is no JSON: {error}') from error
+    return json_of(path.read_bytes(), path, dict)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vit_backbones.config.datasets import build_dataset, pipeline_of
 from vit_backbones.config.facts import dataset_configs
+from vit_backbones.files import shortened
 from vit_backbones.loaders import Reader, picture_of, reader_of
 from vit_backbones.models.trained import Trained
 from vit_backbones.pictures.canvas import draw_panels
@@ -41,7 +42,8 @@ def draw_predictions(
     for i in track([i * len(dataset) // count for i in range(count)], 'predicting'):
         with torch.no_grad():
             [sample] = trained.model.test_step(pseudo_collate([dataset[i]]))
-        yield f'{i:05d}_{Path(sample.img_path).stem}', _draw(sample, trained, reader, score_thr)
+        name = f'{i:05d}_{shortened(Path(sample.img_path).stem)}'
+        yield name, _draw(sample, trained, reader, score_thr)
 
 
 def _draw(

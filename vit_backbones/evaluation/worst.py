@@ -7,7 +7,7 @@ from PIL import Image
 
 from vit_backbones.evaluation.confusion import SCORE_THR
 from vit_backbones.evaluation.testing import Predictions
-from vit_backbones.files import write_whole
+from vit_backbones.files import shortened, write_whole
 from vit_backbones.loaders import picture_of
 from vit_backbones.pictures.canvas import Tile, draw_sheet, in_rows, png, thumbnail
 from vit_backbones.pictures.overlay import draw_sample, shown_labels, with_legend
@@ -32,7 +32,7 @@ def write_worst(result: Predictions, folder: Path, title: str) -> list[Path]:
         image, stem = picture_of(sample.img_path, result.reader), Path(sample.img_path).stem
         marks = marks_of(sample, SCORE_THR)
         picture = draw_sample(image, *marks, classes, result.palette)
-        file = folder / 'worst' / f'{rank:02}_{score:.3f}_{stem}.png'
+        file = folder / 'worst' / f'{rank:02}_{score:.3f}_{shortened(stem)}.png'
         files.append(write_whole(file, png(picture)))
         small = thumbnail(Image.fromarray(picture), _WIDTH)
         tiles.append(Tile(small, stem, f'{rank}. {score:.3f}'))

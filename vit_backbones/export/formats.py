@@ -94,6 +94,9 @@ def _write_exported(job: Job) -> bytes:
     axes, buffer = dict.fromkeys(job.free, Dim.AUTO), io.BytesIO()
     with contextlib.nullcontext() if job.any_size else _Portable(job.free):
         program = torch.export.export(job.graph, (job.example,), dynamic_shapes=(axes,))
+    for module in program.graph_module.modules():
+        for node in getattr(getattr(module, 'graph', None), 'nodes', ()):
+            node.meta.pop('stack_trace', None)  # paths of this machine
     torch.export.save(program, buffer, extra_files={NOTES: json.dumps(job.graph.notes())})
     return buffer.getvalue()
 
@@ -103,7 +106,20 @@ def _write_torchscript(job: Job) -> bytes:
     with _Portable(job.free):
         traced = torch.jit.trace(job.graph, (job.example,), check_trace=False)
     torch.jit.save(traced, buffer, _extra_files={NOTES: json.dumps(job.graph.notes())})
-    return buffer.getvalue()
+    return _without_debugging(buffer)
+
+
+def _without_debugging(file: io.BytesIO) -> bytes:
+    """A file of TorchScript without the lines of code, with their paths, of its operators."""
+    file.seek(0)
+    reader, stripped = torch._C.PyTorchFileReader(file), io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(stripped)
+    for name in reader.get_all_records():
+        if not name.endswith(('.debug_pkl', 'version', '.data/serialization_id')):
+            content = reader.get_record(name)
+            writer.write_record(name, content, len(content))
+    writer.write_end_of_file()
+    return stripped.getvalue()
 
 
 def _write_onnx(job: Job) -> bytes:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from vit_backbones.errors import require
 from vit_backbones.features.plan import Item
+from vit_backbones.files import json_of
 
 KEY = 'vit_backbones'  # name of the metadata
 _ROWS = 4096  # per row group
@@ -124,7 +125,7 @@ WRITERS: dict[str, Callable[[Path, Rows, dict[str, Any]], None]] = {
 def read_metadata(path: Path) -> dict[str, Any]:
     """Read the metadata of a file of features; empty for other files."""
     try:
-        return json.loads(_READERS[path.suffix](path))
+        return json_of(_READERS[path.suffix](path), path, dict)
     except _FOREIGN:
         return {}
 
@@ -194,7 +195,8 @@ def read_embeddings(file: str | Path) -> Embeddings:
     keep = is_first & is_finite
     if not keep.any():
         raise ValueError(f'{file}: no embedding in it is finite')
-    settings = json.loads((table.schema.metadata or {}).get(KEY.encode(), b'{}'))
+    noted = (table.schema.metadata or {}).get(KEY.encode(), b'{}')
+    settings = json_of(noted, f'{file}: its note {KEY!r}', dict)
     left_out = {
         'repeat the path of another': ~is_first,
         'have an embedding that is not finite': is_first & ~is_finite,

@@ -175,7 +175,7 @@ def _fingerprint(paths: Sequence[Path], extractor: Extractor, batch_size: int) -
         try:
             known = path.stat()
             digest.update(f'{path!r} {known.st_size} {known.st_mtime_ns}\n'.encode())
-        except OSError:
+        except (OSError, ValueError):  # of a name with NUL
             digest.update(f'{path!r} missing\n'.encode())
     return digest.hexdigest()
 

@@ -14,7 +14,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from vit_backbones.files import write_whole
+from vit_backbones.errors import one_line
+from vit_backbones.files import json_of, write_whole
 
 _JOB = 'job.json'
 _OPEN = 256  # parts that are open at once; systems allow 1024 files
@@ -54,7 +55,7 @@ class Parts:
         except BlockingIOError:
             raise ValueError(f'{out}: another run is at work on it') from None
         record = self.folder / _JOB
-        job = json.loads(record.read_text())['job'] if record.exists() else None
+        job = json_of(record.read_bytes(), record, dict).get('job') if record.exists() else None
         if job not in (None, self.job) and not overwrite:
             raise ValueError(
                 f'{self.folder} holds an unfinished run with other images, weights or options: '
@@ -93,9 +94,12 @@ class Parts:
         self._where.clear()
         for path in sorted(self.folder.glob('*.safetensors')):
             part = _opened(path)
-            reasons = json.loads(part.metadata()['unreadable'])
-            unreadable |= {int(index): why for index, why in reasons.items()}
-            self._where |= dict.fromkeys(map(_index, part.keys()), path)
+            try:
+                reasons = json_of((part.metadata() or {})['unreadable'], path, dict)
+                unreadable |= {int(index): str(why) for index, why in reasons.items()}
+                self._where |= dict.fromkeys(map(_index, part.keys()), path)
+            except (KeyError, ValueError) as error:
+                raise _damaged(path, error) from None
         return unreadable
 
     @property
@@ -127,4 +131,8 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework='numpy')
     except SafetensorError as error:
-        raise ValueError(f'{path} is damaged ({error}): remove it and repeat this') from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f'{path} is damaged ({one_line(error)}): remove it and repeat this')

@@ -16,11 +16,12 @@ _OWNER = 'mmdet.datasets.base_det_dataset'
 
 
 @contextlib.contextmanager
-def watched_coco(see: Callable[[Any, dict[str, Any]], Any]) -> Iterator[list[Any]]:
+def watched_coco(see: Callable[[Any, Any], Any]) -> Iterator[list[Any]]:
     """Call `see` with each dataset of mmdet that reads a COCO file meanwhile, and the content.
 
-    The result becomes the dataset's `coco_survey`, so it should be small; all of them are yielded,
-    as a list that grows.
+    The content of a file that mmdet cannot read may be of any type, and that of one that is no JSON
+    is the parser's exception. The result becomes the dataset's `coco_survey`, so it should be
+    small; all of them are yielded, as a list that grows.
     """
     seen: list[Any] = []
     base = getattr(sys.modules.get(_OWNER), 'BaseDetDataset', None)
@@ -39,7 +40,7 @@ def watched_coco(see: Callable[[Any, dict[str, Any]], Any]) -> Iterator[list[Any
                 coco = type(self).COCOAPI(*args, **kwargs)
             except Exception:  # of a file without some key
                 with contextlib.suppress(Exception):
-                    seen.append(see(self, json.loads(Path(self.ann_file).read_bytes())))
+                    seen.append(see(self, _content(Path(self.ann_file))))
                 raise
             self.coco_survey = see(self, coco.dataset)
             seen.append(self.coco_survey)
@@ -57,6 +58,16 @@ def watched_coco(see: Callable[[Any, dict[str, Any]], Any]) -> Iterator[list[Any
         yield seen
     finally:
         base.full_init = full_init
+
+
+def _content(path: Path) -> Any:
+    """What a file holds, or the exception of its parser."""
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        return ValueError('it is nested too deep')
+    except ValueError as error:
+        return error
 
 
 @contextlib.contextmanager

@@ -26,4 +26,6 @@ def _format(text: str, *others: Any, **options: Any) -> tuple[str, bool]:
 
 @functools.lru_cache(maxsize=8)
 def _formatted(text: str, style: tuple[Any, ...], options: tuple[Any, ...]) -> tuple[str, bool]:
-    return FormatCode(text, style_config=dict(style), **dict(options))
+    formatted, changed = FormatCode(text, style_config=dict(style), **dict(options))
+    # In the texts of a path; MMEngine would fill in a variable when it reads it
+    return formatted.replace('{{', r'{\x7b'), changed

@@ -4,13 +4,13 @@ Detectors and segmenters hand a backbone only the padded batch, so the data prep
 padded it, reports the sizes to every backbone that follows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakSet
 
 from torch import Tensor
 
-from vit_backbones.arguments import pair
+from vit_backbones.arguments import pair, sides
 from vit_backbones.position import Grid
 
 _FOLLOWERS: 'WeakSet[ImageSizes]' = WeakSet()
@@ -32,9 +32,11 @@ class ImageSizes:
             _FOLLOWERS.add(self)
 
     def set(self, sizes: Sequence[Sequence[int]] | None, batch_shape: Grid | None = None) -> None:
-        """Take up the sizes of the next batches; a `ValueError` if one is below 1."""
-        self.sizes = None if sizes is None else [pair('size', size) for size in sizes]
-        self.batch_shape = batch_shape
+        """Take up the sizes of the next batches; an error if one is no (H, W) of at least 1."""
+        if sizes is not None and (isinstance(sizes, str) or not isinstance(sizes, Iterable)):
+            raise TypeError(f'sizes must be one (H, W) an image, or None, got {sizes!r}')
+        self.sizes = None if sizes is None else [sides('size', size) for size in sizes]
+        self.batch_shape = pair('batch_shape', batch_shape)
 
     def of(self, images: Tensor) -> list[Grid] | None:
         """The sizes set for a batch (B, C, H, W); `None` for whole images."""

@@ -1,12 +1,17 @@
 """Layers shared by the necks: channel LayerNorm, and convolutions with norm and activation."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+
+from vit_backbones.errors import one_line
 
 __all__ = ['LN2d', 'build_norm', 'conv_block']
 
@@ -59,9 +64,28 @@ def build_norm(norm_cfg: dict[str, Any] | None, num_channels: int) -> nn.Module:
     """
     if norm_cfg is None:
         return nn.Identity()
+    return _built('norm_cfg', norm_cfg, num_channels, partial(_norm_layer, norm_cfg, num_channels))
+
+
+def _norm_layer(norm_cfg: Mapping[str, Any], num_channels: int) -> nn.Module:
     if norm_cfg.get('type') in ('LN2d', LN2d):
         norm_cfg = {'eps': _LN2D_EPS, **norm_cfg, 'type': LN2d}
-    return build_norm_layer(norm_cfg, num_channels)[1]
+    return build_norm_layer(dict(norm_cfg), num_channels)[1]
+
+
+def _built(name: str, cfg: object, channels: int, build: Callable[[], nn.Module]) -> nn.Module:
+    """A layer of a map's channels, tried on one; a `ValueError` if there is none such."""
+    if not isinstance(cfg, Mapping):
+        raise TypeError(f"{name} must be None or a dict as dict(type='...'), got {cfg!r}")
+    try:
+        layer = build()
+        training = layer.training
+        layer.eval()(torch.zeros(1, channels, 2, 2))
+        return layer.train(training)
+    except Exception as error:  # each layer refuses in its own way
+        raise ValueError(
+            f'{name}={cfg!r} gives no layer for maps of {channels} channels: {one_line(error)}'
+        ) from error
 
 
 def conv_block(
@@ -84,5 +108,6 @@ def conv_block(
     if norm_cfg is not None:
         layers['norm'] = build_norm(norm_cfg, out_channels)
     if act_cfg is not None:
-        layers['act'] = build_activation_layer(act_cfg)
+        act = partial(build_activation_layer, act_cfg)
+        layers['act'] = _built('act_cfg', act_cfg, out_channels, act)
     return nn.Sequential(layers)

@@ -2,7 +2,8 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch.nn.functional as F
@@ -10,9 +11,13 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from vit_backbones.arguments import LARGEST, check_type, integer, several
+
 from .layers import build_norm, conv_block
 
 __all__ = ['SimpleFeaturePyramid']
+
+_MOST_POOLED = 8  # levels by `num_outs` beyond those of `out_strides`
 
 
 @MODELS.register_module()
@@ -80,8 +85,9 @@ class SimpleFeaturePyramid(BaseModule):
         if backbone_channel is not None:
             in_channels = _of_vitdet(backbone_channel, in_channels)
         self.in_channels, self.in_strides = _match_inputs(in_channels, in_strides)
-        self.out_channels = out_channels
-        self.strides = _extend_strides(tuple(out_strides), num_outs)
+        self.out_channels = integer('out_channels', out_channels, 1, LARGEST)
+        out_strides = several('out_strides', out_strides, 1, LARGEST)
+        self.strides = _extend_strides(out_strides, num_outs)
 
         ascending = sorted(out_strides)
         octaves = _octaves(self.in_strides, ascending)
@@ -130,6 +136,8 @@ class SimpleFeaturePyramid(BaseModule):
                 'SimpleFeaturePyramid takes a tuple of feature maps, got one tensor of shape '
                 f'{tuple(inputs.shape)}: pass (tensor,).'
             )
+        if not isinstance(inputs, Sequence) or not all(isinstance(m, Tensor) for m in inputs):
+            raise TypeError('SimpleFeaturePyramid takes a tuple of feature maps, got no tensors')
         shapes = [tuple(source.shape) for source in inputs]
         channels = tuple(shape[1] if len(shape) == 4 else None for shape in shapes)
         if channels != self.in_channels:
@@ -138,12 +146,17 @@ class SimpleFeaturePyramid(BaseModule):
                 f'{self.in_channels}, got {len(shapes)} of shape {shapes}: set in_channels to the '
                 "backbone's out_channels, one entry an out_index, and its out_type to 'featmap'."
             )
+        if not all(shape[2] and shape[3] for shape in shapes):
+            raise ValueError(f'feature maps need at least one row and column, got {shapes}')
+        for source in inputs:
+            check_type('feature maps', source, self)
 
 
 def _of_vitdet(channels: int, rescaled: int | Sequence[int]) -> int:
     """Channels of the one map that mmdet's ViTDet describes by those of its rescaled versions."""
+    channels = integer('backbone_channel', channels, 1, LARGEST)
     expected = [channels // 4, channels // 2, channels, channels]
-    if rescaled != channels and list(rescaled) != expected:
+    if rescaled != channels and not (isinstance(rescaled, Iterable) and list(rescaled) == expected):
         raise ValueError(
             f'backbone_channel={channels} goes with in_channels={expected}, got {rescaled}: leave '
             f'backbone_channel out for maps of several layers'
@@ -155,9 +168,12 @@ def _match_inputs(
     in_channels: int | Sequence[int], in_strides: int | Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Spread an int over the entries of the other argument, and check the result."""
-    num_strides = 1 if isinstance(in_strides, int) else len(in_strides)
-    channels = (in_channels,) * num_strides if isinstance(in_channels, int) else tuple(in_channels)
-    strides = (in_strides,) * len(channels) if isinstance(in_strides, int) else tuple(in_strides)
+    channels = _ints('in_channels', in_channels)
+    strides = _ints('in_strides', in_strides)
+    if isinstance(in_channels, Integral):
+        channels *= len(strides)
+    if isinstance(in_strides, Integral):
+        strides *= len(channels)
     if len(channels) != len(strides):
         raise ValueError(
             f'in_channels={channels} and in_strides={strides} must have one entry an input each, '
@@ -171,13 +187,17 @@ def _match_inputs(
     return channels, strides
 
 
+def _ints(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
+    return several(name, value if isinstance(value, Iterable) else [value], 1, LARGEST)
+
+
 def _extend_strides(out_strides: tuple[int, ...], num_outs: int | None) -> tuple[int, ...]:
     """Append to ``out_strides`` those of the pooled levels that ``num_outs`` asks for."""
-    if not out_strides or len(set(out_strides)) < len(out_strides) or min(out_strides) < 1:
-        raise ValueError(
-            f'out_strides={out_strides} must be one or more different positive integers.'
-        )
-    num_extra = 0 if num_outs is None else num_outs - len(out_strides)
+    if len(set(out_strides)) < len(out_strides):
+        raise ValueError(f'out_strides={out_strides} must be different')
+    given = len(out_strides)
+    outs = given if num_outs is None else integer('num_outs', num_outs, 1, given + _MOST_POOLED)
+    num_extra = outs - given
     if num_extra < 0:
         raise ValueError(
             f'num_outs={num_outs} must be at least {len(out_strides)}, the number of '
@@ -211,6 +231,11 @@ def _rescale(
     if octaves < 0:
         factor = 2**-octaves
         return nn.Sequential(nn.MaxPool2d(factor, factor, ceil_mode=True)), channels
+    if channels < 2**octaves:
+        raise ValueError(
+            f'in_channels={channels} cannot be halved {octaves} times: give maps of at least '
+            f'{2**octaves} channels, or coarser out_strides'
+        )
     layers = nn.Sequential()
     for octave in range(octaves):
         if octave > 0:

@@ -1,5 +1,6 @@
 """Mistakes in a COCO file, and what they leave to learn."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -77,12 +78,25 @@ def survey_of(
 
 
 def _problems(survey: Survey, measured: bool) -> Iterator[Problem]:
+    yield from _elsewhere(survey)
     for check in (_joins(survey), _broken(survey, measured), _other_form(survey)):
         found = list(check)
         yield from found
         if any(each.stops for each in found):
             return
     yield from _left_out(survey)
+
+
+def _elsewhere(survey: Survey) -> Iterator[Problem]:
+    """Images that a path leads to from outside their folder, as those of linked data sets are."""
+    paths = column_of(survey.images, 'file_name')
+    below = f'..{os.sep}'
+    wrong = np.array([os.path.isabs(p) or os.path.normpath(p).startswith(below) for p in paths])
+    if wrong.any():
+        first = paths[wrong.argmax()]
+        then = f'{first!r} is the first; they are read from there: see that you want that'
+        what = 'lie outside the folder of the images'
+        yield problem_of(survey.images, wrong, what, then, name='images', stops=False)
 
 
 def kept_of(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
+from vit_backbones.bits import check_regular
 from vit_backbones.errors import counted, some
 from vit_backbones.own_data.common import OwnData, colours, hold_out
 from vit_backbones.terminal import progress
@@ -195,6 +196,7 @@ def _read(image_path: Path, path: Path) -> Mask:
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[Image.Image]:
     try:
+        check_regular(path)
         with Image.open(path) as image:
             yield image
     except Exception as error:  # Pillow has many for broken files

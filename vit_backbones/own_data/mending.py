@@ -66,6 +66,8 @@ def _check_categories(path: Path, survey: Survey) -> None:
 def _parsed(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError(f'{str(path)!r} cannot be read as JSON (it is nested too deep)') from None
     except ValueError as error:
         raise ValueError(f'{str(path)!r} cannot be read as JSON ({error})') from error
     for name in _LISTS:

@@ -92,6 +92,7 @@ def draw_panels(rows: Sequence[Sequence[Panel]], side: int = 640) -> Image.Image
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(scale * width)), max(1, round(scale * height)))
     letters = font(13)
+    rows = [[(printable(title), pixels) for title, pixels in row] for row in rows]
     titles = [title for row in rows for title, _ in row]
     step_x = max(size[0], *(round(letters.getlength(title)) for title in titles)) + _PANEL_GAP
     step_y = size[1] + _PANEL_LINE + _PANEL_GAP
@@ -168,6 +169,7 @@ def _step(tile: Tile) -> int:
 
 
 def _draw_row(title: str, tiles: Sequence[Tile]) -> Image.Image:
+    title = printable(title)
     bottom = bool(title) * _LINE + max(tile.picture.height for tile in tiles) + _RIM
     lines = any(tile.caption for tile in tiles) + 1
     width = _GAP + max(sum(map(_step, tiles)), round(font(14).getlength(title)) + _GAP)
@@ -193,8 +195,19 @@ def _draw_tile(row: Image.Image, tile: Tile, left: int, bottom: int) -> None:
     draw.text((left, below), _fitted(tile.name, _step(tile) - _GAP), _FAINT, font(11))
 
 
+def printable(text: str) -> str:
+    """A text without line breaks and other characters that cannot be drawn in a line."""
+    return ''.join(each if each.isprintable() else '?' for each in text)
+
+
+def unformatted(text: str) -> str:
+    """A text for matplotlib, which would read formulas between dollar signs."""
+    return printable(text).replace('$', r'\$')
+
+
 def _fitted(name: str, width: int) -> str:
     """As much of the end of a name as fits: beginnings are often alike."""
+    name = printable(name)
     if font(11).getlength(name) <= width:
         return name
     while name and font(11).getlength(f'…{name}') > width:

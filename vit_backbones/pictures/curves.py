@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vit_backbones.metrics import headline, metric_text
+from vit_backbones.pictures.canvas import unformatted
 
 
 class History(NamedTuple):
@@ -92,7 +93,7 @@ def compare_curves(histories: Mapping[str, History]) -> Figure:
         if points:
             places[metric].plot(*zip(*points, strict=True), color=color, marker='o', ms=4)
         label = f'{name}: {metric_text(metric, points[-1][1])}' if points else name
-        handles.append(Line2D([], [], color=color, label=label))
+        handles.append(Line2D([], [], color=color, label=unformatted(label)))
     xlabel = 'epoch' if by_epoch else 'iteration'
     left.set(title='training loss', xlabel=xlabel)
     for metric, axes in places.items():

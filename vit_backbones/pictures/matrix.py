@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from vit_backbones.pictures.canvas import unformatted
+
 _NUMBERED = 30  # classes up to which the cells hold their numbers
 _SHORT = EngFormatter(places=0, sep='')  # 21k for 21153
 
@@ -16,7 +18,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Fi
     `matrix` has (n + 1, n + 1) counts by true class (row) and predicted class. The last row and
     column are `none`; they are left out if they are empty.
     """
-    names = [*classes, 'none']
+    names = [*map(unformatted, classes), 'none']
     if not matrix[-1].any() and not matrix[:, -1].any():
         matrix, names = matrix[:-1, :-1], names[:-1]
     totals = matrix.sum(axis=1)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vit_backbones.pictures.canvas import beside, font
+from vit_backbones.pictures.canvas import beside, font, printable
 
 _SMALLEST_SIDE = 320  # smaller images are enlarged, so that names can be read
 _LARGEST_SIDE = 4096  # but not beyond this
@@ -68,7 +68,8 @@ def draw_overlay(
         else:
             corner = _paint_mask(panel, marks.masks[i], color)
         score = '' if marks.scores is None else f' {scores[i]:.2f}'
-        names.append((corner, f'{classes[label] if label < len(classes) else label}{score}'))
+        name = printable(classes[label]) if label < len(classes) else label
+        names.append((corner, f'{name}{score}'))
     return _with_names(panel, names) if len(names) <= _MOST_NAMES else panel
 
 
@@ -85,7 +86,7 @@ def with_legend(
     """Write the classes of labels below a picture, if there are any: (H, W, 3) to (H + h, W, 3)."""
     places, x, y = [], 6, 0
     for label in sorted(label for label in labels if 0 <= label < len(classes)):
-        width = 30 + round(font(12).getlength(classes[label]))
+        width = 30 + round(font(12).getlength(printable(classes[label])))
         if x > 6 and x + width > picture.shape[1]:
             x, y = 6, y + 20
         places.append((x, y, label))
@@ -96,7 +97,7 @@ def with_legend(
     draw = ImageDraw.Draw(strip)
     for x, y, label in places:
         draw.rectangle((x, y + 4, x + 12, y + 16), fill=tuple(palette[label].tolist()))
-        draw.text((x + 18, y + 15), classes[label], 'black', font(12), anchor='ls')
+        draw.text((x + 18, y + 15), printable(classes[label]), 'black', font(12), anchor='ls')
     return np.vstack([picture, np.asarray(strip)])
 
 

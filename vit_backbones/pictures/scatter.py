@@ -16,7 +16,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 from PIL import Image, ImageOps
 
-from vit_backbones.pictures.canvas import png, thumbnail
+from vit_backbones.pictures.canvas import png, thumbnail, unformatted
 
 Read = Callable[[int], np.ndarray | None]
 Row = Mapping[str, Any]
@@ -60,7 +60,7 @@ def draw_scatter(
     if groups is not None:
         colors = _color_by_group(axes, groups)
     axes.scatter(*points.T, s=np.clip(20000 / len(points), 4, 36), color=colors, linewidths=0)
-    axes.set(title=title, xticks=[], yticks=[])
+    axes.set(title=unformatted(title), xticks=[], yticks=[])
     axes.margins(0.06)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
@@ -81,7 +81,7 @@ def _color_by_group(axes: Axes, groups: Sequence[str | None]) -> np.ndarray:
     }
     legend |= {f'{name} ({count})': to_rgba(_REST) for name, count in rest.items() if count}
     for name, color in legend.items():
-        axes.scatter([], [], color=color, label=name)
+        axes.scatter([], [], color=color, label=unformatted(name))
     written = axes.figure.legend(loc='outside right upper', frameon=False)
     for text in written.get_texts():
         text.set_parse_math(False)  # a $ in a name is a $
@@ -182,4 +182,4 @@ def _names(rows: Sequence[Row]) -> list[str]:
     parts = [Path(row.get('config') or row.get('model') or '?').stem.split('_') for row in rows]
     while len(parts) > 1 and all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
         parts = [p[:-1] for p in parts]
-    return ['_'.join(part) for part in parts]
+    return [unformatted('_'.join(part)) for part in parts]

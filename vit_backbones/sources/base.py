@@ -3,7 +3,7 @@
 import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
@@ -116,7 +116,7 @@ class Source(ABC):
         steps = [max(steps) for steps in zip(*self.strides(vit), strict=True)]
         if all(0 <= f - s < step for f, s, step in zip(fixed, size, steps, strict=True)):
             return fixed
-        return tuple(n * step for n, step in zip(cells(size, steps), steps, strict=True))
+        return whole(size, [steps])
 
     def fixed_size(self, vit: nn.Module) -> Grid | None:
         """(H, W) of the only images that the model takes; `None` for any size."""
@@ -239,6 +239,12 @@ def needs_cls_token(vit: nn.Module) -> str:
         f'with_cls_token=False: {type(vit).__name__} cannot run without its CLS token; '
         f"out_type='featmap' leaves it out of the maps"
     )
+
+
+def whole(size: Grid, strides: Sequence[Grid]) -> Grid:
+    """(H, W) of images padded to multiples of the largest of some strides."""
+    steps = [max(steps) for steps in zip(*strides, strict=True)]
+    return tuple(n * step for n, step in zip(cells(size, steps), steps, strict=True))
 
 
 def first_line(error: Exception) -> str:

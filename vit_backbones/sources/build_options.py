@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vit_backbones.arguments import choice, integer, pair, rate
+from vit_backbones.arguments import LARGEST, choice, integer, pair, rate
 from vit_backbones.position import Grid
 
 POSITION_INTERPOLATIONS = ('timm', 'original')
@@ -41,7 +41,9 @@ class BuildOptions(NamedTuple):
             pretrained=bool(pretrained),
             img_size=pair('img_size', img_size),
             patch_size=pair('patch_size', patch_size),
-            in_channels=None if in_channels is None else integer('in_channels', in_channels, 1),
+            in_channels=None
+            if in_channels is None
+            else integer('in_channels', in_channels, 1, LARGEST),
             drop_path_rate=rate('drop_path_rate', drop_path_rate),
             pos_interp=choice('pos_interp', pos_interp, POSITION_INTERPOLATIONS),
         )

@@ -14,13 +14,14 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vit_backbones.arguments import choice, integer
+from vit_backbones.arguments import LARGEST, choice, flag, integer, positive
 from vit_backbones.position import Grid, cells
 from vit_backbones.sources.base import Source
 from vit_backbones.sources.build_options import BuildOptions, Model
 from vit_backbones.sources.published import no_weights
 from vit_backbones.sources.timm_plain import TimmPlain
 
+_SCALE = 'layer_scale_init_value'
 _SIZES = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 _ROWS = {
     ('s', 'small'): (768, 8, 8, 2304),
@@ -86,7 +87,10 @@ def build_preset(
     if options.pretrained:
         raise no_weights(name, 'they are published as files')
     patch = options.patch_size or (16, 16)
-    padding = _padding(patch_cfg or {}, patch)
+    padding = _padding({} if patch_cfg is None else patch_cfg, patch)
+    zero = isinstance(layer_scale_init_value, float | int) and layer_scale_init_value == 0
+    if not zero and positive(_SCALE, layer_scale_init_value) > LARGEST:
+        raise ValueError(f'{_SCALE} must be at most {LARGEST}, got {layer_scale_init_value}')
     rows, columns = cells(options.img_size or (224, 224), patch)
     size = (rows * patch[0], columns * patch[1])
     vit = VisionTransformer(
@@ -99,7 +103,7 @@ def build_preset(
         num_heads=sizes['num_heads'],
         # timm rounds the product of ratio and width down
         mlp_ratio=(sizes['feedforward_channels'] + 0.5) / sizes['embed_dims'],
-        qkv_bias=qkv_bias,
+        qkv_bias=flag('qkv_bias', qkv_bias),
         init_values=layer_scale_init_value or None,
         drop_path_rate=options.drop_path_rate,
         dynamic_img_size=True,
@@ -123,7 +127,7 @@ def _sizes(arch: str | Mapping[str, int]) -> tuple[str, Mapping[str, int]]:
         return arch, ARCHITECTURES[choice('arch', arch.lower(), ARCHITECTURES)]
     if not isinstance(arch, Mapping) or set(_SIZES) != set(arch):
         raise ValueError(f'arch must be a name or a dict with {", ".join(_SIZES)}, got {arch!r}')
-    sizes = {key: integer(f'arch[{key!r}]', arch[key], 1) for key in _SIZES}
+    sizes = {key: integer(f'arch[{key!r}]', arch[key], 1, LARGEST) for key in _SIZES}
     if sizes['embed_dims'] % sizes['num_heads']:
         raise ValueError(f'arch: num_heads must divide embed_dims, got {sizes}')
     return 'custom', sizes
@@ -131,7 +135,9 @@ def _sizes(arch: str | Mapping[str, int]) -> tuple[str, Mapping[str, int]]:
 
 def _padding(patch_cfg: Mapping[str, object], patch: Grid) -> Grid:
     """(vertical, horizontal) padding of the patch embedding, on either side."""
-    if unknown := sorted(set(patch_cfg) - {'padding'}):
+    if not isinstance(patch_cfg, Mapping):
+        raise TypeError(f'patch_cfg takes a dict, as dict(padding=2), got {patch_cfg!r}')
+    if unknown := sorted(map(str, set(patch_cfg) - {'padding'})):
         raise ValueError(
             f'patch_cfg: {", ".join(unknown)} cannot be honoured, only padding can; for '
             f'patches of another size give patch_size=...'

@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vit_backbones.errors import counted, some
-from vit_backbones.sources.base import Source, first_line, two
+from vit_backbones.sources.base import Source, first_line, two, whole
 from vit_backbones.sources.build_options import BuildOptions, Model
 from vit_backbones.sources.hub import offline_if_unreachable
 from vit_backbones.sources.published import no_weights
@@ -65,12 +65,15 @@ def _fit(
     """The model if it takes images of `img_size`, else a new one that is built for them."""
     img_size, in_channels = options.img_size, options.in_channels
     source = TimmAny(vit, native_size(vit), in_channels)
-    if img_size is None:
+    fixed, patch = source.fixed_size(vit), options.patch_size
+    if fixed and patch and (fixed[0] % patch[0] or fixed[1] % patch[1]):
+        img_size = img_size or fixed
+        size = whole(img_size, source.strides(vit))  # timm's own drops the last rows and columns
+    elif img_size is None:
         return source, vit
-    if source.fixed_size(vit) in (None, source.padded(vit, img_size)):
+    elif fixed in (None, size := source.padded(vit, img_size)):
         source.set_input_size(vit, img_size, options.pos_interp)
         return source, vit
-    size = source.padded(vit, img_size)
     # a few architectures take squares only
     tries = [(size, None)] if size[0] == size[1] else [(size, None), ((max(size),) * 2, size)]
     reason = ''

@@ -6,7 +6,10 @@ from vit_backbones.training.data_wait_hook import DataWaitHook
 from vit_backbones.training.deferred_scalars import DeferredRuntimeInfoHook
 from vit_backbones.training.feature_cache_hook import FeatureCacheHook
 from vit_backbones.training.joint_layer_decay import EoMTOptimWrapperConstructor
+from vit_backbones.training.kept_checkpoint_hook import KeptCheckpointHook
 from vit_backbones.training.layer_decay import ViTLayerDecayConstructor
+from vit_backbones.training.loss_watch_hook import LossWatchHook
+from vit_backbones.training.non_finite_hook import NonFiniteHook
 from vit_backbones.training.pictures_hook import PredictionPicturesHook
 from vit_backbones.training.progress_hook import ProgressHook
 from vit_backbones.training.record_hook import RecordHook
@@ -22,6 +25,9 @@ __all__ = [
     'DeferredRuntimeInfoHook',
     'EoMTOptimWrapperConstructor',
     'FeatureCacheHook',
+    'KeptCheckpointHook',
+    'LossWatchHook',
+    'NonFiniteHook',
     'PortableAmpOptimWrapper',
     'PredictionPicturesHook',
     'ProgressHook',

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 _MOST_ROWS = 1000  # iterations that may wait
+_LEAST = 1024  # values that a history has room for
 
 
 class _Waiting:
@@ -28,6 +29,8 @@ class _Waiting:
         if len(self.rows) >= _MOST_ROWS or (self.rows and self.rows[0][1].device != values.device):
             self.fetch()
         self.rows.append((buffers, values))
+        for buffer in buffers:
+            buffer.number_waiting += 1
 
     def fetch(self) -> None:
         """Copy all to their buffers, in their order."""
@@ -43,40 +46,74 @@ class _Waiting:
             buffer.extend(new)
 
 
+class _Growing:
+    """An array to which a value is added in the same time whatever its length."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.array = self._held = np.asarray(values)  # the first is a view of the second
+        self._start = 0  # of the view
+
+    def extend(self, values: Sequence[float], most: int) -> None:
+        """Add values at the end, and leave out the oldest beyond the most."""
+        new = np.asarray(values)
+        stop, end = self._start + len(self.array), self._start + len(self.array) + len(new)
+        kind = np.result_type(self._held, new)
+        if end > len(self._held) or kind != self._held.dtype:
+            held = np.empty(max(2 * (len(self.array) + len(new)), _LEAST), kind)
+            held[: len(self.array)] = self.array
+            self._held, self._start, stop, end = held, 0, len(self.array), end - self._start
+        self._held[stop:end] = new
+        self._start = max(self._start, end - most)
+        self.array = self._held[self._start : end]
+
+
 class DeferredBuffer(HistoryBuffer):
     """MMEngine's history of a scalar, whose newest values may still lie on the device.
 
-    Whoever reads it waits for them, and copies and checkpoints are MMEngine's own class.
+    MMEngine's copies all of it for each value, which takes 4 ms after 200,000 iterations. Whoever
+    reads it waits for the values, and copies and checkpoints are MMEngine's own class.
     """
 
     def __init__(self, waiting: _Waiting, held: HistoryBuffer | None) -> None:
-        self._waiting = waiting
+        self._waiting, self.number_waiting = waiting, 0
         values, counts = held.data if held else (np.zeros(0), np.zeros(0, np.int64))
         super().__init__(values, counts, *([held.max_length] if held else []))
 
     @property
     def _log_history(self) -> np.ndarray:
-        self._waiting.fetch()
-        return self._values
+        self._fetch()
+        return self._values.array
 
     @_log_history.setter
     def _log_history(self, values: np.ndarray) -> None:
-        self._values = values
+        self._values = _Growing(values)
 
     @property
     def _count_history(self) -> np.ndarray:
-        self._waiting.fetch()
-        return self._counts
+        self._fetch()
+        return self._counts.array
 
     @_count_history.setter
     def _count_history(self, counts: np.ndarray) -> None:
-        self._counts = counts
+        self._counts = _Growing(counts)
+
+    def _fetch(self) -> None:
+        if self.number_waiting:
+            self._waiting.fetch()
+
+    def update(self, log_val: float, count: float = 1) -> None:
+        """Append a value."""
+        if not (isinstance(log_val, (int, float)) and isinstance(count, (int, float))):
+            super().update(log_val, count)  # which refuses it
+        self._fetch()
+        self._values.extend([log_val], self.max_length)
+        self._counts.extend([count], self.max_length)
 
     def extend(self, values: Sequence[float]) -> None:
-        """Append values, each counted once."""
-        self._values = np.append(self._values, values)[-self.max_length :]
-        counts = np.ones(len(values), self._counts.dtype)
-        self._counts = np.append(self._counts, counts)[-self.max_length :]
+        """Append the values that waited, each counted once."""
+        self.number_waiting = 0
+        self._values.extend(values, self.max_length)
+        self._counts.extend([1] * len(values), self.max_length)
 
     def __reduce_ex__(self, protocol: int) -> Any:
         plain = HistoryBuffer(self._log_history, self._count_history, self.max_length)
@@ -85,7 +122,7 @@ class DeferredBuffer(HistoryBuffer):
 
 def keep_scalars(hub: MessageHub, scalars: Mapping[str, Any]) -> None:
     """Add numbers to a message hub as `update_scalar` does, without waiting for the device."""
-    waiting = vars(hub).setdefault('waiting', _Waiting())
+    waiting = _waiting(hub)
     buffers, values = [], []
     for key, value in scalars.items():
         if not _can_wait(value) or (values and values[0].device != value.device):
@@ -134,6 +171,18 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         """Note the losses."""
         scalars = {f'train/{name}': value for name, value in (outputs or {}).items()}
         keep_scalars(runner.message_hub, scalars)
+        replace_histories(runner.message_hub)
+
+
+def replace_histories(hub: MessageHub) -> None:
+    """Let those of MMEngine's own scalars, such as the time, grow as ours do."""
+    for key, held in hub.log_scalars.items():
+        if type(held) is HistoryBuffer:
+            hub.log_scalars[key] = DeferredBuffer(_waiting(hub), held)
+
+
+def _waiting(hub: MessageHub) -> _Waiting:
+    return vars(hub).setdefault('waiting', _Waiting())
 
 
 def keep_norm(wrapper: OptimWrapper) -> None:

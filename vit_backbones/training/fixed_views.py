@@ -1,14 +1,12 @@
 """A dataset's images in some fixed augmentations each, so that their features can be kept."""
 
-import contextlib
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from vit_backbones.training.feature_store import FeatureCacheError
+from vit_backbones.training.seeded_data import seeded
 
 VIEW = 'view'  # in the metainfo of a data sample: (dataset, image, augmentation), all numbers
 
@@ -46,7 +44,7 @@ class FixedViews:
                 )
 
     def _view(self, index: int, view: int) -> dict[str, Any] | None:
-        with _seeded(self.seed, self.dataset, index, view):
+        with seeded(self.seed, self.dataset, index, view):
             sample = self.prepare(index)
         if sample is not None:
             if 'data_samples' not in sample:
@@ -56,19 +54,3 @@ class FixedViews:
                 )
             sample['data_samples'].set_metainfo({VIEW: (self.dataset, index, view)})
         return sample
-
-
-@contextlib.contextmanager
-def _seeded(*numbers: int) -> Iterator[None]:
-    """Seed the three generators, and put them back."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    (seed,) = np.random.SeedSequence(numbers).generate_state(1).tolist()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])

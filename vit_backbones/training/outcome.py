@@ -1,9 +1,8 @@
 """The result of a training or test, and the line that closes it."""
 
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from vit_backbones.files import short_path
 from vit_backbones.metrics import headline, metric_line, metric_text
 from vit_backbones.training.curves_hook import validations
 from vit_backbones.training.runner import AnyRunner
@@ -32,14 +31,10 @@ def _duration(seconds: float) -> str:
     return f'{minutes} min {seconds} s' if minutes else f'{seconds} s'
 
 
-def short_path(path: str | Path) -> str:
-    """Relative to the current folder where the path lies in it."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith('..') else relative
-
-
 def training_result(runner: AnyRunner) -> Result:
-    """The last value of the main metric, and the best one if that was another."""
+    """The last value of the main metric, and the best one if that was another; or a report."""
+    if report := getattr(runner.train_loop, 'report', None):
+        return report.line(), {}
     every = validations(runner) or _last_validation(runner)
     entries = [entry for entry in every if entry['metrics']]
     if not entries:  # detectors that detect nothing have no metric

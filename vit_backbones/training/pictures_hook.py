@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from vit_backbones.config.datasets import class_names_and_colors
-from vit_backbones.files import write_whole
+from vit_backbones.files import mark, shortened, write_whole
 from vit_backbones.loaders import picture_of, reader_of
 from vit_backbones.pictures.canvas import png
 from vit_backbones.pictures.overlay import draw_sample
@@ -42,6 +42,7 @@ class PredictionPicturesHook(Hook):
     ) -> None:
         self.num_images, self.score_thr, self.test_dir = num_images, score_thr, test_dir
         self._num_saved = 0
+        self._named: dict[str, str] = {}  # paths of images by the names of their pictures
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Start with the first image again."""
@@ -76,7 +77,12 @@ class PredictionPicturesHook(Hook):
                 continue
             image = picture_of(path, reader)
             picture = draw_sample(image, *marks_of(sample, self.score_thr), classes, palette)
-            write_whole(folder / _file_name(path, dataset), png(picture))
+            write_whole(folder / self._free_name(_file_name(path, dataset), path), png(picture))
+
+    def _free_name(self, name: str, path: str) -> str:
+        """`name`, or one that no other image has, as `a.jpg` and `a.png`."""
+        first = self._named.setdefault(name, path)
+        return name if first == path else f'{Path(name).stem}_{mark(path)}.png'
 
 
 def _file_name(path: str, dataset: Any) -> str:
@@ -84,4 +90,5 @@ def _file_name(path: str, dataset: Any) -> str:
     prefixes = getattr(dataset, 'data_prefix', None) or {}
     root = Path(prefixes.get('img_path') or prefixes.get('img') or '')
     below = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path(path)
-    return '_'.join(part for part in below.with_suffix('.png').parts if part != below.anchor)
+    parts = (part for part in below.with_suffix('').parts if part != below.anchor)
+    return f'{shortened("_".join(parts))}.png'

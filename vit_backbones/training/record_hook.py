@@ -23,7 +23,8 @@ from vit_backbones.checks.resuming import RECORD, described_optimizer
 from vit_backbones.files import write_whole
 from vit_backbones.training.curves_hook import validations
 
-_SECONDS = 'trained_seconds'  # key in the message hub, and so in every checkpoint
+# Keys in the message hub, and so in every checkpoint
+_SECONDS, _PEAK, _RESUMED = 'trained_seconds', 'peak_memory', 'resumed_at'
 _TOGETHER = 20  # iterations, as many as between two lines of the recipes' logs
 _PACKAGES = ('vit_backbones', 'torch', 'timm', 'mmengine', 'mmdet', 'mmseg')
 
@@ -34,12 +35,12 @@ class RecordHook(Hook):
 
     Both have `config`, `date`, `device`, `versions`, `parameters`, `trained_parameters` and
     `peak_memory_mib` (allocated on the GPU, else of the process without its workers). A training
-    adds `minutes`, validations included, `train_images_per_second`, `val_images_per_second` and
-    `validations`, as `training.curves_hook.validations` gives them; a test adds
-    `test_images_per_second` and `metrics`. Images per second are those of the median iteration (on
-    a GPU of the median 20), with data loading, in all processes. Minutes and validations include
-    those before a resume. Checkpoints get the names of the parameters that learn, which a resume
-    compares.
+    adds `minutes`, validations included, `train_images_per_second`, `val_images_per_second`,
+    `validations`, as `training.curves_hook.validations` gives them, and `resumed_at`, the
+    iterations after which it was resumed; a test adds `test_images_per_second` and `metrics`.
+    Images per second are those of the median iteration (on a GPU of the median 20), with data
+    loading, in all processes. Minutes, memory and validations include those before a resume.
+    Checkpoints get the names of the parameters that learn, which a resume compares.
     """
 
     def __init__(self) -> None:
@@ -47,14 +48,18 @@ class RecordHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Start the clock where a resumed training left it."""
-        self._start = time.monotonic() - runner.message_hub.get_info(_SECONDS, 0.0)
+        hub = runner.message_hub
+        self._start = time.monotonic() - hub.get_info(_SECONDS, 0.0)
+        self._peak = hub.get_info(_PEAK, 0)
+        if runner.iter > 0:
+            hub.update_info(_RESUMED, [*hub.get_info(_RESUMED, []), runner.iter])
 
     def _after_iter(self, runner: Runner, *args: Any, mode: str = 'train', **kwargs: Any) -> None:
         """Note the memory, and in a training the time, for the next checkpoint."""
+        self._peak = max(self._peak, _memory())  # MMEngine starts a GPU's anew at each line it logs
         if mode == 'train':
-            runner.message_hub.update_info(_SECONDS, time.monotonic() - self._start)
-        if torch.cuda.is_available():  # MMEngine starts the count anew at each line it logs
-            self._peak = max(self._peak, torch.cuda.max_memory_allocated())
+            seconds = time.monotonic() - self._start
+            runner.message_hub.update_info_dict({_SECONDS: seconds, _PEAK: self._peak})
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Note the optimizer's parameters, which its state only numbers."""
@@ -66,9 +71,9 @@ class RecordHook(Hook):
         """Write `record.json`."""
         minutes = round((time.monotonic() - self._start) / 60, 2)
         speeds = _speed(runner, 'train') | _speed(runner, 'val')
-        self._write(
-            runner, 'record.json', minutes=minutes, **speeds, validations=validations(runner)
-        )
+        more = dict(validations=validations(runner))
+        more['resumed_at'] = runner.message_hub.get_info(_RESUMED, [])
+        self._write(runner, 'record.json', minutes=minutes, **speeds, **more)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write `test.json`."""
@@ -85,7 +90,7 @@ class RecordHook(Hook):
             versions={e: sys.modules[e].__version__ for e in _PACKAGES if e in sys.modules},
             parameters=every,
             trained_parameters=trained,
-            peak_memory_mib=round(self._peak / 2**20) or _process_memory(),
+            peak_memory_mib=round(max(self._peak, _memory()) / 2**20),
             **more,
         )
         content = json.dumps(_plain(record), indent=2, allow_nan=False) + '\n'
@@ -124,10 +129,12 @@ def _iteration_time(times: Sequence[float]) -> float:
     return statistics.median(sum(times[i : i + length]) / length for i in starts)
 
 
-def _process_memory() -> int:
-    """Peak of this process in MiB."""
+def _memory() -> int:
+    """Peak in bytes: allocated on the GPU, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == 'darwin' else 2**10  # of ru_maxrss
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def num_parameters(model: nn.Module) -> tuple[int, int]:

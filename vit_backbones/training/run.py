@@ -3,9 +3,7 @@
 import functools
 import logging
 import os
-import shlex
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -21,9 +19,7 @@ from vit_backbones.checks.data import few_findings, image_findings, start_findin
 from vit_backbones.checks.findings import Finding, beside_own_data, error, warning
 from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.checks.resuming import resume_findings
-from vit_backbones.checks.validating import ValidationError
 from vit_backbones.config.datasets import missing_data
-from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
 from vit_backbones.files import check_writable
@@ -32,19 +28,15 @@ from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
 from vit_backbones.training.added_hooks import ADDED, add_hooks
 from vit_backbones.training.amp import use_amp
-from vit_backbones.training.compiling import CompileError, compile_parts, compiler_line
-from vit_backbones.training.feature_store import FeatureCacheError
+from vit_backbones.training.compiling import compile_parts
+from vit_backbones.training.ending import Ending
+from vit_backbones.training.last_checkpoint import resume_from
 from vit_backbones.training.machine import copy_without_waiting, fit_to_machine
-from vit_backbones.training.outcome import (
-    Finished,
-    Result,
-    short_path,
-    test_result,
-    training_result,
-)
+from vit_backbones.training.outcome import Finished, Result, test_result, training_result
+from vit_backbones.training.replay_loop import replaying
 from vit_backbones.training.runner import AnyRunner, QuietFlexibleRunner, build_runner
-from vit_backbones.training.skip_unreadable_hook import UnreadableDataError
 from vit_backbones.training.started_files import DATASET, StartedFiles
+from vit_backbones.training.stopping import Stop
 
 Say = Callable[[str], None]
 _log: Say = functools.partial(print_log, logger='current')
@@ -60,6 +52,7 @@ def train(
     amp: bool = False,
     compile: bool = False,
     resume: str | None = None,
+    replay: str | None = None,
     seed: int | None = None,
     deterministic: bool = False,
     sanity_check: bool = True,
@@ -73,7 +66,9 @@ def train(
     `dataset`, `val_dataset` and `images` replace the config's data as in `use_own_data`. `work_dir`
     is the config's own by default, else `work_dirs/<config name>`. `amp` takes bfloat16, and on
     GPUs that lack it float16. `compile` lets `torch.compile` have backbone and neck. `resume` is a
-    checkpoint file, or `'auto'` for the last whole one of the work dir. `sanity_check` validates
+    checkpoint file, or `'auto'` for the last whole one of the work dir. `replay` is a
+    `non_finite_iter_*.pth` that a training of this config wrote: its batch is run once more, and
+    nothing is trained. `sanity_check` validates
     two batches before the first epoch. `options` are `key=value` changes of the config. `say` gets
     the lines on data and resuming, and after Ctrl-C `command` is named to go on.
 
@@ -82,7 +77,9 @@ def train(
         ValueError: For anything else that stops the training before its first batch.
         CompileError: If PyTorch cannot compile the model here.
         UnreadableDataError: If too many images in a row cannot be read.
-        KeyboardInterrupt: After Ctrl-C; it names the last checkpoint.
+        NonFiniteError: If a loss or gradient is not finite.
+        LostProcessError: If another process has ended, or does not answer.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM; it names the last checkpoint.
     """
     flags = dict(amp=amp, compile=compile, deterministic=deterministic, sanity_check=sanity_check)
 
@@ -98,21 +95,20 @@ def train(
         _set_randomness(cfg, seed, deterministic)
         if amp:
             use_amp(cfg)
-        if resume is not None:
-            _resume(cfg, resume, say)
-        elif cfg.get('resume') and not cfg.get('load_from'):
-            _resume(cfg, 'auto', say)  # as MMEngine would, but known to the checks
+        _resume(cfg, resume, say)
         if not sanity_check:
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
         add_hooks(cfg, ADDED)
-        return _compiled(prepare(cfg, ('train', 'val'), own), compile)
+        runner = _compiled(prepare(cfg, ('train', 'val'), own), compile)
+        return runner if replay is None else replaying(runner, replay)
 
     def run(runner: AnyRunner) -> Result:
-        runner.train()
+        with Stop() as runner.stop:
+            runner.train()
         return training_result(runner)
 
     load = functools.partial(_load, config, options, work_dir, launcher)
-    return _execute(load, set_up, run, functools.partial(_interrupted, command, time.time()))
+    return _execute(load, set_up, run, Ending(command))
 
 
 def evaluate(
@@ -137,20 +133,18 @@ def evaluate(
             check_writable(show_dir, folder=True)
             pictures = dict(type=ADDED['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
-        add_hooks(cfg, ('progress', 'record'))
+        add_hooks(cfg, ('progress', 'record', 'skip_unreadable'))
         return _compiled(prepare(cfg, ('test',)), compile)
 
     load = functools.partial(_load, config, options, work_dir, launcher)
-    return _execute(
-        load, set_up, lambda runner: test_result(runner.test()), lambda _: 'interrupted'
-    )
+    return _execute(load, set_up, lambda runner: test_result(runner.test()), Ending(None))
 
 
 def _execute(
     load: Callable[[], Config],
     set_up: Callable[[Config], AnyRunner],
     run: Callable[[AnyRunner], Result],
-    interrupted: Callable[[AnyRunner], str],
+    ending: Ending,
 ) -> Finished:
     """Set up and run; errors of the set-up become one line and leave no files behind."""
     start, files, runner = time.monotonic(), None, None
@@ -164,24 +158,13 @@ def _execute(
             # NCCL complains of a group that is left to the end of the interpreter
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
-    except UnreadableDataError as error:
-        # From a worker process the text is a traceback that ends with the message.
-        raise UnreadableDataError(str(error).strip().splitlines()[-1]) from error
     except (Exception, KeyboardInterrupt) as error:
         if files is not None and not (runner and runner.is_running):
             files.remove()
-        if _was_interrupted(error):
-            stop = interrupted(runner) if runner else 'interrupted before the start'
-            raise KeyboardInterrupt(stop) from error
-        if runner is not None and (line := compiler_line(error, runner.model)):
-            raise CompileError(line) from error
-        if runner is not None and runner.is_running and not isinstance(error, FeatureCacheError):
-            error.while_running = True
+        ended = ending.described(error, runner)
+        if ended is error:
             raise
-        described = isinstance(error, (OSError, ValidationError))
-        if described and not isinstance(error, BrokenPipeError):
-            raise
-        raise ValueError(describe(error)) from error
+        raise ended from error
     return Finished(result, metrics, time.monotonic() - start, runner.work_dir)
 
 
@@ -196,29 +179,19 @@ def _compiled(runner: AnyRunner, compile: bool) -> AnyRunner:
     return runner
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an exception: a bare `except` on the way may have replaced it."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
-def _interrupted(command: str, began: float, runner: AnyRunner) -> str:
-    last = find_last_checkpoint(runner.work_dir)
-    if last is None or last.stat().st_mtime < began:  # of another training in this folder
-        return 'interrupted before the first checkpoint; start again with the same command'
-    line = f'interrupted; the last checkpoint is {short_path(last)}'
-    used = [name for name in runner.cfg.env_variables if name in os.environ]
-    words = [*(f'{name}={shlex.quote(os.environ[name])}' for name in used), command]
-    return f'{line}, continue with: {" ".join(words)}' if command else line
-
-
 def _load(path: str, options: Sequence[str], work_dir: str | None, launcher: str) -> Config:
     preflight.check_environment()
     cfg = load_config(path, options)
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
     cfg.launcher = launcher
     return cfg
+
+
+def _resume(cfg: Config, given: str | None, say: Say) -> None:
+    if given is not None:
+        resume_from(cfg, given, say)
+    elif cfg.get('resume') and not cfg.get('load_from'):
+        resume_from(cfg, 'auto', say)  # as MMEngine would, but known to the checks
 
 
 def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:
@@ -265,27 +238,3 @@ def _heed(findings: Iterable[Finding]) -> None:
             raise ValueError(each.text)
         level = logging.WARNING if each.level == 'warning' else logging.INFO
         print_log(each.text, logger='current', level=level)
-
-
-def _resume(cfg: Config, checkpoint: str, say: Say) -> None:
-    if not isinstance(checkpoint, (str, os.PathLike)):
-        raise TypeError(f"resume must be a checkpoint file or 'auto', got {checkpoint!r}")
-    if checkpoint == 'auto':
-        last = find_last_checkpoint(cfg.work_dir)
-        if last is None:
-            say(f'nothing to resume in {short_path(cfg.work_dir)}: training starts anew')
-            return
-        checkpoint = str(last)
-        say(f'resuming from {short_path(checkpoint)}')
-    cfg.load_from, cfg.resume = str(checkpoint), True
-
-
-def find_last_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest whole checkpoint of a work dir, or `None`.
-
-    Half a file of a killed run does not count, nor do the best ones, which lack the optimizer.
-    """
-    files = [path for path in Path(work_dir).glob('*.pth') if not path.name.startswith('best_')]
-    # PyTorch writes a zip file, whose directory comes last.
-    whole = [path for path in files if zipfile.is_zipfile(path)]
-    return max(whole, key=lambda path: path.stat().st_mtime_ns, default=None)

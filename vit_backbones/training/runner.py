@@ -1,14 +1,14 @@
 """MMEngine's runners with a calm terminal; the log file holds everything."""
 
+import contextlib
 import logging
 import re
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine._strategy import BaseStrategy
+from mmengine._strategy import BaseStrategy, FSDPStrategy
 from mmengine.config import Config
-from mmengine.dist import is_distributed
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger, print_log
 from mmengine.optim import OptimWrapper
@@ -21,7 +21,13 @@ from vit_backbones.checks.schedules import COME_DOWN, Length, fitted, misfits, p
 from vit_backbones.checks.wiring import bare
 from vit_backbones.own_data.rewriting import FIRST_PART
 from vit_backbones.terminal import quiet_prints
+from vit_backbones.training.joining import join, shares_cpu
+from vit_backbones.training.kept_checkpoint_hook import share_gradients, whole_file
+from vit_backbones.training.last_checkpoint import position
 from vit_backbones.training.machine import keep_own_way
+from vit_backbones.training.resumable_loops import RESUMABLE
+from vit_backbones.training.seeded_data import can_seed, seed_samples
+from vit_backbones.training.stopping import Stop, Stopped, shield_workers
 
 # Lines that MMEngine logs at each start or epoch and nobody needs
 _NOISE = (
@@ -34,6 +40,7 @@ _NOISE = (
     'The prefix is not set in metric class',
     'per class results:',  # the table itself has many lines
     'Failed to search registry with scope',  # and finds it in MMEngine's own
+    'Resumed iteration number is not divisible',  # `KeptCheckpointHook` keeps the gradients
 )
 _NOISE_AT_END = 'is skipped since its requires_grad=False'  # one line a frozen parameter
 
@@ -58,9 +65,11 @@ def _fits_terminal(record: logging.LogRecord) -> bool:
 
 
 class _Quiet:
-    """Calms the terminal of both runners of MMEngine."""
+    """Calms the terminal of both runners of MMEngine, and lets them stop and go on."""
 
     is_running = False  # while set-up lasts; later errors are crashes
+    is_validating = False  # between the hooks before and after
+    stop = Stop()  # of nobody, unless it is entered
 
     def build_evaluator(self, evaluator: Any) -> Evaluator:
         """Build the evaluator; its prints go to the log file."""
@@ -73,7 +82,7 @@ class _Quiet:
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
         """Build a dataloader; the prints of its dataset go to the log file."""
         with quiet_prints():
-            return Runner.build_dataloader(*args, **kwargs)
+            return shield_workers(Runner.build_dataloader(*args, **kwargs))
 
     def loader(self, split: str) -> DataLoader | None:
         """The dataloader of a split, which its loop will use; `None` where there is none."""
@@ -85,8 +94,12 @@ class _Quiet:
         return self._train_dataloader
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the loop; its dataloader exists already."""
+        """Build the loop, one that resumes exactly; its dataloader exists already."""
         self._build_train_dataloader()
+        if isinstance(loop, dict):
+            kind = 'EpochBasedTrainLoop' if loop.get('by_epoch') else 'IterBasedTrainLoop'
+            kind, loop = loop.get('type', kind), {k: v for k, v in loop.items() if k != 'by_epoch'}
+            loop['type'] = RESUMABLE.get(kind, kind)
         return super().build_train_loop(loop)
 
     def _build_train_dataloader(self) -> None:
@@ -97,11 +110,21 @@ class _Quiet:
                 seed=self.seed,
                 diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False),
             )
+            if can_seed(self._train_dataloader):
+                seed_samples(self._train_dataloader, self.seed, *self._position())
             self.call_hook('after_build_train_dataloader', dataloader=self._train_dataloader)
             is_sized = hasattr(self._train_dataloader.dataset, '__len__')
             length = len(self._train_dataloader) if is_sized else None
             wrapper = self.cfg.get('optim_wrapper')
             self._fit_to(Length.of(self.cfg.get('train_cfg'), length, wrapper))
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch, and batches of it that are trained, where the training starts."""
+        if not (self._resume and self._load_from):
+            return 0, 0
+        loop = self._train_loop if isinstance(self._train_loop, dict) else {}
+        by_epoch = loop.get('by_epoch', 'Epoch' in str(loop.get('type')))
+        return position(self._load_from, self._train_dataloader, by_epoch=by_epoch)
 
     def _fit_to(self, length: Length) -> None:
         """Let warm-ups, and the first part without a head, end within the training."""
@@ -121,22 +144,38 @@ class _Quiet:
             print_log(line, logger='current', level=logging.WARNING)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call a hook's method, and notice when set-up is over."""
+        """Call a hook's method, and notice when set-up is over and when a validation lasts."""
+        self.is_validating &= fn_name != 'after_val_epoch'
         super().call_hook(fn_name, **kwargs)
+        self.is_validating |= fn_name == 'before_val_epoch'
         self.is_running |= fn_name in ('before_train', 'before_val', 'before_test')
+        if fn_name == 'after_val_iter':
+            self._heed_stop()
+
+    def _heed_stop(self) -> None:
+        self.stop.heed()
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint, whole or not at all; sharded ones in their own way."""
+        share_gradients(self)
+        strategy = getattr(self, 'strategy', None)
+        is_file = strategy is None or 'FULL' in str(getattr(strategy, 'state_dict_type', ''))
+        whole = whole_file(Path(out_dir), filename) if is_file else contextlib.nullcontext(filename)
+        with whole as draft:
+            super().save_checkpoint(out_dir, draft, *args, **kwargs)
 
 
 class QuietRunner(_Quiet, Runner):
     """MMEngine's runner with a calm terminal; its log file holds everything."""
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Set up processes; without a GPU they talk through gloo."""
-        _join_cpus(self.launcher)
+        """Set up processes, also without a GPU."""
+        join(self.launcher, env_cfg.get('dist_cfg'))
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap the model; without a GPU on the CPU."""
-        if _shares_cpu(self.launcher):
+        if shares_cpu(self.launcher):
             unused = self.cfg.get('find_unused_parameters', False)
             default = dict(broadcast_buffers=False, find_unused_parameters=unused)
             model_wrapper_cfg = (model_wrapper_cfg or default) | {'device_ids': None}
@@ -176,7 +215,7 @@ class QuietFlexibleRunner(_Quiet, FlexibleRunner):
 
     def build_strategy(self, *args: Any, **kwargs: Any) -> BaseStrategy:
         """Build the strategy; the terminal gets the short lines of its log only."""
-        _join_cpus(kwargs.get('launcher'))
+        join(kwargs.get('launcher'), (self.cfg.get('env_cfg') or {}).get('dist_cfg'))
         strategy = super().build_strategy(*args, **kwargs)
         _calm(strategy.logger)
         return strategy
@@ -198,6 +237,13 @@ class QuietFlexibleRunner(_Quiet, FlexibleRunner):
             # MMEngine's counts anew, and after a validation one too many
             kwargs['checkpoint']['meta'].update(self._meta)
         super().call_hook(fn_name, **kwargs)
+
+    def _heed_stop(self) -> None:
+        """Stop together: processes with shards validate together."""
+        if not isinstance(self.strategy, FSDPStrategy):
+            super()._heed_stop()
+        elif number := self.stop.anywhere():
+            raise Stopped(number)
 
 
 AnyRunner = QuietRunner | QuietFlexibleRunner
@@ -223,16 +269,6 @@ def _ends(schedules: Any) -> list[tuple[str, int]]:
     several = chain(*schedules.values()) if isinstance(schedules, dict) else schedules or ()
     named = [(type(each).__name__, getattr(each, 'end', None)) for each in several]
     return [(name, end) for name, end in named if name.startswith(COME_DOWN)]
-
-
-def _shares_cpu(launcher: str | None) -> bool:
-    return launcher == 'pytorch' and not torch.cuda.is_available()
-
-
-def _join_cpus(launcher: str | None) -> None:
-    """Let processes without a GPU talk through gloo; MMEngine's own way asks for one."""
-    if _shares_cpu(launcher) and not is_distributed():
-        torch.distributed.init_process_group('gloo')
 
 
 def _calm(logger: MMLogger) -> MMLogger:

@@ -1,0 +1,145 @@
+"""Two processes end with the weights of one that has the same images a step, augmented alike."""
+
+import shutil
+
+import pytest
+import timm
+import torch
+from conftest import REPOSITORY
+from two_processes import TwoProcesses
+
+CONFIG = """
+_base_ = {base!r}
+default_scope = 'mmseg'
+builtin_data = dict(_delete_=True, root='data/shapes', num_train={images}, num_val=2)
+model = dict(
+    _delete_=True,
+    type='EncoderDecoder',
+    data_preprocessor=dict(
+        type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, size=(64, 96)
+    ),
+    backbone=dict(type='ViTFeatBackbone', model_name='test_vit', out_indices=(0, 1), norm='all'),
+    decode_head=dict(
+        type='FCNHead', in_channels=[64, 64], in_index=[0, 1], input_transform='resize_concat',
+        channels=128, num_convs=0, concat_input=False, dropout_ratio=0.0, num_classes=9,
+        loss_decode=dict(type='CrossEntropyLoss'),
+    ),
+    test_cfg=dict(mode='whole'),
+)
+train_dataloader = dict(
+    batch_size={batch}, num_workers=0, persistent_workers=False,
+    dataset=dict(pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+        dict(type='RandomCrop', crop_size=(64, 96)), dict(type='RandomFlip', prob=0.5),
+        dict(type='PhotoMetricDistortion'), dict(type='PackSegInputs'),
+    ]),
+)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+optim_wrapper = dict(
+    _delete_=True, type='OptimWrapper', clip_grad=dict(max_norm=0.1),
+    optimizer=dict(type='SGD', lr=0.5, momentum=0.9, weight_decay=0.1),
+    constructor='ViTLayerDecayConstructor', paramwise_cfg=dict(decay_rate=0.7),
+)
+param_scheduler = None
+train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=2, val_interval=2)
+default_hooks = dict(
+    checkpoint=dict(save_best=None, rule=None), curves=None, pictures=None,
+    logger=dict(interval=1),
+)
+randomness = dict(seed=0)
+"""
+ACCUMULATE = """
+optim_wrapper['accumulative_counts'] = 2
+default_hooks['checkpoint'].update(by_epoch=False, interval=3, max_keep_ckpts=9)
+"""
+EMA = """
+custom_hooks = [dict(type='EMAHook', momentum=0.3)]
+"""
+ENDLESS = """
+train_dataloader['sampler'] = dict(_delete_=True, type='InfiniteSampler', shuffle=True)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=9, val_interval=9)
+default_hooks['checkpoint'].update(by_epoch=False, interval=5)
+"""
+FROZEN = """
+model['backbone'].update(frozen_stages=1, checkpoint='weights.pth')
+"""
+FSDP = """
+runner_type = 'FlexibleRunner'
+strategy = dict(type='ViTFSDPStrategy')
+"""
+# images, changes of the config, whether it is also stopped and resumed
+KINDS = {
+    'plain': (8, '', False),
+    'frozen': (8, FROZEN, False),
+    'accumulated': (8, ACCUMULATE, True),  # 4 iterations an epoch, checkpoints at 3 and 6
+    'averaged': (8, EMA, True),
+    'endless, 7 images': (7, ENDLESS, True),  # passes end within a batch
+    'shards': (8, FSDP, True),
+    'shards, frozen': (8, FSDP + FROZEN, False),
+}
+FEW = ('accumulated', 'endless, 7 images')
+
+
+def train(folder, images, more, number, *options):
+    """The last checkpoint."""
+    torch.manual_seed(0)
+    base = str(REPOSITORY / 'configs/upernet_vit.py')
+    text = CONFIG.format(base=base, images=images, batch=2 // number) + more
+    (folder / 'config.py').write_text(text)
+    torch.save(timm.create_model('test_vit').state_dict(), folder / 'weights.pth')
+    ran = TwoProcesses(folder, 'config.py', '--work-dir', 'w', *options, number=number)
+    assert ran.wait(250) == [0] * number, ran.said(0)
+    last = (folder / 'w/last_checkpoint').read_text()
+    return torch.load(last if last.startswith('/') else folder / last, weights_only=True)
+
+
+def assert_same(got, expected):
+    for section in ('state_dict', 'ema_state_dict'):
+        for name, value in expected.get(section, {}).items():
+            torch.testing.assert_close(got[section][name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def largest_difference(got, expected):
+    pairs = [(got['state_dict'][name], e) for name, e in expected['state_dict'].items()]
+    return max(float((a - b).abs().max()) for a, b in pairs if a.is_floating_point())
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    'kind', [pytest.param(k, marks=() if k in FEW else pytest.mark.slow) for k in KINDS]
+)
+def test_two_processes_end_as_one(kind, tmp_path):
+    images, more, resumes = KINDS[kind]
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    one.mkdir(), two.mkdir()
+    expected = train(one, images, more, 1)
+    start = torch.load(one / 'w/epoch_1.pth')['state_dict'] if kind == 'plain' else None
+    got = train(two, images, more, 2)
+    print(f'{kind}: {largest_difference(got, expected):.1e}')
+    assert_same(got, expected)
+    if start is not None:
+        assert largest_difference(dict(state_dict=start), expected) > 1e-2
+    if resumes:
+        first = sorted((two / 'w').glob('*.pth'), key=lambda path: path.stat().st_mtime)[0]
+        resumed = train(two, images, more, 2, '--resume', str(first))
+        print(f'{kind}, from {first.name}: {largest_difference(resumed, expected):.1e}')
+        assert_same(resumed, expected)
+        alone = train(one, images, more, 1, '--resume', str(first))
+        print(f'{kind}, in one process: {largest_difference(alone, expected):.1e}')
+        assert_same(alone, expected)
+        shutil.rmtree(two / 'w')
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_uneven_last_batch_repeats_an_image(tmp_path):
+    """By design of samplers: one process has seven images in an epoch, two have eight."""
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    one.mkdir(), two.mkdir()
+    more = "default_hooks['checkpoint'].update(by_epoch=False, interval=1, max_keep_ckpts=9)"
+    train(one, 7, more, 1), train(two, 7, more, 2)
+    for number in (1, 2, 3, 4):
+        got, expected = (torch.load(each / f'w/iter_{number}.pth') for each in (two, one))
+        difference = largest_difference(got, expected)
+        print(f'after iteration {number}: {difference:.1e}')
+        assert (difference < 1e-5) == (number < 4)
