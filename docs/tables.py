@@ -216,6 +216,7 @@ BLOCKS = {
     'gpu': ('docs/results/speed/gpu/*.json', on_gpus),
     'quality': ('docs/results/quality/*.json', quality),
     'weights': ('configs/_base_/backbones', weights),
+    'reliability': ('docs/results/reliability/*.json', reliability),
     'versions': ('docs/results/versions/matrix.json', versions),
 }
 
