@@ -12,13 +12,14 @@ VERSION = (ROOT / 'vit_backbones' / 'version.py').read_text(encoding='utf-8')
 # those names: OpenMMLab's and the maintained onedl-* forks. Installing both overwrites one with the
 # other, so neither is a hard requirement and each is an extra. With a compiled mmcv, install the
 # packages of the `openmmlab` extra by hand: mmcv-lite would overwrite it too.
+# Bounds are the oldest and newest releases that passed: docs/versions.md, from .ci/matrix.
 INSTALL_REQUIRES = [
-    'torch>=2.8',  # 2.7 exports no .pt2, 2.6 lacks torch.compiler.is_exporting
-    'torchvision>=0.23',  # the release that goes with torch 2.8
+    'torch>=2.8,<2.16',  # 2.7 exports no .pt2, 2.6 lacks torch.compiler.is_exporting
+    'torchvision>=0.23,<0.30',  # the release that goes with torch 2.8
     'timm>=1.0.31,<1.1',  # older ones resample position embeddings wrongly; 1.1 was never tried
-    'numpy>=2',  # the allow-listed pickles of a resume name numpy._core, which NumPy 1 lacks
-    'safetensors>=0.5',  # older ones were never tried
-    'rich>=13',  # as above
+    'numpy>=2,<2.6',  # the allow-listed pickles of a resume name numpy._core, which NumPy 1 lacks
+    'safetensors>=0.5,<0.9',  # older ones were never tried
+    'rich>=13,<16',  # as above
 ]
 
 EXTRAS_REQUIRE = {
@@ -30,7 +31,7 @@ EXTRAS_REQUIRE = {
         'ftfy',  # imported by mmseg, which does not declare it
         'regex',  # as ftfy
         'setuptools<82',  # mmengine imports pkg_resources, removed in 82
-        'opencv-python-headless>=4.10.0.84',  # cv2 without libGL; the first one for NumPy 2
+        'opencv-python-headless>=4.10.0.84,<6',  # cv2 without libGL; the first one for NumPy 2
     ],
     'onedl': [  # the releases that were tried; mmcv is built from source
         'onedl-mmengine>=0.10.12',
@@ -43,10 +44,10 @@ EXTRAS_REQUIRE = {
     'lightly': ['lightly>=1.6,<2'],  # tried with 1.6.0
     'peft': ['peft>=0.21,<1'],  # tried with 0.21.2
     'tools': [  # the oldest that were tried; tables of features, probes and clusters, exports
-        'pyarrow>=26',
-        'scikit-learn>=1.9',
-        'onnx>=1.23',
-        'onnxruntime>=1.31',
+        'pyarrow>=26,<27',
+        'scikit-learn>=1.9,<1.10',
+        'onnx>=1.23,<1.24',
+        'onnxruntime>=1.31,<1.33',
     ],
     'umap': ['umap-learn'],  # `--plot umap` of tools/extract_features.py
     'dev': [

@@ -100,9 +100,6 @@ def test_setup__names_the_forks_of_their_lock(metadata: dict[str, Any]) -> None:
     assert metadata['extras_require']['onedl'] == [line.replace('==', '>=') for line in forks]
 
 
-@pytest.mark.xfail(
-    reason="the row 'all oldest' of .ci/matrix has not run with PyTorch 2.8 yet", strict=True
-)
 def test_setup__admits_no_older_release_than_has_passed() -> None:
     matrix = runpy.run_path(str(ROOT / '.ci/matrix'))
     rows = json.loads((ROOT / 'docs/results/versions/matrix.json').read_text())['rows']
