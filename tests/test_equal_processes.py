@@ -6,47 +6,21 @@ import pytest
 import timm
 import torch
 from conftest import REPOSITORY
-from two_processes import TwoProcesses
+from two_processes import FSDP, SEGMENTER, TwoProcesses
 
-CONFIG = """
-_base_ = {base!r}
-default_scope = 'mmseg'
-builtin_data = dict(_delete_=True, root='data/shapes', num_train={images}, num_val=2)
-model = dict(
-    _delete_=True,
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, size=(64, 96)
-    ),
-    backbone=dict(type='ViTFeatBackbone', model_name='test_vit', out_indices=(0, 1), norm='all'),
-    decode_head=dict(
-        type='FCNHead', in_channels=[64, 64], in_index=[0, 1], input_transform='resize_concat',
-        channels=128, num_convs=0, concat_input=False, dropout_ratio=0.0, num_classes=9,
-        loss_decode=dict(type='CrossEntropyLoss'),
-    ),
-    test_cfg=dict(mode='whole'),
-)
-train_dataloader = dict(
-    batch_size={batch}, num_workers=0, persistent_workers=False,
-    dataset=dict(pipeline=[
-        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
-        dict(type='RandomCrop', crop_size=(64, 96)), dict(type='RandomFlip', prob=0.5),
-        dict(type='PhotoMetricDistortion'), dict(type='PackSegInputs'),
-    ]),
-)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-optim_wrapper = dict(
-    _delete_=True, type='OptimWrapper', clip_grad=dict(max_norm=0.1),
-    optimizer=dict(type='SGD', lr=0.5, momentum=0.9, weight_decay=0.1),
-    constructor='ViTLayerDecayConstructor', paramwise_cfg=dict(decay_rate=0.7),
-)
-param_scheduler = None
-train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=2, val_interval=2)
+SMALL = """
+builtin_data['num_train'] = {images}
+model['data_preprocessor']['size'] = (64, 96)
+model['backbone']['model_name'] = 'test_vit'
+model['decode_head'].update(in_channels=[64, 64], channels=128)
+train_dataloader['dataset']['pipeline'][2:2] = [
+    dict(type='RandomCrop', crop_size=(64, 96)), dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+]
 default_hooks = dict(
     checkpoint=dict(save_best=None, rule=None), curves=None, pictures=None,
     logger=dict(interval=1),
 )
-randomness = dict(seed=0)
 """
 ACCUMULATE = """
 optim_wrapper['accumulative_counts'] = 2
@@ -62,10 +36,6 @@ default_hooks['checkpoint'].update(by_epoch=False, interval=5)
 """
 FROZEN = """
 model['backbone'].update(frozen_stages=1, checkpoint='weights.pth')
-"""
-FSDP = """
-runner_type = 'FlexibleRunner'
-strategy = dict(type='ViTFSDPStrategy')
 """
 # images, changes of the config, whether it is also stopped and resumed
 KINDS = {
@@ -84,8 +54,8 @@ def train(folder, images, more, number, *options):
     """The last checkpoint."""
     torch.manual_seed(0)
     base = str(REPOSITORY / 'configs/upernet_vit.py')
-    text = CONFIG.format(base=base, images=images, batch=2 // number) + more
-    (folder / 'config.py').write_text(text)
+    text = SEGMENTER.format(base=base, batch=2 // number) + SMALL.format(images=images)
+    (folder / 'config.py').write_text(text + more)
     torch.save(timm.create_model('test_vit').state_dict(), folder / 'weights.pth')
     ran = TwoProcesses(folder, 'config.py', '--work-dir', 'w', *options, number=number)
     assert ran.wait(250) == [0] * number, ran.said(0)

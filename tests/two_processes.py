@@ -1,4 +1,7 @@
-"""Two processes of a training, started by hand: forks of this one, which has imported all."""
+"""Trainings in two processes: a config, and ranks that are forks of this process.
+
+It has imported all that they need.
+"""
 
 import contextlib
 import os
@@ -11,6 +14,47 @@ from pathlib import Path
 
 import torch
 from conftest import load_tool
+
+# Needs base, a config with the drawn shapes, and batch
+SEGMENTER = """
+_base_ = {base!r}
+default_scope = 'mmseg'
+builtin_data = dict(_delete_=True, root='data/shapes', num_train=8, num_val=2)
+model = dict(
+    _delete_=True,
+    type='EncoderDecoder',
+    data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3,
+                           size=(128, 192)),
+    backbone=dict(
+        type='ViTFeatBackbone', model_name='vit_tiny_patch16_224', out_indices=(0, 1), norm='all'
+    ),
+    decode_head=dict(
+        type='FCNHead', in_channels=[192, 192], in_index=[0, 1], input_transform='resize_concat',
+        channels=384, num_convs=0, concat_input=False, dropout_ratio=0.0, num_classes=9,
+        loss_decode=dict(type='CrossEntropyLoss'),
+    ),
+    test_cfg=dict(mode='whole'),
+)
+train_dataloader = dict(
+    batch_size={batch}, num_workers=0, persistent_workers=False,
+    dataset=dict(pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs'),
+    ]),
+)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+optim_wrapper = dict(
+    _delete_=True, type='OptimWrapper', clip_grad=dict(max_norm=0.1),
+    optimizer=dict(type='SGD', lr=0.5, momentum=0.9, weight_decay=0.1),
+    constructor='ViTLayerDecayConstructor', paramwise_cfg=dict(decay_rate=0.7),
+)
+param_scheduler = None
+train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=2, val_interval=2)
+randomness = dict(seed=0)
+"""
+FSDP = """
+runner_type = 'FlexibleRunner'
+strategy = dict(type='ViTFSDPStrategy')
+"""
 
 
 def free_port():

@@ -10,14 +10,15 @@ import contextlib
 import functools
 import math
 import os
-import re
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, ClassVar, NoReturn
+
+from _spelling import with_flags
 
 # Threads of GNU OpenMP spin for milliseconds before they sleep. Beside other busy processes that
 # takes the cores from the very threads they wait for: a step of 0.9 s takes 6.7 s beside three
@@ -146,31 +147,6 @@ def _while_importing(error: Exception) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     importing = any(each.name == '<module>' or 'importlib' in each.filename for each in frames)
     return isinstance(error, RuntimeError) and importing
-
-
-def with_flags(text: str, flags: Mapping[str, str]) -> str:
-    """Spell the arguments in a text as a shell takes them.
-
-    `amp=True` and `layers=...` become `--amp` and `--layers`, `size=(64, 96)` becomes
-    `--size 64 96`, and `pool='avg'` becomes `--pool avg`.
-    """
-
-    def spelled(found: re.Match[str]) -> str:
-        name, value, several, quoted, following = found.groups()
-        if words := several or quoted:
-            return f'{flags[name]} {words.replace(",", "")}'
-        return flags[name] + (' ' if not value and re.match(r'[^,;:)]', following) else '')
-
-    if not flags:
-        return text
-    for name, flag in flags.items():
-        if flag.startswith('--no-'):
-            text = text.replace(f'{name}=False', flag)
-    text = re.sub(rf'^({"|".join(flags)})(?= (must|takes)\b)', lambda m: flags[m[1]], text)
-    # not inside a path, nor before False and None; only `options` are given a path that is bare
-    names = rf'(?<![\w./\'"=-])(?!(?!options=)\S*[/*])({"|".join(flags)})=(?!False\b|None\b)'
-    values = r'(True\b|\.\.\.|\(([^()]*)\)|\'([\w.+-]+)\'|)(?=(\S?))'
-    return re.sub(names + values, spelled, text)
 
 
 def positive(text: str) -> int:

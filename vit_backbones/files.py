@@ -44,12 +44,18 @@ def mark(text: str) -> str:
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
+def parsed(text: str | bytes) -> Any:
+    """The content of a JSON text; a `ValueError` without a name if it is none."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError('it is nested too deep') from None
+
+
 def json_of(text: str | bytes, name: object, kind: type = object) -> Any:
     """The content of a JSON text; a `ValueError` with `name` if it is none, or of another type."""
     try:
-        content = json.loads(text)
-    except RecursionError:
-        raise ValueError(f'{name} is no JSON: it is nested too deep') from None
+        content = parsed(text)
     except ValueError as error:
         raise ValueError(f'{name} is no JSON: {error}') from error
     if not isinstance(content, kind):

@@ -18,8 +18,8 @@ from vit_backbones.own_data import use_own_data
 SMALL = dict(depth=2, width=24)
 
 
-def refused(kind, line):
-    return pytest.raises(kind, match=f'^{re.escape(line)}$')
+def exactly(line):
+    return f'^{re.escape(line)}$'
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def refused(kind, line):
     ],
 )
 def test_arguments_of_a_pyramid(given, kind, line):
-    with refused(kind, line):
+    with pytest.raises(kind, match=exactly(line)):
         SimpleFeaturePyramid(**dict(in_channels=16, out_channels=8) | given)
 
 
@@ -95,7 +95,7 @@ def test_arguments_of_a_pyramid(given, kind, line):
     ],
 )
 def test_maps_of_a_pyramid(maps, kind, line):
-    with refused(kind, line):
+    with pytest.raises(kind, match=exactly(line)):
         SimpleFeaturePyramid(16, 8)(maps)
 
 
@@ -123,7 +123,7 @@ IMAGES = torch.ones(1, 3, 32, 32)
     ],
 )
 def test_images(images, kind, line):
-    with refused(kind, line):
+    with pytest.raises(kind, match=exactly(line)):
         backbone(**SMALL)(images)
 
 
@@ -151,7 +151,7 @@ def test_autocast_takes_images_of_half_precision():
     ],
 )
 def test_arguments_of_a_backbone(given, kind, line):
-    with refused(kind, line):
+    with pytest.raises(kind, match=exactly(line)):
         backbone(**SMALL, **given)
 
 
@@ -170,7 +170,7 @@ def test_an_unknown_initializer_is_refused():
     ],
 )
 def test_image_sizes(sizes, line):
-    with refused(TypeError, line):
+    with pytest.raises(TypeError, match=exactly(line)):
         backbone(**SMALL, mask_padding=True).set_image_sizes(sizes)
 
 
@@ -182,7 +182,7 @@ def test_a_pooling_by_parts_that_are_gone_cannot_be_set_later(pool):
         f'pool={pool!r} needs parts of the model that are kept only if it is built with '
         f'pool={pool!r}: build another one'
     )
-    with refused(ValueError, line):
+    with pytest.raises(ValueError, match=exactly(line)):
         vit.pool = pool
     assert vit.pool is None
 
@@ -195,7 +195,7 @@ def test_a_final_norm_that_is_gone_cannot_be_set_later(norm):
         f'norm={norm!r} needs the final norm, which was removed because the model was built for '
         f'outputs without it: build another one with norm={norm!r}'
     )
-    with refused(ValueError, line):
+    with pytest.raises(ValueError, match=exactly(line)):
         vit.norm = norm
     assert vit.norm == 'none'
 
@@ -235,7 +235,7 @@ SIZES = dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48)
     ],
 )
 def test_arguments_beside_sizes(given, kind, line):
-    with refused(kind, line):
+    with pytest.raises(kind, match=exactly(line)):
         ViTFeatBackbone(arch=SIZES, **given)
 
 
@@ -281,7 +281,7 @@ def test_tensors_of_another_shape_than_their_keys_say(name, tensor, reason, tmp_
         f'checkpoint {str(tmp_path / "a.pth")!r} holds a tensor of another shape than its key '
         f'says, or damaged: {reason}'
     )
-    with refused(ValueError, line):
+    with pytest.raises(ValueError, match=exactly(line)):
         backbone(**SMALL, checkpoint=tmp_path / 'a.pth')
 
 
@@ -323,7 +323,7 @@ NOT_COCO = 'no dict of images, annotations and categories: is it a COCO file?'
 )
 def test_files_that_are_no_coco_file(text, line, tmp_path):
     (tmp_path / 'boxes.json').write_text(text)
-    with refused(ValueError, f'{tmp_path}/boxes.json: {line}'):
+    with pytest.raises(ValueError, match=exactly(f'{tmp_path}/boxes.json: {line}')):
         build(config(tmp_path))
 
 
@@ -376,5 +376,5 @@ LITERALS = "takes literals, strings in quotes, as [dict(type='EMAHook')], got"
 )
 def test_options(option, line, tmp_path):
     (tmp_path / 'a.py').write_text(DETECTOR)
-    with refused(ValueError, line):
+    with pytest.raises(ValueError, match=exactly(line)):
         load_config(tmp_path / 'a.py', [option])

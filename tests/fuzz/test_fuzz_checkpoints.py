@@ -219,10 +219,10 @@ class Attempt:
 
 
 def test_any_file_of_weights(tmp_path):
-    Fuzz(Attempt(tmp_path)).run(files())
+    assert Fuzz(Attempt(tmp_path)).run(files()) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_many_files_of_weights(tmp_path):
-    Fuzz(Attempt(tmp_path)).run(files(), slow=True)
+    assert Fuzz(Attempt(tmp_path)).run(files(), slow=True) == []

@@ -203,10 +203,10 @@ def files():
 
 
 def test_any_coco_file(tmp_path):
-    Fuzz(Attempt(tmp_path)).run(files())
+    assert Fuzz(Attempt(tmp_path)).run(files()) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_many_coco_files(tmp_path):
-    Fuzz(Attempt(tmp_path)).run(files(), slow=True)
+    assert Fuzz(Attempt(tmp_path)).run(files(), slow=True) == []

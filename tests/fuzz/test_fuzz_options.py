@@ -228,10 +228,10 @@ def value_at(node, key):
 
 
 def test_any_options(tmp_path):
-    Fuzz(attempt_in(tmp_path)).run(options())
+    assert Fuzz(attempt_in(tmp_path)).run(options()) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_many_options(tmp_path):
-    Fuzz(attempt_in(tmp_path)).run(options(), slow=True)
+    assert Fuzz(attempt_in(tmp_path)).run(options(), slow=True) == []

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from _command_line import Parser, add_config_options, one_line_errors, with_flags
+from _command_line import Parser, add_config_options, one_line_errors
+from _spelling import with_flags
 from conftest import load_tool
 
 ROOT = Path(__file__).parents[2]

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -192,7 +193,9 @@ def test_the_norm_is_that_of_the_gradients():
     hub, layer = MessageHub('clipped'), nn.Linear(3, 2)
     (layer(torch.ones(1, 3)).sum() * 5).backward()
     expected = torch.cat([p.grad.flatten() for p in layer.parameters()]).norm().item()
-    assert _clip(hub, 'train/grad_norm', list(layer.parameters()), max_norm=0.5) is None
+    wrapper = SimpleNamespace(message_hub=hub, grad_name='grad_norm')
+    assert _clip(wrapper, list(layer.parameters()), max_norm=0.5) is None
+    assert float(wrapper.clipped_norm) == pytest.approx(expected)
     assert hub.get_scalar('train/grad_norm').current() == pytest.approx(expected)
     clipped = torch.cat([p.grad.flatten() for p in layer.parameters()]).norm().item()
     assert clipped == pytest.approx(0.5)

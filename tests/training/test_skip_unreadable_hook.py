@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmengine.logging import MessageHub
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from toy_task import write_toy_config, write_toy_data
@@ -27,8 +28,8 @@ def make_dataset(root, **kwargs):
 
 def make_runner(dataset, tmp_path):
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset, num_workers=0))
-    logger = logging.getLogger('toy')
-    return SimpleNamespace(train_loop=loop, log_dir=str(tmp_path), logger=logger)
+    hub, logger = MessageHub(str(tmp_path)), logging.getLogger('toy')
+    return SimpleNamespace(train_loop=loop, log_dir=str(tmp_path), logger=logger, message_hub=hub)
 
 
 @pytest.mark.parametrize(

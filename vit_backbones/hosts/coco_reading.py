@@ -6,11 +6,12 @@ it. `LVISDataset` has an API of its own, and is left alone.
 
 import contextlib
 import gc
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from vit_backbones.files import parsed
 
 _OWNER = 'mmdet.datasets.base_det_dataset'
 
@@ -63,9 +64,7 @@ def watched_coco(see: Callable[[Any, Any], Any]) -> Iterator[list[Any]]:
 def _content(path: Path) -> Any:
     """What a file holds, or the exception of its parser."""
     try:
-        return json.loads(path.read_bytes())
-    except RecursionError:
-        return ValueError('it is nested too deep')
+        return parsed(path.read_bytes())
     except ValueError as error:
         return error
 

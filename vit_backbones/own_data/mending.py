@@ -1,6 +1,5 @@
 """Your own COCO file as mmdet and pycocotools need it: mended where that is safe, or refused."""
 
-import json
 from collections.abc import Callable, Sequence
 from itertools import compress
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vit_backbones.errors import counted, some
+from vit_backbones.files import parsed
 from vit_backbones.objects import Survey, survey_of
 from vit_backbones.objects.survey import column_of
 
@@ -65,9 +65,7 @@ def _check_categories(path: Path, survey: Survey) -> None:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except RecursionError:
-        raise ValueError(f'{str(path)!r} cannot be read as JSON (it is nested too deep)') from None
+        content = parsed(path.read_bytes())
     except ValueError as error:
         raise ValueError(f'{str(path)!r} cannot be read as JSON ({error})') from error
     for name in _LISTS:

@@ -188,9 +188,10 @@ def _waiting(hub: MessageHub) -> _Waiting:
 def keep_norm(wrapper: OptimWrapper) -> None:
     """Let an optimizer note the norm of the gradients that it clips without waiting for it."""
     if getattr(wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
-        wrapper.clip_func = partial(_clip, wrapper.message_hub, f'train/{wrapper.grad_name}')
+        wrapper.clip_func = partial(_clip, wrapper)
 
 
-def _clip(hub: MessageHub, name: str, parameters: Sequence[nn.Parameter], **given: Any) -> None:
+def _clip(wrapper: OptimWrapper, parameters: Sequence[nn.Parameter], **given: Any) -> None:
     """Clip, and note the norm here: MMEngine would wait for it."""
-    keep_scalars(hub, {name: nn.utils.clip_grad_norm_(parameters, **given)})
+    wrapper.clipped_norm = nn.utils.clip_grad_norm_(parameters, **given)
+    keep_scalars(wrapper.message_hub, {f'train/{wrapper.grad_name}': wrapper.clipped_norm})

@@ -41,9 +41,8 @@ class Ending:
     def _described(self, error: BaseException, runner: AnyRunner | None) -> BaseException:
         if stop := _interrupt(error):
             return self._interrupted(stop, runner)
-        if isinstance(error, UnreadableDataError):
-            # From a worker process the text is a traceback that ends with the message
-            return UnreadableDataError(str(error).strip().splitlines()[-1])
+        if isinstance(error, (UnreadableDataError, NonFiniteError)):
+            return error
         if runner is not None and (line := compiler_line(error, runner.model)):
             return CompileError(line)
         if runner is not None and runner.is_running:
@@ -56,8 +55,6 @@ class Ending:
         return ValueError(describe(error))
 
     def _while_running(self, error: BaseException, runner: AnyRunner) -> BaseException:
-        if isinstance(error, NonFiniteError):
-            return error
         if isinstance(error, FeatureCacheError):
             return ValueError(describe(error))
         if line := of_others(error):

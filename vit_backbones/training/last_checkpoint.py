@@ -24,17 +24,20 @@ def checkpoints(work_dir: str | Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def find_last_checkpoint(
-    work_dir: str | Path, damaged: Callable[[Path], Any] = lambda path: None
-) -> Path | None:
-    """The newest whole checkpoint of a work dir, or `None`; `damaged` is called with newer ones.
+def find_last_checkpoint(work_dir: str | Path) -> Path | None:
+    """The newest whole checkpoint of a work dir, or `None`.
 
     Half a file of a killed run does not count, nor do the best ones, which lack the optimizer.
     """
+    return next(filter(zipfile.is_zipfile, checkpoints(work_dir)), None)
+
+
+def _undamaged(work_dir: str | Path, say: Callable[[str], None]) -> Path | None:
+    """As `find_last_checkpoint`, with all bytes read; a line for each damaged one before it."""
     for path in checkpoints(work_dir):
         if is_whole(path):
             return path
-        damaged(path)
+        say(f'{short_path(path)} is damaged')
     return None
 
 
@@ -63,14 +66,14 @@ def resume_from(cfg: Config, checkpoint: str, say: Callable[[str], None]) -> Non
         raise TypeError(f"resume must be a checkpoint file or 'auto', got {checkpoint!r}")
     folder = cfg.work_dir
     if checkpoint == 'auto':
-        last = find_last_checkpoint(folder, lambda path: say(f'{short_path(path)} is damaged'))
+        last = _undamaged(folder, say)
         if last is None:
             say(f'nothing to resume in {short_path(folder)}: training starts anew')
             return
         checkpoint = last
         say(f'resuming from {short_path(checkpoint)}')
     elif Path(checkpoint).is_file() and not is_whole(checkpoint):
-        last = find_last_checkpoint(folder)
+        last = _undamaged(folder, lambda line: None)
         where = f'; the last whole one in {short_path(folder)} is {last.name}' if last else ''
         raise ValueError(f'checkpoint {str(checkpoint)!r} is damaged{where}')
     cfg.load_from, cfg.resume = str(checkpoint), True

@@ -92,7 +92,7 @@ class NonFiniteHook(Hook):
         scaler = getattr(self._runner.optim_wrapper, 'loss_scaler', None)
         if scaler is not None and scaler.is_enabled():
             return
-        bad = _not_finite(optimizer)
+        bad = self._not_finite(optimizer)
         self._waiting = batches, _Later(bad)
         if all(group.get('fused') for group in optimizer.param_groups):
             optimizer.found_inf = bad.float()  # the kernel reads it
@@ -100,6 +100,18 @@ class NonFiniteHook(Hook):
             for group in optimizer.param_groups:
                 for parameter in group['params']:
                     parameter.grad = None
+
+    def _not_finite(self, optimizer: Optimizer) -> Tensor:
+        """Whether any gradient, in any process, is not finite: a flag on the device."""
+        norm = vars(self._runner.optim_wrapper).pop('clipped_norm', None)
+        if norm is None:
+            parameters = [each for group in optimizer.param_groups for each in group['params']]
+            norm = nn.utils.get_total_norm([e.grad for e in parameters if e.grad is not None])
+        bad = ~norm.isfinite()
+        if is_distributed():
+            bad = bad.int()
+            distributed.all_reduce(bad, distributed.ReduceOp.MAX)
+        return bad
 
     def _look(self) -> bool:
         """Whether the step that waits had to be left out."""
@@ -156,14 +168,3 @@ class _Later:
         if self._event is not None:
             self._event.synchronize()
         return bool(self._flag)
-
-
-def _not_finite(optimizer: Optimizer) -> Tensor:
-    """Whether any gradient, in any process, is not finite: a flag on the device."""
-    parameters = [each for group in optimizer.param_groups for each in group['params']]
-    norm = nn.utils.get_total_norm([e.grad for e in parameters if e.grad is not None])
-    bad = ~norm.isfinite()
-    if is_distributed():
-        bad = bad.int()
-        distributed.all_reduce(bad, distributed.ReduceOp.MAX)
-    return bad

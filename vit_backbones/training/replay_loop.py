@@ -43,12 +43,6 @@ class ReplayLoop(BaseLoop):
 
 
 def replaying(runner: Any, file: str) -> Any:
-    """The runner with this loop as its training.
-
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If it is something else.
-    """
-    Report.load(file)
+    """The runner with this loop as its training."""
     runner._train_loop = dict(type=ReplayLoop, file=file)
     return runner

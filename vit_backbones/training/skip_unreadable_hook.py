@@ -15,7 +15,6 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from vit_backbones.bits import check_whole
-from vit_backbones.checks.data import FILES
 from vit_backbones.checks.entries import fault_of
 from vit_backbones.config.datasets import leaf_datasets
 
@@ -40,7 +39,8 @@ class _Strict:
 
     def __call__(self, results: dict) -> dict | None:
         try:
-            return _loaded(self.transform, results)
+            check_whole(_file_of(self.transform, results))
+            return self.transform(results)
         except Exception as error:  # every decoder has its own
             raise UnreadableDataError(
                 f'{self.split} image {_file_of(self.transform, results)} cannot be read '
@@ -65,8 +65,7 @@ class _Tolerant:
 
     def __call__(self, results: dict) -> dict | None:
         try:
-            loaded = _loaded(self.transform, results)
-            self._check(loaded)
+            loaded = self._loaded(results)
         except Exception as error:
             # Any exception: every decoder has its own. A mistake in the config fails on each image.
             self._note(results, error)
@@ -77,13 +76,17 @@ class _Tolerant:
     def __repr__(self) -> str:
         return repr(self.transform)
 
-    def _check(self, loaded: dict | None) -> None:
-        """Raise for a file with which the loaded entry must not be learned, asked once."""
-        if loaded is None or (path := _file_of(self.transform, loaded)) in self._sound:
-            return
-        if fault := self._fault(loaded):
+    def _loaded(self, results: dict) -> dict | None:
+        """Load; a file that must not be learned raises, which is asked once."""
+        path = _file_of(self.transform, results)
+        if path in self._sound:
+            return self.transform(results)
+        check_whole(path)
+        loaded = self.transform(results)
+        if loaded is not None and (fault := self._fault(loaded)):
             raise ValueError(fault)
         self._sound.add(path)
+        return loaded
 
     def _note(self, results: dict, error: Exception) -> None:
         path, reason = _file_of(self.transform, results), _reason(error)
@@ -96,12 +99,6 @@ class _Tolerant:
                 f'{self.in_a_row} training images in a row could not be read, the last one was '
                 f'{path} ({reason}); check the data, {self.notes} lists them'
             )
-
-
-def _loaded(transform: Any, results: dict) -> dict | None:
-    for key in FILES:
-        check_whole(results.get(key))
-    return transform(results)
 
 
 def _file_of(transform: Any, results: dict) -> str:

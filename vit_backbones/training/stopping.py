@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 _LINE = b'stopping: this iteration ends and is saved first; once more stops at once\n'
 _ONCE = 2.0  # seconds in which torchrun may pass on a signal that came already
 _AT_MOST = 25.0  # seconds after which a process that waits for others ends; torchrun kills after 30
-
 _LOOKS = 1.0  # seconds between two looks of a worker for its parent
 
 
