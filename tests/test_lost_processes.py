@@ -119,7 +119,7 @@ def test_a_gradient_of_one_process_that_is_not_finite_stops_both(rank, tmp_path)
     (line,) = pair.said(rank)
     assert line.startswith('error: iteration 4: loss is inf; first output')
     file = f'non_finite_iter_4{"_rank_1" * rank}.pth'
-    assert line.endswith(f'to run it again: replay=w/{file}')
+    assert line.endswith(f'to run it again: w/{file} with --replay')
     assert [path.name for path in (tmp_path / 'w').glob('non_finite*')] == [file]
     other = (
         'error: iteration 4: gradients are not finite, but those of this process are: another one '

@@ -57,7 +57,7 @@ def test_it_stops_with_weights_of_before__and_replays(by, optimizer, tmp_path, m
     assert len(images.split(', ')) == 2
     assert 'train3.png' in images
     assert re.match('linear.weight (nan|inf)', largest)
-    assert line.endswith(f'to run it again: replay={file}')
+    assert line.endswith(f'to run it again: {file} with replay=...')
     weights = torch.load(file, weights_only=True)['state_dict']
     assert all(bool(each.isfinite().all()) for each in weights.values())
     assert load_tool('train').main([config, '--work-dir', 'again', '--replay', str(file)]) == 0

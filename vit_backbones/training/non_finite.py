@@ -82,7 +82,9 @@ class Report:
         """
         content = contents(path)
         if 'report' not in content:
-            raise ValueError(f'replay={path}: takes a non_finite_iter_*.pth that a training wrote')
+            raise ValueError(
+                f'replay=... takes a non_finite_iter_*.pth that a training wrote, got {path}'
+            )
         return cls(**content['report']), content['state_dict']
 
 

@@ -146,7 +146,9 @@ class NonFiniteHook(Hook):
         name = f'non_finite_iter_{batch.iter + 1}{f"_rank_{rank}" * (rank > 0)}.pth'
         path = Path(runner.work_dir) / name
         report.save(path, model)
-        error = NonFiniteError(f'{report.line()}; to run it again: replay={short_path(path)}')
+        error = NonFiniteError(
+            f'{report.line()}; to run it again: {short_path(path)} with replay=...'
+        )
         error.of_any_process = True  # others have none to show
         return error
 
