@@ -21,6 +21,7 @@ def runner(tmp_path):
     for seconds in (9.0, 0.5, 0.5, 0.4):
         hub.update_scalar('train/time', seconds)
     return SimpleNamespace(
+        iter=0,
         model=model,
         work_dir=str(tmp_path),
         message_hub=hub,
@@ -59,7 +60,7 @@ def test_what_is_no_number_is_null_and_what_is_no_value_is_text(runner, tmp_path
 
 
 def test_gpu_memory_is_the_most_of_all_iterations(runner, tmp_path, monkeypatch):
-    peaks = iter((3 * 2**20, 7 * 2**20, 2 * 2**20))
+    peaks = iter((3 * 2**20, 7 * 2**20, 2 * 2**20, 2**20))
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda: next(peaks))
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'GPU')
@@ -82,6 +83,13 @@ def test_minutes_go_on_after_a_resume(runner, tmp_path):
     assert 10.0 <= written(runner, tmp_path)['minutes'] < 10.1
     # and again, from what a checkpoint would hold now
     assert 10.0 <= written(runner, tmp_path)['minutes'] < 10.2
+
+
+def test_each_resume_is_on_record(runner, tmp_path):
+    assert written(runner, tmp_path)['resumed_at'] == []
+    for runner.iter in (20, 30):
+        record = written(runner, tmp_path)
+    assert record['resumed_at'] == [20, 30]
 
 
 @pytest.mark.parametrize(('gpu', 'expected'), [(False, 1.0), (True, 2.0)])
