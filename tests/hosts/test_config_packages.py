@@ -3,6 +3,7 @@
 from importlib import metadata
 
 import pytest
+from mmengine import fileio
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
@@ -39,3 +40,14 @@ def test_its_configs_are_read(names, base, tmp_path):
     config_packages.install()
     (tmp_path / 'mine.py').write_text(f'_base_ = {base!r}')
     assert Config.fromfile(tmp_path / 'mine.py').model.backbone.depth == 50
+
+
+def test_descriptions_of_models_are_read_once(monkeypatch, tmp_path):
+    config_packages._loaded.cache_clear()
+    read = []
+    load = fileio.load
+    monkeypatch.setattr(fileio, 'load', lambda path: read.append(path) or load(path))
+    (tmp_path / 'mine.py').write_text(f'_base_ = {BASES[1]!r}')
+    first, second = (Config.fromfile(tmp_path / 'mine.py') for _ in range(2))
+    assert first.pretty_text == second.pretty_text
+    assert len(read) == len(set(read)) > 50

@@ -41,8 +41,23 @@ def find_registered(kind: Any, scope: str | None = None) -> list[Callable[..., A
     if scope:
         with contextlib.suppress(ImportError):  # a scope that is not installed has no classes
             importlib.import_module(f'{scope}.registry')
-    found = [root.children.get(scope, root).get(kind) for root in _root_registries()]
+    registries = [root.children.get(scope, root) for root in _root_registries()]
+    found = [_looked_up(each, kind) for each in registries]
     return [each for each in found if each is not None]
+
+
+def _looked_up(registry: Registry, kind: str) -> Callable[..., Any] | None:
+    """A class or function by its name.
+
+    MMEngine tries to import a module of a name that a registry lacks: a search of all folders.
+    """
+    if '.' in kind:
+        return registry.get(kind)
+    registry.import_from_location()
+    line = [registry]
+    while line[-1].parent is not None:
+        line.append(line[-1].parent)
+    return next((each.module_dict[kind] for each in line if kind in each.module_dict), None)
 
 
 def close_arguments(kind: str, name: str) -> list[str]:
