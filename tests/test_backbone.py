@@ -193,6 +193,7 @@ def test_a_plain_vit_names_its_own_geometry():
     assert vit.built_size == (28, 42)
 
 
+@pytest.mark.slow
 def test_a_model_of_one_size_names_it():
     vit = ViTFeatBackbone('beit_base_patch16_224', img_size=(64, 96)).to('meta')
     assert vit.fixed_size == vit.built_size == vit.padded_size((49, 81)) == (64, 96)
@@ -503,6 +504,7 @@ def test_builds_from_the_registry_of(scope):
     assert MODELS.get('ViTFeatBackbone') is ViTFeatBackbone
 
 
+@pytest.mark.slow
 def test_a_config_in_another_folder_finds_it_by_custom_imports(tmp_path):
     (tmp_path / 'config.py').write_text(
         "custom_imports = dict(imports=['vit_backbones'])\n"

@@ -68,6 +68,7 @@ def test_two_processes_train_as_one(alone, tmp_path):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_shards_train_as_the_whole__and_resume(alone, tmp_path):
     expected, result = alone
     write_config(tmp_path, 1, FSDP)

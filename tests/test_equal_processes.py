@@ -47,7 +47,7 @@ KINDS = {
     'shards': (8, FSDP, True),
     'shards, frozen': (8, FSDP + FROZEN, False),
 }
-FEW = ('accumulated', 'endless, 7 images')
+FEW = ('accumulated',)
 
 
 def train(folder, images, more, number, *options):

@@ -79,6 +79,7 @@ def test_the_first_process_tells_why_another_one_failed(place, line, tmp_path):
     assert codes == [2, 1 if place == 'batch' else 2]  # a crash has its traceback
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_not_waited_for_for_ever(tmp_path):
     more = 'env_cfg = dict(dist_cfg=dict(timeout=5))'
     codes, said, _ = train(tmp_path, 1, 'batch', signal.SIGSTOP, more)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import load_tool
 from PIL import Image
+from slow import few
 
 DATA = Path(os.environ.get('VIT_BACKBONES_DATA', Path(__file__).parents[2] / 'shared'))
 ROOT = Path(__file__).parents[1]
@@ -69,7 +70,7 @@ REFUSED = {  # what both the check and the training say
 }
 
 
-@pytest.mark.parametrize('name', REFUSED)
+@pytest.mark.parametrize('name', few(REFUSED, 'doubled_category', 'zero_label_left'))
 def test_the_check_and_the_training_refuse(name, case, run):
     case(name)
     flags = () if name == 'order_of_classes' else ('--data',)  # the small file is read anyway
@@ -80,6 +81,7 @@ def test_the_check_and_the_training_refuse(name, case, run):
         assert "Argument 'bb'" not in text  # pycocotools' own words
 
 
+@pytest.mark.slow
 def test_own_data_merges_a_doubled_category(case, run):
     case('doubled_category')
     recipe = ROOT / 'configs/vitdet/mask-rcnn_vit-ti_nuclei.py'
@@ -98,6 +100,7 @@ def test_text_ids(case, run):
     )
 
 
+@pytest.mark.slow
 def test_one_output(case, run):
     case('one_output')
     code, text = run('train', 'config.py', '--work-dir', 'w', '--cfg-options', 'randomness.seed=0')
@@ -112,6 +115,7 @@ def test_one_output(case, run):
     assert shares[1] == pytest.approx(shares[0], abs=0.1)
 
 
+@pytest.mark.slow
 def test_windows_and_padding(case, run):
     case('windows_and_padding')
     code, text = run('check_config', 'config.py', '--data')

@@ -68,6 +68,7 @@ def test_train__seed_reaches_the_checkpoint(trained):
     assert load(folder / 'work_dirs/toy/epoch_3.pth')['meta']['seed'] == 5
 
 
+@pytest.mark.slow
 def test_train__configs_need_no_seed_and_no_hooks(tmp_path, train, capsys):
     """As those of mmdet and mmseg, which have no `randomness`."""
     config = write_toy_config(tmp_path, 'bare', more='del randomness, default_hooks')
@@ -77,6 +78,7 @@ def test_train__configs_need_no_seed_and_no_hooks(tmp_path, train, capsys):
     assert train([config, '--work-dir', 'unseeded']) == 0
 
 
+@pytest.mark.slow
 def test_train__closing_line_without_any_metric(tmp_path, train, capsys, monkeypatch):
     monkeypatch.setattr('toy_task.ToyMetric.compute_metrics', lambda self, results: {})
     more = 'default_hooks["checkpoint"] = dict(type="CheckpointHook")'
@@ -206,6 +208,7 @@ default_hooks.update(
     assert out.splitlines()[-1].startswith('done: mIoU 50.0 % · ')  # without CurvesHook too
 
 
+@pytest.mark.slow
 def test_train__our_hooks_take_options_and_can_be_left_out(train, tmp_path):
     config = write_toy_config(tmp_path, 'options', drawn=True)
     hooks = ['default_hooks.curves=None', 'default_hooks.pictures.num_images=2']

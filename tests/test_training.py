@@ -57,6 +57,7 @@ def test_train_then_test(train, evaluate, capsys, config, metric, options):
     assert re.match(rf'done: {metric}', capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_loaded_weights_survive_50_steps_at_lr_0(train, tmp_path):
     if not WEIGHTS.exists():
         pytest.skip(f'{WEIGHTS} is absent; VIT_BACKBONES_DATA names the folder of data and weights')

@@ -326,6 +326,7 @@ def test_the_file_of_an_evaluator_must_have_the_labels_too(kind, tmp_path):
     assert not list(evaluator_findings(facts_of(tmp_path, val_evaluator=evaluator), 'val'))
 
 
+@pytest.mark.slow
 def test_check_finds_the_same_with_and_without_the_images(check, train, capsys):
     write('.', coco())
     option = 'train_dataloader.dataset.metainfo.classes=[dog,cat,cow]'

@@ -168,6 +168,7 @@ def test_a_start_with_other_updates_is_an_error(tmp_path):
     assert re.search(r'holds LoRA updates of r=2 .*, and this model has LoRA updates of r=3', text)
 
 
+@pytest.mark.slow
 def test_a_model_of_one_size_is_refused_with_its_reason(tmp_path):
     small, large = (ViTFeatBackbone('mixer_s32_224', img_size=size) for size in (128, 192))
     path = saved(nn.ModuleDict(dict(backbone=small)), tmp_path)

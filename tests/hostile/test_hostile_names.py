@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import load_tool
 from PIL import Image
+from slow import few
 from trained_models import write_detector, write_segmenter
 
 from vit_backbones.objects import survey_of
@@ -83,7 +84,7 @@ TOOLS = {
 }
 
 
-@pytest.mark.parametrize('tool', TOOLS)
+@pytest.mark.parametrize('tool', few(TOOLS, 'masks', 'pictures', 'npz'))
 def test_outputs_stay_in_their_folder(tool, data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(data)
     before, out = set(data.parents[1].rglob('*')), tmp_path / 'out'

@@ -8,6 +8,7 @@ import timm
 import torch
 from _comparison import architectures
 from redraw import error, images, redraw
+from slow import few
 
 from vit_backbones import ViTFeatBackbone, backbone, weights
 from vit_backbones.sources.timm_build import build_timm
@@ -94,7 +95,18 @@ def log(monkeypatch):
     return lines
 
 
-@pytest.mark.parametrize(('name', 'more'), QUICK, ids=[name for name, _ in QUICK])
+@pytest.mark.parametrize(
+    ('name', 'more'),
+    few(
+        QUICK,
+        'test_vit',
+        'beit_base_patch16_224',
+        'convit_tiny',
+        'vit_tiny_r_s16_p8_224',
+        'vit_relpos_small_patch16_224',
+    ),
+    ids=[name for name, _ in QUICK],
+)
 def test_every_argument_acts_or_is_answered(name, more, log):
     assert idle(name, more, log) == []
 

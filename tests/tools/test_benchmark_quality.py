@@ -177,6 +177,7 @@ def test_a_config_stands_for_its_data_and_for_a_backbone(main):
     assert row['model'] == 'c'
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_the_training_of_a_config(main, monkeypatch, capsys):
     Path('c.py').write_text(CONFIG + RECIPE)
     words = ['quality', 'c.py', '--models', 'test_vit', '--random-weights', '0', '--layers', '-1']

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from PIL import Image
+from slow import few
 from trained_models import write_images, write_segmenter
 
 RANDOM = ['--model', 'test_vit', '--random-weights', '0']
@@ -88,7 +89,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ('tool', 'arguments', 'last', 'files'), RUNS, ids=[f'{run[0]} {run[1][0]}' for run in RUNS]
+    ('tool', 'arguments', 'last', 'files'),
+    few(RUNS, 'extract_features', '-m'),
+    ids=[f'{run[0]} {run[1][0]}' for run in RUNS],
 )
 def test_tool_works_from_another_folder(tool, arguments, last, files, folder):
     start = ['-m', 'vit_backbones'] if tool == '-m' else [REPOSITORY / f'tools/{tool}.py']

@@ -91,7 +91,7 @@ def test_workers_get_the_signal_too__and_none_is_left(number, tmp_path):
 
 @pytest.mark.skipif(not Path('/proc').is_dir(), reason='looks at processes in /proc')
 @pytest.mark.parametrize(
-    'number', [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    'number', [pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGKILL, signal.SIGTERM)]
 )
 def test_a_lone_signal_leaves_no_worker(number, tmp_path):
     config = write_toy_config(tmp_path, 'toy', more=WORKERS)

@@ -69,6 +69,7 @@ def triples(before, one, other):
     return [(a, b.detach(), c.detach()) for a, b, c in pairs if not torch.equal(a, b)]
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_without_a_gpu_too(train, capsys):
     """Mask2Former's losses of the first step are those in float32, to the precision of bfloat16."""
     once = ['train_cfg.max_epochs=1', 'train_cfg.val_begin=9', 'model.auxiliary_iters=0']

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from own_files import DETECTOR, SEGMENTER
 from PIL import Image
+from slow import few
 from trained_models import write_segmenter
 
 from vit_backbones.checks.data import loaded_by
@@ -168,7 +169,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize('name', REFUSED)
+@pytest.mark.parametrize('name', few(REFUSED, 'half.png'))
 @pytest.mark.parametrize('split', ['val', 'test'])
 def test_a_file_to_measure_on_is_refused_before_the_start(name, split, folder, capfd):
     write_folders(Path('seg'), GOOD)

@@ -216,6 +216,7 @@ def test_workers_that_already_run_are_refused(data):
         trained(data, 'a', workers=1, cfg=dict(by_epoch=False, max_iters=5))
 
 
+@pytest.mark.slow
 def test_a_compiled_backbone_reads_files_uncompiled(data):
     model, graphs = redraw(Regressor()), []
     model.backbone.compile(backend=lambda graph, inputs: graphs.append(graph) or graph)

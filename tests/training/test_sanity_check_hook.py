@@ -13,6 +13,7 @@ from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, LOOPS, METRICS, MODELS
 from mmengine.runner import ValLoop
+from slow import few
 from torch.multiprocessing import start_processes
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 from toy_task import ToyMetric, ToyModel, write_toy_config
@@ -80,7 +81,7 @@ ITERS = (
 )
 
 
-@pytest.mark.parametrize('more', ['', ITERS], ids=['epochs', 'iterations'])
+@pytest.mark.parametrize('more', few(['', ITERS], ''), ids=['epochs', 'iterations'])
 def test_losses_are_bitwise_those_without_it(train, tmp_path, more):
     noisy = f"model = dict(type='RandomModel')\ndefault_hooks['curves'] = None\n{more}"
     for name, flags in (('with', []), ('without', ['--no-sanity-check'])):
@@ -152,6 +153,7 @@ def test_a_failure_is_one_line_before_the_start(train, tmp_path, capsys, monkeyp
     assert not Path('work_dirs/toy/record.json').exists()
 
 
+@pytest.mark.slow
 def test_from_python_it_is_an_exception_and_an_argument(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = write_toy_config(tmp_path, more=FAILURES['a metric'][0])

@@ -92,8 +92,9 @@ def assert_same(one, two='w'):
     [
         ('train', 0, 0, signal.SIGINT, (0, 1)),
         ('train', 1, 1, signal.SIGTERM, (1, 5)),
-        ('train', 1, 2, signal.SIGINT, (2, 6)),  # the last batch of an epoch
-        ('train', 2, 2, signal.SIGTERM, (3, 9)),  # and of the training
+        # the last batch of an epoch, and of the training
+        pytest.param('train', 1, 2, signal.SIGINT, (2, 6), marks=pytest.mark.slow),
+        pytest.param('train', 2, 2, signal.SIGTERM, (3, 9), marks=pytest.mark.slow),
         ('val', 2, 0, signal.SIGTERM, (2, 6)),  # after two epochs
     ],
 )
