@@ -84,8 +84,7 @@ class ResultWriter:
         self.written.add(folder)
 
     def _write_json(self, name: str, annotations: list[dict[str, Any]]) -> None:
-        # MaskFormer and two-stage models have the things first
-        num_things = getattr(self.trained.model, 'num_things_classes', len(self.trained.classes))
+        num_things = number_of_things(self.trained)
         categories = [
             dict(id=i + 1, name=each) | (dict(isthing=int(i < num_things)) if 'pan' in name else {})
             for i, each in enumerate(self.trained.classes)
@@ -116,9 +115,7 @@ def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[di
     labels, scores = as_array(instances.labels), as_array(instances.scores)
     boxes, masks = as_array(instances.bboxes), instances.get('masks')
     annotations = []
-    for i in np.argsort(-scores, kind='stable'):
-        if scores[i] < score_thr:
-            continue
+    for i in best_first(scores, score_thr):
         left, top, right, bottom = boxes[i].tolist()
         box = [left, top, right - left, bottom - top]
         shape = dict(bbox=box, area=box[2] * box[3])
@@ -130,6 +127,17 @@ def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[di
         known = dict(image_id=image_id, category_id=category, score=float(scores[i]), iscrowd=0)
         annotations.append(known | shape)
     return annotations
+
+
+def number_of_things(trained: Trained) -> int:
+    """How many classes are of things: MaskFormer and two-stage models have these first."""
+    return getattr(trained.model, 'num_things_classes', len(trained.classes))
+
+
+def best_first(scores: np.ndarray, score_thr: float) -> np.ndarray:
+    """Indices of scores of at least `score_thr`, the highest first."""
+    order = np.argsort(-scores, kind='stable')
+    return order[scores[order] >= score_thr]
 
 
 def panoptic_segments(ids: np.ndarray, void: int) -> tuple[np.ndarray, list[dict[str, Any]]]:

@@ -1,7 +1,7 @@
 """Draw label maps and objects over an image: ground truth and prediction side by side."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,14 +22,15 @@ class Marks(NamedTuple):
         label_map: (h, w) labels of pixels, drawn at the size of the image.
         labels: (n,) labels of objects.
         boxes: (n, 4) left, top, right, bottom in pixels of the image.
-        masks: (n, h, w), drawn instead of the boxes.
+        masks: (n, h, w), or a list whose items `numpy.asarray` makes (h, w); drawn instead of the
+            boxes.
         scores: (n,) 0 to 1, written behind the names.
     """
 
     label_map: np.ndarray | None = None
     labels: np.ndarray | None = None
     boxes: np.ndarray | None = None
-    masks: np.ndarray | None = None
+    masks: np.ndarray | Sequence[Any] | None = None
     scores: np.ndarray | None = None
 
 
@@ -66,7 +67,7 @@ def draw_overlay(
         if marks.masks is None:
             corner = _paint_box(panel, marks.boxes[i] * (len(panel) // len(image)), color)
         else:
-            corner = _paint_mask(panel, marks.masks[i], color)
+            corner = _paint_mask(panel, np.asarray(marks.masks[i]), color)
         score = '' if marks.scores is None else f' {scores[i]:.2f}'
         name = printable(classes[label]) if label < len(classes) else label
         names.append((corner, f'{name}{score}'))
