@@ -93,20 +93,14 @@ def test_tiles_cover_an_image_and_end_with_it():
     assert covered.min() == 1
 
 
-@pytest.mark.parametrize(('crop', 'stride', 'batch_size'), [(64, 40, 1), (48, 24, 4), (90, 50, 2)])
+@pytest.mark.parametrize(('crop', 'stride', 'batch_size'), [(64, 32, 1), (48, 24, 4), (90, 50, 2)])
 def test_a_mosaic_has_the_objects_of_its_parts(crop, stride, batch_size):
     rng, parts = np.random.default_rng(crop), []
     for number in range(6):  # neighbours that touch, of one class, and one as large as a tile
-        boxes = [
-            (x, y, x + 20, y + w)
-            for x, y, w in zip(
-                rng.integers(0, 12, 3) + [0, 32, 68],
-                rng.integers(0, 30, 3),
-                (8, 20, 50),
-                strict=True,
-            )
-        ]
-        boxes += [(2, 84, 90, 90)] + [(50, 62, 60, 70), (60, 62, 70, 70)]
+        lefts, tops = rng.integers(0, 12, 3), rng.integers(0, 30, 3)
+        corners = zip(np.array([0, 32, 64]) + lefts, tops, (8, 20, 50), strict=True)
+        boxes = [(x, y, x + 20, y + height) for x, y, height in corners]
+        boxes += [(2, 84, 90, 90), (40, 91, 50, 96), (50, 91, 60, 96)]
         image = draw((96, 96), boxes)
         image[..., 1] -= (image[..., 1] > 0) * np.uint8(10 * number)  # objects of their own
         parts.append(image)
@@ -205,7 +199,7 @@ def test_the_tool_writes_a_trained_detectors_objects_of_a_mosaic(
     model, expected = LoadedModel(load_trained(*trained_files, device='cpu')), []
     for i, found in enumerate(model.predict(list(parts), score_thr=0.05)):
         corner = [64 * (i % 2), 64 * (i // 2)]
-        boxes, sides = found.boxes[:, :2] + np.float32(corner), found.boxes[:, 2:]
+        boxes = found.boxes[:, :2] + np.float32(corner)
         for j in range(len(boxes)):
             area = float(found.masks[j].sum())
             expected.append((found.scores[j].item(), found.labels[j] + 1, *boxes[j], area))
