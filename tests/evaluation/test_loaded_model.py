@@ -23,7 +23,7 @@ from vit_backbones.evaluation.predicting import Predictor
 from vit_backbones.hosts.panoptic_api import rgb2id
 from vit_backbones.images import Item, read_image
 
-SIZES = (64, 96), (64, 96), (50, 33), (64, 96), (200, 120)
+SIZES = (64, 96), (64, 96), (50, 33), (64, 96), (70, 100)
 
 
 @pytest.fixture(scope='module')
@@ -281,6 +281,7 @@ def test_wrong_images_are_one_line(models, paths, tmp_path):
             assert '\n' not in str(caught.value)
     for options, message in [
         (dict(batch_size=0), 'batch_size=0: takes whole numbers from 1'),
+        (dict(score_thr=30), 'score_thr=30: takes numbers from 0 to 1'),
         (dict(merge_thr=0.5), 'merge_thr=0.5: goes with slide='),
         (dict(merge_thr=0.5, slide=(48, 32)), 'merge_thr=0.5: EncoderDecoder averages scores'),
     ]:

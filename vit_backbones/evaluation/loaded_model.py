@@ -114,10 +114,12 @@ class LoadedModel:
         items = self._items(images)
         if batch_size < 1:
             raise ValueError(f'batch_size={batch_size}: takes whole numbers from 1')
+        if not 0 <= score_thr <= 1:
+            raise ValueError(f'score_thr={score_thr}: takes numbers from 0 to 1')
         windows = Slide.given(slide, merge_thr, score_thr)
-        if windows and not self.trained.segments:
-            check_tiles(_listed(images), self._size, windows)
         with self._alone():
+            if windows and not self.trained.segments:
+                check_tiles(_listed(images), self._size, windows)
             predictor = Predictor(self.trained, flip=flip, slide=windows)
             made = predictor(items, batch_size)
             found = [result_of(each.sample, self.trained, score_thr) for each in made]
@@ -188,7 +190,7 @@ class LoadedModel:
 
     def _size(self, given: AnImage) -> Grid:
         if isinstance(given, np.ndarray):
-            return given.shape[:2]
+            return (*given.shape, 1)[:2]
         return given.size[::-1] if isinstance(given, Image.Image) else self._reader.size(given)
 
 
