@@ -10,16 +10,19 @@ from conftest import load_tool
 from eomt_models import detector as eomt
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.structures import InstanceData
+from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image
 from pycocotools import mask as rle
 from torch import nn
 from trained_models import write_detector, write_images
 
-from vit_backbones.evaluation.image_pipeline import Place
+from vit_backbones.cutouts import Cutout, Place
 from vit_backbones.evaluation.loaded_model import LoadedModel
-from vit_backbones.evaluation.sliding import Cutout, Part, Slide, merged, tile_places
+from vit_backbones.evaluation.prediction_files import coco_annotations
+from vit_backbones.evaluation.sliding import Part, Slide, merged, tile_places
 from vit_backbones.models.trained import Trained, load_trained
+from vit_backbones.pictures.overlay import draw_overlay
+from vit_backbones.samples import marks_of
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),
@@ -150,18 +153,38 @@ def test_parts_of_two_classes_or_of_little_overlap_stay_apart():
     assert len(merged([one, part(1, (26, 0, 36, 10))], places, 0.4)) == 1
 
 
-def test_cutouts_meet_and_join_as_whole_masks_do():
+def test_cutouts_do_as_whole_masks_do():
     rng = np.random.default_rng(0)
+    ground, palette = rng.integers(0, 256, (2, 40, 40, 3), dtype=np.uint8)
+    palette = palette.reshape(-1, 3)
+
+    def instances(masks):
+        boxes, labels = torch.zeros(2, 4), torch.arange(2)
+        return InstanceData(bboxes=boxes, labels=labels, scores=torch.ones(2), masks=masks)
+
     for _ in range(50):
         masks, cutouts = [], []
         for _ in range(2):
-            place = Place(*rng.integers(0, 20, 2).tolist(), 12, 12)
+            place = Place(*rng.choice([0, 9, 28], 2).tolist(), 12, 12)
             mask = rng.random((12, 12)) > rng.choice([0.5, 0.95, 1])
             whole = np.zeros((40, 40), bool)
             place.of(whole)[:] = mask
             masks.append(whole)
             cutouts.append(Cutout.of(mask, place, (40, 40)))
         assert np.array_equal(np.asarray(cutouts[0]), masks[0])
+        assert np.array_equal(np.asarray(cutouts[0].with_rim(3)), masks[0])
+        notes = [
+            coco_annotations(instances(kept), 1, 0)
+            for kept in (cutouts, torch.tensor(np.array(masks)))
+        ]
+        assert notes[0] == notes[1]
+        pictures = [
+            draw_overlay(
+                ground, marks_of(BaseDataElement(pred_instances=instances(kept)))[1], 'ab', palette
+            )
+            for kept in (cutouts, torch.tensor(np.array(masks)))
+        ]
+        assert np.array_equal(*pictures)
         assert cutouts[0] & cutouts[1] == (masks[0] & masks[1]).sum()
         assert np.array_equal(np.asarray(cutouts[0] | cutouts[1]), masks[0] | masks[1])
 

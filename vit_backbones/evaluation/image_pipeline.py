@@ -1,6 +1,6 @@
 """Images of files and of memory, and tiles of them, through the transforms a config tests with."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import Compose
@@ -9,6 +9,7 @@ from mmengine.config import Config
 from vit_backbones.config.datasets import pipeline_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import type_name
+from vit_backbones.cutouts import Place
 from vit_backbones.images import Item, UnreadableImageError
 from vit_backbones.loaders import loads_images
 from vit_backbones.position import Grid
@@ -18,19 +19,6 @@ _FLIPS = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
 _EMPTY = ('inv_scale_x > 0', 'inv_scale_y > 0', 'dsize.empty', 'height and width must be > 0')
 _META = ('ori_shape', 'flip', 'flip_direction')
 Results = dict[str, Any]  # what the transforms hand on to each other
-
-
-class Place(NamedTuple):
-    """Where a tile lies in its image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def of(self, values: np.ndarray) -> np.ndarray:
-        """Its part of an image (H, W, ...)."""
-        return values[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 class ImagePipeline:

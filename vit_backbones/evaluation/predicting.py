@@ -24,7 +24,7 @@ _BOXES = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
 class Prediction(NamedTuple):
     """An image with the data sample that mmdet or mmseg predicts, at the image's own size.
 
-    After tiles, `pred_instances.masks` are a list of `vit_backbones.evaluation.sliding.Cutout`.
+    After tiles, `pred_instances.masks` are a list of `vit_backbones.cutouts.Cutout`.
     """
 
     item: Item

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from vit_backbones.cutouts import Cutout
 from vit_backbones.evaluation.predicting import Prediction
 from vit_backbones.files import write_whole
 from vit_backbones.hosts.panoptic_api import id2rgb
@@ -120,13 +121,21 @@ def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[di
         box = [left, top, right - left, bottom - top]
         shape = dict(bbox=box, area=box[2] * box[3])
         if masks is not None:
-            encoded = rle.encode(np.asfortranarray(as_array(masks[i]), np.uint8))
+            encoded = _encoded(masks[i])
             shape['area'] = float(rle.area(encoded))
             shape['segmentation'] = encoded | dict(counts=encoded['counts'].decode())
         category = int(labels[i]) + 1
         known = dict(image_id=image_id, category_id=category, score=float(scores[i]), iscrowd=0)
         annotations.append(known | shape)
     return annotations
+
+
+def _encoded(mask: Any) -> dict[str, Any]:
+    """COCO's RLE of a mask; one of a large image is not made whole."""
+    if isinstance(mask, Cutout):
+        counts = dict(counts=mask.run_lengths(), size=list(mask.size))
+        return rle.frPyObjects(counts, *mask.size)
+    return rle.encode(np.asfortranarray(as_array(mask), np.uint8))
 
 
 def number_of_things(trained: Trained) -> int:

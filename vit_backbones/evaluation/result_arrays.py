@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.structures import BaseDataElement, InstanceData
 
+from vit_backbones.cutouts import Cutout
 from vit_backbones.evaluation.prediction_files import (
     best_first,
     number_of_things,
     panoptic_segments,
 )
-from vit_backbones.evaluation.sliding import Cutout
 from vit_backbones.models.trained import Trained
 from vit_backbones.samples import as_array, masks_of, semantic_labels
 

@@ -7,15 +7,13 @@ tile sees whole is taken from that tile alone.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.structures import InstanceData
-from numpy.typing import DTypeLike
 
-from vit_backbones.evaluation.image_pipeline import Place
+from vit_backbones.cutouts import Cutout, Place
 from vit_backbones.images import UnreadableImageError
 from vit_backbones.position import Grid
 from vit_backbones.samples import as_array
@@ -94,61 +92,6 @@ def check_tiles(images: Iterable[Any], size_of: Callable[[Any], Grid], slide: Sl
             f'{slide.name}: no image is larger than a tile, the largest has {height}x{width} '
             f'pixels; leave it out, or take a smaller CROP'
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Cutout:
-    """A mask of a large image, of which only the part with the object is kept.
-
-    `numpy.asarray` gives it whole, (H, W) bool.
-
-    Attributes:
-        pixels: (h, w) bool, the part.
-        top: Its first row in the image.
-        left: Its first column.
-        size: (H, W) of the image.
-    """
-
-    pixels: np.ndarray
-    top: int
-    left: int
-    size: Grid
-
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
-        whole = np.zeros(self.size, bool)
-        self.place.of(whole)[:] = self.pixels
-        return whole if dtype is None else whole.astype(dtype)
-
-    @property
-    def place(self) -> Place:
-        """Where the part lies in the image."""
-        return Place(self.top, self.left, *self.pixels.shape)
-
-    @classmethod
-    def of(cls, mask: np.ndarray, place: Place, size: Grid) -> 'Cutout':
-        """Of a mask (h, w) of a tile."""
-        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-        top, bottom = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
-        left, right = (columns[0], columns[-1] + 1) if len(columns) else (0, 0)
-        pixels = mask[top:bottom, left:right].astype(bool)
-        return cls(pixels, int(top) + place.top, int(left) + place.left, size)
-
-    def __or__(self, other: 'Cutout') -> 'Cutout':
-        places = self.place, other.place
-        top, left = (min(each[axis] for each in places) for axis in (0, 1))
-        ends = [max(each[axis] + each[axis + 2] for each in places) for axis in (0, 1)]
-        pixels = np.zeros((ends[0] - top, ends[1] - left), bool)
-        for each in (self, other):
-            part = each.place._replace(top=each.top - top, left=each.left - left).of(pixels)
-            part |= each.pixels
-        return Cutout(pixels, top, left, self.size)
-
-    def __and__(self, other: 'Cutout') -> int:
-        """Pixels that both have."""
-        top, left = max(self.top, other.top), max(self.left, other.left)
-        parts = [each.pixels[top - each.top :, left - each.left :] for each in (self, other)]
-        height, width = map(min, zip(*(part.shape for part in parts), strict=True))
-        return int((parts[0][:height, :width] & parts[1][:height, :width]).sum())
 
 
 class Part(NamedTuple):
