@@ -141,6 +141,7 @@ def test_a_file_its_image_and_its_array_give_the_same(name, models, paths, tmp_p
     photo.convert('L').save(tmp_path / 'b.png')
     photo.convert('RGBA').save(tmp_path / 'c.png')
     photo.quantize(8).save(tmp_path / 'd.png')
+    paths = paths[1:3]
     given = [*paths, *(tmp_path / each for each in ('a.jpg', 'b.png', 'c.png', 'd.png'))]
     options = dict(score_thr=0.02)
     files = models[name].predict([str(path) for path in given], **options)
@@ -150,7 +151,7 @@ def test_a_file_its_image_and_its_array_give_the_same(name, models, paths, tmp_p
     arrays = models[name].predict(opened([*paths, tmp_path / 'b.png']), **options)
     for ours, theirs in zip(arrays, [*files[: len(paths)], files[-3]], strict=True):
         assert_equal(ours, theirs)
-    assert_equal(models[name].predict(paths[2], **options), files[2])
+    assert_equal(models[name].predict(paths[1], **options), files[1])
     swapped = models[name].predict(opened(paths[:1])[0][..., ::-1], **options)
     assert not all(np.array_equal(*each) for each in zip(swapped, files[0], strict=True))
 

@@ -7,6 +7,7 @@ tile sees whole is taken from that tile alone.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ class Slide(NamedTuple):
                 raise ValueError(f'merge_thr={merge_thr}: goes with slide=(CROP, STRIDE)')
             return None
         pair = isinstance(slide, Sequence) and len(slide) == 2
-        if not pair or not all(isinstance(each, int) for each in slide):
+        if not pair or not all(isinstance(each, Integral) for each in slide):
             raise ValueError(f'slide={slide!r}: takes two whole numbers, (CROP, STRIDE)')
         found = cls(*slide, merge_thr, score_thr)
         if not 0 < found.stride <= found.crop:
