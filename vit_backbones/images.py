@@ -232,7 +232,12 @@ class Item(NamedTuple):
     file_name: str  # path below the folder that all images share
     name: str  # the same without suffix, to name files that are made from the image
     pixels: np.ndarray  # (H, W, C), as `read` gives it: (H, W, 3) uint8 RGB by default
-    in_memory: bool = False  # `pixels` are all there is: `path` is only a name for messages
+
+
+class HeldItem(Item):
+    """An image without a file: its path is only a name for messages."""
+
+    __slots__ = ()
 
 
 class ImageWalk:

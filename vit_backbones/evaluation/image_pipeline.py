@@ -10,7 +10,7 @@ from vit_backbones.config.datasets import pipeline_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import type_name
 from vit_backbones.cutouts import Place
-from vit_backbones.images import Item, UnreadableImageError
+from vit_backbones.images import HeldItem, Item, UnreadableImageError
 from vit_backbones.loaders import loads_images
 from vit_backbones.position import Grid
 
@@ -44,7 +44,7 @@ class ImagePipeline:
             UnreadableImageError: If they cannot load it.
         """
         known = dict(img_path=str(item.path), img_id=number)
-        if item.in_memory:
+        if isinstance(item, HeldItem):
             return known | self._held(item)
         return _run(self._load, known, item)
 

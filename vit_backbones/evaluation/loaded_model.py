@@ -17,7 +17,7 @@ from vit_backbones.evaluation.predicting import Predictor
 from vit_backbones.evaluation.result_arrays import Result, result_of
 from vit_backbones.evaluation.runs import checkpoint_of, config_of, find_runs
 from vit_backbones.evaluation.sliding import Slide, check_tiles
-from vit_backbones.images import Item, rgb_of
+from vit_backbones.images import HeldItem, Item, rgb_of
 from vit_backbones.loaders import reader_of
 from vit_backbones.models.trained import Trained, load_trained
 from vit_backbones.position import Grid
@@ -164,7 +164,7 @@ class LoadedModel:
 
     def _item(self, given: AnImage, name: str) -> Item:
         if isinstance(given, np.ndarray | Image.Image):
-            return Item(Path(name), name, name, self._pixels(given, name), in_memory=True)
+            return HeldItem(Path(name), name, name, self._pixels(given, name))
         path = Path(given)
         return Item(path, str(path), path.stem, self._reader.read(path))
 
