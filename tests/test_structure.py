@@ -13,7 +13,18 @@ TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 # From the bottom up: a room (module or folder of the package) imports only rooms of the lines above
 # its own in this list, so no import points up and none runs in a circle.
 ORDER = [
-    {'bits', 'version', 'errors', 'files', 'devices', 'position', 'metrics', 'shapes', 'terminal'},
+    {
+        'bits',
+        'version',
+        'errors',
+        'files',
+        'devices',
+        'position',
+        'metrics',
+        'shapes',
+        'terminal',
+        'cutouts',
+    },
     {'environment', 'attention', 'checkpoints', 'images', 'pictures', 'config', 'objects'},
     {'arguments', 'loaders', 'samples', 'own_data'},
     {'readout', 'low_rank', 'hosts', 'transforms'},

@@ -131,13 +131,16 @@ def exported():
     config = importlib.import_module('vit_backbones.config')
     shapes = importlib.import_module('vit_backbones.shapes')
     module = importlib.import_module('vit_backbones.backbone')
+    at_once = any(name.startswith('vit_backbones.evaluation') for name in sys.modules)
     return {
+        'an import of vit_backbones imports load_model': at_once,
         'vit_backbones': sorted(package.__all__),
         'vit_backbones.__version__': re.sub(r'\d+', 'N', package.__version__),
         'vit_backbones.backbone.ViTFeatBackbone': module.ViTFeatBackbone is package.ViTFeatBackbone,
         'vit_backbones.config.CONFIGS': list(config.CONFIGS),
         'vit_backbones.config.load_config': signature(config.load_config),
         'vit_backbones.config.use_scope': signature(config.use_scope),
+        'vit_backbones.load_model': signature(package.load_model),
         'vit_backbones.shapes.write_shapes': signature(shapes.write_shapes),
         'vit_backbones.training': sorted(package.training.__all__),
     }

@@ -24,7 +24,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=('CROP', 'STRIDE'),
-        help='segmenters of mmseg: windows of CROP x CROP pixels, STRIDE apart, averaged',
+        help='large images: windows of CROP x CROP pixels, STRIDE apart, whose scores (segmenters) '
+        'are averaged or whose objects (detectors) are merged',
+    )
+    parser.add_argument(
+        '--merge-thr',
+        type=float,
+        metavar='SHARE',
+        help='with --slide: objects of two windows are one if they share this part of the smaller '
+        'one (default: 0.5)',
     )
     cli.add_flag(parser, '--flip', 'average with the mirrored image')
     cli.add_flag(parser, '--no-pictures', 'write only the results')
@@ -40,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vit_backbones.checks.coco_files import predicted_label_findings
     from vit_backbones.evaluation.predicting import predict
     from vit_backbones.evaluation.prediction_files import ResultWriter
+    from vit_backbones.evaluation.sliding import Slide, check_tiles
     from vit_backbones.files import check_writable
     from vit_backbones.images import ImageWalk, find_images
     from vit_backbones.loaders import deep_line, reader_of
@@ -50,18 +59,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_writable(out, folder=True)
     with quiet_warnings():
         paths = find_images(args.images)
-        trained = load_trained(
-            args.config, args.checkpoint, args.cfg_options, device=args.device, slide=args.slide
-        )
+        slide = Slide.given(args.slide, args.merge_thr, args.score_thr)
+        trained = load_trained(args.config, args.checkpoint, args.cfg_options, device=args.device)
         for finding in predicted_label_findings(trained.config):
             cli.say(str(finding), error=True)
         reader = reader_of(trained.config)
+        if slide and not trained.segments:
+            check_tiles(paths, reader.size, slide)
         walk = ImageWalk(paths, 'predicting', reader.read)
         if line := deep_line(paths, reader):
             print(line)
         pictures = not args.no_pictures
         writer = ResultWriter(out, trained, score_thr=args.score_thr, pictures=pictures)
-        for prediction in predict(trained, walk, batch_size=args.batch_size, flip=args.flip):
+        options = dict(batch_size=args.batch_size, flip=args.flip, slide=slide)
+        for prediction in predict(trained, walk, **options):
             writer.add(prediction)
         unreadable = walk.close(out)
     written = ', '.join(str(out / name) for name in writer.close())

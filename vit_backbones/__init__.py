@@ -6,6 +6,7 @@ mends some of mmseg's predictions, and registers everything.
 """
 
 import sys
+from typing import Any
 
 from vit_backbones.environment import explained
 from vit_backbones.version import __version__
@@ -39,6 +40,16 @@ __all__ = [
     'ViTAdapter',
     'ViTFeatBackbone',
     '__version__',
+    'load_model',
     'training',
     'transforms',
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `load_model` when it is asked for: importing the package stays as fast."""
+    if name == 'load_model':
+        from vit_backbones.evaluation.loaded_model import load_model
+
+        return load_model
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

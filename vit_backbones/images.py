@@ -102,10 +102,20 @@ def read_image(path: str | Path) -> np.ndarray:
         UnreadableImageError: If it cannot be read.
     """
     with _opened(path) as image:
-        turned = ImageOps.exif_transpose(image)
-        if turned.mode.startswith(('I', 'F')):
-            return _from_deep(np.asarray(turned), path)
-        return np.asarray(turned.convert('RGB'))
+        return _rgb(image, path)
+
+
+def rgb_of(image: Image.Image, name: str) -> np.ndarray:
+    """An opened image as `read_image` gives it; errors have this name."""
+    with _one_error(name):
+        return _rgb(image, name)
+
+
+def _rgb(image: Image.Image, path: str | Path) -> np.ndarray:
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith(('I', 'F')):
+        return _from_deep(np.asarray(turned), path)
+    return np.asarray(turned.convert('RGB'))
 
 
 def _from_deep(pixels: np.ndarray, path: str | Path) -> np.ndarray:
@@ -118,13 +128,19 @@ def _from_deep(pixels: np.ndarray, path: str | Path) -> np.ndarray:
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """A file as an image; everything that is wrong with it becomes one error."""
-    try:
+    with _one_error(path):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             check_regular(path)
             image = Image.open(path)
         with image:
             yield image
+
+
+@contextlib.contextmanager
+def _one_error(path: str | Path) -> Iterator[None]:
+    try:
+        yield
     except UnreadableImageError:
         raise
     except FileNotFoundError:
@@ -216,6 +232,12 @@ class Item(NamedTuple):
     file_name: str  # path below the folder that all images share
     name: str  # the same without suffix, to name files that are made from the image
     pixels: np.ndarray  # (H, W, C), as `read` gives it: (H, W, 3) uint8 RGB by default
+
+
+class HeldItem(Item):
+    """An image without a file: its path is only a name for messages."""
+
+    __slots__ = ()
 
 
 class ImageWalk:

@@ -50,7 +50,7 @@ def reader_of(config: Config) -> Reader:
 
     The transforms of the test or validation pipeline count, else of the training's.
     """
-    steps = [dict(step) for step in _pipeline(config) if _loads_images(type_name(step))]
+    steps = [dict(step) for step in _pipeline(config) if loads_images(type_name(step))]
     if not steps:
         return RGB_READER
     plain = len(steps) == 1 and _reads_rgb(steps[0])
@@ -118,7 +118,8 @@ def _keeps_bits(step: Mapping[str, Any]) -> bool:
     return type_name(step) != 'LoadImageFromFile' or kind.startswith(('unchanged', 'anydepth'))
 
 
-def _loads_images(name: str) -> bool:
+def loads_images(name: str) -> bool:
+    """Whether a transform of this name loads an image."""
     return name.startswith('Load') and not any(other in name for other in ('Annot', 'Proposal'))
 
 

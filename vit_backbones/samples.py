@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from mmengine.structures import BaseDataElement, InstanceData
 
+from vit_backbones.cutouts import Cutout
 from vit_backbones.pictures.overlay import Marks
 
 PANOPTIC_OFFSET = 1000  # mmdet's INSTANCE_OFFSET: panoptic id = label + 1000 * instance
@@ -51,11 +52,11 @@ def _flat(values: Any) -> np.ndarray:
     return labels.reshape(labels.shape[-2:])
 
 
-def masks_of(instances: InstanceData) -> np.ndarray | None:
-    """(num_instances, h, w), if there are masks."""
+def masks_of(instances: InstanceData) -> np.ndarray | list[Cutout] | None:
+    """(num_instances, h, w), if there are masks; a list, of a large image, stays one."""
     masks = instances.get('masks')
-    if masks is None:
-        return None
+    if masks is None or isinstance(masks, list):
+        return masks
     return masks.to_ndarray() if hasattr(masks, 'to_ndarray') else as_array(masks)
 
 

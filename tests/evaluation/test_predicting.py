@@ -4,13 +4,16 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.registry import TRANSFORMS
 from mmengine.structures import InstanceData
 from mmseg.apis import inference_model, init_model
 from trained_models import write_detector, write_images, write_segmenter
 
 from vit_backbones.config.facts import type_name
-from vit_backbones.evaluation.predicting import _with_flips, pipeline_for_images, predict
+from vit_backbones.evaluation.image_pipeline import pipeline_for_images
+from vit_backbones.evaluation.predicting import _with_flips, predict
+from vit_backbones.evaluation.sliding import Slide
 from vit_backbones.images import ImageWalk
 from vit_backbones.models.trained import load_trained
 from vit_backbones.terminal import quiet_log
@@ -91,8 +94,7 @@ def test_flips_are_averaged(trained, images):
     assert sure.float().mean() > 0.99
 
 
-def test_windows_are_averaged(segmenter, images):
-    trained = load_trained(*segmenter, device='cpu', slide=(48, 32))
+def test_windows_are_averaged(trained, images):
     image = torch.from_numpy(mmcv.imread(str(images[0]))).permute(2, 0, 1)[None].float()
     image = (image.flip(1) - 127.5) / 127.5
     total, count = torch.zeros(1, 2, 64, 96), torch.zeros(1, 1, 64, 96)
@@ -102,7 +104,7 @@ def test_windows_are_averaged(segmenter, images):
                 at = (..., slice(top, top + 48), slice(left, left + 48))
                 total[at] += trained.model.encode_decode(image[at], [dict(img_shape=(48, 48))])
                 count[at] += 1
-    [sample] = run(trained, images[:1])
+    [sample] = run(trained, images[:1], slide=Slide(48, 32))
     torch.testing.assert_close(sample.seg_logits.data, (total / count)[0], atol=1e-4, rtol=1e-4)
 
 
@@ -159,8 +161,6 @@ def test_masks_of_detectors_are_not_flipped(detector, images):
     trained = load_trained(*detector, device='cpu')
     with pytest.raises(ValueError, match='flip=True: mmdet merges only boxes, and MaskRCNN'):
         run(trained, images, flip=True)
-    with pytest.raises(ValueError, match=r'slide=\.\.\. is for segmenters of mmseg'):
-        load_trained(*detector, device='cpu', slide=(48, 32))
 
 
 def test_boxes_of_flips_are_merged(detector, images):
@@ -173,9 +173,9 @@ def test_boxes_of_flips_are_merged(detector, images):
     assert _with_flips(trained).module is trained.model
 
 
-def test_windows_must_overlap_or_touch(segmenter):
+def test_windows_must_overlap_or_touch():
     with pytest.raises(ValueError, match=r'slide=\(32, 48\): STRIDE must be from 1 to CROP'):
-        load_trained(*segmenter, device='cpu', slide=(32, 48))
+        Slide.given((32, 48), None, 0.3)
 
 
 @pytest.fixture(scope='module')
@@ -191,8 +191,11 @@ def one_output(tmp_path_factory):
 def test_flips_of_one_output_are_the_mean_of_two_probabilities(
     one_output, images, batch_size, slide
 ):
-    trained = load_trained(*one_output, device='cpu', slide=slide)
-    model, found = trained.model, run(trained, images, flip=True, batch_size=batch_size)
+    trained = load_trained(*one_output, device='cpu')
+    model, windows = trained.model, slide and Slide(*slide)
+    found = run(trained, images, flip=True, batch_size=batch_size, slide=windows)
+    if slide:  # as `slide` lets it test
+        model.test_cfg = ConfigDict(mode='slide', crop_size=(48, 48), stride=(32, 32))
     shares = []
     for path, sample in zip(images[:2], found, strict=False):
         image = torch.from_numpy(mmcv.imread(str(path))).permute(2, 0, 1)[None].float()

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trained_models import write_detector, write_images, write_segmenter
 
 from vit_backbones.config.loading import use_scope
-from vit_backbones.evaluation.predicting import pipeline_for_images
+from vit_backbones.evaluation.image_pipeline import pipeline_for_images
 from vit_backbones.evaluation.shared_backbone import SharedBackbone
 from vit_backbones.models.random_weights import redraw
 from vit_backbones.models.trained import Trained, load_trained

@@ -1,90 +1,184 @@
 """Run a trained model on images, as its config tests it."""
 
+import contextlib
 import itertools
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, NoReturn
 
-import numpy as np
 import torch
-from mmcv.transforms import Compose
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
 from torch import nn
 
 from vit_backbones.checks.wiring import vit_of
-from vit_backbones.config.datasets import pipeline_of
-from vit_backbones.config.explain import describe
-from vit_backbones.config.facts import type_name
-from vit_backbones.images import ImageWalk, Item
+from vit_backbones.evaluation.image_pipeline import ImagePipeline, Results, shapes_of
+from vit_backbones.evaluation.sliding import Slide, instances_of, merged, parts_of, tile_places
+from vit_backbones.images import ImageWalk, Item, UnreadableImageError
 from vit_backbones.models.trained import Trained
 
-_FLIPS = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
-# What OpenCV and Pillow write of a size of 0
-_EMPTY = ('inv_scale_x > 0', 'inv_scale_y > 0', 'dsize.empty', 'height and width must be > 0')
-_META = ('ori_shape', 'flip', 'flip_direction')
 # As in mmdet's configs for flips
 _BOXES = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
 
 
 class Prediction(NamedTuple):
-    """An image with the data sample that mmdet or mmseg predicts, at the image's own size."""
+    """An image with the data sample that mmdet or mmseg predicts, at the image's own size.
+
+    After tiles, `pred_instances.masks` are a list of `vit_backbones.cutouts.Cutout`.
+    """
 
     item: Item
     sample: BaseDataElement
 
 
 def predict(
-    trained: Trained, walk: ImageWalk, *, batch_size: int = 1, flip: bool = False
+    trained: Trained,
+    walk: ImageWalk,
+    *,
+    batch_size: int = 1,
+    flip: bool = False,
+    slide: Slide | None = None,
 ) -> Iterator[Prediction]:
     """Run a model on images; gives predictions in their order.
 
     Args:
         walk: The images; an image that the config's pipeline cannot load counts as unreadable.
-        batch_size: Images at a time, consecutive and of equal size, so that none is padded because
-            of another.
+        batch_size: Images (tiles, with a detector's `slide`) at a time, consecutive and of equal
+            size, so that none is padded because of another.
         flip: Average with the mirrored images, by mmseg's `SegTTAModel` or mmdet's `DetTTAModel`.
+        slide: Go over images in windows: mmseg's, of the resized image, whose scores are averaged;
+            with a detector tiles of the image itself, whose objects are merged.
 
     Raises:
-        ValueError: If the config has no pipeline for tests, or the model cannot use `flip`.
+        ValueError: If the config has no pipeline for tests, or the model cannot use `flip` or
+            `slide`.
     """
-    pipeline = Compose(pipeline_for_images(trained.config, flip=flip))
-    model = _with_flips(trained) if flip else trained.model
-    vit = vit_of(trained.model)
-    prepared = _prepared(pipeline, walk, vit and vit.in_channels)
-    groups = itertools.groupby(prepared, key=lambda pair: _shapes(pair[1]))
-    for _, group in groups:
-        while batch := list(itertools.islice(group, batch_size)):
-            with torch.no_grad():
-                samples = model.test_step(pseudo_collate([data for _, data in batch]))
-            for (item, _), sample in zip(batch, samples, strict=True):
-                yield Prediction(item, sample)
+
+    def leave_out(item: Item, error: UnreadableImageError) -> None:
+        walk.unreadable[item.path] = str(error)
+
+    yield from Predictor(trained, flip=flip, slide=slide)(walk, batch_size, leave_out)
 
 
-def pipeline_for_images(config: Config, *, flip: bool = False) -> list[dict[str, Any]]:
-    """The transforms that a config tests with, except those that load annotations.
-
-    With `flip` they give each image twice, the second time mirrored.
-    """
-    pipeline = pipeline_of(config, ('test', 'val'))
-    steps = [dict(step) for step in pipeline if 'Annotations' not in str(step['type'])]
-    if not flip:
-        return steps
-    names = [type_name(step) for step in steps]
-    first = next(i for i, name in enumerate(names) if name.startswith(('Pad', 'Pack')))
-    ends = [
-        step | (dict(meta_keys=(*step['meta_keys'], *_META)) if 'meta_keys' in step else {})
-        for step in steps[first:]
-    ]
-    flips = [dict(each) for each in _FLIPS]  # mmcv replaces them in place
-    variants = [flips, [_copied], *([end] for end in ends)]
-    steps[first:] = [dict(type='TestTimeAug', transforms=variants)]
-    return steps
+def _refuse(item: Item, error: UnreadableImageError) -> NoReturn:
+    raise error
 
 
-def _copied(results: dict[str, Any]) -> dict[str, Any]:
-    """Copy the image: PyTorch refuses a mirrored one of a single column, as NumPy keeps it."""
-    return results | dict(img=np.array(results['img'], order='C'))
+class Predictor:
+    """A model with the transforms that its config tests with; arguments as those of `predict`."""
+
+    def __init__(self, trained: Trained, *, flip: bool = False, slide: Slide | None = None) -> None:
+        if slide is not None:
+            _check_slide(trained, slide)
+        vit = vit_of(trained.model)
+        self.pipeline = ImagePipeline(trained.config, vit and vit.in_channels, flip=flip)
+        self._trained, self._slide = trained, slide
+        self._model = _with_flips(trained) if flip else trained.model
+
+    def __call__(
+        self,
+        items: Iterable[Item],
+        batch_size: int = 1,
+        leave_out: Callable[[Item, UnreadableImageError], None] = _refuse,
+    ) -> Iterator[Prediction]:
+        """Predictions of images in their order; `leave_out` is called for unreadable ones."""
+        tiled = self._slide is not None and not self._trained.segments
+        make = self._in_tiles(batch_size) if tiled else self._tensors
+        made = _made(items, make, leave_out)
+        if tiled:
+            yield from itertools.starmap(Prediction, made)
+            return
+        for _, group in itertools.groupby(made, key=lambda pair: shapes_of(pair[1])):
+            for batch in _batches(group, batch_size):
+                samples = self._step([data for _, data in batch])
+                for (item, _), sample in zip(batch, samples, strict=True):
+                    yield Prediction(item, sample)
+
+    def _tensors(self, item: Item, number: int) -> Results:
+        return self.pipeline.tensors(self.pipeline.load(item, number), item)
+
+    def _in_tiles(self, batch_size: int) -> Callable[[Item, int], BaseDataElement]:
+        def predicted(item: Item, number: int) -> BaseDataElement:
+            results, parts = self.pipeline.load(item, number), []
+            size, slide = results['img'].shape[:2], self._slide
+            places = tile_places(size, slide)
+            tiles = (self.pipeline.tile(results, place) for place in places)
+            data = (self.pipeline.tensors(tile, item) for tile in tiles)
+            samples = (each for batch in _batches(data, batch_size) for each in self._step(batch))
+            for tile, sample in enumerate(samples):
+                instances = sample.pred_instances
+                parts += parts_of(instances, tile, places[tile], size, slide.score_thr)
+            found = merged(parts, places, slide.merge_thr)
+            metainfo = dict(img_path=str(item.path), ori_shape=size, img_shape=size)
+            whole = type(sample)(metainfo=metainfo)
+            whole.pred_instances = instances_of(found, with_masks='masks' in instances)
+            return whole
+
+        return predicted
+
+    def _step(self, batch: list[Results]) -> list[BaseDataElement]:
+        windows = contextlib.nullcontext()
+        if self._slide is not None and self._trained.segments:
+            windows = _in_windows(self._trained.model, self._slide)
+        with torch.no_grad(), windows:
+            return self._model.test_step(pseudo_collate(batch))
+
+
+def _made(
+    items: Iterable[Item],
+    make: Callable[[Item, int], Any],
+    leave_out: Callable[[Item, UnreadableImageError], None],
+) -> Iterator[tuple[Item, Any]]:
+    """Pair each image with what is made of it and its number."""
+    for number, item in enumerate(items):
+        try:
+            made = make(item, number)
+        except UnreadableImageError as error:
+            leave_out(item, error)
+            continue
+        yield item, made
+
+
+def _batches(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(values)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _check_slide(trained: Trained, slide: Slide) -> None:
+    model = trained.model
+    name = type(model).__name__
+    if trained.segments:
+        if not hasattr(model, 'slide_inference'):
+            raise ValueError(f'{slide.name}: {name} has no slide_inference, as mmseg names it')
+        if slide.merge_thr is not None:
+            raise ValueError(
+                f'merge_thr={slide.merge_thr}: {name} averages scores and merges no objects; '
+                f'leave it out'
+            )
+    elif gives_panoptic(model):
+        raise ValueError(
+            f'{slide.name}: {name} gives panoptic maps, which cannot be merged across tiles; '
+            f'leave it out'
+        )
+
+
+def gives_panoptic(model: nn.Module) -> bool:
+    """Whether a detector of mmdet predicts panoptic maps."""
+    fusion = getattr(model, 'panoptic_fusion_head', None)
+    return fusion is not None and (fusion.test_cfg or {}).get('panoptic_on', True)
+
+
+@contextlib.contextmanager
+def _in_windows(model: nn.Module, slide: Slide) -> Iterator[None]:
+    """Let a segmenter of mmseg test in windows here."""
+    sizes = dict(crop_size=(slide.crop,) * 2, stride=(slide.stride,) * 2)
+    kept = model.test_cfg
+    model.test_cfg = ConfigDict(dict(kept or {}) | dict(mode='slide') | sizes)
+    try:
+        yield
+    finally:
+        model.test_cfg = kept
 
 
 def _with_flips(trained: Trained) -> nn.Module:
@@ -102,35 +196,3 @@ def _with_flips(trained: Trained) -> nn.Module:
     from mmdet.models.test_time_augs import DetTTAModel
 
     return DetTTAModel(module=trained.model, tta_cfg=_BOXES)
-
-
-def _prepared(
-    pipeline: Compose, walk: ImageWalk, channels: int | None
-) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Pair each image with the output of the pipeline, if the model takes so many channels."""
-    for number, item in enumerate(walk):
-        try:
-            data = pipeline(dict(img_path=str(item.path), img_id=number))
-        except Exception as error:  # each transform has its own
-            walk.unreadable[item.path] = f'{item.path}: {_reason(error, item)}'
-            continue
-        given = _shapes(data)[0][0]
-        if channels not in (None, given):
-            why = f'it has {given} channels, and the model takes {channels}'
-            walk.unreadable[item.path] = f'{item.path}: {why}'
-            continue
-        yield item, data
-
-
-def _reason(error: Exception, item: Item) -> str:
-    """Why the pipeline cannot take an image, in plain words where a side would vanish."""
-    text = describe(error)
-    if not any(each in text for each in _EMPTY):
-        return text
-    height, width = item.pixels.shape[:2]
-    return f"it has {height}x{width} pixels, of which the config's Resize leaves no row or column"
-
-
-def _shapes(data: dict[str, Any]) -> list[tuple[int, ...]]:
-    inputs = data['inputs']
-    return [tuple(each.shape) for each in (inputs if isinstance(inputs, list) else [inputs])]

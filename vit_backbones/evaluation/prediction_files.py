@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from vit_backbones.cutouts import Cutout
 from vit_backbones.evaluation.predicting import Prediction
 from vit_backbones.files import write_whole
 from vit_backbones.hosts.panoptic_api import id2rgb
@@ -84,8 +85,7 @@ class ResultWriter:
         self.written.add(folder)
 
     def _write_json(self, name: str, annotations: list[dict[str, Any]]) -> None:
-        # MaskFormer and two-stage models have the things first
-        num_things = getattr(self.trained.model, 'num_things_classes', len(self.trained.classes))
+        num_things = number_of_things(self.trained)
         categories = [
             dict(id=i + 1, name=each) | (dict(isthing=int(i < num_things)) if 'pan' in name else {})
             for i, each in enumerate(self.trained.classes)
@@ -116,20 +116,37 @@ def coco_annotations(instances: Any, image_id: int, score_thr: float) -> list[di
     labels, scores = as_array(instances.labels), as_array(instances.scores)
     boxes, masks = as_array(instances.bboxes), instances.get('masks')
     annotations = []
-    for i in np.argsort(-scores, kind='stable'):
-        if scores[i] < score_thr:
-            continue
+    for i in best_first(scores, score_thr):
         left, top, right, bottom = boxes[i].tolist()
         box = [left, top, right - left, bottom - top]
         shape = dict(bbox=box, area=box[2] * box[3])
         if masks is not None:
-            encoded = rle.encode(np.asfortranarray(as_array(masks[i]), np.uint8))
+            encoded = _encoded(masks[i])
             shape['area'] = float(rle.area(encoded))
             shape['segmentation'] = encoded | dict(counts=encoded['counts'].decode())
         category = int(labels[i]) + 1
         known = dict(image_id=image_id, category_id=category, score=float(scores[i]), iscrowd=0)
         annotations.append(known | shape)
     return annotations
+
+
+def _encoded(mask: Any) -> dict[str, Any]:
+    """COCO's RLE of a mask; one of a large image is not made whole."""
+    if isinstance(mask, Cutout):
+        counts = dict(counts=mask.run_lengths(), size=list(mask.size))
+        return rle.frPyObjects(counts, *mask.size)
+    return rle.encode(np.asfortranarray(as_array(mask), np.uint8))
+
+
+def number_of_things(trained: Trained) -> int:
+    """How many classes are of things: MaskFormer and two-stage models have these first."""
+    return getattr(trained.model, 'num_things_classes', len(trained.classes))
+
+
+def best_first(scores: np.ndarray, score_thr: float) -> np.ndarray:
+    """Indices of scores of at least `score_thr`, the highest first."""
+    order = np.argsort(-scores, kind='stable')
+    return order[scores[order] >= score_thr]
 
 
 def panoptic_segments(ids: np.ndarray, void: int) -> tuple[np.ndarray, list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vit_backbones.backbone import ViTFeatBackbone
 from vit_backbones.config.loading import use_scope
-from vit_backbones.evaluation.predicting import pipeline_for_images
+from vit_backbones.evaluation.image_pipeline import pipeline_for_images
 from vit_backbones.heads.joint_features import INSTEAD
 from vit_backbones.models.trained import Trained, load_trained
 

@@ -42,7 +42,6 @@ def load_trained(
     options: Sequence[str] = (),
     *,
     device: str | None = None,
-    slide: tuple[int, int] | None = None,
 ) -> Trained:
     """Build a config's model with the weights of its training.
 
@@ -52,10 +51,9 @@ def load_trained(
             read: they need not be there any more.
         options: `key=value` changes of the config.
         device: By default the GPU if there is one.
-        slide: (crop, stride) in pixels of the windows in which a segmenter goes over images.
 
     Raises:
-        ValueError: If the config cannot be built, or the checkpoint or `slide` does not suit it.
+        ValueError: If the config cannot be built, or the checkpoint does not suit it.
         OSError: For files that are not there.
     """
     preflight.check_environment()
@@ -65,8 +63,6 @@ def load_trained(
         raise ValueError(f'{config}: the config has no model: is it only the _base_ of others?')
     if '://' not in checkpoint:
         names(checkpoint)  # to fail before the model is built
-    if slide is not None:
-        _use_windows(cfg, config, slide)
     model, meta = _loaded(cfg, config, checkpoint)
     facts = Facts.of(cfg, ('test', 'val', 'train'))
     known = next((metainfo_of(data, facts.scope) for _, data in facts.every_dataset), {})
@@ -92,17 +88,6 @@ def _loaded(cfg: Config, config: str, checkpoint: str) -> tuple[nn.Module, dict[
             print_log(each.text, logger='current', level=logging.WARNING)
         content = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
     return model, content.get('meta') or {}
-
-
-def _use_windows(cfg: Config, config: str, slide: tuple[int, int]) -> None:
-    crop, stride = slide
-    if not 0 < stride <= crop:
-        raise ValueError(f'slide=({crop}, {stride}): STRIDE must be from 1 to CROP')
-    if 'decode_head' not in cfg.model:
-        kind = cfg.model.type
-        raise ValueError(f'slide=... is for segmenters of mmseg, and {config} is of {kind}')
-    sizes = dict(crop_size=(crop, crop), stride=(stride, stride))
-    cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}) | dict(mode='slide') | sizes
 
 
 def _without_start(model: dict[str, Any]) -> None:

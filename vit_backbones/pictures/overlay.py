@@ -7,12 +7,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vit_backbones.cutouts import Cutout, Place
 from vit_backbones.pictures.canvas import beside, font, printable
 
 _SMALLEST_SIDE = 320  # smaller images are enlarged, so that names can be read
 _LARGEST_SIDE = 4096  # but not beyond this
 _MOST_NAMES = 25  # those of more objects would cover each other
 _ALPHA = 0.5
+_OUTLINE = 2  # pixels
 
 
 class Marks(NamedTuple):
@@ -22,14 +24,14 @@ class Marks(NamedTuple):
         label_map: (h, w) labels of pixels, drawn at the size of the image.
         labels: (n,) labels of objects.
         boxes: (n, 4) left, top, right, bottom in pixels of the image.
-        masks: (n, h, w), drawn instead of the boxes.
+        masks: (n, h, w), or a list of `Cutout`; drawn instead of the boxes.
         scores: (n,) 0 to 1, written behind the names.
     """
 
     label_map: np.ndarray | None = None
     labels: np.ndarray | None = None
     boxes: np.ndarray | None = None
-    masks: np.ndarray | None = None
+    masks: np.ndarray | list[Cutout] | None = None
     scores: np.ndarray | None = None
 
 
@@ -121,12 +123,18 @@ def _paint_box(panel: np.ndarray, box: np.ndarray, color: np.ndarray) -> tuple[i
     return left, top
 
 
-def _paint_mask(panel: np.ndarray, mask: np.ndarray, color: np.ndarray) -> tuple[int, int]:
+def _paint_mask(panel: np.ndarray, mask: np.ndarray | Cutout, color: np.ndarray) -> tuple[int, int]:
     """Tint and outline a mask in place; gives the upper left corner of its box."""
+    if isinstance(mask, Cutout):
+        part = mask.with_rim(_OUTLINE)
+        scale = len(panel) // mask.size[0]
+        place = Place(*(scale * each for each in part.place))
+        x, y = _paint_mask(place.of(panel), part.pixels, color)
+        return x + place.left, y + place.top
     mask = _fit(mask.astype(np.uint8), panel)
     _tint(panel, mask > 0, color)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(panel, outlines, -1, color.tolist(), 2)
+    cv2.drawContours(panel, outlines, -1, color.tolist(), _OUTLINE)
     return cv2.boundingRect(mask)[:2]
 
 
