@@ -49,6 +49,7 @@ EXTRAS_REQUIRE = {
         'onnx>=1.23,<1.24',
         'onnxruntime>=1.31,<1.33',
     ],
+    **{name: [name] for name in ('tensorboard', 'wandb', 'mlflow')},  # `--NAME` of tools/train.py
     'umap': ['umap-learn'],  # `--plot umap` of tools/extract_features.py
     'dev': [
         'pytest>=8',

@@ -36,6 +36,19 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         action='store_false',
         help='do not validate two batches before the first epoch',
     )
+    parser.add_argument('--epochs', **cli.COUNT, help='another length; the schedules follow')
+    cli.add_flag(parser, '--scale-lr', 'learning rates in proportion to the images of a step')
+    cli.add_flag(parser, '--ema', 'average the weights, and validate the average')
+    parser.add_argument(
+        '--early-stopping',
+        nargs='?',
+        const=5,
+        **cli.COUNT,
+        help='end after N validations without a better main metric (without N: 5)',
+    )
+    cli.add_flag(parser, '--trial', 'a few iterations, a validation and a picture')
+    for name in ('tensorboard', 'wandb', 'mlflow'):
+        cli.add_flag(parser, f'--{name}', f'losses and metrics to {name} too')
     cli.add_launch_options(parser, "model.backbone.out_indices='[2,5,8,11]'")
     return cli.parse_dataset_options(parser, argv)
 

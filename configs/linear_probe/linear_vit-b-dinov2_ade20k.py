@@ -16,6 +16,7 @@ model = dict(
     decode_head=dict(in_channels=_base_.embed_dims, channels=_base_.embed_dims, num_classes=150),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=16)
 train_dataloader = dict(batch_size=2)  # on each of 8 GPUs
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4))
 param_scheduler = [

@@ -24,6 +24,7 @@ model = dict(
     ),
 )
 # A random head needs many updates more than it needs large batches
+auto_scale_lr = dict(enable=False, base_batch_size=2)
 train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
     constructor='ViTLayerDecayConstructor',

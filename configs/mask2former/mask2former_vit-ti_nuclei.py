@@ -29,6 +29,7 @@ model = dict(
     test_cfg=dict(max_per_image=num_queries),
 )
 # A random head needs many updates more than it needs large batches
+auto_scale_lr = dict(enable=False, base_batch_size=2)
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 train_cfg = dict(max_epochs=8, val_interval=4)

@@ -15,5 +15,6 @@ model = dict(
     decode_head=dict(in_channels=[_base_.embed_dims] * 4, num_classes=11, num_queries=50),
 )
 # Random queries need many updates more than they need large batches
+auto_scale_lr = dict(enable=False, base_batch_size=2)
 train_dataloader = dict(batch_size=2)
 default_hooks = dict(checkpoint=dict(save_best='mIoU'))

@@ -18,5 +18,6 @@ model = dict(
     test_cfg=dict(max_per_image=200),
 )
 # Random queries need many updates more than they need large batches
+auto_scale_lr = dict(enable=False, base_batch_size=2)
 train_dataloader = dict(batch_size=2)
 train_cfg = dict(max_epochs=6, val_interval=3)

@@ -20,6 +20,7 @@ model = dict(
     decode_head=dict(in_channels=[_base_.embed_dims] * 4, num_classes=11),
 )
 # A random head needs many updates more than it needs large batches
+auto_scale_lr = dict(enable=False, base_batch_size=2)
 train_dataloader = dict(batch_size=2)
 # Logits grow slowly through 64 channels, and rare classes wait for them: larger steps, no decay
 optim_wrapper = dict(

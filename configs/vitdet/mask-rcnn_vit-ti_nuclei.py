@@ -37,6 +37,7 @@ model = dict(
     test_cfg=dict(rpn=dict(max_per_img=500), rcnn=dict(max_per_img=200)),
 )
 # A random head needs many updates more than it needs large batches
+auto_scale_lr = dict(enable=False, base_batch_size=2)
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(
     constructor='ViTLayerDecayConstructor',

@@ -10,6 +10,7 @@ from vit_backbones.training.kept_checkpoint_hook import KeptCheckpointHook
 from vit_backbones.training.layer_decay import ViTLayerDecayConstructor
 from vit_backbones.training.loss_watch_hook import LossWatchHook
 from vit_backbones.training.non_finite_hook import NonFiniteHook
+from vit_backbones.training.patience_hook import PatienceHook
 from vit_backbones.training.pictures_hook import PredictionPicturesHook
 from vit_backbones.training.progress_hook import ProgressHook
 from vit_backbones.training.record_hook import RecordHook
@@ -28,6 +29,7 @@ __all__ = [
     'KeptCheckpointHook',
     'LossWatchHook',
     'NonFiniteHook',
+    'PatienceHook',
     'PortableAmpOptimWrapper',
     'PredictionPicturesHook',
     'ProgressHook',

@@ -28,8 +28,10 @@ from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
 from vit_backbones.training.added_hooks import ADDED, add_hooks
 from vit_backbones.training.amp import use_amp
+from vit_backbones.training.changes import Changes
 from vit_backbones.training.compiling import compile_parts
 from vit_backbones.training.ending import Ending
+from vit_backbones.training.following import follow
 from vit_backbones.training.last_checkpoint import resume_from
 from vit_backbones.training.machine import copy_without_waiting, fit_to_machine
 from vit_backbones.training.outcome import Finished, Result, test_result, training_result
@@ -56,6 +58,14 @@ def train(
     seed: int | None = None,
     deterministic: bool = False,
     sanity_check: bool = True,
+    epochs: int | None = None,
+    scale_lr: bool = False,
+    ema: bool = False,
+    early_stopping: int | None = None,
+    trial: bool = False,
+    tensorboard: bool = False,
+    wandb: bool = False,
+    mlflow: bool = False,
     options: Sequence[str] = (),
     launcher: str = 'none',
     command: str = '',
@@ -68,9 +78,13 @@ def train(
     GPUs that lack it float16. `compile` lets `torch.compile` have backbone and neck. `resume` is a
     checkpoint file, or `'auto'` for the last whole one of the work dir. `replay` is a
     `non_finite_iter_*.pth` that a training of this config wrote: its batch is run once more, and
-    nothing is trained. `sanity_check` validates
-    two batches before the first epoch. `options` are `key=value` changes of the config. `say` gets
-    the lines on data and resuming, and after Ctrl-C `command` is named to go on.
+    nothing is trained. `sanity_check` validates two batches before the first epoch. `epochs` scales
+    the schedules too (`set_epochs`), `scale_lr` the rates by the batch (`scale_rate`), `ema`
+    averages the weights, `early_stopping` is a number of validations without progress
+    (`PatienceHook`), and `trial` cuts the training to a few iterations (`make_trial`), in a work
+    dir with `_trial`. `tensorboard`, `wandb` and `mlflow` get losses and metrics too. `options` are
+    `key=value` changes of the config. `say` gets the lines on data, length and resuming, and after
+    Ctrl-C `command` is named to go on.
 
     Raises:
         OSError: For a config or own data that are missing, or a folder that cannot be written.
@@ -82,9 +96,11 @@ def train(
         KeyboardInterrupt: After Ctrl-C or SIGTERM; it names the last checkpoint.
     """
     flags = dict(amp=amp, compile=compile, deterministic=deterministic, sanity_check=sanity_check)
+    changes = Changes(epochs, scale_lr, ema, early_stopping, trial)
+    backends = dict(tensorboard=tensorboard, wandb=wandb, mlflow=mlflow)
 
     def set_up(cfg: Config) -> AnyRunner:
-        for name, value in flags.items():
+        for name, value in [*flags.items(), *backends.items()]:
             flag(name, value)
         own = None
         if dataset is not None:
@@ -98,6 +114,9 @@ def train(
         _resume(cfg, resume, say)
         if not sanity_check:
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
+        for line in changes.make(cfg):
+            say(line)
+        follow(cfg, [name for name, wanted in backends.items() if wanted])
         add_hooks(cfg, ADDED)
         runner = _compiled(prepare(cfg, ('train', 'val'), own), compile)
         return runner if replay is None else replaying(runner, replay)
@@ -107,7 +126,8 @@ def train(
             runner.train()
         return training_result(runner)
 
-    load = functools.partial(_load, config, options, work_dir, launcher)
+    suffix = '_trial' if trial else ''
+    load = functools.partial(_load, config, options, work_dir, launcher, suffix)
     return _execute(load, set_up, run, Ending(command))
 
 
@@ -179,10 +199,13 @@ def _compiled(runner: AnyRunner, compile: bool) -> AnyRunner:
     return runner
 
 
-def _load(path: str, options: Sequence[str], work_dir: str | None, launcher: str) -> Config:
+def _load(
+    path: str, options: Sequence[str], work_dir: str | None, launcher: str, suffix: str = ''
+) -> Config:
     preflight.check_environment()
     cfg = load_config(path, options)
-    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    own = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    cfg.work_dir = own + suffix
     cfg.launcher = launcher
     return cfg
 

@@ -39,4 +39,5 @@ packed = dict(
     type='PackDetInputs',
     meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=16)
 loader = dict(batch_size=2, batch_sampler=None, drop_last=True)  # on each of 8 GPUs

@@ -8,6 +8,7 @@ _base_ = [
 ]
 custom_imports = dict(imports=['vit_backbones'])
 slide = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
+auto_scale_lr = dict(enable=False, base_batch_size=16)
 train_dataloader = dict(batch_size=2)  # on each of 8 GPUs
 optim_wrapper = dict(
     _delete_=True,

@@ -13,6 +13,7 @@ test_pipeline = [
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
+auto_scale_lr = dict(enable=False, base_batch_size=64)
 train_dataloader = dict(batch_size=4)  # on each of 16 GPUs
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

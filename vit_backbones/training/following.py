@@ -1,0 +1,34 @@
+"""Send losses and metrics of a training to other programs too, by MMEngine's backends."""
+
+import importlib.util
+from collections.abc import Sequence
+
+from mmengine.config import Config
+
+# Our name, the module that must be there, and MMEngine's backend
+BACKENDS = {
+    'tensorboard': ('tensorboard', 'TensorboardVisBackend'),
+    'wandb': ('wandb', 'WandbVisBackend'),
+    'mlflow': ('mlflow', 'MLflowVisBackend'),
+}
+
+
+def follow(config: Config, names: Sequence[str]) -> None:
+    """Send losses and metrics to these backends of MMEngine too, beside the files of the work dir.
+
+    Args:
+        config: Changed in place.
+        names: `'tensorboard'`, `'wandb'`, `'mlflow'`.
+
+    Raises:
+        ImportError: If the library of one is not installed.
+    """
+    for name in names:
+        module, kind = BACKENDS[name]
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(f'{name}=True needs {name}: pip install {name}')
+        visualizer = dict(config.get('visualizer') or dict(type='Visualizer'))
+        backends = list(visualizer.get('vis_backends') or [dict(type='LocalVisBackend')])
+        if all(each.get('type') != kind for each in backends):
+            backends.append(dict(type=kind))
+        config.visualizer = visualizer | dict(vis_backends=backends)
