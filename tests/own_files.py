@@ -65,3 +65,54 @@ def write_masks(folder, labels=(0, 1, 255), split='', palette=None, names='masks
             mask.putpalette(palette)
         mask.save(folder / names / split / f'{i:02d}.png')
     return folder
+
+
+def write_yolo(folder, content=None, *, boxes=False, **changes):
+    """The objects of a COCO content as a folder of YOLO, polygons unless only `boxes`."""
+    content = coco() if content is None else content
+    images = {each['id']: each for each in content['images']}
+    ids = sorted(each['id'] for each in content['categories'])
+    names = {each['id']: each['name'] for each in content['categories']}
+    write_images(folder / 'images', sorted(each['file_name'] for each in images.values()))
+    (folder / 'labels').mkdir()
+    for each in images.values():
+        (folder / 'labels' / each['file_name']).with_suffix('.txt').write_text('')
+    for each in content['annotations']:
+        image = images[each['image_id']]
+        sides = image['width'], image['height']
+        x, y, w, h = each['bbox']
+        points = [x + w / 2, y + h / 2, w, h] if boxes else each['segmentation'][0]
+        values = [point / sides[i % 2] for i, point in enumerate(points)]
+        line = ' '.join([str(ids.index(each['category_id'])), *map(repr, values)])
+        with open((folder / 'labels' / image['file_name']).with_suffix('.txt'), 'a') as file:
+            file.write(f'{line}\n')
+    yaml = dict(train='images', names=[names[each] for each in ids]) | changes
+    (folder / 'data.yaml').write_text(json.dumps(yaml))  # JSON is YAML
+    return folder
+
+
+def write_voc(folder, content=None):
+    """The objects of a COCO content as a folder of Pascal VOC, with pixels from 1."""
+    content = coco() if content is None else content
+    names = {each['id']: each['name'] for each in content['categories']}
+    write_images(folder / 'JPEGImages', sorted(each['file_name'] for each in content['images']))
+    (folder / 'Annotations').mkdir()
+    for image in content['images']:
+        objects = [each for each in content['annotations'] if each['image_id'] == image['id']]
+        shown = [voc_object(names[each['category_id']], each['bbox']) for each in objects]
+        (folder / 'Annotations' / image['file_name']).with_suffix('.xml').write_text(
+            f'<annotation><filename>{image["file_name"]}</filename><size>'
+            f'<width>{image["width"]}</width><height>{image["height"]}</height><depth>3</depth>'
+            f'</size>{"".join(shown)}</annotation>'
+        )
+    return folder
+
+
+def voc_object(name, box):
+    x, y, w, h = box
+    corners = dict(xmin=x + 1, ymin=y + 1, xmax=x + w, ymax=y + h)
+    edges = ''.join(f'<{corner}>{value}</{corner}>' for corner, value in corners.items())
+    return (
+        f'<object><name>{name}</name><truncated>1</truncated><difficult>0</difficult>'
+        f'<bndbox>{edges}</bndbox></object>'
+    )

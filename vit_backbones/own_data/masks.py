@@ -13,15 +13,15 @@ from PIL import ExifTags, Image
 
 from vit_backbones.bits import check_regular
 from vit_backbones.errors import counted, some
-from vit_backbones.own_data.common import OwnData, colours, hold_out
+from vit_backbones.own_data.common import SPLITS, OwnData, colours, hold_out, text_lines
 from vit_backbones.terminal import progress
 
 _IMAGES = ('images',)
-_MASKS = ('masks', 'annotations', 'labels')
-_SPLITS = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validation')}
+MASKS = ('masks', 'annotations', 'labels')
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+MASK_SUFFIXES = ('.png', '.tif', '.tiff')
 _IGNORED = 255  # the label that mmseg ignores
-_COCO_GOES_TO = 'configs/vitdet and configs/mask2former'  # configs that take a COCO file
+OBJECTS_GO_TO = 'configs/vitdet and configs/mask2former'  # configs that take a COCO file
 
 
 class Pairs(NamedTuple):
@@ -56,7 +56,7 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
     pairs = {'train': _find(data, 'train')}
     if val_data is not None:
         pairs['val'] = _find(val_data, 'val')
-    elif any((data / _IMAGES[0] / name).is_dir() for name in _SPLITS['val']):
+    elif any((data / _IMAGES[0] / name).is_dir() for name in SPLITS['val']):
         pairs['val'] = _find(data, 'val')
     masks = {split: _read_all(each) for split, each in pairs.items()}
     held_out = 'val' not in pairs
@@ -101,17 +101,17 @@ def _find(data: Path, split: str) -> Pairs:
     if data.is_file():
         raise ValueError(
             f"{str(data)!r} is a file, and mmseg's configs take a folder of images and masks; a "
-            f"COCO file is for mmdet's configs, such as those of {_COCO_GOES_TO}"
+            f"COCO file is for mmdet's configs, such as those of {OBJECTS_GO_TO}"
         )
     if not data.is_dir():
         raise FileNotFoundError(f'{str(data)!r} does not exist (looked from {Path.cwd()})')
-    images, masks = (_subfolder(data, names, split) for names in (_IMAGES, _MASKS))
+    images, masks = (_subfolder(data, names, split) for names in (_IMAGES, MASKS))
     names, suffix = _names_of(images)
     labelled = {name for name, suffix in _files(masks) if suffix == '.png'}
     if not labelled:
         raise ValueError(
             f"{str(masks)!r} has no mask: one .png per image, of the image's name; a COCO file is "
-            f"for mmdet's configs, such as those of {_COCO_GOES_TO}"
+            f"for mmdet's configs, such as those of {OBJECTS_GO_TO}"
         )
     _check_partners(images, masks, set(names), labelled)
     return Pairs(images, masks, names, suffix)
@@ -121,7 +121,7 @@ def _subfolder(data: Path, names: Sequence[str], split: str) -> Path:
     folder = next((data / name for name in names if (data / name).is_dir()), None)
     if folder is None:
         raise FileNotFoundError(f'{str(data)!r} has no folder {" or ".join(names)}')
-    places = {s: next((p for n in _SPLITS[s] if (p := folder / n).is_dir()), None) for s in _SPLITS}
+    places = {s: next((p for n in SPLITS[s] if (p := folder / n).is_dir()), None) for s in SPLITS}
     if split == 'train' and places['val'] and not places['train']:
         raise FileNotFoundError(f'{str(folder)!r} has {places["val"].name}, but no train')
     return (places[split] or folder).absolute()
@@ -140,6 +140,11 @@ def _names_of(images: Path) -> tuple[list[str], str]:
             f'or convert them'
         )
     return sorted(suffixes), found[0][0]
+
+
+def mask_files(folder: Path) -> list[str]:
+    """Paths without suffix of the masks below a folder."""
+    return [name for name, suffix in _files(folder) if suffix.lower() in MASK_SUFFIXES]
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
@@ -207,7 +212,7 @@ def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
     """Names from `classes.txt`, else one for each label found."""
     path = data / 'classes.txt'
     if path.is_file():
-        names = _listed_in(path)
+        names = text_lines(path)
         where = f'{str(path)!r} names {counted(len(names), "class")}'
     else:
         found = sorted(set().union(*(mask.labels for mask in masks)))
@@ -253,14 +258,6 @@ def _held(masks: Sequence[Mask]) -> str:
     held = [f'label {label}' for label in set().union(*(mask.labels for mask in masks))]
     ignored = [f'{_IGNORED}, which is ignored'] * any(mask.ignores for mask in masks)
     return ' and '.join(held + ignored)
-
-
-def _listed_in(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{str(path)!r} is no text in UTF-8 ({error}): save it so') from error
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _check_gaps(data: Path, found: Sequence[int]) -> None:
