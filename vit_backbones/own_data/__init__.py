@@ -13,6 +13,7 @@ from mmengine.config import Config
 from vit_backbones.config.facts import Facts, learns_masks, nodes
 from vit_backbones.files import write_whole
 from vit_backbones.objects import taken
+from vit_backbones.own_data.bands import keeps_bands, put_bands
 from vit_backbones.own_data.common import OwnData
 from vit_backbones.own_data.kinds import check_masks, labels_of
 from vit_backbones.own_data.masks import read_masks
@@ -73,10 +74,11 @@ def use_own_data(
     else:
         raise ValueError('images=... is for COCO files; beside masks, images lie in images/')
     put_data(facts, own)
+    left_out = put_bands(cfg, own.bands) if own.bands else []
     check_asked(cfg, asked)
     for path, content in own.files.items():
         write_whole(path, content)
-    return Used(own.summary(), list(own.warnings), folder)
+    return Used(own.summary(), [*own.warnings, *left_out], folder)
 
 
 def _read_objects(
@@ -99,7 +101,8 @@ def _read_objects(
 def _read_masks(facts: Facts, data: Path, val_data: Path | None, folder: Path) -> OwnData:
     for each in filter(None, (data, val_data)):
         check_masks(each)
-    own = read_masks(data, val_data, folder=folder)
+    measures_bands = not keeps_bands(facts.config.train_dataloader)
+    own = read_masks(data, val_data, folder=folder, measures_bands=measures_bands)
     indices = {split: facts.datasets[split][0][1].get('indices') for split in own.num_images}
     chosen = {split: len(taken(number, indices[split])) for split, number in own.num_images.items()}
     return own._replace(num_images=chosen)

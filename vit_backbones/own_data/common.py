@@ -19,6 +19,31 @@ _HELD_OUT = 5  # every fifth image, beginning with the first, is held out
 T = TypeVar('T')
 
 
+class Bands(NamedTuple):
+    """The bands of images as their loader gives them.
+
+    Attributes:
+        number: Of bands.
+        numbers: Their type, as NumPy calls it.
+        loader: Arguments of `LoadImageFromFile` that keep them.
+        mean: Of each band, over all pixels to train on.
+        std: Likewise.
+        warnings: Lines on what is odd.
+    """
+
+    number: int
+    numbers: str
+    loader: dict[str, Any]
+    mean: list[float]
+    std: list[float]
+    warnings: Sequence[str] = ()
+
+    @property
+    def shown(self) -> str:
+        """In a few words."""
+        return f'{counted(self.number, "band")} of {self.numbers}'
+
+
 class Labels(NamedTuple):
     """Objects of a split: boxes, maybe masks.
 
@@ -52,18 +77,20 @@ class OwnData(NamedTuple):
     objects: tuple[int, int] | None = None  # to train on, and listed
     warnings: Sequence[str] = ()  # lines on what is left out, mended, or may be wrong
     kind: str = ''  # format of the source, where there are several
+    bands: Bands | None = None  # of the images, where they are no 8-bit RGB
 
     def summary(self) -> str:
         """One line with the data, the number of images and objects, and the classes."""
         numbers = {split: _share(self.num_images[split], n) for split, n in self.num_listed.items()}
         objects = f' and {_share(*self.objects)} objects' if self.objects else ''
         held = ' (every fifth, held out)' if self.held_out else ''
+        bands = f'; {self.bands.shown}' if self.bands else ''
         kind = f' ({self.kind})' if self.kind else ''
         named = ', '.join(self.classes[:5]) + (', ...' if len(self.classes) > 5 else '')
         return (
             f'data: {self.source}{kind}, {numbers["train"]} images{objects} to train on, '
             f'{numbers["val"]} to validate on{held}; '
-            f'{counted(len(self.classes), "class")}: {named}'
+            f'{counted(len(self.classes), "class")}: {named}{bands}'
         )
 
 

@@ -16,7 +16,6 @@ from vit_backbones.own_data.yolo import yolo_labels
 _YAML = ('.yaml', '.yml')
 _USUAL = ('data.yaml', 'data.yml', 'dataset.yaml')
 _KEYS = {'names', 'train', 'val'}  # of a data.yaml, one at least
-_CLASSES = ('classes.txt', 'labels/classes.txt')
 
 
 class Kind(NamedTuple):
@@ -93,11 +92,7 @@ def check_masks(data: Path) -> None:
 
 def _found_in(data: Path) -> Iterator[Kind]:
     if (path := _yolo_in(data)) is not None:
-        shown = (
-            path
-            if path.is_file()
-            else next(path / n for n in (*_CLASSES, 'labels') if (path / n).exists())
-        )
+        shown = path if path.is_file() else data / 'labels'
         yield Kind('YOLO', path, shown)
     if files := xml_files(data):
         yield Kind('Pascal VOC', data, files[0])
