@@ -1,6 +1,7 @@
 """Small data as users have them, COCO files and folders of masks, and configs to train."""
 
 import json
+import struct
 
 import cv2
 import numpy as np
@@ -91,11 +92,11 @@ def write_yolo(folder, content=None, *, boxes=False, **changes):
     return folder
 
 
-def write_voc(folder, content=None):
+def write_voc(folder, content=None, images='JPEGImages'):
     """The objects of a COCO content as a folder of Pascal VOC, with pixels from 1."""
     content = coco() if content is None else content
     names = {each['id']: each['name'] for each in content['categories']}
-    write_images(folder / 'JPEGImages', sorted(each['file_name'] for each in content['images']))
+    write_images(folder / images, sorted(each['file_name'] for each in content['images']))
     (folder / 'Annotations').mkdir()
     for image in content['images']:
         objects = [each for each in content['annotations'] if each['image_id'] == image['id']]
@@ -116,3 +117,39 @@ def voc_object(name, box):
         f'<object><name>{name}</name><truncated>1</truncated><difficult>0</difficult>'
         f'<bndbox>{edges}</bndbox></object>'
     )
+
+
+def write_tiff(path, array, *, planar=False, photometric=2, extra=0):
+    """(H, W, bands) as a TIFF of one strip, or one per band where it is `planar`."""
+    height, width, bands = array.shape
+    strips = [array[..., i] for i in range(bands)] if planar else [array]
+    content = [np.ascontiguousarray(strip).tobytes() for strip in strips]
+    tags = {256: [width], 257: [height], 258: [8 * array.itemsize] * bands, 259: [1]}
+    tags |= {262: [photometric], 273: [0] * len(content), 277: [bands], 278: [height]}
+    tags |= {279: list(map(len, content)), 284: [1 + planar]}
+    more = bands - (3 if photometric == 2 else 1)
+    tags |= {338: [extra] * more} if more else {}
+    tags[339] = [{'u': 1, 'i': 2, 'f': 3}[array.dtype.kind]] * bands
+    start = 8 + 2 + 12 * len(tags) + 4
+    data = start + sum(4 * len(values) for values in tags.values() if len(values) > 1)
+    tags[273] = [data + sum(map(len, content[:i])) for i in range(len(content))]
+    directory, more = struct.pack('<H', len(tags)), b''
+    for tag, values in tags.items():
+        packed = struct.pack(f'<{len(values)}I', *values)
+        place = packed if len(values) == 1 else struct.pack('<I', start + len(more))
+        more += packed if len(values) > 1 else b''
+        directory += struct.pack('<HHI', tag, 4, len(values)) + place
+    path.write_bytes(
+        b'II*\0' + struct.pack('<I', 8) + directory + bytes(4) + more + b''.join(content)
+    )
+
+
+def write_bands(folder, bands=4, numbers=np.uint16, number=6, **options):
+    """A folder of masks of three classes beside TIFFs, whose arrays it returns too."""
+    write_masks(folder, labels=(0, 1, 2), number=number)
+    random = np.random.default_rng(0)
+    arrays = [random.integers(0, 9000, (64, 96, bands)).astype(numbers) for _ in range(number)]
+    for i, array in enumerate(arrays):
+        (folder / f'images/{i:02d}.png').unlink()
+        write_tiff(folder / f'images/{i:02d}.tif', array, **options)
+    return folder, arrays

@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 _PNG_START, _JPEG_START = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 _TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _MOST_PAGES = 64
+_COPY = 0b101  # a smaller copy, or a mask
 # Tags of a TIFF, and what they are where it has none
 _TAGS = dict(width=256, height=257, bits=258, photometric=262, bands=277, planar=284)
 _TAGS |= dict(extra=338, formats=339, copy=254)
@@ -60,7 +61,7 @@ def tiff_of(path: str | Path) -> Tiff | None:
         photometric=first['photometric'],
         extra=first['extra'],
         planar=first['planar'] == 2 and first['bands'] > 1,
-        pages=sum(not page['copy'] for page in pages),
+        pages=sum(not page['copy'] & _COPY for page in pages),
     )
 
 

@@ -79,7 +79,7 @@ def bands_of(data: Path, train: Sequence[Path], val: Sequence[Path]) -> Bands | 
     loader = dict(_WHOLE)
     if not all(map(_is_for_opencv, headers)):
         loader['imdecode_backend'] = 'tifffile'
-        require('tifffile', f'{counted(first.bands, "band")} of a TIFF', 'tifffile', extra='tiff')
+        require('tifffile', f'a TIFF of {first.bands} bands', 'tifffile', extra='tiff')
     read = partial(_moments, LoadImageFromFile(**loader), first.bands)
     with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         found = list(bar.track(pool.map(read, train), len(train), description='reading bands'))
@@ -140,7 +140,7 @@ def _moments(load: LoadImageFromFile, bands: int, path: Path) -> _Moments:
         raise ValueError(f'{str(path)!r} of {counted(bands, "band")} is read as {image.shape}')
     pixels = pixels.reshape(-1, bands).astype(np.float64)
     if not np.isfinite(pixels).all():
-        number = np.count_nonzero(~np.isfinite(pixels).all(1))
+        number = int(np.count_nonzero(~np.isfinite(pixels).all(1)))
         raise ValueError(
             f'{str(path)!r} holds NaN or infinity in {counted(number, "pixel")}: write numbers '
             f'there, and 255 into the mask'

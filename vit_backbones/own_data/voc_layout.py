@@ -74,9 +74,7 @@ def _by_folder(data: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
         if not parts.intersection(_UNREAD):
             splits['val' if parts.intersection(SPLITS['val']) else 'train'].append(path)
     if 'train' not in splits:
-        raise FileNotFoundError(
-            f'{str(data)!r} has XML to validate on or to test, none to train on'
-        )
+        raise FileNotFoundError(f'{str(data)!r} has XML of val or test, and none to train on')
     return splits
 
 
