@@ -49,6 +49,7 @@ EXTRAS_REQUIRE = {
         'onnx>=1.23,<1.24',
         'onnxruntime>=1.31,<1.33',
     ],
+    'tiff': ['tifffile', 'imagecodecs'],  # bands that OpenCV does not read; LZW and others
     'umap': ['umap-learn'],  # `--plot umap` of tools/extract_features.py
     'dev': [
         'pytest>=8',
