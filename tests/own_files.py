@@ -119,7 +119,7 @@ def voc_object(name, box):
     )
 
 
-def write_tiff(path, array, *, planar=False, photometric=2, extra=0):
+def write_tiff(path, array, *, planar=False, photometric=2, extra=0, nodata=None):
     """(H, W, bands) as a TIFF of one strip, or one per band where it is `planar`."""
     height, width, bands = array.shape
     strips = [array[..., i] for i in range(bands)] if planar else [array]
@@ -130,18 +130,20 @@ def write_tiff(path, array, *, planar=False, photometric=2, extra=0):
     more = bands - (3 if photometric == 2 else 1)
     tags |= {338: [extra] * more} if more else {}
     tags[339] = [{'u': 1, 'i': 2, 'f': 3}[array.dtype.kind]] * bands
-    start = 8 + 2 + 12 * len(tags) + 4
-    data = start + sum(4 * len(values) for values in tags.values() if len(values) > 1)
-    tags[273] = [data + sum(map(len, content[:i])) for i in range(len(content))]
-    directory, more = struct.pack('<H', len(tags)), b''
-    for tag, values in tags.items():
-        packed = struct.pack(f'<{len(values)}I', *values)
-        place = packed if len(values) == 1 else struct.pack('<I', start + len(more))
-        more += packed if len(values) > 1 else b''
-        directory += struct.pack('<HHI', tag, 4, len(values)) + place
-    path.write_bytes(
-        b'II*\0' + struct.pack('<I', 8) + directory + bytes(4) + more + b''.join(content)
-    )
+    texts = {42113: nodata.encode() + bytes(8)} if nodata else {}
+    start = 8 + 2 + 12 * len(tags | texts) + 4
+    packed = {tag: struct.pack(f'<{len(values)}I', *values) for tag, values in tags.items()} | texts
+    data = start + sum(len(each) for each in packed.values() if len(each) > 4)
+    offsets = [data + sum(map(len, content[:i])) for i in range(len(content))]
+    packed[273] = struct.pack(f'<{len(offsets)}I', *offsets)
+    directory, more = struct.pack('<H', len(packed)), b''
+    for tag, each in packed.items():
+        kind, number = (2, len(each)) if tag in texts else (4, len(each) // 4)
+        place = each if len(each) == 4 else struct.pack('<I', start + len(more))
+        more += each if len(each) > 4 else b''
+        directory += struct.pack('<HHI', tag, kind, number) + place
+    header = b'II*\0' + struct.pack('<I', 8) + directory + bytes(4) + more
+    path.write_bytes(header + b''.join(content))
 
 
 def write_bands(folder, bands=4, numbers=np.uint16, number=6, **options):

@@ -17,7 +17,7 @@ _MOST_PAGES = 64
 _COPY = 0b101  # a smaller copy, or a mask
 # Tags of a TIFF, and what they are where it has none
 _TAGS = dict(width=256, height=257, bits=258, photometric=262, bands=277, planar=284)
-_TAGS |= dict(extra=338, formats=339, copy=254)
+_TAGS |= dict(extra=338, formats=339, copy=254, nodata=42113)
 _DEFAULTS = dict(bits=(1,), photometric=1, bands=1, planar=1, extra=(), formats=(1,), copy=0)
 _TAIL = 64  # bytes in which the end of most files lies
 _PNM = re.compile(rb'P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)\s')
@@ -34,6 +34,7 @@ class Tiff(NamedTuple):
         extra: Of each band beyond those of `photometric`, 0 where it is no transparency.
         planar: Each band lies by itself.
         pages: Pictures in the file, without smaller copies of the first and masks.
+        nodata: The value of pixels without data, as GDAL writes it.
     """
 
     size: tuple[int, int]
@@ -43,6 +44,7 @@ class Tiff(NamedTuple):
     extra: tuple[int, ...]
     planar: bool
     pages: int
+    nodata: str | None
 
 
 def tiff_of(path: str | Path) -> Tiff | None:
@@ -62,6 +64,7 @@ def tiff_of(path: str | Path) -> Tiff | None:
         extra=first['extra'],
         planar=first['planar'] == 2 and first['bands'] > 1,
         pages=sum(not page['copy'] & _COPY for page in pages),
+        nodata=first['nodata'],
     )
 
 

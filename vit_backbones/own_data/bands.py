@@ -1,10 +1,10 @@
 """TIFFs of other bands than 8-bit RGB: how they are read, their mean and deviation, in a config."""
 
+import functools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,13 +27,17 @@ _DIGITS = 6
 
 
 class _Moments(NamedTuple):
-    """Number of pixels, and mean, squared deviations, least and largest value of each band."""
+    """Number of pixels, and mean, squared deviations, least and largest value of each band.
+
+    `holes` is the number of images with pixels without data.
+    """
 
     number: int
     mean: np.ndarray
     squares: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    holes: int
 
     def joined(self, other: '_Moments') -> '_Moments':
         """Those of both; after Chan, Golub and LeVeque (1979), exact far from zero too."""
@@ -41,7 +45,8 @@ class _Moments(NamedTuple):
         share = other.number / number
         squares = self.squares + other.squares + step**2 * self.number * share
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return _Moments(number, self.mean + step * share, squares, low, high)
+        holes = self.holes + other.holes
+        return _Moments(number, self.mean + step * share, squares, low, high, holes)
 
 
 def banded(path: Path) -> Tiff | None:
@@ -54,6 +59,8 @@ def banded(path: Path) -> Tiff | None:
         return None
     try:
         tiff = tiff_of(path)
+        if tiff is not None and None in tiff.size:
+            raise ValueError('it says no size')
     except Exception as error:  # Pillow has many for broken files
         raise ValueError(f'{str(path)!r} cannot be read ({error or "damaged"})') from error
     if tiff is None or (tiff.photometric not in (_RGB, *_GREY)):
@@ -80,12 +87,7 @@ def bands_of(data: Path, train: Sequence[Path], val: Sequence[Path]) -> Bands | 
     if not all(map(_is_for_opencv, headers)):
         loader['imdecode_backend'] = 'tifffile'
         require('tifffile', f'a TIFF of {first.bands} bands', 'tifffile', extra='tiff')
-    read = partial(_moments, LoadImageFromFile(**loader), first.bands)
-    with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        found = list(bar.track(pool.map(read, train), len(train), description='reading bands'))
-    total = found[0]
-    for each in found[1:]:
-        total = total.joined(each)
+    total = _measured(train, headers, functools.partial(_moments, LoadImageFromFile(**loader)))
     std = np.sqrt(total.squares / total.number)
     flat = total.low == total.high
     return Bands(
@@ -94,8 +96,18 @@ def bands_of(data: Path, train: Sequence[Path], val: Sequence[Path]) -> Bands | 
         loader=loader,
         mean=_rounded(total.mean),
         std=_rounded(np.where(flat, 1, std)),
-        warnings=list(_flat_bands(data, total, flat)),
+        warnings=list(_odd_bands(data, total, len(train))),
     )
+
+
+def _measured(
+    paths: Sequence[Path], headers: Sequence[Tiff], read: Callable[[Path, Tiff], _Moments]
+) -> _Moments:
+    """The moments of all images."""
+    with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        found = pool.map(read, paths, headers[: len(paths)])
+        tracked = bar.track(found, len(paths), description='reading bands')
+        return functools.reduce(_Moments.joined, tracked)
 
 
 def _alike(data: Path, paths: Sequence[Path], headers: Sequence[Tiff | None]) -> Tiff:
@@ -130,31 +142,52 @@ def _is_for_opencv(tiff: Tiff) -> bool:
     return tiff.bands == 1 or (rgb and not any(tiff.extra))
 
 
-def _moments(load: LoadImageFromFile, bands: int, path: Path) -> _Moments:
+def _moments(load: LoadImageFromFile, path: Path, tiff: Tiff) -> _Moments:
     try:
         image = load(dict(img_path=str(path)))['img']
     except Exception as error:  # each decoder has its own
         raise ValueError(f'{str(path)!r} cannot be read ({error})') from error
-    pixels = image if image.ndim == 3 else image[..., None]
-    if pixels.shape[-1] != bands:
-        raise ValueError(f'{str(path)!r} of {counted(bands, "band")} is read as {image.shape}')
-    pixels = pixels.reshape(-1, bands).astype(np.float64)
-    if not np.isfinite(pixels).all():
-        number = int(np.count_nonzero(~np.isfinite(pixels).all(1)))
+    image = image if image.ndim == 3 else image[..., None]
+    if image.shape != (*tiff.size, tiff.bands):
+        raise ValueError(f'{str(path)!r} of {tiff.bands} bands is read as {image.shape}')
+    bands = [_of_band(path, image[..., i].astype(float)) for i in range(tiff.bands)]
+    mean, squares, low, high = np.array(bands).T
+    holes = isinstance(tiff.nodata, str) and _holds(image, tiff.nodata)
+    return _Moments(image[..., 0].size, mean, squares, low, high, int(holes))
+
+
+def _of_band(path: Path, values: np.ndarray) -> tuple[float, float, float, float]:
+    """Mean, squared deviations, least and largest value; one band at a time saves memory."""
+    if not np.isfinite(values).all():
+        number = int(np.count_nonzero(~np.isfinite(values)))
         raise ValueError(
-            f'{str(path)!r} holds NaN or infinity in {counted(number, "pixel")}: write numbers '
-            f'there, and 255 into the mask'
+            f'{str(path)!r} holds NaN or infinity in {counted(number, "pixel")} of a band: write '
+            f'numbers there, and 255 into the mask'
         )
-    mean = pixels.mean(0)
-    squares = ((pixels - mean) ** 2).sum(0)
-    return _Moments(len(pixels), mean, squares, pixels.min(0), pixels.max(0))
+    mean = values.mean()
+    return mean, ((values - mean) ** 2).sum(), values.min(), values.max()
+
+
+def _holds(image: np.ndarray, nodata: str) -> bool:
+    try:
+        value = float(nodata.strip('\0 '))
+    except ValueError:
+        return False
+    return bool((image == value).any())
 
 
 def _rounded(values: np.ndarray) -> list[float]:
     return [float(f'{value:.{_DIGITS}g}') for value in values]
 
 
-def _flat_bands(data: Path, total: _Moments, flat: np.ndarray) -> Iterator[str]:
+def _odd_bands(data: Path, total: _Moments, number: int) -> Iterator[str]:
+    flat = total.low == total.high
+    if total.holes:
+        yield (
+            f'{data}: {total.holes} of {counted(number, "image")} to train on have pixels of their '
+            f'nodata value, which counts as any other: write one near the rest there, and 255 into '
+            f'the mask'
+        )
     if flat.any():
         places = some((int(i) + 1 for i in np.flatnonzero(flat)), 8)
         yield (

@@ -102,7 +102,7 @@ def _found_in(data: Path) -> Iterator[Kind]:
 
 def _yolo_in(data: Path) -> Path | None:
     """A `data.yaml`, or the folder itself if its labels are those of YOLO."""
-    files = sorted(path for path in data.iterdir() if path.suffix.lower() in _YAML)
+    files = sorted(p for p in data.iterdir() if p.suffix.lower() in _YAML and p.is_file())
     usual = [path for path in files if path.name.lower() in _USUAL]
     chosen = usual or [path for path in files if _is_yolo(path)]
     if len(chosen) > 1:

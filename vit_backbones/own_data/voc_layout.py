@@ -26,7 +26,9 @@ class Photo(NamedTuple):
 
 def xml_files(data: Path) -> list[Path]:
     """The XML below a folder, without hidden ones and those that GDAL writes."""
-    found = (path for path in sorted(data.rglob('*')) if path.suffix.lower() == '.xml')
+    tops = list(data.iterdir())  # of which some may be links, which rglob does not follow
+    every = [*tops, *(path for top in tops if top.is_dir() for path in top.rglob('*'))]
+    found = sorted(path for path in every if path.suffix.lower() == '.xml')
     return [
         path
         for path in found

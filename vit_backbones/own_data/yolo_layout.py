@@ -115,10 +115,12 @@ def _names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
                 f'put the name in quotes; YAML takes yes, no and on for true and false'
             )
         names[int(number)] = str(name)
-    if len(names) != content.get('nc', len(names)):
-        raise ValueError(
-            f'{str(path)!r}: nc is {content["nc"]!r}, and names has {len(names)}: correct one'
-        )
+    if len(names) < len(pairs):
+        raise ValueError(f'{str(path)!r}: names has one number twice, as 0 and "0": correct them')
+    number = content.get('nc', len(names))
+    if len(names) != number:
+        given = number if isinstance(number, int | str) else type(number).__name__
+        raise ValueError(f'{str(path)!r}: nc is {given!r}, and names has {len(names)}: correct one')
     return names
 
 
