@@ -128,7 +128,7 @@ def _values(line: str, where: str, layout: Layout) -> list[float]:
     if values and values[0] not in layout.names:
         numbers = sorted(layout.names)
         raise ValueError(
-            f'{where}: class {words[0]} is none of the {len(numbers)} names of '
+            f'{where}: class {words[0]} is none of the {counted(len(numbers), "name")} of '
             f'{str(layout.path)!r}, {numbers[0]} to {numbers[-1]}: add a name, or correct it'
         )
     for value in values[1:]:
