@@ -50,6 +50,7 @@ EXTRAS_REQUIRE = {
         'onnxruntime>=1.31,<1.33',
     ],
     **{name: [name] for name in ('tensorboard', 'wandb', 'mlflow')},  # `--NAME` of tools/train.py
+    'tiff': ['tifffile', 'imagecodecs'],  # bands that OpenCV does not read; LZW and others
     'umap': ['umap-learn'],  # `--plot umap` of tools/extract_features.py
     'dev': [
         'pytest>=8',

@@ -200,7 +200,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dataset',
         metavar='DATA',
-        help="your own data instead of the config's: a COCO file, or a folder of images and masks",
+        help="your own data instead of the config's: COCO, YOLO, Pascal VOC, or images and masks",
     )
     parser.add_argument('--val-dataset', metavar='DATA', help='data to validate on')
     parser.add_argument('--images', metavar='DIR', help='folder of the images of COCO files')

@@ -1,18 +1,84 @@
-"""What image files show before they are decoded: bits of a channel, and whether they end.
+"""What image files show before they are decoded: bits, bands of a TIFF, and whether they end.
 
 Pillow shows deep colours as 8-bit. OpenCV fills the rest of half a file with grey.
 """
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from PIL.TiffImagePlugin import BITSPERSAMPLE, ImageFileDirectory_v2
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 _PNG_START, _JPEG_START = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
+_TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+_MOST_PAGES = 64
+_COPY = 0b101  # a smaller copy, or a mask
+# Tags of a TIFF, and what they are where it has none
+_TAGS = dict(width=256, height=257, bits=258, photometric=262, bands=277, planar=284)
+_TAGS |= dict(extra=338, formats=339, copy=254, nodata=42113)
+_DEFAULTS = dict(bits=(1,), photometric=1, bands=1, planar=1, extra=(), formats=(1,), copy=0)
 _TAIL = 64  # bytes in which the end of most files lies
 _PNM = re.compile(rb'P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)\s')
+
+
+class Tiff(NamedTuple):
+    """What a TIFF shows before it is decoded.
+
+    Attributes:
+        size: (H, W).
+        bands: Their number.
+        numbers: Their type, as NumPy calls it, such as `uint16`.
+        photometric: 0 and 1 are grey, 2 is RGB, 3 a palette.
+        extra: Of each band beyond those of `photometric`, 0 where it is no transparency.
+        planar: Each band lies by itself.
+        pages: Pictures in the file, without smaller copies of the first and masks.
+        nodata: The value of pixels without data, as GDAL writes it.
+    """
+
+    size: tuple[int, int]
+    bands: int
+    numbers: str
+    photometric: int
+    extra: tuple[int, ...]
+    planar: bool
+    pages: int
+    nodata: str | None
+
+
+def tiff_of(path: str | Path) -> Tiff | None:
+    """The header of a TIFF, `None` for another file; a damaged one raises what Pillow does."""
+    check_regular(path)
+    with open(path, 'rb') as file:
+        pages = list(_pages(file)) if file.read(4) in _TIFF_STARTS else []
+    if not pages:
+        return None
+    first = pages[0]
+    kind = {2: 'int', 3: 'float'}.get(first['formats'][0], 'uint')
+    return Tiff(
+        size=(first['height'], first['width']),
+        bands=first['bands'],
+        numbers=f'{kind}{max(first["bits"])}',
+        photometric=first['photometric'],
+        extra=first['extra'],
+        planar=first['planar'] == 2 and first['bands'] > 1,
+        pages=sum(not page['copy'] & _COPY for page in pages),
+        nodata=first['nodata'],
+    )
+
+
+def _pages(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """The tags of the first pictures of a TIFF."""
+    file.seek(0)
+    start = file.read(4)
+    directory = ImageFileDirectory_v2(start + file.read(12 if b'+' in start else 4))
+    for _ in range(_MOST_PAGES):
+        file.seek(directory.next)
+        directory.load(file)
+        yield {name: directory.get(tag, _DEFAULTS.get(name)) for name, tag in _TAGS.items()}
+        if not directory.next:
+            return
 
 
 def bits_of(path: str | Path) -> int:
@@ -73,11 +139,8 @@ def _bits(file: BinaryIO) -> int:
     start = file.read(256)
     if start.startswith(b'\x89PNG'):
         return start[24]
-    if start[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
-        file.seek(0)
-        directory = ImageFileDirectory_v2(file.read(16 if start[2:4].strip(b'\0') == b'+' else 8))
-        file.seek(directory.next)
-        directory.load(file)
-        return max(directory.get(BITSPERSAMPLE, (8,)))
+    if start[:4] in _TIFF_STARTS:
+        bits = next(_pages(file))['bits']
+        return max(bits if isinstance(bits, tuple) else (bits,))
     found = _PNM.match(start)
     return int(found[1]).bit_length() if found else 8

@@ -17,6 +17,7 @@ from vit_backbones.config.facts import dataset_configs
 from vit_backbones.config.loading import load_config
 from vit_backbones.files import write_whole
 from vit_backbones.images import image_size
+from vit_backbones.own_data.kinds import check_masks
 from vit_backbones.own_data.masks import read_masks
 
 IGNORED = 255  # label that neither the probe nor the metric counts
@@ -81,8 +82,14 @@ def read_data(data: str | Path, options: Sequence[str] = ()) -> LabelledData:
 
 
 def _of_folder(folder: Path) -> LabelledData:
+    check_masks(folder)
     with tempfile.TemporaryDirectory() as lists:
         own = read_masks(folder, None, folder=Path(lists))
+        if own.bands:
+            raise ValueError(
+                f'{str(folder)!r} holds images of {own.bands.shown}, and probes are of 8-bit RGB: '
+                f'train a config on them'
+            )
         for path, content in own.files.items():
             write_whole(path, content)
         metainfo = dict(classes=own.classes, palette=own.palette)

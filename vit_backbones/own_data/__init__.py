@@ -1,7 +1,7 @@
 """Train on your own data: they replace those of a config.
 
-`coco` and `masks` read data into an `OwnData`, which names them as configs do; `rewriting` puts it
-into a config. Images stay where they are, nothing is copied.
+`kinds` finds out their format; `object_splits` and `masks` make an `OwnData` of them, which names
+them as configs do; `rewriting` puts it into a config. Images stay where they are, uncopied.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,11 @@ from mmengine.config import Config
 from vit_backbones.config.facts import Facts, learns_masks, nodes
 from vit_backbones.files import write_whole
 from vit_backbones.objects import taken
-from vit_backbones.own_data.coco import read_coco
+from vit_backbones.own_data.bands import keeps_bands, put_bands
 from vit_backbones.own_data.common import OwnData
+from vit_backbones.own_data.kinds import check_masks, labels_of
 from vit_backbones.own_data.masks import read_masks
+from vit_backbones.own_data.object_splits import own_objects
 from vit_backbones.own_data.replaced_options import asked_values, check_asked
 from vit_backbones.own_data.rewriting import check_takes_own_data, put_data
 
@@ -46,8 +48,9 @@ def use_own_data(
     Args:
         cfg: A config of mmdet or mmseg with one dataset each to train and to validate on; changed
             in place.
-        data: For mmdet a COCO file, or a folder with one to train on and one to validate on. For
-            mmseg a folder with `images` and `masks`, and maybe `classes.txt`.
+        data: For mmdet a COCO file, or a folder with one to train on and one to validate on; a
+            `data.yaml` of YOLO, or its folder; or a folder of Pascal VOC. For mmseg a folder with
+            `images` and `masks`, and maybe `classes.txt`.
         val_data: The same, to validate on. By default, every fifth image of `data` is held out.
         images: Folder of the images that COCO files name, by default looked for around these.
         folder: For the lists of the images of each split: `train.json` and `val.json`, or
@@ -71,10 +74,11 @@ def use_own_data(
     else:
         raise ValueError('images=... is for COCO files; beside masks, images lie in images/')
     put_data(facts, own)
+    left_out = put_bands(cfg, own.bands) if own.bands else []
     check_asked(cfg, asked)
     for path, content in own.files.items():
         write_whole(path, content)
-    return Used(own.summary(), list(own.warnings), folder)
+    return Used(own.summary(), [*own.warnings, *left_out], folder)
 
 
 def _read_objects(
@@ -82,10 +86,8 @@ def _read_objects(
 ) -> OwnData:
     loaders = [facts.config[f'{split}_dataloader'] for split in ('train', 'val')]
     (_, train), (_, val) = facts.datasets['train'][0], facts.datasets['val'][0]
-    return read_coco(
-        data,
-        val_data,
-        images,
+    return own_objects(
+        labels_of(data, val_data, images),
         folder=folder,
         with_masks=learns_masks(loaders),
         takes_rle=all(node.get('poly2mask', True) for _, node, _ in nodes(loaders[0])),
@@ -97,7 +99,10 @@ def _read_objects(
 
 
 def _read_masks(facts: Facts, data: Path, val_data: Path | None, folder: Path) -> OwnData:
-    own = read_masks(data, val_data, folder=folder)
+    for each in filter(None, (data, val_data)):
+        check_masks(each)
+    measures_bands = not keeps_bands(facts.config.train_dataloader)
+    own = read_masks(data, val_data, folder=folder, measures_bands=measures_bands)
     indices = {split: facts.datasets[split][0][1].get('indices') for split in own.num_images}
     chosen = {split: len(taken(number, indices[split])) for split, number in own.num_images.items()}
     return own._replace(num_images=chosen)

@@ -1,18 +1,13 @@
-"""Your own COCO files, written anew as mmdet and pycocotools need them."""
+"""Your own COCO files: where they and their images lie."""
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vit_backbones.images import UnreadableImageError, image_size
-from vit_backbones.objects import Kept, Survey, kept_of, taken
-from vit_backbones.own_data.categories import join_categories, odd_categories
-from vit_backbones.own_data.common import OwnData, colours, counted, hold_out
-from vit_backbones.own_data.mending import read_mended
-from vit_backbones.terminal import progress
+from vit_backbones.own_data.common import Labels, counted, sizes_of
+from vit_backbones.own_data.mending import parsed_coco
 
 # Where a folder has its COCO file of a split, the first that exists: COCO, Roboflow
 _PLACES = (
@@ -30,87 +25,25 @@ _RESIZED = ': the labels are in the pixels of other files; take those, or scale 
 _MASKS_GO_TO = 'configs/upernet'  # configs that take masks
 
 
-def read_coco(
-    data: Path,
-    val_data: Path | None,
-    images: Path | None,
-    *,
-    folder: Path,
-    with_masks: bool,
-    takes_rle: bool,
-    filters: Mapping[str, Mapping[str, Any]],
-) -> OwnData:
-    """Read COCO files.
+def coco_labels(data: Path, val_data: Path | None, images: Path | None) -> dict[str, Labels]:
+    """COCO files by split, without that of `val` where there is none.
 
     Args:
         data: A COCO file, or a folder with those of `train` and `val`.
-        val_data: The same to validate on; without it and without a `val` in `data`, every fifth
-            image is held out.
+        val_data: The same to validate on.
         images: Folder of the images, or of one folder per split; by default around the files.
-        folder: Absolute folder for the files of the splits.
-        with_masks: The config learns masks, so that each object must have one.
-        takes_rle: As in `survey_of`.
-        filters: `filter_cfg` and `indices` of the config's dataset of each split.
     """
-    paths, warnings = _paths(data, val_data), []
-    held_out = 'val' not in paths
-    options = dict(with_masks=with_masks, takes_rle=takes_rle)
-    contents, prefixes, num_objects = {}, {}, {}
-    for split, path in paths.items():
-        measured = held_out or split == 'val'
-        contents[split], num_objects[split], found = read_mended(path, measured=measured, **options)
-        prefixes[split] = _find_images(path, contents[split]['images'], images)
-        _check_sizes(path, contents[split]['images'], prefixes[split])
-        warnings += [f'{path}: {line}' for line in found]
-    warnings += join_categories(paths, contents)
-    if held_out:
-        contents['train'], contents['val'] = _split(contents['train'])
-        prefixes['val'] = prefixes['train']
-        num_objects['train'] -= len(contents['val']['annotations'])
-    for content in contents.values():  # from 1: pycocotools ignores an object of id 0
-        content['annotations'] = [a | dict(id=i) for i, a in enumerate(content['annotations'], 1)]
-    kept = kept_of(Survey(contents['train'], None, **options), **filters['train'])
-    _check_left(paths, contents, kept)
-    warnings += [f'{paths["train"]}: {line}' for line in odd_categories(contents['train'])]
-    categories = contents['train']['categories']
-    classes = [each['name'] for each in categories]
-    number = {split: len(content['images']) for split, content in contents.items()}
-    in_val = len(taken(number['val'], filters['val']['indices']))
-    return OwnData(
-        source=paths['train'],
-        classes=classes,  # in the order of their ids
-        palette=colours(len(classes)),
-        datasets={
-            split: dict(
-                type='mmdet.CocoDataset',
-                ann_file=str(folder / f'{split}.json'),
-                data_prefix=dict(img=str(prefixes[split])),
-            )
-            for split in contents
-        },
-        files={folder / f'{s}.json': json.dumps(each).encode() for s, each in contents.items()},
-        num_images=dict(train=kept.images, val=in_val),
-        num_listed=number,
-        held_out=held_out,
-        same_size=False,  # mmdet does not need it
-        objects=(kept.objects, num_objects['train']),
-        warnings=warnings,
-    )
+    return {
+        split: Labels(path, partial(parsed_coco, path), partial(_place, path, images))
+        for split, path in _paths(data, val_data).items()
+    }
 
 
-def _check_left(paths: dict[str, Path], contents: dict[str, dict], kept: Kept) -> None:
-    """Refuse splits without objects."""
-    if not kept.objects:
-        raise ValueError(
-            f'{str(paths["train"])!r}: no object is left to train on, after filter_cfg and indices '
-            f'of the config and the images that are held out'
-        )
-    if not contents['val']['annotations']:
-        raise ValueError(
-            f'{str(paths.get("val", paths["train"]))!r}: none of '
-            f'{counted(len(contents["val"]["images"]), "image")} to validate on has an object: '
-            f'give others by val_dataset=...'
-        )
+def _place(path: Path, images: Path | None, content: dict[str, Any]) -> Path:
+    """The folder of the images of a file, all of which are there and of its sizes."""
+    folder = _find_images(path, content['images'], images)
+    check_sizes(path, content['images'], folder)
+    return folder
 
 
 def _paths(data: Path, val_data: Path | None) -> dict[str, Path]:
@@ -132,14 +65,31 @@ def _find(data: Path, split: str) -> Path:
     found = _find_in(data, split)
     if found:
         return found
-    every = sorted([*data.glob('*.json'), *data.glob('annotations/*.json')])
+    every = _files_in(data)
     if len(every) == 1:
         return every[0]
     raise ValueError(
         f'folder {str(data)!r} has no COCO file of {split!r}, such as {split}.json or '
         f'annotations/instances_{split}.json, but {counted(len(every), ".json file")}: name the '
-        f"file itself; folders of masks are for mmseg's configs, such as those of {_MASKS_GO_TO}"
+        f"file itself; nor has it YOLO's data.yaml, or XML of Pascal VOC; folders of masks are for "
+        f"mmseg's configs, such as those of {_MASKS_GO_TO}"
     )
+
+
+def coco_file_in(data: Path) -> Path | None:
+    """A COCO file in a folder, by its place; a single other JSON counts if it is one."""
+    placed = [path for place in _PLACES for path in data.glob(place.format('train'))]
+    if placed:
+        return placed[0]
+    every = _files_in(data)
+    with contextlib.suppress(OSError, ValueError):
+        if len(every) == 1 and parsed_coco(every[0]):
+            return every[0]
+    return None
+
+
+def _files_in(data: Path) -> list[Path]:
+    return sorted([*data.glob('*.json'), *data.glob('annotations/*.json')])
 
 
 def _find_in(data: Path, split: str) -> Path | None:
@@ -153,13 +103,6 @@ def _find_in(data: Path, split: str) -> Path | None:
         if found:
             return found[0]
     return None
-
-
-def _split(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for images in hold_out(content['images']):
-        ids = {image['id'] for image in images}
-        annotations = [each for each in content['annotations'] if each['image_id'] in ids]
-        yield content | dict(images=images, annotations=annotations)
 
 
 def _find_images(path: Path, entries: Sequence[dict], images: Path | None) -> Path:
@@ -187,11 +130,9 @@ def _find_images(path: Path, entries: Sequence[dict], images: Path | None) -> Pa
     return folder
 
 
-def _check_sizes(path: Path, entries: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Refuse images of another size than the file gives them, as they are shown."""
-    with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        sizes = pool.map(_shown_size, [folder / each['file_name'] for each in entries])
-        read = list(bar.track(sizes, len(entries), description='reading sizes'))
+def check_sizes(path: Path, entries: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Refuse images of another size than the file at `path` gives them, as they are shown."""
+    read = sizes_of([folder / each['file_name'] for each in entries])
     pairs = zip(entries, read, strict=True)
     other = [(e, s) for e, s in pairs if s and s != (e['height'], e['width'])]
     if not other:
@@ -204,11 +145,3 @@ def _check_sizes(path: Path, entries: Sequence[dict[str, Any]], folder: Path) ->
         f'it says ({names}): the first is {width}x{height}, not {first["width"]}x{first["height"]}'
         + (_TURNED if len(turned) == len(other) else _RESIZED)
     )
-
-
-def _shown_size(path: Path) -> tuple[int, int] | None:
-    """(H, W) of an image, turned as its EXIF says; `None` if it cannot be read."""
-    try:
-        return image_size(path)
-    except UnreadableImageError:
-        return None  # the training leaves out a few

@@ -1,27 +1,20 @@
 """Folders of your own images and label masks."""
 
-import contextlib
-import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import ExifTags, Image
-
-from vit_backbones.bits import check_regular
 from vit_backbones.errors import counted, some
-from vit_backbones.own_data.common import OwnData, colours, hold_out
-from vit_backbones.terminal import progress
+from vit_backbones.own_data.bands import bands_of
+from vit_backbones.own_data.common import SPLITS, OwnData, colours, hold_out, text_lines
+from vit_backbones.own_data.mask_reading import IGNORED, Mask, read_all
 
 _IMAGES = ('images',)
-_MASKS = ('masks', 'annotations', 'labels')
-_SPLITS = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validation')}
+MASKS = ('masks', 'annotations', 'labels')
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-_IGNORED = 255  # the label that mmseg ignores
-_COCO_GOES_TO = 'configs/vitdet and configs/mask2former'  # configs that take a COCO file
+MASK_SUFFIXES = ('.png', '.tif', '.tiff', '.PNG', '.TIF', '.TIFF')  # the first there is
+OBJECTS_GO_TO = 'configs/vitdet and configs/mask2former'  # configs that learn them
 
 
 class Pairs(NamedTuple):
@@ -30,20 +23,21 @@ class Pairs(NamedTuple):
     images: Path
     masks: Path
     names: list[str]  # paths below either, sorted and without suffix
-    suffix: str  # that of the images; masks are PNGs
+    suffix: str  # that of the images
+    mask_suffix: str
+
+    def image_files(self) -> list[Path]:
+        """The images, in the order of the names."""
+        return [self.images / f'{name}{self.suffix}' for name in self.names]
+
+    def mask_files(self) -> list[Path]:
+        """The masks, likewise."""
+        return [self.masks / f'{name}{self.mask_suffix}' for name in self.names]
 
 
-class Mask(NamedTuple):
-    """A mask: (width, height) in pixels, its labels without 255, and RGB by label if it has any."""
-
-    path: Path
-    size: tuple[int, int]
-    labels: set[int]
-    ignores: bool  # it holds 255
-    palette: list[tuple[int, int, int]]
-
-
-def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
+def read_masks(
+    data: Path, val_data: Path | None, *, folder: Path, measures_bands: bool = True
+) -> OwnData:
     """Read a folder of images and masks, and all the masks in it.
 
     Args:
@@ -52,13 +46,16 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
         val_data: The same to validate on; without it and without a `val` in `data`, every fifth
             image is held out.
         folder: Absolute folder for the lists of the splits.
+        measures_bands: Read images of other bands than 8-bit RGB too, for their mean and std.
     """
     pairs = {'train': _find(data, 'train')}
     if val_data is not None:
         pairs['val'] = _find(val_data, 'val')
-    elif any((data / _IMAGES[0] / name).is_dir() for name in _SPLITS['val']):
+    elif any((data / _IMAGES[0] / name).is_dir() for name in SPLITS['val']):
         pairs['val'] = _find(data, 'val')
-    masks = {split: _read_all(each) for split, each in pairs.items()}
+    masks = {
+        split: read_all(each.image_files(), each.mask_files()) for split, each in pairs.items()
+    }
     held_out = 'val' not in pairs
     if held_out:
         whole = pairs['train']
@@ -69,6 +66,9 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
     every = [mask for split in ('train', 'val') for mask in masks[split]]
     classes = _classes(data, every)
     _check_learnable(data, masks['train'])
+    bands = None
+    if measures_bands:
+        bands = bands_of(data, *(pairs[split].image_files() for split in ('train', 'val')))
     palette = next((mask.palette for mask in every if len(mask.palette) >= len(classes)), [])
     return OwnData(
         source=data,
@@ -80,7 +80,7 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
                 ann_file=str(folder / f'{split}.txt'),
                 data_prefix=dict(img_path=str(each.images), seg_map_path=str(each.masks)),
                 img_suffix=each.suffix,
-                seg_map_suffix='.png',
+                seg_map_suffix=each.mask_suffix,
             )
             for split, each in pairs.items()
         },
@@ -92,7 +92,8 @@ def read_masks(data: Path, val_data: Path | None, *, folder: Path) -> OwnData:
         num_listed=number,
         held_out=held_out,
         same_size=len({mask.size for mask in masks['val']}) == 1,
-        warnings=list(_absent(data, classes, masks['train'])),
+        warnings=[*_absent(data, classes, masks['train']), *(bands.warnings if bands else ())],
+        bands=bands,
     )
 
 
@@ -101,27 +102,30 @@ def _find(data: Path, split: str) -> Pairs:
     if data.is_file():
         raise ValueError(
             f"{str(data)!r} is a file, and mmseg's configs take a folder of images and masks; a "
-            f"COCO file is for mmdet's configs, such as those of {_COCO_GOES_TO}"
+            f"COCO file is for mmdet's configs, such as those of {OBJECTS_GO_TO}"
         )
     if not data.is_dir():
         raise FileNotFoundError(f'{str(data)!r} does not exist (looked from {Path.cwd()})')
-    images, masks = (_subfolder(data, names, split) for names in (_IMAGES, _MASKS))
+    images, masks = (_subfolder(data, names, split) for names in (_IMAGES, MASKS))
     names, suffix = _names_of(images)
-    labelled = {name for name, suffix in _files(masks) if suffix == '.png'}
-    if not labelled:
+    by_suffix = defaultdict(set)
+    for name, end in _files(masks):
+        by_suffix[end].add(name)
+    ends = [end for end in MASK_SUFFIXES if end in by_suffix]
+    if not ends:
         raise ValueError(
             f"{str(masks)!r} has no mask: one .png per image, of the image's name; a COCO file is "
-            f"for mmdet's configs, such as those of {_COCO_GOES_TO}"
+            f"for mmdet's configs, such as those of {OBJECTS_GO_TO}"
         )
-    _check_partners(images, masks, set(names), labelled)
-    return Pairs(images, masks, names, suffix)
+    _check_partners(images, masks, set(names), by_suffix[ends[0]])
+    return Pairs(images, masks, names, suffix, ends[0])
 
 
 def _subfolder(data: Path, names: Sequence[str], split: str) -> Path:
     folder = next((data / name for name in names if (data / name).is_dir()), None)
     if folder is None:
         raise FileNotFoundError(f'{str(data)!r} has no folder {" or ".join(names)}')
-    places = {s: next((p for n in _SPLITS[s] if (p := folder / n).is_dir()), None) for s in _SPLITS}
+    places = {s: next((p for n in SPLITS[s] if (p := folder / n).is_dir()), None) for s in SPLITS}
     if split == 'train' and places['val'] and not places['train']:
         raise FileNotFoundError(f'{str(folder)!r} has {places["val"].name}, but no train')
     return (places[split] or folder).absolute()
@@ -140,6 +144,11 @@ def _names_of(images: Path) -> tuple[list[str], str]:
             f'or convert them'
         )
     return sorted(suffixes), found[0][0]
+
+
+def mask_files(folder: Path) -> list[str]:
+    """Paths without suffix of the masks below a folder."""
+    return [name for name, suffix in _files(folder) if suffix in MASK_SUFFIXES]
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
@@ -161,53 +170,11 @@ def _check_partners(images: Path, masks: Path, named: set[str], labelled: set[st
             )
 
 
-def _read_all(pairs: Pairs) -> list[Mask]:
-    images = [pairs.images / f'{name}{pairs.suffix}' for name in pairs.names]
-    with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        masks = pool.map(_read, images, [pairs.masks / f'{name}.png' for name in pairs.names])
-        return list(bar.track(masks, len(pairs.names), description='reading masks'))
-
-
-def _read(image_path: Path, path: Path) -> Mask:
-    with _reading(image_path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        width, height = image.size[::-1] if turned else image.size
-    with _reading(path) as mask:
-        array = np.asarray(mask)
-        palette = np.reshape(mask.getpalette() or [], (-1, 3)).astype(int).tolist()
-    if array.ndim != 2 or array.dtype.kind not in 'bui' or array.max(initial=0) > _IGNORED:
-        raise ValueError(
-            f'mask {str(path)!r} holds colours or numbers beyond 255; a mask must have one '
-            f'channel, in which a pixel is the number of its class from 0, or {_IGNORED} to be '
-            f'ignored'
-        )
-    if array.shape != (height, width):
-        as_stored = turned and array.shape == (width, height)
-        fix = 'turn the mask too, or take that orientation out' if as_stored else 'make them equal'
-        raise ValueError(
-            f'mask {str(path)!r} has {array.shape[1]}x{array.shape[0]} pixels, its image '
-            f'{width}x{height}{" as its EXIF orientation turns it" * as_stored}: {fix}'
-        )
-    labels = set(np.flatnonzero(np.bincount(array.ravel())).tolist())
-    known, ignores = labels - {_IGNORED}, _IGNORED in labels
-    return Mask(path, (width, height), known, ignores, [tuple(color) for color in palette])
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Image.Image]:
-    try:
-        check_regular(path)
-        with Image.open(path) as image:
-            yield image
-    except Exception as error:  # Pillow has many for broken files
-        raise ValueError(f'{str(path)!r} cannot be read ({error})') from error
-
-
 def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
     """Names from `classes.txt`, else one for each label found."""
     path = data / 'classes.txt'
     if path.is_file():
-        names = _listed_in(path)
+        names = text_lines(path)
         where = f'{str(path)!r} names {counted(len(names), "class")}'
     else:
         found = sorted(set().union(*(mask.labels for mask in masks)))
@@ -217,13 +184,13 @@ def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
     if len(names) < 2:
         raise ValueError(
             f'{where}; at least two classes are needed, counting the background. Label objects 1, '
-            f'2, ... ({_IGNORED} is ignored)'
+            f'2, ... ({IGNORED} is ignored)'
         )
     for mask in masks:
         if max(mask.labels, default=0) >= len(names):
             raise ValueError(
                 f'mask {str(mask.path)!r} holds {max(mask.labels)}, and {where}, 0 to '
-                f'{len(names) - 1} ({_IGNORED} is ignored): name all classes, the background too'
+                f'{len(names) - 1} ({IGNORED} is ignored): name all classes, the background too'
             )
     return names
 
@@ -251,16 +218,8 @@ def _absent(data: Path, classes: Sequence[str], masks: Sequence[Mask]) -> Iterat
 def _held(masks: Sequence[Mask]) -> str:
     """The labels of masks that hold one or none."""
     held = [f'label {label}' for label in set().union(*(mask.labels for mask in masks))]
-    ignored = [f'{_IGNORED}, which is ignored'] * any(mask.ignores for mask in masks)
+    ignored = [f'{IGNORED}, which is ignored'] * any(mask.ignores for mask in masks)
     return ' and '.join(held + ignored)
-
-
-def _listed_in(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{str(path)!r} is no text in UTF-8 ({error}): save it so') from error
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _check_gaps(data: Path, found: Sequence[int]) -> None:

@@ -15,19 +15,19 @@ from vit_backbones.objects.survey import column_of
 _LISTS = ('images', 'annotations', 'categories')
 
 
-def read_mended(
-    path: Path, *, with_masks: bool, measured: bool, takes_rle: bool
+def mended(
+    path: Path, content: dict[str, Any], *, with_masks: bool, measured: bool, takes_rle: bool
 ) -> tuple[dict[str, Any], int, list[str]]:
-    """A COCO file with only the objects that mmdet takes, their number before, and warnings.
+    """The content of a COCO file with only the objects that mmdet takes, their number before.
 
-    The options are those of `survey_of`. Images are in the order of their names, categories
-    in that of their ids.
+    The options are those of `survey_of`, and `path` is for messages. Images are in the order of
+    their names, categories in that of their ids. Behind these two are warnings.
 
     Raises:
-        ValueError: If it is no COCO file, or holds mistakes that cannot be mended.
+        ValueError: If it holds mistakes that cannot be mended.
     """
-    content, warnings = _parsed(path), []
-    content['annotations'] = _mended(content['annotations'], warnings.append)
+    warnings = []
+    content['annotations'] = _completed(content['annotations'], warnings.append)
     problems, survey = survey_of(
         content, classes=None, with_masks=with_masks, measured=measured, takes_rle=takes_rle
     )
@@ -63,7 +63,8 @@ def _check_categories(path: Path, survey: Survey) -> None:
         )
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def parsed_coco(path: Path) -> dict[str, Any]:
+    """The content of a COCO file; a `ValueError` if it is none."""
     try:
         content = parsed(path.read_bytes())
     except ValueError as error:
@@ -77,14 +78,14 @@ def _parsed(path: Path) -> dict[str, Any]:
     return content
 
 
-def _mended(annotations: Sequence[Any], say: Callable[[str], None]) -> list[Any]:
+def _completed(annotations: Sequence[Any], say: Callable[[str], None]) -> list[Any]:
     """The annotations with ids, `iscrowd` and areas; those of a wrong form stay as they are."""
     if not all(isinstance(each, dict) for each in annotations):
         return list(annotations)
     ids = column_of(annotations, 'id')
     if None in ids or len(set(map(str, ids))) < len(ids):
         annotations = [each | dict(id=i) for i, each in enumerate(annotations, start=1)]
-    mended, areas, crowds = [], [], []
+    complete, areas, crowds = [], [], []
     for each in annotations:
         area, given = _area(each.get('bbox')), each.get('area')
         changes = dict(iscrowd=each.get('iscrowd') or 0)
@@ -94,14 +95,14 @@ def _mended(annotations: Sequence[Any], say: Callable[[str], None]) -> list[Any]
         if each.get('ignore') and not changes['iscrowd']:
             changes['iscrowd'] = 1
             crowds.append(each['id'])
-        mended.append(each | changes)
+        complete.append(each | changes)
     for found, what in (
         (areas, 'area 0 get the area of their box'),
         (crowds, 'ignore=1 get iscrowd=1, so that neither training nor tests count them'),
     ):
         if found:
-            say(f'{len(found)} of {len(mended)} annotations with {what} (id {some(found)})')
-    return mended
+            say(f'{len(found)} of {len(complete)} annotations with {what} (id {some(found)})')
+    return complete
 
 
 def _area(box: Any) -> float:

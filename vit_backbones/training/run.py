@@ -28,10 +28,10 @@ from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
 from vit_backbones.training.added_hooks import ADDED, add_hooks
 from vit_backbones.training.amp import use_amp
+from vit_backbones.training.backends import follow
 from vit_backbones.training.changes import Changes
 from vit_backbones.training.compiling import compile_parts
 from vit_backbones.training.ending import Ending
-from vit_backbones.training.following import follow
 from vit_backbones.training.last_checkpoint import resume_from
 from vit_backbones.training.machine import copy_without_waiting, fit_to_machine
 from vit_backbones.training.outcome import Finished, Result, test_result, training_result
