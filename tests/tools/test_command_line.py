@@ -199,7 +199,7 @@ def test_threads_of_pytorch_soon_sleep_unless_a_user_says_otherwise(given, count
 
 def test_the_command_to_resume_starts_as_many_processes(monkeypatch):
     """`python tools/train.py --launcher pytorch` would not run."""
-    resume_command = load_tool('train').resume_command
+    resume_command = partial(load_tool('_resuming').resume_command, str(ROOT / 'tools/train.py'))
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, 'executable', str(ROOT / '.venv/bin/python'))
     one = '.venv/bin/python tools/train.py a.py --resume'

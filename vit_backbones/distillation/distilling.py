@@ -1,0 +1,287 @@
+"""The whole distillation: checks, models, data, and MMEngine's runner between them."""
+
+import functools
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from vit_backbones.arguments import integer, positive
+from vit_backbones.checks import preflight
+from vit_backbones.devices import choose_device
+from vit_backbones.distillation.crops import RATIO, SCALE
+from vit_backbones.distillation.distiller import Distiller
+from vit_backbones.distillation.pairing import Pair, load_pair
+from vit_backbones.distillation.student_hook import NOTES, STUDENT
+from vit_backbones.distillation.teacher import Teacher
+from vit_backbones.images import UnreadableImageError, find_images, image_size
+from vit_backbones.models.chosen import Choice
+from vit_backbones.training.added_hooks import add_hooks
+from vit_backbones.training.amp import use_amp
+from vit_backbones.training.ending import Ending
+from vit_backbones.training.feature_store import FeatureStore
+from vit_backbones.training.last_checkpoint import checkpoints, meta_of, resume_from
+from vit_backbones.training.machine import copy_without_waiting, fit_to_machine
+from vit_backbones.training.outcome import Finished, Result
+from vit_backbones.training.run import execute
+from vit_backbones.training.runner import QuietRunner
+from vit_backbones.training.seeded_data import seeded
+from vit_backbones.training.stopping import Stop
+
+_HOOKS = ('curves', 'data_wait', 'loss_watch', 'non_finite', 'progress', 'record')
+_RUNNER = (  # arguments of the runner that the config holds
+    'work_dir train_dataloader train_cfg optim_wrapper param_scheduler default_hooks load_from '
+    'resume log_processor randomness env_cfg'
+).split()
+_SPAN = 20  # iterations at the start and the end whose mean loss is shown
+
+
+class Plan(NamedTuple):
+    """What is distilled, and how.
+
+    Attributes:
+        images: As `find_images` takes them.
+        out: Folder for the student, the checkpoints and the log.
+        epochs: Passes over the images, where there are no `iters`.
+        iters: Batches.
+        lr: Highest learning rate.
+        size: Side, or (H, W), of the student's images.
+        teacher_size: The same for the teacher.
+        views: Fixed crops of each image, `None` for another one each time.
+        cache: Folder that keeps the teacher's features of these.
+        max_gb: Largest cache, in 10**9 bytes.
+        num_workers: Processes that load images; by default as many as suit the machine.
+        save_every: Iterations between two checkpoints.
+        resume: A checkpoint, or `'auto'` for the last one in `out`.
+    """
+
+    teacher: Choice
+    student: Choice
+    images: Sequence[str]
+    out: Path
+    epochs: int = 20
+    iters: int | None = None
+    batch_size: int = 32
+    lr: float = 5e-4
+    size: Sequence[int] | None = None
+    teacher_size: Sequence[int] | None = None
+    views: int | None = None
+    cache: Path | None = None
+    max_gb: float = 20.0
+    seed: int = 0
+    amp: bool = False
+    device: str | None = None
+    num_workers: int | None = None
+    save_every: int = 500
+    resume: str | None = None
+
+
+def distill(plan: Plan, say: Callable[[str], None], command: str = '') -> Finished:
+    """Teach a student the features of a teacher, and write it as `student.safetensors`.
+
+    A distillation that was killed goes on from its last checkpoint by `resume`, with the losses
+    that it would have had. `say` gets lines on resuming, and after Ctrl-C `command` is named.
+
+    Raises:
+        OSError: For files that are not there, or a folder that cannot be written.
+        ValueError: For models, sizes or options that do not fit together.
+        UnreadableDataError: If too many images in a row cannot be read.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM; it names the last checkpoint.
+    """
+
+    def load() -> Config:
+        preflight.check_environment()
+        _check(plan)
+        return Config(dict(work_dir=str(plan.out)), cfg_text='#', filename='distillation.py')
+
+    def run(runner: QuietRunner) -> Result:
+        with Stop() as runner.stop:
+            runner.train()
+        return _result(runner)
+
+    return execute(load, functools.partial(_set_up, plan, say), run, Ending(command))
+
+
+def _check(plan: Plan) -> None:
+    """Refuse what needs no model to be seen."""
+    if plan.student.scratch and plan.student.checkpoint:
+        raise ValueError(f'scratch=True and the checkpoint {plan.student.checkpoint}: give one')
+    for name in ('epochs', 'batch_size', 'save_every'):
+        integer(name, getattr(plan, name), 1)
+    for name in ('lr', 'max_gb'):
+        positive(name, getattr(plan, name))
+    for name in ('iters', 'views'):
+        if (given := getattr(plan, name)) is not None:
+            integer(name, given, 1)
+    if plan.cache is not None and plan.views is None:
+        raise ValueError('cache=... keeps features of fixed crops: say how many by views=N')
+    if plan.amp and choose_device(plan.device).type != get_device():
+        raise ValueError(f'amp=True is for {get_device()}, and device={plan.device}: leave one out')
+    held = [*checkpoints(plan.out), *plan.out.glob(STUDENT)]
+    if held and plan.resume is None:
+        raise ValueError(
+            f'{plan.out} holds a distillation ({held[0].name}): go on with resume=True, or name '
+            f'another out=...'
+        )
+
+
+def _set_up(plan: Plan, say: Callable[[str], None], cfg: Config) -> QuietRunner:
+    place, paths = choose_device(plan.device), find_images(plan.images)
+    _check_some_image(paths)
+    sizes = dict(size=plan.size, teacher_size=plan.teacher_size, seed=plan.seed)
+    pair = load_pair(plan.teacher, plan.student, **sizes)
+    cfg.merge_from_dict(_config(plan, pair, len(paths)))
+    if plan.resume is not None:
+        resume_from(cfg, plan.resume, say)
+        _check_resume(cfg)
+    if plan.amp:
+        use_amp(cfg)
+    add_hooks(cfg, (*_HOOKS, 'skip_unreadable'))
+    fit_to_machine(cfg)
+    store = None if plan.cache is None else _store(plan, pair, paths, place.type)
+    with seeded(plan.seed):
+        model = Distiller(pair.student, Teacher(pair.teacher, pair.grid, pair.with_cls, store))
+    runner = QuietRunner(model, cfg=cfg, **{name: cfg.get(name) for name in _RUNNER})
+    copy_without_waiting(runner.model.to(place))
+    runner.logger.info(_line(pair, len(paths)))
+    return runner
+
+
+def _check_some_image(paths: Sequence[Path]) -> None:
+    """Refuse a list of files none of which is an image, before anything is written."""
+    reason = ''
+    for path in paths:
+        try:
+            image_size(path)
+        except UnreadableImageError as error:
+            reason = reason or str(error)
+        else:
+            return
+    raise ValueError(f'none of {len(paths)} images can be read: {reason}')
+
+
+def _config(plan: Plan, pair: Pair, num_images: int) -> dict[str, Any]:
+    """The training as MMEngine describes it; its model is built already."""
+    iters = plan.iters or plan.epochs * math.ceil(num_images / plan.batch_size)
+    warm = max(1, iters // 20)
+    notes = _notes(plan, pair, num_images, iters)
+    pipeline = [
+        dict(type='LoadRGBImage'),
+        dict(type='CropForBoth', student=pair.size, teacher=pair.teacher_size),
+    ]
+    inputs = [each if '://' in each else os.path.abspath(each) for each in map(str, plan.images)]
+    dataset = dict(type='UnlabelledImages', inputs=inputs, pipeline=pipeline)
+    loader = dict(
+        batch_size=plan.batch_size,
+        sampler=dict(type='InfiniteSampler', shuffle=True),
+        dataset=dataset | dict(views=plan.views, seed=plan.seed),
+    )
+    if plan.num_workers is not None:
+        loader['num_workers'] = plan.num_workers
+    return dict(
+        train_dataloader=loader,
+        train_cfg=dict(by_epoch=False, max_iters=iters),
+        optim_wrapper=_optimizer(plan.lr),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=warm),
+            dict(type='CosineAnnealingLR', by_epoch=False, begin=warm, end=iters),
+        ],
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=_SPAN, log_metric_by_epoch=False),
+            checkpoint=dict(
+                type='CheckpointHook', by_epoch=False, interval=plan.save_every, max_keep_ckpts=1
+            ),
+            student=dict(type='StudentHook', notes=notes, metadata=_metadata(pair)),
+        ),
+        log_processor=dict(by_epoch=False, window_size=_SPAN),
+        randomness=dict(seed=plan.seed),
+        env_cfg=dict(dist_cfg=dict(backend='nccl')),
+    )
+
+
+def _optimizer(lr: float) -> dict[str, Any]:
+    """AdamW without decay of biases, norms and tokens, as ViTs are trained."""
+    return dict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=lr, weight_decay=0.05),
+        paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
+        clip_grad=dict(max_norm=3.0),
+    )
+
+
+def _notes(plan: Plan, pair: Pair, num_images: int, iters: int) -> dict[str, Any]:
+    """All that decides the losses, by the names of the arguments."""
+    same = ('batch_size', 'lr', 'views', 'amp')
+    return dict(
+        teacher=f'{pair.teacher.name} ({pair.teacher.fingerprint()[:16]})',
+        student=pair.student.name,
+        images=num_images,
+        iters=iters,
+        size=list(pair.size),
+        teacher_size=list(pair.teacher_size),
+        **{name: getattr(plan, name) for name in same},
+    )
+
+
+def _metadata(pair: Pair) -> dict[str, str]:
+    return dict(
+        model=pair.student.backbone.model_name,
+        distilled_from=pair.teacher.name,
+        mean=json.dumps(pair.student.mean),
+        std=json.dumps(pair.student.std),
+    )
+
+
+def _check_resume(cfg: Config) -> None:
+    """Refuse a checkpoint of something else."""
+    if not cfg.get('resume'):
+        return
+    noted, now = meta_of(cfg.load_from).get(NOTES), cfg.default_hooks.student.notes.to_dict()
+    if noted is None:
+        raise ValueError(f'resume={cfg.load_from}: this is no checkpoint of a distillation')
+    for name, value in now.items():
+        if noted.get(name) != value:
+            raise ValueError(
+                f'{cfg.load_from} was written with {name} {_shown(noted.get(name))}, and now it is '
+                f'{_shown(value)}: go on as it began, or name another out=...'
+            )
+
+
+def _shown(value: Any) -> str:
+    return ' '.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _store(plan: Plan, pair: Pair, paths: Sequence[Path], device: str) -> FeatureStore:
+    """The place for features of these images, crops and teacher; others get another folder."""
+    about = dict(teacher=pair.teacher.name, views=plan.views, seed=plan.seed)
+    crops = pair.size, pair.teacher_size, pair.with_cls, SCALE, RATIO
+    digest = hashlib.sha256(f'{pair.teacher.fingerprint(crops, about, device)}\n'.encode())
+    for path in paths:
+        known = path.stat() if path.exists() else None
+        digest.update(f'{path} {known and (known.st_size, known.st_mtime_ns)}\n'.encode())
+    folder = plan.cache / digest.hexdigest()[:16]
+    return FeatureStore(folder, plan.views * len(paths), 'float16', plan.max_gb, about)
+
+
+def _line(pair: Pair, num_images: int) -> str:
+    """Models and sizes in a line."""
+    (h, w), (height, width), (rows, columns) = pair.size, pair.teacher_size, pair.grid
+    return (
+        f'{pair.student.name} ({pair.student.weights}) learns from {pair.teacher.name}: images of '
+        f'{h}x{w} and {height}x{width}, {rows}x{columns} patches'
+        f'{" and CLS" if pair.with_cls else ", no CLS, which both would need"}'
+    )
+
+
+def _result(runner: QuietRunner) -> Result:
+    """The loss at the start and at the end."""
+    losses = runner.message_hub.get_scalar('train/loss').data[0]
+    first, last = float(np.mean(losses[:_SPAN])), float(np.mean(losses[-_SPAN:]))
+    return f'loss {first:.4f} at the start, {last:.4f} at the end', dict(first=first, last=last)
