@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
     from vit_backbones.distillation.distilling import Plan, distill
+    from vit_backbones.distillation.student_hook import STUDENT
     from vit_backbones.models.chosen import Choice
 
     teacher = Choice.named(
@@ -106,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     same = {name: getattr(args, name) for name in Plan._fields if name not in _MODELS}
     plan = Plan(teacher, student, **same)
     finished = distill(plan, cli.say, resume_command(__file__, argv, args.resume))
-    cli.say(f'done: {finished}')
+    cli.say(f'done: {finished}\nwrote {args.out / STUDENT}')
 
 
 if __name__ == '__main__':

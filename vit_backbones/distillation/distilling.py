@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import math
-import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,9 +38,9 @@ from vit_backbones.training.stopping import Stop
 _HOOKS = ('curves', 'data_wait', 'loss_watch', 'non_finite', 'progress', 'record')
 _RUNNER = (  # arguments of the runner that the config holds
     'work_dir train_dataloader train_cfg optim_wrapper param_scheduler default_hooks load_from '
-    'resume log_processor randomness env_cfg'
+    'resume log_processor randomness env_cfg experiment_name'
 ).split()
-_SPAN = 20  # iterations at the start and the end whose mean loss is shown
+_SPAN = 20  # iterations whose mean loss is shown
 
 
 class Plan(NamedTuple):
@@ -99,7 +99,9 @@ def distill(plan: Plan, say: Callable[[str], None], command: str = '') -> Finish
     def load() -> Config:
         preflight.check_environment()
         _check(plan)
-        return Config(dict(work_dir=str(plan.out)), cfg_text='#', filename='distillation.py')
+        # MMEngine keeps losses by this name, and runs of one second would share them
+        known = dict(work_dir=str(plan.out), experiment_name=f'distillation_{time.monotonic_ns()}')
+        return Config(known, cfg_text='#', filename='distillation.py')
 
     def run(runner: QuietRunner) -> Result:
         with Stop() as runner.stop:
@@ -111,8 +113,8 @@ def distill(plan: Plan, say: Callable[[str], None], command: str = '') -> Finish
 
 def _check(plan: Plan) -> None:
     """Refuse what needs no model to be seen."""
-    if plan.student.scratch and plan.student.checkpoint:
-        raise ValueError(f'scratch=True and the checkpoint {plan.student.checkpoint}: give one')
+    _check_weights('teacher', plan.teacher, '')
+    _check_weights('student', plan.student, ', or scratch=True')
     for name in ('epochs', 'batch_size', 'save_every'):
         integer(name, getattr(plan, name), 1)
     for name in ('lr', 'max_gb'):
@@ -132,6 +134,14 @@ def _check(plan: Plan) -> None:
         )
 
 
+def _check_weights(role: str, choice: Choice, more: str) -> None:
+    if choice.model and not (choice.checkpoint or choice.pretrained or choice.scratch):
+        raise ValueError(
+            f'the {role} {choice.model} has no weights: write {choice.model}=FILE, or give '
+            f'pretrained=True{more}'
+        )
+
+
 def _set_up(plan: Plan, say: Callable[[str], None], cfg: Config) -> QuietRunner:
     place, paths = choose_device(plan.device), find_images(plan.images)
     _check_some_image(paths)
@@ -146,8 +156,9 @@ def _set_up(plan: Plan, say: Callable[[str], None], cfg: Config) -> QuietRunner:
     add_hooks(cfg, (*_HOOKS, 'skip_unreadable'))
     fit_to_machine(cfg)
     store = None if plan.cache is None else _store(plan, pair, paths, place.type)
+    teacher = Teacher(pair.teacher, pair.grid, with_cls=pair.with_cls, store=store)
     with seeded(plan.seed):
-        model = Distiller(pair.student, Teacher(pair.teacher, pair.grid, pair.with_cls, store))
+        model = Distiller(pair.student, teacher)
     runner = QuietRunner(model, cfg=cfg, **{name: cfg.get(name) for name in _RUNNER})
     copy_without_waiting(runner.model.to(place))
     runner.logger.info(_line(pair, len(paths)))
@@ -170,14 +181,14 @@ def _check_some_image(paths: Sequence[Path]) -> None:
 def _config(plan: Plan, pair: Pair, num_images: int) -> dict[str, Any]:
     """The training as MMEngine describes it; its model is built already."""
     iters = plan.iters or plan.epochs * math.ceil(num_images / plan.batch_size)
-    warm = max(1, iters // 20)
+    warm = iters // 20
+    up = [dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=warm)] if warm > 1 else []
     notes = _notes(plan, pair, num_images, iters)
     pipeline = [
         dict(type='LoadRGBImage'),
         dict(type='CropForBoth', student=pair.size, teacher=pair.teacher_size),
     ]
-    inputs = [each if '://' in each else os.path.abspath(each) for each in map(str, plan.images)]
-    dataset = dict(type='UnlabelledImages', inputs=inputs, pipeline=pipeline)
+    dataset = dict(type='UnlabelledImages', inputs=list(plan.images), pipeline=pipeline)
     loader = dict(
         batch_size=plan.batch_size,
         sampler=dict(type='InfiniteSampler', shuffle=True),
@@ -190,7 +201,7 @@ def _config(plan: Plan, pair: Pair, num_images: int) -> dict[str, Any]:
         train_cfg=dict(by_epoch=False, max_iters=iters),
         optim_wrapper=_optimizer(plan.lr),
         param_scheduler=[
-            dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=warm),
+            *up,
             dict(type='CosineAnnealingLR', by_epoch=False, begin=warm, end=iters),
         ],
         default_hooks=dict(
@@ -207,11 +218,12 @@ def _config(plan: Plan, pair: Pair, num_images: int) -> dict[str, Any]:
 
 
 def _optimizer(lr: float) -> dict[str, Any]:
-    """AdamW without decay of biases, norms and tokens, as ViTs are trained."""
+    """AdamW without decay of biases, norms and tokens, as ViTs are trained, in few groups."""
     return dict(
         type='OptimWrapper',
         optimizer=dict(type='AdamW', lr=lr, weight_decay=0.05),
-        paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
+        constructor='ViTLayerDecayConstructor',
+        paramwise_cfg=dict(decay_rate=1.0),
         clip_grad=dict(max_norm=3.0),
     )
 
@@ -283,5 +295,6 @@ def _line(pair: Pair, num_images: int) -> str:
 def _result(runner: QuietRunner) -> Result:
     """The loss at the start and at the end."""
     losses = runner.message_hub.get_scalar('train/loss').data[0]
-    first, last = float(np.mean(losses[:_SPAN])), float(np.mean(losses[-_SPAN:]))
+    span = max(1, min(_SPAN, len(losses) // 5))
+    first, last = float(np.mean(losses[:span])), float(np.mean(losses[-span:]))
     return f'loss {first:.4f} at the start, {last:.4f} at the end', dict(first=first, last=last)

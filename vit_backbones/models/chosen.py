@@ -56,6 +56,8 @@ class Choice(NamedTuple):
         Of the others, the sources of weights are for choices without a checkpoint.
         """
         name, _, checkpoint = text.partition('=')
+        if checkpoint and others.get('scratch'):
+            raise ValueError(f'scratch=True is a start without weights, and {text} names some')
         if checkpoint:
             others = {k: v for k, v in others.items() if k not in _SOURCES}
             others['checkpoint'] = checkpoint
