@@ -125,6 +125,15 @@ def quality(results: Path = DOCS / 'results/quality') -> str:
     return markdown(row for noted in _runs(results) for row in noted['rows'])
 
 
+def distillation(results: Path = DOCS / 'results/distillation') -> str:
+    """The probe of a student before and after, beside its teacher's, with the commands."""
+    parts = []
+    for noted in _runs(results):
+        parts += [noted['note'], '', markdown(noted['rows']), '', '```bash', *noted['commands']]
+        parts += ['```', '']
+    return '\n'.join(parts[:-1])
+
+
 def reliability(results: Path = DOCS / 'results/reliability') -> str:
     """Each fault, what is promised, the command that shows it, and what was seen."""
     parts = []
@@ -215,6 +224,7 @@ BLOCKS = {
     'targets': ('docs/results/speed/targets.json', targets),
     'gpu': ('docs/results/speed/gpu/*.json', on_gpus),
     'quality': ('docs/results/quality/*.json', quality),
+    'distillation': ('docs/results/distillation/*.json', distillation),
     'weights': ('configs/_base_/backbones', weights),
     'reliability': ('docs/results/reliability/*.json', reliability),
     'versions': ('docs/results/versions/matrix.json', versions),

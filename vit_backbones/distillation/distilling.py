@@ -2,12 +2,10 @@
 
 import functools
 import hashlib
-import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -16,6 +14,7 @@ from mmengine.device import get_device
 from vit_backbones.arguments import integer, positive
 from vit_backbones.checks import preflight
 from vit_backbones.devices import choose_device
+from vit_backbones.distillation.asked import SPAN, Plan, as_config
 from vit_backbones.distillation.crops import RATIO, SCALE
 from vit_backbones.distillation.distiller import Distiller
 from vit_backbones.distillation.pairing import Pair, load_pair
@@ -40,47 +39,6 @@ _RUNNER = (  # arguments of the runner that the config holds
     'work_dir train_dataloader train_cfg optim_wrapper param_scheduler default_hooks load_from '
     'resume log_processor randomness env_cfg experiment_name'
 ).split()
-_SPAN = 20  # iterations whose mean loss is shown
-
-
-class Plan(NamedTuple):
-    """What is distilled, and how.
-
-    Attributes:
-        images: As `find_images` takes them.
-        out: Folder for the student, the checkpoints and the log.
-        epochs: Passes over the images, where there are no `iters`.
-        iters: Batches.
-        lr: Highest learning rate.
-        size: Side, or (H, W), of the student's images.
-        teacher_size: The same for the teacher.
-        views: Fixed crops of each image, `None` for another one each time.
-        cache: Folder that keeps the teacher's features of these.
-        max_gb: Largest cache, in 10**9 bytes.
-        num_workers: Processes that load images; by default as many as suit the machine.
-        save_every: Iterations between two checkpoints.
-        resume: A checkpoint, or `'auto'` for the last one in `out`.
-    """
-
-    teacher: Choice
-    student: Choice
-    images: Sequence[str]
-    out: Path
-    epochs: int = 20
-    iters: int | None = None
-    batch_size: int = 32
-    lr: float = 5e-4
-    size: Sequence[int] | None = None
-    teacher_size: Sequence[int] | None = None
-    views: int | None = None
-    cache: Path | None = None
-    max_gb: float = 20.0
-    seed: int = 0
-    amp: bool = False
-    device: str | None = None
-    num_workers: int | None = None
-    save_every: int = 500
-    resume: str | None = None
 
 
 def distill(plan: Plan, say: Callable[[str], None], command: str = '') -> Finished:
@@ -147,7 +105,7 @@ def _set_up(plan: Plan, say: Callable[[str], None], cfg: Config) -> QuietRunner:
     _check_some_image(paths)
     sizes = dict(size=plan.size, teacher_size=plan.teacher_size, seed=plan.seed)
     pair = load_pair(plan.teacher, plan.student, **sizes)
-    cfg.merge_from_dict(_config(plan, pair, len(paths)))
+    cfg.merge_from_dict(as_config(plan, pair, len(paths)))
     if plan.resume is not None:
         resume_from(cfg, plan.resume, say)
         _check_resume(cfg)
@@ -176,79 +134,6 @@ def _check_some_image(paths: Sequence[Path]) -> None:
         else:
             return
     raise ValueError(f'none of {len(paths)} images can be read: {reason}')
-
-
-def _config(plan: Plan, pair: Pair, num_images: int) -> dict[str, Any]:
-    """The training as MMEngine describes it; its model is built already."""
-    iters = plan.iters or plan.epochs * math.ceil(num_images / plan.batch_size)
-    warm = iters // 20
-    up = [dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=warm)] if warm > 1 else []
-    notes = _notes(plan, pair, num_images, iters)
-    pipeline = [
-        dict(type='LoadRGBImage'),
-        dict(type='CropForBoth', student=pair.size, teacher=pair.teacher_size),
-    ]
-    dataset = dict(type='UnlabelledImages', inputs=list(plan.images), pipeline=pipeline)
-    loader = dict(
-        batch_size=plan.batch_size,
-        sampler=dict(type='InfiniteSampler', shuffle=True),
-        dataset=dataset | dict(views=plan.views, seed=plan.seed),
-    )
-    if plan.num_workers is not None:
-        loader['num_workers'] = plan.num_workers
-    return dict(
-        train_dataloader=loader,
-        train_cfg=dict(by_epoch=False, max_iters=iters),
-        optim_wrapper=_optimizer(plan.lr),
-        param_scheduler=[
-            *up,
-            dict(type='CosineAnnealingLR', by_epoch=False, begin=warm, end=iters),
-        ],
-        default_hooks=dict(
-            logger=dict(type='LoggerHook', interval=_SPAN, log_metric_by_epoch=False),
-            checkpoint=dict(
-                type='CheckpointHook', by_epoch=False, interval=plan.save_every, max_keep_ckpts=1
-            ),
-            student=dict(type='StudentHook', notes=notes, metadata=_metadata(pair)),
-        ),
-        log_processor=dict(by_epoch=False, window_size=_SPAN),
-        randomness=dict(seed=plan.seed),
-        env_cfg=dict(dist_cfg=dict(backend='nccl')),
-    )
-
-
-def _optimizer(lr: float) -> dict[str, Any]:
-    """AdamW without decay of biases, norms and tokens, as ViTs are trained, in few groups."""
-    return dict(
-        type='OptimWrapper',
-        optimizer=dict(type='AdamW', lr=lr, weight_decay=0.05),
-        constructor='ViTLayerDecayConstructor',
-        paramwise_cfg=dict(decay_rate=1.0),
-        clip_grad=dict(max_norm=3.0),
-    )
-
-
-def _notes(plan: Plan, pair: Pair, num_images: int, iters: int) -> dict[str, Any]:
-    """All that decides the losses, by the names of the arguments."""
-    same = ('batch_size', 'lr', 'views', 'amp')
-    return dict(
-        teacher=f'{pair.teacher.name} ({pair.teacher.fingerprint()[:16]})',
-        student=pair.student.name,
-        images=num_images,
-        iters=iters,
-        size=list(pair.size),
-        teacher_size=list(pair.teacher_size),
-        **{name: getattr(plan, name) for name in same},
-    )
-
-
-def _metadata(pair: Pair) -> dict[str, str]:
-    return dict(
-        model=pair.student.backbone.model_name,
-        distilled_from=pair.teacher.name,
-        mean=json.dumps(pair.student.mean),
-        std=json.dumps(pair.student.std),
-    )
 
 
 def _check_resume(cfg: Config) -> None:
@@ -295,6 +180,6 @@ def _line(pair: Pair, num_images: int) -> str:
 def _result(runner: QuietRunner) -> Result:
     """The loss at the start and at the end."""
     losses = runner.message_hub.get_scalar('train/loss').data[0]
-    span = max(1, min(_SPAN, len(losses) // 5))
+    span = max(1, min(SPAN, len(losses) // 5))
     first, last = float(np.mean(losses[:span])), float(np.mean(losses[-span:]))
     return f'loss {first:.4f} at the start, {last:.4f} at the end', dict(first=first, last=last)
