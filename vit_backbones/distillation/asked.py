@@ -104,7 +104,7 @@ def _optimizer(lr: float) -> dict[str, Any]:
 
 def _notes(plan: Plan, pair: Pair, num_images: int, iters: int) -> dict[str, Any]:
     """All that decides the losses, by the names of the arguments."""
-    same = ('batch_size', 'lr', 'views', 'amp')
+    same = ('batch_size', 'lr', 'views', 'seed', 'amp')
     return dict(
         teacher=f'{pair.teacher.name} ({pair.teacher.fingerprint()[:16]})',
         student=pair.student.name,
