@@ -13,9 +13,9 @@ result: `config`, `data`, `metric`, `value` (0 to 1, of the last validation), `p
 `minutes` (of training, wall-clock), `peak_memory_mib`, `images_per_second` (of inference),
 `hardware`, `date` and `command`. `tools/check_models.py` writes docs/results/models/timm.json; the
 `--out` of `tools/benchmark.py targets` writes docs/results/speed/targets.json, and on a GPU a file
-of docs/results/speed/gpu; that of `quality` writes the files of docs/results/quality and the rows of
-docs/results/distillation, and `.ci/matrix` docs/results/versions/matrix.json. A table stands between its two marks, in whichever
-file has them.
+of docs/results/speed/gpu; that of `quality` writes the files of docs/results/quality and the rows
+of docs/results/distillation, and `.ci/matrix` docs/results/versions/matrix.json. A table stands
+between its two marks, in whichever file has them.
 """
 
 import argparse

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from vit_backbones import ViTFeatBackbone
 from vit_backbones.distillation.distiller import Distiller
 from vit_backbones.distillation.teacher import Teacher
+from vit_backbones.models.chosen import Choice, load_backbone
 from vit_backbones.training.curves_hook import CurvesHook
 
 COMMON = ['--size', '32', '48', '--batch-size', '2', '--num-workers', '0', '--lr', '0.002']
@@ -69,8 +70,10 @@ def test_the_student_is_a_checkpoint_with_the_features_of_the_training(distill, 
     own = {k.removeprefix('backbone.'): v for k, v in saved.items() if k.startswith('backbone.')}
     trained.load_state_dict(own)
     images = torch.randn(1, 3, 40, 56)
+    unfinished = load_backbone(Choice(model='test_vit', checkpoint='out/iter_6.pth')).backbone
     with torch.no_grad():
         assert torch.equal(vit(images)[0], trained(images)[0])
+        assert torch.equal(vit(images)[0], unfinished(images)[0])
         before = ViTFeatBackbone('test_vit', checkpoint='student.pth').eval()
         assert not torch.allclose(vit(images)[0], before(images)[0], atol=1e-3)
     with safe_open('out/student.safetensors', 'pt') as file:
