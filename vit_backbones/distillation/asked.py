@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     epochs: int = 20
     iters: int | None = None
     batch_size: int = 32
-    lr: float = 5e-4
+    lr: float = 1e-4
     size: Sequence[int] | None = None
     teacher_size: Sequence[int] | None = None
     views: int | None = None
@@ -97,7 +97,8 @@ def _optimizer(lr: float) -> dict[str, Any]:
         type='OptimWrapper',
         optimizer=dict(type='AdamW', lr=lr, weight_decay=0.05),
         constructor='ViTLayerDecayConstructor',
-        paramwise_cfg=dict(decay_rate=1.0),
+        # The student starts with weights to keep, these with random ones
+        paramwise_cfg=dict(decay_rate=1.0, custom_keys=dict(heads=dict(lr_mult=10.0))),
         clip_grad=dict(max_norm=3.0),
     )
 
