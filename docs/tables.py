@@ -13,9 +13,9 @@ result: `config`, `data`, `metric`, `value` (0 to 1, of the last validation), `p
 `minutes` (of training, wall-clock), `peak_memory_mib`, `images_per_second` (of inference),
 `hardware`, `date` and `command`. `tools/check_models.py` writes docs/results/models/timm.json; the
 `--out` of `tools/benchmark.py targets` writes docs/results/speed/targets.json, and on a GPU a file
-of docs/results/speed/gpu; that of `quality` writes the files of docs/results/quality, and
-`.ci/matrix` docs/results/versions/matrix.json. A table stands between its two marks, in whichever
-file has them.
+of docs/results/speed/gpu; that of `quality` writes the files of docs/results/quality and the rows
+of docs/results/distillation, and `.ci/matrix` docs/results/versions/matrix.json. A table stands
+between its two marks, in whichever file has them.
 """
 
 import argparse
@@ -125,6 +125,15 @@ def quality(results: Path = DOCS / 'results/quality') -> str:
     return markdown(row for noted in _runs(results) for row in noted['rows'])
 
 
+def distillation(results: Path = DOCS / 'results/distillation') -> str:
+    """The probe of a student before and after, beside its teacher's, with the commands."""
+    parts = []
+    for noted in _runs(results):
+        parts += [noted['note'], '', markdown(noted['rows']), '', '```bash', *noted['commands']]
+        parts += ['```', '']
+    return '\n'.join(parts[:-1])
+
+
 def reliability(results: Path = DOCS / 'results/reliability') -> str:
     """Each fault, what is promised, the command that shows it, and what was seen."""
     parts = []
@@ -215,6 +224,7 @@ BLOCKS = {
     'targets': ('docs/results/speed/targets.json', targets),
     'gpu': ('docs/results/speed/gpu/*.json', on_gpus),
     'quality': ('docs/results/quality/*.json', quality),
+    'distillation': ('docs/results/distillation/*.json', distillation),
     'weights': ('configs/_base_/backbones', weights),
     'reliability': ('docs/results/reliability/*.json', reliability),
     'versions': ('docs/results/versions/matrix.json', versions),

@@ -37,7 +37,7 @@ ORDER = [
     {'backbone'},
     {'checks'},
     {'training', 'models'},
-    {'features', 'evaluation', 'export'},
+    {'features', 'evaluation', 'export', 'distillation'},
     {'embeddings', 'benchmark'},
     {'__init__', '__main__'},
 ]

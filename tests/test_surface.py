@@ -80,6 +80,7 @@ WRONG = {
     'check_config': ['gone.py'],
     'check_models': ['gone'],
     'convert_checkpoint': ['gone.pth', 'a.safetensors', '--model', 'test_vit'],
+    'distill': ['test_vit=gone.pth', 'test_vit', 'gone', '--scratch', '--out', 'a'],
     'export_onnx': ['--config', 'gone.py', '--random-weights', '0', '--out', 'a.onnx'],
     'extract_features': ['gone', *RANDOM, '--out', 'a.npz'],
     'predict': ['seg.py', 'gone.pth', 'images', '--out', 'a'],

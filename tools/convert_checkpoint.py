@@ -1,7 +1,6 @@
 """Convert weights to timm's keys: `python tools/convert_checkpoint.py IN OUT --model NAME`."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,12 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f'OUT must be a .safetensors file, got {str(args.out)!r}')
     if args.out.exists() and args.checkpoint.exists() and args.out.samefile(args.checkpoint):
         raise ValueError(f'OUT is IN, {str(args.out)!r}: name another file')
-    from safetensors.torch import save
-
     from vit_backbones import ViTFeatBackbone
-    from vit_backbones.checkpoints.fitting import GRID_KEY, LAYOUT_KEY
-    from vit_backbones.checkpoints.origin import decode
     from vit_backbones.files import write_whole
+    from vit_backbones.models.weight_files import weight_file
     from vit_backbones.terminal import quiet_log
 
     with quiet_log():  # the report is printed below
@@ -53,11 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             pos_interp=args.pos_interp,
             with_cls_token=False if args.without_cls_token else None,
         )
-    tensors = {n: t.contiguous() for n, t in backbone.vit.state_dict().items()}
-    metadata = {'format': 'pt', LAYOUT_KEY: decode(backbone.weights_layout)}
-    if hasattr(backbone, GRID_KEY):  # the number of rows does not show the grid
-        metadata[GRID_KEY] = json.dumps(backbone.position_grid.tolist())
-    write_whole(args.out, save(tensors, metadata=metadata))
+    write_whole(args.out, weight_file(backbone))
     print(f'{args.checkpoint}: {backbone.load_report}\nwrote {args.out}')
 
 

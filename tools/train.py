@@ -1,12 +1,11 @@
 """Train an mmdet or mmseg config: `python tools/train.py configs/mask2former_vit.py`."""
 
 import argparse
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 
 import _command_line as cli
+from _resuming import resume_command
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
@@ -60,26 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vit_backbones.training.run import train
 
     given = {k: v for k, v in vars(args).items() if k not in ('cfg_options', 'debug')}
-    command = resume_command(argv, args.resume)
+    command = resume_command(__file__, argv, args.resume)
     finished = train(**given, options=args.cfg_options, command=command, say=cli.say)
     cli.say(f'done: {finished}')
-
-
-def resume_command(argv: Sequence[str], resume: str | None) -> str:
-    """The command that continues this training from its last checkpoint."""
-    words = ['auto' if resume and word == resume else word for word in argv]
-    words = ['--resume=auto' if word.startswith('--resume=') else word for word in words]
-    python = [_shown(sys.executable)]
-    if processes := os.environ.get('LOCAL_WORLD_SIZE'):
-        python += ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}']
-    words += [] if resume else ['--resume']
-    return shlex.join([*python, _shown(__file__), *words])
-
-
-def _shown(program: str) -> str:
-    """A path as a user types it: from the current folder, or whole where it lies elsewhere."""
-    relative = os.path.relpath(program)
-    return os.path.abspath(program) if relative.startswith(os.pardir) else relative
 
 
 if __name__ == '__main__':

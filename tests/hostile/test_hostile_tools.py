@@ -31,6 +31,7 @@ READERS = {
     ), *(f'{split}_dataloader.dataset.data_root=.' for split in ('val', 'test'))]),
     'predict': ('predict', ['seg.py', '{}', 'images', '--out', 'out']),
     'convert': ('convert_checkpoint', ['{}', 'out.safetensors', *MODEL]),
+    'teacher': ('distill', ['test_vit={}', 'test_vit', 'images', '--scratch', '--out', 'out']),
     'export': ('export_onnx', [*MODEL, '--checkpoint', '{}', '--out', 'out.onnx']),
     'export whole': (
         'export_onnx',

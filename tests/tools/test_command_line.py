@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from _command_line import Parser, add_config_options, one_line_errors
+from _resuming import resume_command
 from _spelling import with_flags
 from conftest import load_tool
 
@@ -199,15 +200,15 @@ def test_threads_of_pytorch_soon_sleep_unless_a_user_says_otherwise(given, count
 
 def test_the_command_to_resume_starts_as_many_processes(monkeypatch):
     """`python tools/train.py --launcher pytorch` would not run."""
-    resume_command = load_tool('train').resume_command
+    tool = str(ROOT / 'tools/train.py')
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, 'executable', str(ROOT / '.venv/bin/python'))
     one = '.venv/bin/python tools/train.py a.py --resume'
-    assert resume_command(['a.py'], None) == one
+    assert resume_command(tool, ['a.py'], None) == one
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     several = '.venv/bin/python -m torch.distributed.run --nproc_per_node=2 tools/train.py '
-    assert resume_command(['a.py'], None) == several + 'a.py --resume'
+    assert resume_command(tool, ['a.py'], None) == several + 'a.py --resume'
     monkeypatch.delenv('LOCAL_WORLD_SIZE')
-    assert resume_command(['--resume=1.pth', 'a.py'], '1.pth') == (
+    assert resume_command(tool, ['--resume=1.pth', 'a.py'], '1.pth') == (
         '.venv/bin/python tools/train.py --resume=auto a.py'
     )

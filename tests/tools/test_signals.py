@@ -122,6 +122,7 @@ STARTS = {
     'benchmark': ['speed', 'test_vit'],
     'export_onnx': ['--model', 'test_vit', '--random-weights', '0', '--out', 'o.onnx'],
     'convert_checkpoint': ['a.pth', 'b.safetensors', '--model', 'test_vit'],
+    'distill': ['test_vit=a.pth', 'test_vit', 'images', '--scratch', '--out', 'o'],
     'check_models': [],
 }
 

@@ -12,7 +12,6 @@ from vit_backbones.benchmark.labelled import Labelled, LabelledData, read_data
 from vit_backbones.benchmark.patch_features import Features, compute_features
 from vit_backbones.benchmark.probe import Sample, fit, test
 from vit_backbones.benchmark.results import describe_environment, ordered, table_head, table_row
-from vit_backbones.config.loading import CONFIGS
 from vit_backbones.devices import choose_device
 from vit_backbones.features.plan import Item
 from vit_backbones.models.chosen import Choice, Loaded, load_backbone
@@ -54,15 +53,9 @@ def choices(
         pretrained: Give models without a checkpoint the library's weights.
         random_weights: Or draw theirs with this seed.
     """
-    common = Choice(source=source, layers=layers, img_size=size)
+    common = dict(source=source, layers=layers, img_size=size)
     others = dict(pretrained=pretrained, random_weights=random_weights)
-    return [
-        common._replace(
-            **{'config' if name.endswith(CONFIGS) else 'model': name},
-            **dict(checkpoint=checkpoint) if checkpoint else others,
-        )
-        for name, _, checkpoint in (each.partition('=') for each in models)
-    ]
+    return [Choice.named(each, **common, **others) for each in models]
 
 
 class Comparison(NamedTuple):

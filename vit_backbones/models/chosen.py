@@ -26,6 +26,7 @@ from vit_backbones.config.loading import load_config
 from vit_backbones.errors import one_line
 from vit_backbones.images import UnreadableImageError
 from vit_backbones.loaders import RGB_READER, Reader, normalised_by, reader_of
+from vit_backbones.models.backbone_choice import Choice
 from vit_backbones.models.random_weights import redraw
 from vit_backbones.sources.published import missing_with_fix
 from vit_backbones.terminal import quiet_log
@@ -33,28 +34,8 @@ from vit_backbones.terminal import quiet_log
 _OF_WEIGHTS = ('checkpoint', 'checkpoint_path', 'init_cfg', 'pretrained')
 
 
-class Choice(NamedTuple):
-    """The choice of a backbone, by `model` and `source` or by `config`, and of its weights."""
-
-    model: str | None = None
-    source: str = 'timm'
-    config: str | None = None  # path of an mmdet or mmseg config with the backbone
-    options: Sequence[str] = ()  # `key=value` changes of that config
-    checkpoint: str | None = None  # of the model, or a whole one that was trained with the config
-    pretrained: bool = False
-    random_weights: int | None = None  # seed
-    img_size: Sequence[int] | None = None  # (H, W), in place of the model's or the config's
-    layers: str | Sequence[str | int] | None = None  # in place of the last one or the config's
-
-    @classmethod
-    def of(cls, args: Any) -> 'Choice':
-        """The choice in the arguments of `add_backbone_options` of the tools."""
-        same = {name: getattr(args, name) for name in cls._fields if name != 'options'}
-        return cls(**same, options=args.cfg_options)
-
-
 class Loaded(NamedTuple):
-    """A backbone that is ready to run, in eval mode and without gradients."""
+    """A backbone that is ready to run, in eval mode and, unless it learns, without gradients."""
 
     backbone: ViTFeatBackbone
     name: str  # the model's or its config's, as given
@@ -96,8 +77,10 @@ class Loaded(NamedTuple):
         return digest.hexdigest()
 
 
-def load_backbone(choice: Choice, **options: Any) -> Loaded:
+def load_backbone(choice: Choice, *, learns: bool = False, **options: Any) -> Loaded:
     """Build the chosen backbone, with further arguments of `ViTFeatBackbone`, such as `pool`.
+
+    With `learns` parameters that the library trains stay trainable.
 
     With any of these the config's own `out_type`, `out_stride`, `cls_readout` and `pool` do not
     count.
@@ -126,7 +109,9 @@ def load_backbone(choice: Choice, **options: Any) -> Loaded:
     expected = expected_images(config, backbone)
     name = choice.model or Path(choice.config).stem
     reader = RGB_READER if config is None else reader_of(config)
-    return Loaded(backbone.requires_grad_(False).eval(), name, weights, *expected, asked, reader)
+    if not learns:
+        backbone.requires_grad_(False)
+    return Loaded(backbone.eval(), name, weights, *expected, asked, reader)
 
 
 def expected_images(
@@ -253,6 +238,7 @@ def _weights(choice: Choice, asked: dict[str, Any]) -> str:
         'pretrained=True': choice.pretrained,
         'checkpoint=...': choice.checkpoint is not None,
         'random_weights=...': choice.random_weights is not None,
+        'scratch=True': choice.scratch,
     }
     if sum(given.values()) > 1:
         raise ValueError(f'{" and ".join(k for k, v in given.items() if v)}: give one of them')
@@ -269,8 +255,8 @@ def _weights(choice: Choice, asked: dict[str, Any]) -> str:
     asked['pretrained'] = choice.pretrained
     if choice.random_weights is not None:
         return f'random, seed {choice.random_weights}'
-    if choice.pretrained:
-        return 'pretrained'
+    if choice.pretrained or choice.scratch:
+        return 'pretrained' if choice.pretrained else 'none yet'
     with missing_with_fix(choice.source, choice.model, choice.checkpoint):
         held = names(choice.checkpoint)  # our backbone stands below a prefix in a whole model's
     for prefix in ('backbone.backbone.vit.', 'backbone.vit.'):

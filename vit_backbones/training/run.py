@@ -128,7 +128,7 @@ def train(
 
     suffix = '_trial' if trial else ''
     load = functools.partial(_load, config, options, work_dir, launcher, suffix)
-    return _execute(load, set_up, run, Ending(command))
+    return execute(load, set_up, run, Ending(command))
 
 
 def evaluate(
@@ -157,16 +157,23 @@ def evaluate(
         return _compiled(prepare(cfg, ('test',)), compile)
 
     load = functools.partial(_load, config, options, work_dir, launcher)
-    return _execute(load, set_up, lambda runner: test_result(runner.test()), Ending(None))
+    return execute(load, set_up, lambda runner: test_result(runner.test()), Ending(None))
 
 
-def _execute(
+def execute(
     load: Callable[[], Config],
     set_up: Callable[[Config], AnyRunner],
     run: Callable[[AnyRunner], Result],
     ending: Ending,
 ) -> Finished:
-    """Set up and run; errors of the set-up become one line and leave no files behind."""
+    """Set up and run; errors of the set-up become one line and leave no files behind.
+
+    Args:
+        load: Gives the config, with a `filename` and the `work_dir` that files go to.
+        set_up: Gives its runner, before which nothing is trained.
+        run: Trains or tests.
+        ending: Describes errors.
+    """
     start, files, runner = time.monotonic(), None, None
     try:
         with quiet_warnings():
