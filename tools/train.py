@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import _command_line as cli
+from _started import module
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
@@ -73,7 +74,7 @@ def resume_command(argv: Sequence[str], resume: str | None) -> str:
     if processes := os.environ.get('LOCAL_WORLD_SIZE'):
         python += ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}']
     words += [] if resume else ['--resume']
-    return shlex.join([*python, _shown(__file__), *words])
+    return shlex.join([*python, *(module() or [_shown(__file__)]), *words])
 
 
 def _shown(program: str) -> str:

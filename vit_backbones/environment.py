@@ -213,8 +213,8 @@ def _first_failure() -> str | None:
             with warnings.catch_warnings(action='ignore'):
                 importlib.import_module(name)
         except Exception as error:  # each library has its own
-            line = one_line(error)
-            return f'{name} cannot be imported ({line}): install the pinned set of requirements.txt'
+            line, fix = one_line(error), 'install the pinned set of requirements.txt'
+            return f'{name} cannot be imported ({line.removesuffix(f"; {fix}")}): {fix}'
     return None
 
 
