@@ -68,8 +68,8 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['vit_backbones', 'vit_backbones.*']),
-    # `_base_ = 'vit_backbones::...'` is looked for in .mim/configs, `python -m vit_backbones NAME` runs
-    # .mim/tools/NAME.py: both are links, to ./configs and ./tools
+    # `_base_ = 'vit_backbones::...'` is looked for in .mim/configs, and .mim/tools/NAME.py is what
+    # `python -m vit_backbones NAME` runs: both are links, to ./configs and ./tools
     package_data={
         'vit_backbones': ['.mim/model-index.yml', '.mim/configs/**/*.py', '.mim/tools/*.py']
     },

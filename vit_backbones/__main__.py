@@ -107,7 +107,8 @@ def _list(args: argparse.Namespace) -> int:
     try:
         from vit_backbones.models.catalogue import list_models
     except Exception as error:  # packages that do not fit together
-        raise ValueError(explained(error)) from error
+        line = str(error) if error.__cause__ else explained(error)  # ours has a cause, and its fix
+        raise ValueError(line) from error
     for line in list_models(args.pattern, args.source):
         print(line, flush=True)
     return 0

@@ -70,17 +70,18 @@ def config_file(path: str | Path) -> Path:
     if found is None:
         reason = 'ships no configs' if spec else 'is not installed'
         raise FileNotFoundError(f'config {str(path)!r}: the package {package!r} {reason}')
-    return found / name
+    return found / name.lstrip('/')
 
 
-def _read(path: Path) -> Config:
-    path = config_file(path)
-    if path.is_dir():
-        inside = ', '.join(sorted(str(each) for each in path.glob('*.py'))[:3])
-        hint = f'; name a file in it: {inside}' if inside else ', and no config is in it'
-        raise FileNotFoundError(f'config {str(path)!r} is a folder{hint}')
+def _read(given: Path) -> Config:
+    path = config_file(given)
     if not path.is_file():
-        raise FileNotFoundError(f'config {str(path)!r} does not exist{_closest_files(path)}')
+        wrong = _no_file(path)
+        if path != given:  # name all files of the package in the same way
+            package, _, name = str(given).partition('::')
+            folder = str(path).removesuffix(name.lstrip('/')).removesuffix('/')
+            wrong = wrong.replace(f'{folder}/', f'{package}::').replace(folder, f'{package}::')
+        raise FileNotFoundError(wrong)
     try:
         config = Config.fromfile(str(path), import_custom_modules=False)
         _drop_scope(config)
@@ -146,6 +147,14 @@ class _Dicts(ast.NodeTransformer):
             return node
         keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
         return ast.Dict(keys, [keyword.value for keyword in node.keywords])
+
+
+def _no_file(path: Path) -> str:
+    if not path.is_dir():
+        return f'config {str(path)!r} does not exist{_closest_files(path)}'
+    inside = ', '.join(sorted(str(each) for each in path.glob('*.py'))[:3])
+    hint = f'; name a file in it: {inside}' if inside else ', and no config is in it'
+    return f'config {str(path)!r} is a folder{hint}'
 
 
 def _closest_files(path: Path) -> str:
