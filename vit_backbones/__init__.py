@@ -11,16 +11,10 @@ installation must not wait for it, nor fail with it. Its commands import the pac
 import sys
 from typing import Any
 
-from vit_backbones.environment import explained
+from vit_backbones.environment import STARTED, explained
 from vit_backbones.version import __version__
 
-# While Python looks for the module of `-m`, sys.argv[0] is '-m'
-BARE = sys.argv[:1] == ['-m'] and sys.orig_argv[-len(sys.argv)] in (
-    'vit_backbones',
-    '-mvit_backbones',
-)
-
-if not BARE:
+if not STARTED:
     try:
         from vit_backbones.hosts import (
             config_packages,

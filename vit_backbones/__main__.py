@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import vit_backbones
-from vit_backbones.environment import explained, report, row
-from vit_backbones.errors import one_line, shown
+from vit_backbones.environment import STARTED, explained, report, row
+from vit_backbones.errors import one_line
 
 _TOOLS = Path(__file__).parent / '.mim/tools'  # in a wheel; in a checkout a link to ./tools
 
@@ -37,7 +36,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, and return the exit code; a tool ends the process itself."""
     argv = sys.argv[1:] if argv is None else argv
-    if vit_backbones.BARE:  # let the next import be whole
+    if STARTED:  # let the next import be whole
         for name in [each for each in sys.modules if each.split('.')[0] == 'vit_backbones']:
             del sys.modules[name]
     tools = _tools()
@@ -83,7 +82,7 @@ def _check_command(argv: Sequence[str], commands: Sequence[str]) -> None:
     if argv and not argv[0].startswith('-') and argv[0] not in commands:
         close = difflib.get_close_matches(argv[0], commands, n=1)
         hint = f': did you mean {close[0]}?' if close else ''
-        raise ValueError(f'no command {shown(argv[0])!r}{hint or ":"} Choose {", ".join(commands)}')
+        raise ValueError(f'no command {argv[0]!r}{hint or ":"} Choose {", ".join(commands)}')
 
 
 def _report() -> int:

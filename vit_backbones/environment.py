@@ -18,6 +18,13 @@ from typing import Any, NamedTuple
 from vit_backbones.errors import one_line
 
 
+# Whether `python -m vit_backbones` imports this, and looks for the module: sys.argv[0] is '-m' then
+STARTED = sys.argv[:1] == ['-m'] and sys.orig_argv[-len(sys.argv)] in (
+    'vit_backbones',
+    '-mvit_backbones',
+)
+
+
 class Problem(NamedTuple):
     """One thing that is wrong with the environment, in one line with its fix."""
 
