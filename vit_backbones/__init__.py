@@ -8,7 +8,6 @@ mends some of mmseg's predictions, and registers everything.
 installation must not wait for it, nor fail with it. Its commands import the package again, whole.
 """
 
-import sys
 from typing import Any
 
 from vit_backbones.environment import STARTED, explained

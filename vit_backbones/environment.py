@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from vit_backbones.errors import one_line
 
-
 # Whether `python -m vit_backbones` imports this, and looks for the module: sys.argv[0] is '-m' then
 STARTED = sys.argv[:1] == ['-m'] and sys.orig_argv[-len(sys.argv)] in (
     'vit_backbones',
