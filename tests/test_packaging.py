@@ -241,7 +241,7 @@ def test_wheel__a_tool_runs_from_another_folder(
     words = 'images --model test_vit --random-weights 0 --out f.npz --device cpu'.split()
     done = started('extract_features', *words)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith('2 images, 64 numbers each')
+    assert done.stdout.splitlines()[-1].startswith('2 images, featmap of 64 channels')
     words += ['--layers', '99']
     wrong = started('extract_features', *words)
     run = [sys.executable, ROOT / 'tools/extract_features.py', *words]
