@@ -69,8 +69,11 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['vit_backbones', 'vit_backbones.*']),
-    # `_base_ = 'vit_backbones::...'` is looked for in .mim, where configs is a link to ./configs
-    package_data={'vit_backbones': ['.mim/model-index.yml', '.mim/configs/**/*.py']},
+    # `_base_ = 'vit_backbones::...'` is looked for in .mim/configs, and .mim/tools/NAME.py is what
+    # `python -m vit_backbones NAME` runs: both are links, to ./configs and ./tools
+    package_data={
+        'vit_backbones': ['.mim/model-index.yml', '.mim/configs/**/*.py', '.mim/tools/*.py']
+    },
     python_requires='>=3.11',  # the locked NumPy and SciPy, and mmengine was never tried below
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

@@ -161,12 +161,21 @@ def test_report__a_gpu_that_is_not_used(cuda, message, installed, monkeypatch):
     assert re.match(rf'there is a GPU \(H200, driver 535.1\), but torch 2.11.0.*{message}', problem)
 
 
-@pytest.mark.parametrize(('started_by', 'imports'), [('-m', True), ('train.py', False)])
-def test_a_package_that_fails_leaves_the_report_alone(started_by, imports, monkeypatch):
+@pytest.mark.parametrize(
+    ('module', 'started_by', 'imports'),
+    [
+        ('vit_backbones', ['-m', 'train', '-h'], True),
+        ('vit_backbones.version', ['-m'], False),
+        ('x', ['train.py', 'vit_backbones'], False),
+    ],
+)
+def test_a_package_that_fails_leaves_the_report_alone(module, started_by, imports, monkeypatch):
     """What `__init__` does when a library fails, run under another name."""
     code = importlib.util.find_spec('vit_backbones').loader.get_code('vit_backbones')
     monkeypatch.setitem(sys.modules, 'vit_backbones.hosts', None)
-    monkeypatch.setattr(sys, 'argv', [started_by])
+    monkeypatch.setattr(sys, 'argv', started_by)
+    monkeypatch.setattr(sys, 'orig_argv', ['python', '-m', module, *started_by[1:]])
+    monkeypatch.delitem(sys.modules, 'vit_backbones.environment')
     if imports:
         exec(code, {'__name__': 'copy'})
         return

@@ -3,10 +3,11 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from toy_task import write_toy_config
+from trained_models import write_images
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ('requirements.txt', 'requirements-optional.txt')
@@ -135,7 +138,7 @@ def test_setup__ships_every_package(metadata: dict[str, Any]) -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`lib`, what a wheel holds, and `dist`, with an sdist, of a copy of this folder."""
     folder = tmp_path_factory.mktemp('built')
-    for name in ('vit_backbones', 'configs'):
+    for name in ('vit_backbones', 'configs', 'tools'):
         shutil.copytree(
             ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__')
         )
@@ -152,16 +155,18 @@ def shipped(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob('*.py')}
 
 
-def test_wheel__holds_every_config(built: Path) -> None:
-    assert shipped(built / 'lib/vit_backbones/.mim/configs') == shipped(ROOT / 'configs')
+@pytest.mark.parametrize('name', ['configs', 'tools'])
+def test_wheel__holds_every_config_and_tool(built: Path, name: str) -> None:
+    assert shipped(built / f'lib/vit_backbones/.mim/{name}') == shipped(ROOT / name)
     assert not any(path.is_symlink() for path in built.glob('lib/vit_backbones/.mim/*'))
 
 
-def test_sdist__holds_every_config(built: Path) -> None:
+def test_sdist__holds_every_config_and_tool(built: Path) -> None:
     (archive,) = built.glob('dist/*.tar.gz')
     shutil.unpack_archive(archive, built / 'unpacked')
     (folder,) = (built / 'unpacked').iterdir()
-    assert shipped(folder / 'vit_backbones/.mim/configs') == shipped(ROOT / 'configs')
+    for name in ('configs', 'tools'):
+        assert shipped(folder / f'vit_backbones/.mim/{name}') == shipped(ROOT / name)
     assert (folder / 'vit_backbones/.mim/model-index.yml').is_file()
 
 
@@ -186,6 +191,89 @@ def test_wheel__is_inherited_from_by_name(built: Path, tmp_path: Path) -> None:
         'False',
         '150',
     ]
+
+
+@pytest.fixture
+def started(built: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Run `python -m vit_backbones` of the wheel with some words, from an empty folder."""
+    given = os.environ | {'PYTHONPATH': f'{built}/lib:{ROOT}/tests', 'OMP_NUM_THREADS': '1'}
+
+    def run(*words: str, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess:
+        command = [sys.executable, *launcher, '-m', 'vit_backbones', *words]
+        return subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ('words', 'line'),
+    [
+        (['tran'], "error: no command 'tran': did you mean train? Choose list, analyze, "),
+        (['_targets'], "error: no command '_targets': Choose list, analyze, benchmark, "),
+        (['a\nb', '--out'], r"error: no command 'a\nb': Choose list, analyze, benchmark, "),
+        (['train'], 'python -m vit_backbones train: error: the following arguments are requ'),
+        (['benchmark', 'spee'], 'python -m vit_backbones benchmark: error: argument COMMAND: inv'),
+    ],
+)
+def test_wheel__answers_a_wrong_command_at_once(
+    words: list[str], line: str, started: Callable[..., subprocess.CompletedProcess]
+) -> None:
+    done = started(*words, launcher=['-X', 'importtime'])
+    told = [each for each in done.stderr.splitlines() if not each.startswith('import time:')]
+    assert (done.returncode, done.stdout) == (2, '')
+    assert told[-1].startswith(line)
+    assert len(told) == 1 or told[0].startswith('usage: python -m vit_backbones ')
+    assert not re.search(r'\| +(torch|numpy|mmengine)$', done.stderr, re.MULTILINE)
+
+
+def test_wheel__lists_its_tools(started: Callable[..., subprocess.CompletedProcess]) -> None:
+    listed = re.findall(r'^    (\w+)', started('--help').stdout, re.MULTILINE)
+    assert listed == ['list', *sorted(path.stem for path in ROOT.glob('tools/[!_]*.py'))]
+    told = started('analyze', '--help').stdout
+    assert 'folder of python -m vit_backbones train with its config' in ' '.join(told.split())
+
+
+@pytest.mark.slow
+def test_wheel__a_tool_runs_from_another_folder(
+    started: Callable[..., subprocess.CompletedProcess], tmp_path: Path
+) -> None:
+    write_images(tmp_path / 'images', (64, 96), (50, 33))
+    words = 'images --model test_vit --random-weights 0 --out f.npz --device cpu'.split()
+    done = started('extract_features', *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith('2 images, featmap of 64 channels')
+    words += ['--layers', '99']
+    wrong = started('extract_features', *words)
+    run = [sys.executable, ROOT / 'tools/extract_features.py', *words]
+    given = os.environ | {'PYTHONPATH': str(ROOT)}
+    by_path = subprocess.run(run, cwd=tmp_path, env=given, capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr) == (2, by_path.stderr)
+    assert re.fullmatch(r'error: out_indices must be in .* got 99\n', wrong.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('launcher', 'more'),
+    [([], []), (['-m', 'torch.distributed.run', '--nproc_per_node=2'], ['--launcher', 'pytorch'])],
+    ids=['alone', 'torchrun'],
+)
+def test_wheel__stopped_training_goes_on_by_its_command(
+    launcher: list[str],
+    more: list[str],
+    started: Callable[..., subprocess.CompletedProcess],
+    tmp_path: Path,
+) -> None:
+    stop = "custom_hooks = [dict(type='ToyStopHook', epoch=1)]"
+    config = Path(write_toy_config(tmp_path, more=stop))
+    done = started('train', 'toy.py', *more, launcher=launcher)
+    words = [sys.executable, *launcher, *'-m vit_backbones train toy.py'.split(), *more, '--resume']
+    line = f'the last checkpoint is work_dirs/toy/epoch_1.pth, continue with: {shlex.join(words)}'
+    assert f'interrupted; {line}' in done.stderr.splitlines(), done.stderr
+    config.write_text(config.read_text().replace(stop, ''))
+    done = started('train', 'toy.py', *more, '--resume', launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    assert 'work_dirs/toy/epoch_1.pth' in done.stdout
+    assert done.stdout.splitlines()[-1].startswith('done: mIoU')
 
 
 def test_clone__is_inherited_from_by_name(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def arguments(command):
             assert path in TOOLS.values(), f'{word} does not exist'
             return path.stem, words[place + 1 :]
         if words[place : place + 2] == ['-m', 'vit_backbones']:
-            return '-m', words[place + 2 :]
+            name = next(iter(words[place + 2 :]), None)
+            return (name, words[place + 3 :]) if name in TOOLS else ('-m', words[place + 2 :])
     return None, words
 
 

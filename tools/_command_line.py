@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, ClassVar, NoReturn
 
 from _spelling import with_flags
+from _started import as_typed, module
 
 # Threads of GNU OpenMP spin for milliseconds before they sleep. Beside other busy processes that
 # takes the cores from the very threads they wait for: a step of 0.9 s takes 6.7 s beside three
@@ -35,6 +36,13 @@ class Parser(argparse.ArgumentParser):
 
     flags: ClassVar[dict[str, str]] = {}  # by the argument's name in the library
     debug: ClassVar[bool] = False
+
+    def __init__(self, prog: str | None = None, **kwargs: Any) -> None:
+        typed = ' '.join(['python', *module()]) if module() else None
+        super().__init__(prog or typed, **kwargs)
+
+    def format_help(self) -> str:
+        return as_typed(super().format_help())
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[argparse.Namespace, list[str]]:
         parsed, rest = super().parse_known_args(*args, **kwargs)
@@ -115,7 +123,7 @@ def is_first_process() -> bool:
 def say(line: str, *, error: bool = False) -> None:
     """Print a line; of several processes only the first one does."""
     if is_first_process():
-        print(line, file=sys.stderr if error else sys.stdout)
+        print(as_typed(line), file=sys.stderr if error else sys.stdout)
 
 
 def leave(code: int) -> NoReturn:
@@ -136,7 +144,7 @@ def _line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f': {error.filename}' if error.filename else ''
         return f'{error.strerror}{place}'
-    text = with_flags(' '.join(str(error).split()), Parser.flags) or type(error).__name__
+    text = as_flags(' '.join(str(error).split())) or type(error).__name__
     if 'install' in text or not (isinstance(error, ImportError) or _while_importing(error)):
         return text
     return f'{text}; install the pinned set of requirements.txt'
@@ -147,6 +155,11 @@ def _while_importing(error: Exception) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     importing = any(each.name == '<module>' or 'importlib' in each.filename for each in frames)
     return isinstance(error, RuntimeError) and importing
+
+
+def as_flags(text: str) -> str:
+    """A text of the library as the user of the running tool writes its arguments and tools."""
+    return as_typed(with_flags(text, Parser.flags))
 
 
 def positive(text: str) -> int:

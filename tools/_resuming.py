@@ -5,6 +5,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from _started import module
+
 
 def resume_command(tool: str, argv: Sequence[str], resume: str | None) -> str:
     """The command that continues a training by a tool from its last checkpoint."""
@@ -14,7 +16,7 @@ def resume_command(tool: str, argv: Sequence[str], resume: str | None) -> str:
     if processes := os.environ.get('LOCAL_WORLD_SIZE'):
         python += ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}']
     words += [] if resume else ['--resume']
-    return shlex.join([*python, _shown(tool), *words])
+    return shlex.join([*python, *(module() or [_shown(tool)]), *words])
 
 
 def _shown(program: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import _command_line as cli
 from _benchmark_steps import add_growth, add_run_options, add_step, size
+from _started import module
 
 PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 
@@ -204,7 +205,8 @@ def run_quality(args: argparse.Namespace) -> int:
         device=args.device,
     )
     print(heading(comparison.environment), flush=True)
-    rows = comparison.rows(cli.say, shlex.join(['python', *sys.argv]))
+    started = ['python', *(module()[:2] or sys.argv[:1]), *sys.argv[1:]]
+    rows = comparison.rows(cli.say, shlex.join(started))
     print(f'\n{markdown(rows)}\n\n{by_class(rows)}')
     if args.out is not None:
         write_json(args.out, environment=comparison.environment, rows=rows)
@@ -250,7 +252,7 @@ def run_table(args: argparse.Namespace) -> int:
         check_figure(args.plot)
     rows, left_out = read_runs(args.runs)
     for line in left_out:
-        print(f'left out: {line}', file=sys.stderr)
+        cli.say(f'left out: {line}', error=True)
     if not rows:
         raise ValueError('none of these is a work dir with a record, or a file of results')
     text = markdown(rows)

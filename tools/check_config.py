@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import chain
 
 import _command_line as cli
-from _spelling import with_flags
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = map(warning, own.warnings)
         others = beside_own_data(check_config(config, reads_data=args.data), own and own.folder)
         for finding in chain(found, others):
-            print(with_flags(str(finding), cli.Parser.flags), flush=True)
+            print(cli.as_flags(str(finding)), flush=True)
             count[finding.level] += 1
     del count['note']
     counted = ', '.join(f'{n or "no"} {level}{"s" * (n > 1)}' for level, n in count.items())

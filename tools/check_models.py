@@ -9,7 +9,7 @@ from pathlib import Path
 
 import _command_line as cli
 
-ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parents[1] / 'docs/results/models'  # a wheel has none
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -23,7 +23,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--out',
         type=Path,
-        default=ROOT / 'docs/results/models/timm.json',
+        default=(RESULTS if RESULTS.is_dir() else Path()) / 'timm.json',
         help='results of all architectures; a table for reading goes beside it',
     )
     args = parser.parse_args(argv)

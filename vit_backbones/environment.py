@@ -17,6 +17,12 @@ from typing import Any, NamedTuple
 
 from vit_backbones.errors import one_line
 
+# Whether `python -m vit_backbones` imports this, and looks for the module: sys.argv[0] is '-m' then
+STARTED = sys.argv[:1] == ['-m'] and sys.orig_argv[-len(sys.argv)] in (
+    'vit_backbones',
+    '-mvit_backbones',
+)
+
 
 class Problem(NamedTuple):
     """One thing that is wrong with the environment, in one line with its fix."""
@@ -213,8 +219,8 @@ def _first_failure() -> str | None:
             with warnings.catch_warnings(action='ignore'):
                 importlib.import_module(name)
         except Exception as error:  # each library has its own
-            line = one_line(error)
-            return f'{name} cannot be imported ({line}): install the pinned set of requirements.txt'
+            line, fix = one_line(error), 'install the pinned set of requirements.txt'
+            return f'{name} cannot be imported ({line.removesuffix(f"; {fix}")}): {fix}'
     return None
 
 

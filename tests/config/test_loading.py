@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 import vit_backbones  # noqa: F401  (registers the backbone)
 from vit_backbones.config import options
-from vit_backbones.config.loading import load_config
+from vit_backbones.config.loading import config_file, load_config
 from vit_backbones.config.options import check_option
 from vit_backbones.config.registries import arguments_of
 from vit_backbones.heads import eomt, mask2former_loss
@@ -230,3 +230,42 @@ def test_keys_that_recipes_leave_out_are_those_that_eomt_reads():
     assert set(options._READ['EoMT', 'model.train_cfg']) == set(mask2former_loss._TRAIN_CFG)
     given = set(eomt._TEST_CFG) | {'instance_on', 'panoptic_on'}
     assert set(options._READ['EoMT', 'model.test_cfg']) == given
+
+
+def test_a_config_of_a_package_has_the_name_that_bases_have():
+    named = load_config('vit_backbones::upernet/upernet_vit-ti_camvid.py')
+    path = Path(__file__).parents[2] / 'configs/upernet/upernet_vit-ti_camvid.py'
+    assert Path(named.filename).resolve() == path
+    assert named.pretty_text == load_config(path).pretty_text
+    assert load_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model.type
+    assert config_file('vit_backbones::/upernet_vit.py').is_file()
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        (
+            'vit_backbones::upernet/upernet_vit-ti_camvi.py',
+            "config 'vit_backbones::upernet/upernet_vit-ti_camvi.py' does not exist; did you mean "
+            'vit_backbones::upernet/upernet_vit-ti_camvid.py or vit_backbones::',
+        ),
+        (
+            'vit_backbones::',
+            "config 'vit_backbones::' is a folder; name a file in it: "
+            'vit_backbones::mask2former_vit.py, vit_backbones::upernet_vit.py',
+        ),
+        ('mmdett::a.py', "config 'mmdett::a.py': the package 'mmdett' is not installed"),
+        ('timm::a.py', "config 'timm::a.py': the package 'timm' ships no configs"),
+        ('a.b::c.py', "config 'a.b::c.py': the package 'a.b' is not installed"),
+    ],
+)
+def test_a_wrong_config_of_a_package_is_named_as_given(name, message):
+    with pytest.raises(FileNotFoundError) as error:
+        load_config(name)
+    assert str(error.value).startswith(message)
+
+
+def test_a_file_comes_before_a_package_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('mmdet::a.py').write_text('x = 1\n')
+    assert load_config('mmdet::a.py').x == 1

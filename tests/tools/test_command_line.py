@@ -1,6 +1,7 @@
 """The one way in which tools fail, and how they spell the library's arguments."""
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -212,3 +213,33 @@ def test_the_command_to_resume_starts_as_many_processes(monkeypatch):
     assert resume_command(tool, ['--resume=1.pth', 'a.py'], '1.pth') == (
         '.venv/bin/python tools/train.py --resume=auto a.py'
     )
+
+
+@pytest.fixture
+def by_module(monkeypatch):
+    """As if `python -m vit_backbones train a.py` had started this process."""
+    spec = importlib.util.spec_from_loader('vit_backbones.__main__', None)
+    monkeypatch.setattr(sys.modules['__main__'], '__spec__', spec)
+    monkeypatch.setattr(sys, 'argv', ['vit_backbones/__main__.py', 'train', 'a.py'])
+
+
+def test_a_tool_of_the_module_is_named_as_it_was_started(by_module, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'executable', str(ROOT / '.venv/bin/python'))
+    tool = ROOT / 'tools/train.py'
+    assert (
+        resume_command(tool, ['a.py'], None)
+        == '.venv/bin/python -m vit_backbones train a.py --resume'
+    )
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    assert resume_command(tool, ['a.py'], None) == (
+        '.venv/bin/python -m torch.distributed.run --nproc_per_node=2 -m vit_backbones train a.py '
+        '--resume'
+    )
+    error = ValueError("size=3: 'tools/train.py' and my/tools/train.py; tools/train.py trains")
+    assert fail(error, ['first']) == 2
+    assert capsys.readouterr().err == (
+        "error: --size 3: 'tools/train.py' and my/tools/train.py; python -m vit_backbones train "
+        'trains\n'
+    )
+    assert Parser().prog == 'python -m vit_backbones train'

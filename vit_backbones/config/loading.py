@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ _MOVED = {
 def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
     """Read a config file (`CONFIGS`) and apply `key=value` changes.
 
-    These are as `'model.backbone.out_indices=[2,5]'`, with list items by their number. Dicts are
+    `path` is a file, or one of a package as in `_base_`: `'vit_backbones::upernet/x.py'`.
+    Changes are as `'model.backbone.out_indices=[2,5]'`, with list items by their number. Dicts are
     as in a config: `"custom_hooks=[dict(type='EMAHook')]"`.
 
     Raises:
@@ -51,13 +53,35 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
     return config
 
 
-def _read(path: Path) -> Config:
-    if path.is_dir():
-        inside = ', '.join(sorted(str(each) for each in path.glob('*.py'))[:3])
-        hint = f'; name a file in it: {inside}' if inside else ', and no config is in it'
-        raise FileNotFoundError(f'config {str(path)!r} is a folder{hint}')
+def config_file(path: str | Path) -> Path:
+    """The file of a config, which `PACKAGE::FOLDER/FILE.py` names as `_base_` does.
+
+    Raises:
+        FileNotFoundError: If there is no such package, or it ships no configs.
+    """
+    package, colons, name = str(path).partition('::')
+    if not colons or Path(path).exists():
+        return Path(path)
+    spec = find_spec(package) if package.isidentifier() else None
+    folders = (
+        Path(place) / '.mim/configs' for place in (spec and spec.submodule_search_locations) or ()
+    )
+    found = next((each for each in folders if each.is_dir()), None)
+    if found is None:
+        reason = 'ships no configs' if spec else 'is not installed'
+        raise FileNotFoundError(f'config {str(path)!r}: the package {package!r} {reason}')
+    return found / name.lstrip('/')
+
+
+def _read(given: Path) -> Config:
+    path = config_file(given)
     if not path.is_file():
-        raise FileNotFoundError(f'config {str(path)!r} does not exist{_closest_files(path)}')
+        wrong = _no_file(path)
+        if path != given:  # name all files of the package in the same way
+            package, _, name = str(given).partition('::')
+            folder = str(path).removesuffix(name.lstrip('/')).removesuffix('/')
+            wrong = wrong.replace(f'{folder}/', f'{package}::').replace(folder, f'{package}::')
+        raise FileNotFoundError(wrong)
     try:
         config = Config.fromfile(str(path), import_custom_modules=False)
         _drop_scope(config)
@@ -123,6 +147,14 @@ class _Dicts(ast.NodeTransformer):
             return node
         keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
         return ast.Dict(keys, [keyword.value for keyword in node.keywords])
+
+
+def _no_file(path: Path) -> str:
+    if not path.is_dir():
+        return f'config {str(path)!r} does not exist{_closest_files(path)}'
+    inside = ', '.join(sorted(str(each) for each in path.glob('*.py'))[:3])
+    hint = f'; name a file in it: {inside}' if inside else ', and no config is in it'
+    return f'config {str(path)!r} is a folder{hint}'
 
 
 def _closest_files(path: Path) -> str:

@@ -13,6 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+from vit_backbones.config.loading import config_file
 from vit_backbones.evaluation.predicting import Predictor
 from vit_backbones.evaluation.result_arrays import Result, result_of
 from vit_backbones.evaluation.runs import checkpoint_of, config_of, find_runs
@@ -53,7 +54,7 @@ def load_model(
     """
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f'source={source!r}: takes the path of a work dir or a config')
-    config = Path(source)
+    config = config_file(source)
     if config.is_dir():
         (run,) = find_runs([config])
         config, checkpoint = config_of(run), checkpoint or checkpoint_of(run)

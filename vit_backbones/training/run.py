@@ -5,7 +5,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -21,7 +20,7 @@ from vit_backbones.checks.recipe import config_findings, model_findings
 from vit_backbones.checks.resuming import resume_findings
 from vit_backbones.config.datasets import missing_data
 from vit_backbones.config.facts import Facts
-from vit_backbones.config.loading import load_config
+from vit_backbones.config.loading import config_file, load_config
 from vit_backbones.files import check_writable
 from vit_backbones.own_data import Used, use_own_data
 from vit_backbones.shapes import write_shapes
@@ -211,7 +210,7 @@ def _load(
 ) -> Config:
     preflight.check_environment()
     cfg = load_config(path, options)
-    own = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    own = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', config_file(path).stem)
     cfg.work_dir = own + suffix
     cfg.launcher = launcher
     return cfg
