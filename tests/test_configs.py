@@ -90,6 +90,8 @@ def _load(path: Path, full_size: bool = False) -> Config:
         cfg.model.train_cfg.rpn.allowed_border = -1  # anchors are larger than these images
     for stage in _listed(cfg.model.train_cfg.get('rcnn', [])):
         stage.sampler.num = 16  # regions an image
+    if 'dn_cfg' in cfg.model:
+        cfg.model.num_queries = 20  # of the 128 cells of these images
     if 'auxiliary_iters' in cfg.model:
         cfg.model.auxiliary_iters = 0
     if not full_size:
