@@ -58,7 +58,8 @@ SHARED = ['mask2former_vit-b-dinov2.py']  # bases that name a backbone for sever
 FULL_SIZE = [False, pytest.param(True, marks=pytest.mark.slow)]
 # Of large models, or of a model that another recipe has with less data
 LARGE = re.compile(
-    r'plain_mask/.+-[bl]-|vit_adapter/mask2former|-(10|6)e_vit|_vit-(adapter-)?s-dinov2_'
+    r'plain_mask/.+-[bl]-|vit_adapter/mask2former|-(10|6)e_vit|_vit-(adapter-)?s-dinov2_|'
+    r'dinov3-frozen_coco-instance'
 )
 STEPS = [pytest.param(name, marks=[pytest.mark.slow] * bool(LARGE.search(name))) for name in NAMES]
 
@@ -120,6 +121,8 @@ def _build(cfg: Config) -> nn.Module:
         if hasattr(module, 'sampling_offsets'):  # deformable attention
             nn.init.normal_(module.sampling_offsets.weight, std=0.01)
             nn.init.normal_(module.attention_weights.weight, std=0.01)
+        for branch in getattr(module, 'reg_branches', []):  # of DETR's heads
+            nn.init.normal_(branch[-1].weight, std=0.01)
     return model
 
 
