@@ -58,7 +58,8 @@ SHARED = ['mask2former_vit-b-dinov2.py']  # bases that name a backbone for sever
 FULL_SIZE = [False, pytest.param(True, marks=pytest.mark.slow)]
 # Of large models, or of a model that another recipe has with less data
 LARGE = re.compile(
-    r'plain_mask/.+-[bl]-|vit_adapter/mask2former|-(10|6)e_vit|_vit-(adapter-)?s-dinov2_'
+    r'plain_mask/.+-[bl]-|vit_adapter/mask2former|-(10|6)e_vit|_vit-(adapter-)?s-dinov2_|'
+    r'dinov3-frozen_coco'
 )
 STEPS = [pytest.param(name, marks=[pytest.mark.slow] * bool(LARGE.search(name))) for name in NAMES]
 
@@ -90,6 +91,8 @@ def _load(path: Path, full_size: bool = False) -> Config:
         cfg.model.train_cfg.rpn.allowed_border = -1  # anchors are larger than these images
     for stage in _listed(cfg.model.train_cfg.get('rcnn', [])):
         stage.sampler.num = 16  # regions an image
+    if 'dn_cfg' in cfg.model:
+        cfg.model.num_queries = 20  # of the 128 cells of these images
     if 'auxiliary_iters' in cfg.model:
         cfg.model.auxiliary_iters = 0
     if not full_size:
@@ -118,6 +121,8 @@ def _build(cfg: Config) -> nn.Module:
         if hasattr(module, 'sampling_offsets'):  # deformable attention
             nn.init.normal_(module.sampling_offsets.weight, std=0.01)
             nn.init.normal_(module.attention_weights.weight, std=0.01)
+        for branch in getattr(module, 'reg_branches', []):  # of DETR's heads
+            nn.init.normal_(branch[-1].weight, std=0.01)
     return model
 
 

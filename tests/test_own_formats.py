@@ -3,12 +3,15 @@
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from own_files import (
     DETECTOR,
     SEGMENTER,
@@ -22,7 +25,7 @@ from own_files import (
 )
 from PIL import Image
 
-from vit_backbones.config.loading import load_config
+from vit_backbones.config.loading import load_config, use_scope
 from vit_backbones.own_data import use_own_data
 from vit_backbones.own_data.kinds import check_masks, labels_of
 from vit_backbones.own_data.masks import read_masks
@@ -99,6 +102,21 @@ def test_yolo_gives_what_coco_gives(boxes, used, tmp_path):
         assert written(split)[:2] == (files, names)
         assert np.abs(written(split)[2] - numbers).max() < 1e-3
     assert numbers_taken_out(cfg) == numbers_taken_out(asked)
+
+
+@pytest.mark.parametrize('write', [write_voc, partial(write_yolo, boxes=True)])
+def test_boxes_alone_have_a_recipe(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(REPOSITORY / 'configs/vitdet/faster-rcnn_vit-ti_nuclei.py')
+    summary, warnings, _ = use_own_data(cfg, write(tmp_path / 'mine'), folder='lists')
+    assert '8 images and 8 objects to train on, 3 to validate on' in summary
+    assert not warnings
+    assert cfg.model.roi_head.bbox_head.num_classes == 2
+    assert cfg.val_evaluator.metric == ['bbox']
+    use_scope(cfg)
+    data = DATASETS.build(cfg.val_dataloader.dataset)
+    samples = [data[index]['data_samples'].gt_instances for index in range(len(data))]
+    assert [sample.keys() for sample in samples] == [['bboxes', 'labels']] * 3
 
 
 def test_voc_gives_what_coco_gives(used, tmp_path):
@@ -686,7 +704,8 @@ def test_boxes_are_too_little_for_a_config_of_masks(used, tmp_path):
     data = write_yolo(tmp_path / 'yolo', boxes=True)
     message = (
         r"data.yaml': 10 of 10 annotations without segmentation \(id labels/00.txt:1, .*\): the "
-        r'config learns masks; draw them, or take a config for boxes'
+        r'config learns masks; draw them, or take a config for boxes, '
+        r'such as configs/vitdet/faster-rcnn_vit-ti_nuclei.py'
     )
     with pytest.raises(ValueError, match=message):
         used(data)

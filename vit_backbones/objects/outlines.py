@@ -12,6 +12,7 @@ from vit_backbones.objects.survey import GONE, ROUNDING, Kind, Problem, Survey
 _READ = 5  # coordinates of the first polygon with which pycocotools knows it for one
 _COMPARED = 5_000  # masks, evenly spread
 _SUMMED = 200_000  # polygons, likewise: to read all of a million takes a second
+_FOR_BOXES = 'configs/vitdet/faster-rcnn_vit-ti_nuclei.py'
 _SHORT = 'under three points or an odd number of coordinates'
 
 
@@ -19,7 +20,9 @@ def broken_masks(survey: Survey, measured: bool) -> Iterator[Problem]:
     """Masks that cannot be read, or are those of another image."""
     if not all(survey.masks):
         bare = np.array([not mask for mask in survey.masks])
-        then = 'the config learns masks; draw them, or take a config for boxes'
+        then = (
+            f'the config learns masks; draw them, or take a config for boxes, such as {_FOR_BOXES}'
+        )
         yield survey.problem(bare, 'without segmentation', then, stops=True)
         return
     if not _are_readable(survey.masks):
