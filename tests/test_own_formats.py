@@ -116,7 +116,7 @@ def test_boxes_alone_have_a_recipe(write, tmp_path, monkeypatch):
     use_scope(cfg)
     data = DATASETS.build(cfg.val_dataloader.dataset)
     samples = [data[index]['data_samples'].gt_instances for index in range(len(data))]
-    assert [sample.keys() for sample in samples] == [['bboxes', 'labels']] * 3
+    assert [set(sample.keys()) for sample in samples] == [{'bboxes', 'labels'}] * 3
 
 
 def test_voc_gives_what_coco_gives(used, tmp_path):
