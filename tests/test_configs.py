@@ -58,7 +58,7 @@ SHARED = ['mask2former_vit-b-dinov2.py']  # bases that name a backbone for sever
 FULL_SIZE = [False, pytest.param(True, marks=pytest.mark.slow)]
 # Of large models, or of a model that another recipe has with less data
 LARGE = re.compile(
-    r'plain_mask/.+-[bl]-|vit_adapter/mask2former|-(10|6)e_vit|_vit-(adapter-)?s-dinov2_|'
+    r'plain_mask/.+-[bl]-|vitdet/.+-l-|vit_adapter/mask2former|-(10|6)e_vit|_vit-(adapter-)?s-dinov2_|'
     r'dinov3-frozen_coco'
 )
 STEPS = [pytest.param(name, marks=[pytest.mark.slow] * bool(LARGE.search(name))) for name in NAMES]

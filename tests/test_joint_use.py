@@ -405,15 +405,10 @@ def values_and_gradients(vit, masked):
     return [out, extra.grad, *(p.grad.clone() for p in vit.parameters() if p.requires_grad)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'masked'),
-    [
-        ('torchvision', half),
-        *(
-            pytest.param(*each, marks=pytest.mark.slow)
-            for each in [*((name, None) for name in NAMES), (NAMES[1], half)]
-        ),
-    ],
+    [*((name, None) for name in NAMES), (NAMES[1], half), ('torchvision', half)],
 )
 def test_compiled_in_one_graph_it_gives_the_same(name, masked):
     vit = prepared(name)

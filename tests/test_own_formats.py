@@ -725,6 +725,7 @@ def test_train_and_val_data_are_of_one_format(used, tmp_path):
 # Through the tool
 
 
+@pytest.mark.slow
 def test_train_on_yolo(train, tmp_path, capsys):
     Path('mine.py').write_text(DETECTOR)
     data = write_yolo(tmp_path / 'yolo')

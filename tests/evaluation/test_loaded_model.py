@@ -87,7 +87,7 @@ def assert_equal(one, other):
     ('flags', 'options'),
     [
         ([], {}),
-        (['--batch-size', '3'], dict(batch_size=3)),
+        pytest.param(['--batch-size', '3'], dict(batch_size=3), marks=pytest.mark.slow),
         (['--flip'], dict(flip=True)),
         (['--slide', '48', '32'], dict(slide=(48, 32))),
     ],
@@ -106,7 +106,7 @@ def test_label_maps_are_those_of_the_tool(flags, options, models, paths, tool, t
 @pytest.mark.parametrize(
     ('flags', 'options'),
     [
-        ([], {}),
+        pytest.param([], {}, marks=pytest.mark.slow),
         (['--batch-size', '3', '--score-thr', '0.1'], dict(batch_size=3, score_thr=0.1)),
         (['--slide', '64', '48', '--merge-thr', '0.4'], dict(slide=(64, 48), merge_thr=0.4)),
     ],
