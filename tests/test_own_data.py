@@ -250,7 +250,7 @@ def heads_of(name, tmp_path, monkeypatch):
     import_modules_from_strings(**cfg.custom_imports)
     vit = cfg.model.backbone.get('backbone', cfg.model.backbone)
     vit.update(pretrained=False, checkpoint=None, frozen_stages=-1)
-    if 'window_block_indexes' in vit:
+    if vit.get('window_block_indexes'):
         vit.window_block_indexes = [0]
     with torch.device('meta'):
         return cfg, MODELS.build(cfg.model)
