@@ -106,5 +106,16 @@ def no_network(monkeypatch):
 
 def pytest_collection_finish():
     """Keep the garbage collector off what was imported: MMEngine runs it for each dataset."""
+    freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """And off what the tests of a file left, so that a late one takes no longer than an early."""
+    if nextitem is None or nextitem.path != item.path:
+        freeze()
+
+
+def freeze():
     gc.collect()
     gc.freeze()
