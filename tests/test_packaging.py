@@ -176,6 +176,7 @@ model = dict(backbone=dict(pretrained=False))
 """
 
 
+@pytest.mark.slow
 def test_wheel__is_inherited_from_by_name(built: Path, tmp_path: Path) -> None:
     (tmp_path / 'mine.py').write_text(INHERITED)
     read = (

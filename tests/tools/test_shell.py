@@ -90,7 +90,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'last', 'files'),
-    few(RUNS, 'extract_features', '-m'),
+    few(RUNS, 'extract_features'),
     ids=[f'{run[0]} {run[1][0]}' for run in RUNS],
 )
 def test_tool_works_from_another_folder(tool, arguments, last, files, folder):
