@@ -91,9 +91,9 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
-    from vit_backbones.distillation.asked import Plan
     from vit_backbones.distillation.distilling import distill
     from vit_backbones.distillation.student_hook import STUDENT
+    from vit_backbones.distillation.training_plan import Plan
     from vit_backbones.models.chosen import Choice
 
     teacher = Choice.named(

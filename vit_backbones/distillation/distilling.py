@@ -14,12 +14,12 @@ from mmengine.device import get_device
 from vit_backbones.arguments import integer, positive
 from vit_backbones.checks import preflight
 from vit_backbones.devices import choose_device
-from vit_backbones.distillation.asked import SPAN, Plan, as_config
 from vit_backbones.distillation.crops import RATIO, SCALE
 from vit_backbones.distillation.distiller import Distiller
 from vit_backbones.distillation.pairing import Pair, load_pair
 from vit_backbones.distillation.student_hook import NOTES, STUDENT
 from vit_backbones.distillation.teacher import Teacher
+from vit_backbones.distillation.training_plan import SPAN, Plan, as_config
 from vit_backbones.images import UnreadableImageError, find_images, image_size
 from vit_backbones.models.chosen import Choice
 from vit_backbones.training.added_hooks import add_hooks

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from vit_backbones.arguments import flag
+from vit_backbones.training.backends import BACKENDS, follow
 from vit_backbones.training.length import make_trial, scale_rate, set_epochs
 
 # A rate of averaging that begins at 1 and falls to `momentum`, so that short trainings have one too
@@ -20,10 +21,13 @@ class Changes(NamedTuple):
     ema: bool = False
     early_stopping: int | None = None
     trial: bool = False
+    tensorboard: bool = False
+    wandb: bool = False
+    mlflow: bool = False
 
     def make(self, config: Config) -> Iterator[str]:
         """Change the config in place; gives a line for each number that changes."""
-        for name in ('scale_lr', 'ema', 'trial'):
+        for name in ('scale_lr', 'ema', 'trial', *BACKENDS):
             flag(name, getattr(self, name))
         if self.epochs is not None:
             yield set_epochs(config, self.epochs)
@@ -35,6 +39,7 @@ class Changes(NamedTuple):
             average_weights(config)
         if self.early_stopping is not None:
             stop_early(config, self.early_stopping)
+        follow(config, [name for name in BACKENDS if getattr(self, name)])
 
 
 def average_weights(config: Config) -> None:

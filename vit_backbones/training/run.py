@@ -27,7 +27,6 @@ from vit_backbones.shapes import write_shapes
 from vit_backbones.terminal import quiet_warnings
 from vit_backbones.training.added_hooks import ADDED, add_hooks
 from vit_backbones.training.amp import use_amp
-from vit_backbones.training.backends import follow
 from vit_backbones.training.changes import Changes
 from vit_backbones.training.compiling import compile_parts
 from vit_backbones.training.ending import Ending
@@ -95,11 +94,11 @@ def train(
         KeyboardInterrupt: After Ctrl-C or SIGTERM; it names the last checkpoint.
     """
     flags = dict(amp=amp, compile=compile, deterministic=deterministic, sanity_check=sanity_check)
-    changes = Changes(epochs, scale_lr, ema, early_stopping, trial)
     backends = dict(tensorboard=tensorboard, wandb=wandb, mlflow=mlflow)
+    changes = Changes(epochs, scale_lr, ema, early_stopping, trial, **backends)
 
     def set_up(cfg: Config) -> AnyRunner:
-        for name, value in [*flags.items(), *backends.items()]:
+        for name, value in flags.items():
             flag(name, value)
         own = None
         if dataset is not None:
@@ -115,7 +114,6 @@ def train(
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(sanity_check=None)
         for line in changes.make(cfg):
             say(line)
-        follow(cfg, [name for name, wanted in backends.items() if wanted])
         add_hooks(cfg, ADDED)
         runner = _compiled(prepare(cfg, ('train', 'val'), own), compile)
         return runner if replay is None else replaying(runner, replay)
