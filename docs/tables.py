@@ -23,6 +23,7 @@ import contextlib
 import functools
 import io
 import json
+import shlex
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -32,8 +33,16 @@ import timm
 import torch
 
 from vit_backbones import ViTFeatBackbone
-from vit_backbones.benchmark.results import Row, markdown, of_work_dir, ordered
+from vit_backbones.benchmark.results import (
+    Row,
+    markdown,
+    of_work_dir,
+    ordered,
+    table_head,
+    table_row,
+)
 from vit_backbones.config.loading import load_config
+from vit_backbones.errors import counted
 from vit_backbones.sources.published import published
 
 DOCS = Path(__file__).resolve().parent
@@ -60,7 +69,6 @@ _FAULTS = {
     'processes': 'Several processes',
     'stacks': 'Versions',
 }
-_SHORT = ('config', 'data', 'metric', 'value', 'parameters', 'minutes', 'hardware', 'date')
 
 
 def result(work_dir: Path, options: str = '', **noted: Any) -> dict[str, Any]:
@@ -87,9 +95,49 @@ def table(results: Path = DOCS / 'results') -> str:
     return '\n'.join([markdown(runs), '', '```bash', *dict.fromkeys(commands), '```'])
 
 
-def summary(results: Path = DOCS / 'results') -> str:
-    """All runs by data and metric, in few columns."""
-    return markdown({key: run[key] for key in _SHORT} for run in _runs(results))
+def study(results: Path = DOCS / 'results') -> str:
+    """The rows of the study's plan, a head each, with a column for each backbone.
+
+    Values are those of the study, else of a single run in docs/results, else `not run`.
+    """
+    plan = json.loads((results / 'study/plan.json').read_text())
+    done = results / 'study/results.json'
+    found = json.loads(done.read_text())['rows'] if done.exists() else []
+    singles = {run['config']: run for run in _runs(results)}
+    backbones = list(dict.fromkeys(row['backbone'] for row in plan))
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in plan:
+        known = next((each for each in found if _same(each, row)), singles.get(row['config']))
+        known = None if known is singles.get(row['config']) and row.get('test_options') else known
+        place = tuple(row[key] for key in ('data', 'head', 'metric'))
+        cells.setdefault(place, {})[row['backbone']] = _value(known)
+    lines = [*table_head(['data', 'head', 'metric', *backbones])]
+    for place, each in cells.items():
+        lines.append(table_row([*place, *(each.get(name, '') for name in backbones)]))
+    return '\n'.join(lines)
+
+
+def _same(found: Row, planned: Row) -> bool:
+    options = (shlex.join(planned.get(key, [])) for key in ('options', 'test_options'))
+    return (found['config'], found['options'], found['test_options']) == (
+        planned['config'],
+        *options,
+    )
+
+
+def _value(run: Row | None) -> str:
+    """A value with half of its interval and the number of seeds, as far as they are known."""
+    if run is None:
+        return 'not run'
+    if not run.get('interval'):
+        return f'{run["value"]:.3f}'
+    low, high = run['interval']
+    return f'{run["value"]:.3f} ± {(high - low) / 2:.3f} ({counted(run["seeds"], "seed")})'
+
+
+def study_details(path: Path = DOCS / 'results/study/results.json') -> str:
+    """What the study trained, with all its columns."""
+    return markdown(json.loads(path.read_text())['rows'])
 
 
 def _runs(results: Path) -> list[Row]:
@@ -219,7 +267,8 @@ def versions(walk: Path = DOCS / 'results/versions/matrix.json') -> str:
 # Each table by its name in the marks: what it is written from, and by what
 BLOCKS = {
     'results': ('docs/results/*.json', table),
-    'summary': ('docs/results/*.json', summary),
+    'study': ('docs/results/study/*.json', study),
+    'study details': ('docs/results/study/results.json', study_details),
     'models': ('docs/results/models/timm.json', totals),
     'targets': ('docs/results/speed/targets.json', targets),
     'gpu': ('docs/results/speed/gpu/*.json', on_gpus),

@@ -234,6 +234,14 @@ def test_test__prints_the_metric_and_draws(evaluate, trained, tmp_path, capsys):
     assert json.loads(Path('work_dirs/tested/test.json').read_text())['metrics']['toy/mIoU'] == 30.0
 
 
+def test_test__standard_errors_of_an_unknown_metric_are_one_line(
+    evaluate, trained, tmp_path, capsys
+):
+    checkpoint = str(trained[0] / 'work_dirs/toy/epoch_3.pth')
+    assert evaluate([write_toy_config(tmp_path, 'tested'), checkpoint, '--bootstrap']) == 2
+    assert 'are known for IoUMetric and CocoMetric' in capsys.readouterr().err
+
+
 def test_test__checkpoint_of_another_model_is_one_line(evaluate, tmp_path, capsys):
     torch.save({'state_dict': {'other.weight': torch.zeros(1)}}, 'other.pth')
     assert evaluate([write_toy_config(tmp_path, 'other'), 'other.pth']) == 2

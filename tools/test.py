@@ -12,6 +12,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', metavar='CHECKPOINT')
     parser.add_argument('--work-dir', help='for logs; default: work_dirs/<config name>')
     parser.add_argument('--show-dir', metavar='DIR', help='save pictures of all predictions')
+    parser.add_argument(
+        '--bootstrap',
+        nargs='?',
+        type=cli.positive,
+        const=200,
+        metavar='N',
+        help='standard errors of mAP and mIoU over the images, from N draws (without N: 200)',
+    )
     cli.add_flag(parser, '--compile', 'torch.compile for backbone and neck')
     cli.add_launch_options(parser, 'test_dataloader.batch_size=1')
     return parser.parse_args(argv)
@@ -30,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         launcher=args.launcher,
         show_dir=args.show_dir,
         compile=args.compile,
+        bootstrap=args.bootstrap,
     )
     cli.say(f'done: {finished}')
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+STANDARD_ERROR = '_se'  # behind the name of a metric
 HEADLINES = ('PQ', 'segm_mAP', 'mIoU', 'bbox_mAP')
 # mmseg gives these in percent, and mmdet those of panoptic maps
 _PERCENT = {'aAcc', 'mAcc', 'mIoU', 'mDice', 'mFscore', 'mPrecision', 'mRecall'}
@@ -28,5 +29,7 @@ def metric_text(name: str, value: float) -> str:
 
 
 def metric_line(name: str, metrics: dict[str, Any]) -> str:
-    """A metric with its name, e.g. `'mIoU 49.0 %'`."""
-    return f'{name.split("/")[-1]} {metric_text(name, metrics[name])}'
+    """A metric with its name and its standard error, if known, e.g. `'mIoU 49.0 %'`."""
+    text = f'{name.split("/")[-1]} {metric_text(name, metrics[name])}'
+    error = metrics.get(name + STANDARD_ERROR)
+    return text if error is None else f'{text}, standard error {metric_text(name, error)}'

@@ -12,16 +12,19 @@ import torch
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import load_config
 from vit_backbones.files import json_of, write_whole
+from vit_backbones.metrics import STANDARD_ERROR
 from vit_backbones.training.record_hook import cpu_name
 from vit_backbones.version import __version__
 
 Row = Mapping[str, Any]
 
-_WHOLE = {'PQ': 100, 'segm_mAP': 1, 'bbox_mAP': 1, 'mIoU': 100}  # values that stand for 1
+WHOLE = {'PQ': 100, 'segm_mAP': 1, 'bbox_mAP': 1, 'mIoU': 100}  # values that stand for 1
 _COPIED = ('config', 'parameters', 'minutes', 'peak_memory_mib', 'date')
 # Key of a row, heading, how its value is written
 COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ('config', 'config', lambda path: f'`{path.removeprefix("configs/")}`'),
+    ('options', 'trained with', lambda options: f'`{options}`' if options else ''),
+    ('test_options', 'tested with', lambda options: f'`{options}`' if options else ''),
     ('model', 'model', lambda name: f'`{name}`'),
     ('weights', 'weights', lambda name: f'`{Path(name).name}`'),
     ('layers', 'layers', lambda layers: ', '.join(map(str, layers))),
@@ -29,6 +32,8 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ('data', 'data', str),
     ('metric', 'metric', str),
     ('value', 'value', lambda value: f'{value:.3f}'),
+    ('interval', '95 % interval', lambda ends: '{:.3f} to {:.3f}'.format(*ends)),
+    ('seeds', 'seeds', str),
     ('fine_tuned', 'fine-tuned', lambda value: f'{value:.3f}'),
     ('parameters', 'parameters', lambda number: f'{number / 1e6:.1f} M'),
     ('minutes', 'minutes', lambda minutes: f'{minutes:.0f}'),
@@ -61,12 +66,43 @@ def of_work_dir(folder: Path) -> list[dict[str, Any]]:
     Values of the last validation of `tools/train.py`, 0 to 1, and images a second of
     `tools/test.py`, if it ran.
     """
+    shared, record = _training(folder)
+    reached = record['validations'][-1]['metrics'] if record.get('validations') else {}
+    rows = [shared | each for each in values(reached)]
+    if not rows:
+        raise ValueError(f'record.json has none of {", ".join(WHOLE)}')
+    return rows
+
+
+def of_test(folder: Path, tested: Path) -> list[dict[str, Any]]:
+    """Rows of a training, one per metric of the test in `tested`, maybe with `error`.
+
+    That is the standard error over images, where the test computed it.
+    """
+    shared, _ = _training(folder)
+    record = _json(tested / 'test.json')
+    speed = record.get('test_images_per_second') or shared['images_per_second']
+    return [shared | each | dict(images_per_second=speed) for each in values(record['metrics'])]
+
+
+def values(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    """`metric`, `value` (0 to 1) and, if it is there, `error` of each main metric."""
+    short = {name.split('/')[-1]: each for name, each in metrics.items() if each is not None}
+    found = []
+    for name, whole in WHOLE.items():
+        if name in short:
+            found.append(dict(metric=name, value=short[name] / whole))
+            if name + STANDARD_ERROR in short:
+                found[-1]['error'] = short[name + STANDARD_ERROR] / whole
+    return found
+
+
+def _training(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """What all rows of a training share, and its record."""
     record = _json(folder / 'record.json') if (folder / 'record.json').exists() else None
     if not isinstance(record, Mapping):
         raise ValueError('no record.json, which tools/train.py writes when a training ends')
     tested = _json(folder / 'test.json') if (folder / 'test.json').exists() else {}
-    reached = record['validations'][-1]['metrics'] if record.get('validations') else {}
-    names = {name.split('/')[-1]: name for name in reached}
     shared = {key: record[key] for key in _COPIED if key in record}
     shared |= dict(
         data=_data_of(folder / Path(record['config']).name),
@@ -75,14 +111,7 @@ def of_work_dir(folder: Path) -> list[dict[str, Any]]:
         or record.get('val_images_per_second'),
     )
     shared['config'] = Path(record['config']).name
-    rows = [
-        shared | dict(metric=short, value=reached[names[short]] / whole)
-        for short, whole in _WHOLE.items()
-        if reached.get(names.get(short)) is not None
-    ]
-    if not rows:
-        raise ValueError(f'record.json has none of {", ".join(_WHOLE)}')
-    return rows
+    return shared, record
 
 
 def of_file(path: Path) -> list[dict[str, Any]]:
@@ -151,12 +180,16 @@ def heading(environment: Mapping[str, Any]) -> str:
 def markdown(rows: Iterable[Row]) -> str:
     """Rows as a table, by data, metric and value; columns that no row fills are left out."""
     rows = ordered(rows)
-    columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
+    columns = [column for column in COLUMNS if any(_filled(row.get(column[0])) for row in rows)]
     lines = [*table_head([heading for _, heading, _ in columns])]
     for row in rows:
         values = [(row.get(key), write) for key, _, write in columns]
         lines.append(table_row(['' if v is None else write(v) for v, write in values]))
     return '\n'.join(lines)
+
+
+def _filled(value: Any) -> bool:
+    return value is not None and value != ''
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:

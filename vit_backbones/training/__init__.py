@@ -1,6 +1,7 @@
 """Additions to MMEngine's training: hooks, learning rates by layer, sharding by block."""
 
 from vit_backbones.training.amp import PortableAmpOptimWrapper
+from vit_backbones.training.bootstrap_hook import BootstrapHook
 from vit_backbones.training.curves_hook import CurvesHook
 from vit_backbones.training.data_wait_hook import DataWaitHook
 from vit_backbones.training.deferred_scalars import DeferredRuntimeInfoHook
@@ -21,6 +22,7 @@ from vit_backbones.training.two_stage_warmup import TwoStageWarmupPolyLR
 from vit_backbones.training.unmasked_best_hook import UnmaskedBestHook
 
 __all__ = [
+    'BootstrapHook',
     'CurvesHook',
     'DataWaitHook',
     'DeferredRuntimeInfoHook',

@@ -137,10 +137,12 @@ def evaluate(
     launcher: str = 'none',
     show_dir: str | None = None,
     compile: bool = False,
+    bootstrap: int | None = None,
 ) -> Finished:
     """Evaluate a checkpoint as `tools/test.py` does, and draw all predictions into `show_dir`.
 
-    The other arguments and errors are those of `train`.
+    `bootstrap` adds standard errors over images, of so many draws (`BootstrapHook`). The other
+    arguments and errors are those of `train`.
     """
 
     def set_up(cfg: Config) -> AnyRunner:
@@ -150,6 +152,9 @@ def evaluate(
             check_writable(show_dir, folder=True)
             pictures = dict(type=ADDED['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
+        if bootstrap is not None:
+            hook = dict(type='BootstrapHook', draws=bootstrap)
+            cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(bootstrap=hook)
         add_hooks(cfg, ('progress', 'record', 'skip_unreadable'))
         return _compiled(prepare(cfg, ('test',)), compile)
 
