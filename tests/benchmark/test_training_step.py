@@ -139,6 +139,12 @@ def test_explicit_softmax_gives_the_same_losses(folder):
     assert flops_and_floor(peer.step)[0] > logits
 
 
+def test_a_head_that_masks_attention_has_no_peer_with_an_explicit_softmax():
+    recipe = RECIPE.parent / 'eomt/eomt_vit-ti_shapes.py'
+    _, absent = step_peers(training_config(str(recipe), ()), recipe, SETTING)
+    assert absent['explicit softmax'] == "the head's masks of queries need fused attention"
+
+
 @pytest.mark.parametrize('size', [SIZE, (96, 80)])
 @pytest.mark.parametrize('options', [{}, {'use_rel_pos': True}])
 def test_windows_written_out_give_the_backbones_maps(options, size):

@@ -17,6 +17,7 @@ from vit_backbones.benchmark.training_step import TrainingStep
 from vit_backbones.benchmark.written_out import WrittenOut
 from vit_backbones.checks.wiring import vit_of
 from vit_backbones.config.facts import nodes
+from vit_backbones.heads.joint_features import ThroughBackbone
 
 # Heads of ours by the toolbox's own that compute the same
 _STOCK = {
@@ -109,6 +110,8 @@ def _explicit_softmax(config: Config, path: str | Path, setting: Setting) -> Tra
     vit, given = vit_of(model), config.model.get('backbone') or {}
     if vit is None or not all(type(block) is Block for block in getattr(vit.vit, 'blocks', [0])):
         raise NoPeerError("the backbone is not timm's plain ViT")
+    if any(isinstance(each, ThroughBackbone) for each in model.modules()):
+        raise NoPeerError("the head's masks of queries need fused attention")
     if given.get('window_size') or given.get('use_rel_pos'):
         _write_out(model.backbone, given)
     else:
