@@ -263,7 +263,7 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_images(parser: argparse.ArgumentParser, *, nargs: str, also: str = '') -> None:
-    """Add IMAGES, as `vit_backbones.images.find_images` takes them, and what a tool takes `also`."""
+    """Add IMAGES, as `vit_backbones.images.find_images` takes them; `also` is for the help."""
     parser.add_argument(
         'images',
         nargs=nargs,

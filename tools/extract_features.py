@@ -193,11 +193,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vit_backbones.embeddings.answers import Questions, answers, check_questions
     from vit_backbones.features.job import check_same
     from vit_backbones.features.request import Request, check_request, prepare
+    from vit_backbones.features.sharing import this_worker
     from vit_backbones.models.chosen import Choice
 
     request = Request(**{name: getattr(args, name) for name in Request._fields})
     questions = Questions(**{name: getattr(args, name) for name in Questions._fields})
     asks, extractor = check_questions(questions), None
+    if asks and request.is_folder and this_worker().count > 1:
+        raise ValueError('ask --search, --plot, --cluster, --classify when all processes are done')
     if args.images or args.split:
         check_request(request)
         extractor = (run_folder if request.is_folder else run_file)(args, request)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import Progress
 
+from vit_backbones.features.embedding_tables import settings_of
 from vit_backbones.features.extractor import Extractor, compute
 from vit_backbones.features.feature_files import WRITERS, Rows, check_header, read_metadata
 from vit_backbones.features.parts import Parts
@@ -160,7 +161,7 @@ def check_same(extractor: Extractor, file: Path) -> None:
     """Refuse a file of features that another model, weights, layers or options made."""
     if not file.exists():
         raise FileNotFoundError(f'{file} does not exist')
-    found, made = read_metadata(file), json.loads(json.dumps(metadata_of(extractor, '')))
+    found, made = settings_of(file), json.loads(json.dumps(metadata_of(extractor, '')))
     for key in made:
         if key not in ('job', 'version', 'device') and found.get(key) != made[key]:
             raise ValueError(

@@ -14,8 +14,8 @@ from vit_backbones.features.extractor import Extractor, computed
 from vit_backbones.features.job import form_of, metadata_of
 from vit_backbones.features.partitions import Embedded, Partitions
 from vit_backbones.features.request import Request
+from vit_backbones.features.shard_batches import Window
 from vit_backbones.features.sharing import Worker
-from vit_backbones.features.windows import Window
 from vit_backbones.loaders import RGB_READER
 from vit_backbones.shards.contents import ShardError
 from vit_backbones.shards.found import Shard

@@ -37,7 +37,7 @@ class Shard(NamedTuple):
     @property
     def source(self) -> Path | None:
         """The file that holds the images; `None` for files of images."""
-        return self.paths[0] if _is_shard(self.paths[0]) else None
+        return self.paths[0] if is_shard(self.paths[0]) else None
 
     def samples(self, image_key: str | None = None) -> Iterator[Sample]:
         """Its images in order; a `ShardError` without its name if it cannot be read."""
@@ -84,16 +84,17 @@ def find_shards(inputs: Sequence[str | Path]) -> list[Shard]:
     every = [*itertools.chain.from_iterable(map(_expanded, map(str, inputs)))]
     found = {given: _shards_of(given) for given in every}
     images = find_images([given for given, shards in found.items() if not shards])
-    shards = [*itertools.chain.from_iterable(found.values()), *filter(_is_shard, images)]
+    shards = [*itertools.chain.from_iterable(found.values()), *filter(is_shard, images)]
     files = list(dict.fromkeys(shards))
     paths = ([path] for path in files)
     return [
         *map(Shard, _names(files), paths),
-        *groups([path for path in images if not _is_shard(path)]),
+        *groups([path for path in images if not is_shard(path)]),
     ]
 
 
-def _is_shard(path: Path) -> bool:
+def is_shard(path: Path) -> bool:
+    """Whether a name is that of a shard."""
     return path.suffix.lower() in READERS
 
 
@@ -126,13 +127,13 @@ def _shards_of(given: str) -> list[Path]:
         return _of_one_kind([Path(p) for p in sorted(glob.glob(str(path), recursive=True))], given)
     if path.suffix.lower() in _COMPRESSED:
         raise ValueError(f'{given}: shards are read uncompressed: unpack it to a .tar file first')
-    if _is_shard(path) and not path.is_file():
+    if is_shard(path) and not path.is_file():
         raise FileNotFoundError(f'{given}: no such shard')
-    return [path] if _is_shard(path) else []
+    return [path] if is_shard(path) else []
 
 
 def _of_one_kind(every: Sequence[Path], given: str) -> list[Path]:
-    shards = [path for path in every if _is_shard(path)]
+    shards = [path for path in every if is_shard(path)]
     images = [path for path in every if path.suffix.lower() in SUFFIXES]
     if shards and images:
         raise ValueError(
@@ -161,7 +162,7 @@ def _names(files: Sequence[Path]) -> list[str]:
 def held_at(place: str) -> HeldFile | Path | None:
     """The image at `SHARD/KEY`, where a shard is a file; `None` if there is none."""
     for parent in Path(place).parents:
-        if _is_shard(parent) and parent.is_file():
+        if is_shard(parent) and parent.is_file():
             return _held(parent, os.path.relpath(place, parent))
     return None
 
