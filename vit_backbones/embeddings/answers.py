@@ -88,9 +88,10 @@ def answers(questions: Questions, file: str | Path, embed: Embed | None = None) 
 def _of_many(store: Store, questions: Questions, embed: Embed | None) -> Iterator[str]:
     """Answer about more embeddings than are read at once."""
     for name in ('cluster', 'classify', 'plot'):
-        if getattr(questions, name) is not None:
+        value = getattr(questions, name)
+        if value is not None:
             raise ValueError(
-                f'{name}=... takes up to {MOST} images, and {store.place} has {store.total}: '
+                f'{name}={value} takes up to {MOST} images, and {store.place} has {store.total}: '
                 f'ask one of its files'
             )
     if questions.search is not None:

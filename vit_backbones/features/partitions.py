@@ -75,7 +75,8 @@ class Partitions:
         if noted.get('job') == self.settings['job']:
             return True
         if not overwrite:
-            key = next(key for key in self.settings if noted.get(key) != self.settings[key])
+            keys = sorted(self.settings, key='job'.__eq__)  # it says the least
+            key = next(key for key in keys if noted.get(key) != self.settings[key])
             raise ValueError(
                 f'{self.folder} was made with {_SAID.get(key, key)}={noted.get(key)}, now it is '
                 f'{self.settings[key]}: repeat the options it was made with, choose another '

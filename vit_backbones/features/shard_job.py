@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_backbones.errors import counted
 from vit_backbones.features.extractor import Extractor, computed
 from vit_backbones.features.job import form_of, metadata_of
 from vit_backbones.features.partitions import Embedded, Partitions
@@ -79,7 +80,7 @@ def extract_shards(
     done.seconds = time.monotonic() - started
     if done.damaged and not done.present:
         name, why = next(iter(done.damaged.items()))
-        raise ValueError(f'none of {len(mine)} shards can be read: {name} ({why})')
+        raise ValueError(f'none of {counted(len(mine), "shard")} can be read: {name} ({why})')
     return done
 
 

@@ -70,7 +70,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
                 tar.members.clear()  # a list of all members grows with the file
                 if not member.isdir():
                     yield member
-            _check_end(headers, tar.offset)
+            _check_end(file, tar.offset)
     except tarfile.ReadError as error:
         if 'end of data' in str(error):
             raise ShardError('it ends too early') from None
@@ -83,7 +83,7 @@ def _why(error: Exception) -> str:
     return one_line(error).split(' - method')[0]
 
 
-def _check_end(file: '_Bounded', end: int) -> None:
+def _check_end(file: BinaryIO, end: int) -> None:
     """Refuse a file without the empty block that ends it; `tarfile` stops at a damaged one too."""
     file.seek(end)
     found = file.read(_BLOCK)
