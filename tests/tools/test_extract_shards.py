@@ -213,7 +213,7 @@ def test_other_options_are_refused_and_overwrite_takes_over(main, shards, capsys
     before = digests('emb')
     for other, said in (
         (['--pool', 'avg'], 'emb was made with --pool model, now it is avg: repeat the options'),
-        (['--size', '32'], 'emb was made with --size None, now it is [32]: repeat the options'),
+        (['--size', '32'], 'emb was made with size=None, now it is [32]: repeat the options'),
         (['--batch-size', '2'], 'emb was made with --batch-size 3, now it is 2: repeat'),
         (['--random-weights', '1'], 'emb was made with weights=random, seed 0, now it is'),
     ):
