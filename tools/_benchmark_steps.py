@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def run_scale(args: argparse.Namespace) -> int:
     import torch
 
     from vit_backbones.benchmark.results import describe_environment, heading, write_json
-    from vit_backbones.benchmark.scale import measure_extraction, measure_search, step_line
+    from vit_backbones.benchmark.scale import measure_extraction, measure_search, step_table
     from vit_backbones.features.request import Request, prepare
     from vit_backbones.images import find_images
     from vit_backbones.models.chosen import Choice
@@ -203,8 +204,9 @@ def run_scale(args: argparse.Namespace) -> int:
     environment, steps = describe_environment(device), []
     print(heading(environment))
     for step in measured:
-        print(step_line(step), flush=True)
+        print(f'{step.step}: {step.seconds:.1f} s', file=sys.stderr, flush=True)
         steps.append(step._asdict())
+    print(*step_table(steps), sep='\n')
     if args.out is not None:
         write_json(args.out, environment=environment, **noted, steps=steps)
         print(f'wrote {args.out}')

@@ -250,6 +250,13 @@ def test_patterns_folders_and_lists_are_found(here):
     ]
 
 
+def test_embeddings_beside_images_are_passed_over(here):
+    Path('photos/emb').mkdir(parents=True)
+    for name in ('photos/a.png', 'photos/emb/x.parquet', 'photos/emb/_settings.json'):
+        Path(name).touch()
+    assert [each.paths for each in find_shards(['photos'])] == [[Path('photos/a.png')]]
+
+
 def test_shards_of_one_name_get_two(here):
     for folder in 'ab':
         Path(folder).mkdir()

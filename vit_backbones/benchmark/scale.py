@@ -4,12 +4,13 @@ import itertools
 import resource
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from vit_backbones.benchmark.results import table_head, table_row
 from vit_backbones.embeddings.nearest_index import index_folder, index_of
 from vit_backbones.embeddings.store import Store, open_store, scan, unit
 from vit_backbones.features.extractor import Extractor
@@ -26,20 +27,26 @@ _ROWS = 10_000  # of a file
 _LATENT, _NOISE = 32, 0.3  # embeddings lie near a plane of 32 dimensions
 _QUERIES, _NEAREST = 100, 10
 _SEED = 0
+_T = TypeVar('_T')
+Times = tuple[float, float] | np.ndarray  # wall-clock and CPU seconds
 
 
 class Step(NamedTuple):
     """A step, with the number of rows or queries that it went through.
 
     Attributes:
+        seconds: Wall-clock time.
+        cpu_seconds: Time of all cores, which others on the machine do not lengthen much.
         bytes: What it leaves on the disk.
-        peak_memory_mib: The most that the process held until its end, PyTorch included.
+        peak_memory_mib: The most that the process held until its end, PyTorch and pages of mapped
+            files included.
         recall: Of the 10 nearest against the exact scan.
     """
 
     step: str
     number: int
     seconds: float
+    cpu_seconds: float
     peak_memory_mib: float
     bytes: int | None = None
     recall: float | None = None
@@ -56,23 +63,17 @@ def measure_search(folder: Path, rows: int, dims: int) -> Iterator[Step]:
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f'{folder} is not empty: name a new folder')
-    seconds = sum(_write(folder, number, count, dims) for number, count in _files(rows))
-    yield _step('write', rows, seconds, bytes=_size(folder))
+    times = [_write(folder, number, count, dims) for number, count in _files(rows)]
+    yield _step('write', rows, np.sum(times, axis=0), bytes=_size(folder))
     store = open_store(folder)
-    started = time.perf_counter()
-    index = index_of(store)
-    place = index_folder(folder)
-    yield _step('build the index', rows, time.perf_counter() - started, bytes=_size(place))
+    index, times = _timed(lambda: index_of(store))
+    yield _step('build the index', rows, times, bytes=_size(index_folder(folder)))
     queries = unit(_drawn(_SEED, -1, _QUERIES, dims))
-    started = time.perf_counter()
-    found = np.concatenate([index.search(each[None], _NEAREST)[1] for each in queries])
-    seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    scan(store, queries[:1], _NEAREST)
-    alone = time.perf_counter() - started
-    _, exact = scan(store, queries, _NEAREST)
-    yield _step('search the index', _QUERIES, seconds, recall=_recall(found, exact))
+    _, alone = _timed(lambda: scan(store, queries[:1], _NEAREST))
     yield _step('scan for one query', 1, alone, recall=1.0)
+    found, times = _timed(lambda: [index.search(each[None], _NEAREST)[1][0] for each in queries])
+    _, exact = scan(store, queries, _NEAREST)
+    yield _step('search the index', _QUERIES, times, recall=_recall(np.stack(found), exact))
 
 
 def _files(rows: int) -> Iterator[tuple[int, int]]:
@@ -80,16 +81,22 @@ def _files(rows: int) -> Iterator[tuple[int, int]]:
     return ((i, min(_ROWS, rows - s)) for i, s in enumerate(range(0, rows, _ROWS)))
 
 
-def _write(folder: Path, number: int, count: int, dims: int) -> float:
-    """Write a file as an extraction does; gives the seconds."""
+def _timed(work: Callable[[], _T]) -> tuple[_T, Times]:
+    """A result, and its wall-clock and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, (time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _write(folder: Path, number: int, count: int, dims: int) -> Times:
+    """Write a file as an extraction does."""
     vectors = _drawn(_SEED, number, count, dims)
     items = [Item(i, '', (224, 224), (224, 224)) for i in range(count)]
     keys = [f'{number:05}{i:05}' for i in range(count)]
     shard = Shard(f'{number:05}', [Path(f'{number:05}.tar')])
     partitions = Partitions(folder, dict(model='drawn', job='drawn'))
-    started = time.perf_counter()
-    partitions.write(shard, Embedded(keys, items, vectors), dict(shard=shard.stamp()))
-    return time.perf_counter() - started
+    embedded = Embedded(keys, items, vectors)
+    return _timed(lambda: partitions.write(shard, embedded, dict(shard=shard.stamp())))[1]
 
 
 def _drawn(seed: int, number: int, count: int, dims: int) -> np.ndarray:
@@ -104,9 +111,9 @@ def _recall(found: np.ndarray, exact: np.ndarray) -> float:
     return sum(len({*a} & {*b}) for a, b in pairs) / exact.size
 
 
-def _step(name: str, number: int, seconds: float, **more: Any) -> Step:
+def _step(name: str, number: int, times: Times, **more: Any) -> Step:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Step(name, number, seconds, peak, **more)
+    return Step(name, number, *map(float, times), peak, **more)
 
 
 def _size(folder: Path) -> int:
@@ -133,14 +140,13 @@ def measure_extraction(
     }
     size, stores = sum(path.stat().st_size for path in images), list[Store]()
     for kind, shards in kinds.items():
-        started = time.perf_counter()
-        _read(shards, extractor, request)
-        yield _step(f'read {kind}', len(images), time.perf_counter() - started, bytes=size)
+        _, times = _timed(lambda shards=shards: _read(shards, extractor, request))
+        yield _step(f'read {kind}', len(images), times, bytes=size)
     for kind, shards in kinds.items():
-        out = folder / kind
-        done = extract_shards(shards, extractor, request._replace(out=out), Worker())
-        yield _step(f'extract from {kind}', done.computed, done.seconds, bytes=_size(out))
-        stores.append(open_store(out))
+        to = request._replace(out=folder / kind)
+        _, times = _timed(lambda s=shards, to=to: extract_shards(s, extractor, to, Worker()))
+        yield _step(f'extract from {kind}', len(images), times, bytes=_size(to.out))
+        stores.append(open_store(to.out))
     _check_equal(stores)
 
 
@@ -167,15 +173,27 @@ def _check_equal(stores: Sequence[Store]) -> None:
         raise ValueError('files, tar and Parquet give different embeddings')
 
 
-def step_line(step: Step) -> str:
-    """A step in words."""
-    pieces = [
-        f'{step.step}: {step.number / step.seconds:,.0f}/s',
-        f'{step.seconds:.2f} s',
-        f'at most {step.peak_memory_mib / 1024:.2f} GiB of memory',
-    ]
-    if step.bytes is not None:
-        pieces.append(f'{step.bytes / 2**30:.2f} GiB on the disk')
-    if step.recall is not None:
-        pieces.append(f'recall {step.recall:.3f}')
-    return ' · '.join(pieces)
+_COLUMNS: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
+    ('step', 'step', lambda step: step['step']),
+    ('number', 'rows, images or queries', lambda step: f'{step["number"]:,}'),
+    ('seconds', 's', lambda step: f'{step["seconds"]:.1f}'),
+    ('cpu_seconds', 'of cores', lambda step: f'{step["cpu_seconds"]:.1f}'),
+    ('cpu_seconds', 'a core-second', lambda step: _rate(step['number'] / step['cpu_seconds'])),
+    ('peak_memory_mib', 'peak memory', lambda step: f'{step["peak_memory_mib"] / 1024:.2f} GiB'),
+    ('bytes', 'on the disk', lambda step: f'{step["bytes"] / 2**30:.3f} GiB'),
+    ('recall', 'recall of 10', lambda step: f'{step["recall"]:.3f}'),
+)
+
+
+def _rate(number: float) -> str:
+    return f'{number:,.0f}' if number >= 10 else f'{number:.2g}'
+
+
+def step_table(steps: Sequence[dict[str, Any]]) -> list[str]:
+    """Steps, as `Step._asdict` gives them, in lines of Markdown."""
+    rows = [[_cell(step, *column) for column in _COLUMNS] for step in steps]
+    return [*table_head([heading for _, heading, _ in _COLUMNS]), *map(table_row, rows)]
+
+
+def _cell(step: dict[str, Any], key: str, _: str, write: Callable[[dict[str, Any]], str]) -> str:
+    return '' if step[key] is None else write(step)

@@ -10,8 +10,6 @@ from vit_backbones.errors import one_line
 from vit_backbones.features.feature_files import KEY, pyarrow, read_metadata
 from vit_backbones.files import json_of
 
-SETTINGS = '_settings.json'  # of a data set
-
 
 class Embeddings(NamedTuple):
     """The embeddings of a file or a data set.

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vit_backbones.features.embedding_tables import SETTINGS
 from vit_backbones.features.feature_files import KEY, pyarrow, read_metadata
 from vit_backbones.features.plan import Item
 from vit_backbones.files import json_of, write_whole
+from vit_backbones.shards.contents import SETTINGS
 from vit_backbones.shards.found import Shard
 
 _ROWS = 4096  # per row group

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import NamedTuple
 
+SETTINGS = '_settings.json'  # marks the folder of a data set of embeddings
 LARGEST = 256 * 2**20  # bytes of an image's file; a hostile size is refused before it is read
 
 

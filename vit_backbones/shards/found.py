@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from vit_backbones.errors import counted, shown
 from vit_backbones.files import mark, shortened
 from vit_backbones.images import SUFFIXES, find_images
-from vit_backbones.shards.contents import HeldFile, Sample, ShardError
+from vit_backbones.shards.contents import SETTINGS, HeldFile, Sample, ShardError
 from vit_backbones.shards.image_tables import table_samples
 from vit_backbones.shards.tars import tar_samples
 
@@ -75,7 +75,8 @@ def find_shards(inputs: Sequence[str | Path]) -> list[Shard]:
 
     Args:
         inputs: As `find_images` takes them, with `.tar` and `.parquet` files too, and patterns
-            such as `a/{000..099}.tar`. A folder holds either shards or images.
+            such as `a/{000..099}.tar`. A folder holds either shards or images; data sets of
+            embeddings in it are passed over.
 
     Raises:
         FileNotFoundError: If an input does not exist.
@@ -122,7 +123,8 @@ def _shards_of(given: str) -> list[Path]:
     path = Path(given).expanduser()
     if path.is_dir():
         every = [p for p in sorted(path.rglob('*')) if not _hidden(p.relative_to(path))]
-        return _of_one_kind(every, given)
+        own = {parent for parent in {p.parent for p in every} if (parent / SETTINGS).exists()}
+        return _of_one_kind([p for p in every if p.parent not in own], given)
     if glob.has_magic(given) and not path.exists():
         return _of_one_kind([Path(p) for p in sorted(glob.glob(str(path), recursive=True))], given)
     if path.suffix.lower() in _COMPRESSED:
