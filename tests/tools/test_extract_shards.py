@@ -291,6 +291,7 @@ def test_deep_images_are_counted(main, shards, capsys):
         (['shards', '--out', 'a.parquet'], 'shards/000.tar: the features of shards go to a folder'),
         (['shards', '--out', 'a.tar'], '--out a.tar: write to one of *.parquet, *.npz, *.safet'),
         (['text.tar', '--out', 'emb'], 'none of 1 shard can be read: text.tar (no tar file, or a'),
+        (['text.png', '--out', 'emb'], 'none of 1 image can be read: they are listed in emb/_unr'),
         (['shards', '--out', 'text.tar/emb'], 'text.tar/emb cannot be written: Not a directory'),
         (['shards', '--out', 'emb', '--out-type', 'raw'], 'Parquet holds embeddings'),
         (['x.png', '--out', 'a.npz', '--image-key', 'a'], '--image-key is of shards, whose'),
@@ -301,7 +302,8 @@ def test_deep_images_are_counted(main, shards, capsys):
     ],
 )
 def test_mistakes_get_one_line(arguments, message, main, shards, capsys):
-    Path('text.tar').write_text('404 not found\n' * 99)
+    for name in ('text.tar', 'text.png'):
+        Path(name).write_text('404 not found\n' * 99)
     assert main([*arguments, *MODEL]) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -65,7 +65,7 @@ def extract_shards(
     Raises:
         OSError: If something cannot be written; finished shards stay.
         ValueError: If the folder is of other features or shards, and there is no `overwrite`; if
-            no shard can be read; if the config's own loading cannot read shards.
+            the config's own loading cannot read shards; if a single process can read nothing.
     """
     started = time.monotonic()
     _read_held(shards, extractor)
@@ -78,10 +78,18 @@ def extract_shards(
             _work(shard, extractor, request, partitions, done)
     done.present = sum(partitions.path(shard).exists() for shard in shards)
     done.seconds = time.monotonic() - started
+    if worker.count == 1:  # of several, an exit code would end the others under torchrun
+        _check_any(done)
+    return done
+
+
+def _check_any(done: Shared) -> None:
     if done.damaged and not done.present:
         name, why = next(iter(done.damaged.items()))
-        raise ValueError(f'none of {counted(len(mine), "shard")} can be read: {name} ({why})')
-    return done
+        raise ValueError(f'none of {counted(done.mine, "shard")} can be read: {name} ({why})')
+    if not done.counts['images']:
+        number = counted(done.counts['unreadable'], 'image')
+        raise ValueError(f'none of {number} can be read: they are listed in {done.listed}')
 
 
 def _read_held(shards: Sequence[Shard], extractor: Extractor) -> None:
