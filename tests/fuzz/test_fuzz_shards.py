@@ -13,8 +13,8 @@ from vit_backbones.images import UnreadableImageError, image_size, read_image
 from vit_backbones.shards.contents import LARGEST, ShardError
 from vit_backbones.shards.found import Shard
 
-BYTES = st.integers(0, 2**20), st.binary(max_size=12), st.booleans()
-DRAWN = st.tuples(
+BYTES = st.integers(0, 2**20), st.binary(max_size=12), one(True, True, True, False)
+DRAWN = st.tuples(one('tar', 'parquet'), st.lists(st.tuples(*BYTES), max_size=1), one(1, 1, 1, 0.9, 0.4))
     one('tar', 'parquet'), st.lists(st.tuples(*BYTES), max_size=3), one(1, 1, 0.9, 0.4)
 )
 
