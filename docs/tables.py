@@ -70,9 +70,6 @@ _FAULTS = {
     'processes': 'Several processes',
     'stacks': 'Versions',
 }
-NOT_MEASURED = (
-    'Not measured yet: the two commands above write docs/results/scale, which lacks a file.'
-)
 _SHORT = ('config', 'data', 'metric', 'value', 'parameters', 'minutes', 'hardware', 'date')
 
 
@@ -231,7 +228,7 @@ def versions(walk: Path = DOCS / 'results/versions/matrix.json') -> str:
 
 def scale(folder: Path = DOCS / 'results/scale') -> str:
     """What `tools/benchmark.py scale` measured, a table each."""
-    return '\n\n'.join(map(_steps, _runs(folder))) or NOT_MEASURED
+    return '\n\n'.join(map(_steps, _runs(folder)))
 
 
 def _steps(noted: dict[str, Any]) -> str:
@@ -246,13 +243,12 @@ def _steps(noted: dict[str, Any]) -> str:
 
 def billion(folder: Path = DOCS / 'results') -> str:
     """What a billion images would take, computed from measured figures."""
-    if any(not (folder / f'scale/{name}.json').exists() for name in ('million', 'extraction')):
-        return NOT_MEASURED
-    million, extraction = (
-        json.loads((folder / f'scale/{name}.json').read_text())
-        for name in ('million', 'extraction')
+    million, extraction = (folder / f'scale/{name}.json' for name in ('million', 'extraction'))
+    figures = extraction_figures(
+        json.loads(million.read_text()),
+        json.loads(extraction.read_text()) if extraction.exists() else None,
+        _goals(folder),
     )
-    figures = extraction_figures(million, extraction, _goals(folder))
     return '\n'.join([*table_head(['what', 'figure', 'origin']), *map(table_row, figures)])
 
 

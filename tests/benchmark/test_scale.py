@@ -77,10 +77,11 @@ def test_a_billion_images_by_hand():
     found = {each.what: each.figure for each in figures}
     # 4 x 4097 tokens in 16.388 ms are a million tokens/s, of 197 each
     assert found['images/s of a GPU, ViT-B, 224x224'] == '5,076'
+    assert found['GPU-hours, if images come fast enough'] == '55'  # 1e9 / 5076 / 3600
     assert found['images/s of a core: read a tar, decode, resize'] == '200'
     assert found['cores that feed a GPU'] == '26'
     assert found['images/s of a GPU with 16 cores'] == '3,200'
-    assert found['GPU-hours'] == '87'  # 1e9 / 3200 / 3600
+    assert found['GPU-hours with them'] == '87'  # 1e9 / 3200 / 3600
     assert found['days on 1, 4 and 16 machines of 8 GPUs'] == '0.5, 0.1, 0.0'
     assert found['bytes to read'] == '100 TB'
     assert found['embeddings of 768 numbers, half precision'] == '1.55 TB in 100,000 files'

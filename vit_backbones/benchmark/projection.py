@@ -30,15 +30,18 @@ class Figure(NamedTuple):
     origin: str
 
 
-def extraction_figures(million: Record, extraction: Record, gpu: Sequence[Record]) -> list[Figure]:
-    """Embeddings of a billion images by a ViT-B, from `million.json`, `extraction.json`, goals."""
-    read = _step(extraction, 'read tar')
-    core = read['number'] / read['cpu_seconds']
+_UNREAD = Figure('images/s of a core: read a tar, decode, resize', '', 'not measured yet')
+
+
+def extraction_figures(
+    million: Record, extraction: Record | None, gpu: Sequence[Record]
+) -> list[Figure]:
+    """Embeddings of a billion images by a ViT-B, from `million.json`, `extraction.json`, goals.
+
+    Without an `extraction`, what needs it is left out.
+    """
     time = next(g for g in gpu if g['case'] == 'gpu_windows')['figures']['time']['global']
     card = 4 * _LARGE_TOKENS / (time / 1e3) / _TOKENS
-    both = min(card, _CORES * core)
-    hours = IMAGES / both / 3600
-    bytes_in = read['bytes'] / read['number']
     return [
         Figure('a forward pass, ViT-B, 1024x1024, batch 4', f'{time:.1f} ms', 'measured, H200'),
         Figure(
@@ -46,22 +49,36 @@ def extraction_figures(million: Record, extraction: Record, gpu: Sequence[Record
             f'{card:,.0f}',
             f'computed: as many tokens/s, {_TOKENS} of an image instead of {_LARGE_TOKENS}',
         ),
-        Figure('images/s of a core: read a tar, decode, resize', f'{core:,.0f}', 'measured, CPU'),
-        Figure('cores that feed a GPU', f'{math.ceil(card / core)}', 'computed'),
-        Figure(f'images/s of a GPU with {_CORES} cores', f'{both:,.0f}', 'computed'),
-        Figure('GPU-hours', f'{hours:,.0f}', 'computed'),
-        Figure(
-            f'days on 1, 4 and 16 machines of {_GPUS} GPUs',
-            ', '.join(f'{hours / _GPUS / machines / 24:.1f}' for machines in (1, 4, 16)),
-            'computed',
-        ),
-        Figure(
-            'bytes to read',
-            f'{IMAGES * bytes_in / 1e12:,.0f} TB',
-            f'computed: {bytes_in / 1e3:.0f} kB an image, measured',
-        ),
+        Figure('GPU-hours, if images come fast enough', _hours(card), 'computed'),
+        *(_reading(extraction, card) if extraction else [_UNREAD]),
         *_disk(million),
     ]
+
+
+def _hours(speed: float) -> str:
+    return f'{IMAGES / speed / 3600:,.0f}'
+
+
+def _reading(extraction: Record, card: float) -> Iterator[Figure]:
+    """The images, of which a GPU takes `card` a second, as cores read them."""
+    read = _step(extraction, 'read tar')
+    core = read['number'] / read['cpu_seconds']
+    both, size = min(card, _CORES * core), read['bytes'] / read['number']
+    days = IMAGES / both / 3600 / 24 / _GPUS
+    yield Figure('images/s of a core: read a tar, decode, resize', f'{core:,.0f}', 'measured, CPU')
+    yield Figure('cores that feed a GPU', f'{math.ceil(card / core)}', 'computed')
+    yield Figure(f'images/s of a GPU with {_CORES} cores', f'{both:,.0f}', 'computed')
+    yield Figure('GPU-hours with them', _hours(both), 'computed')
+    yield Figure(
+        f'days on 1, 4 and 16 machines of {_GPUS} GPUs',
+        ', '.join(f'{days / machines:.1f}' for machines in (1, 4, 16)),
+        'computed',
+    )
+    yield Figure(
+        'bytes to read',
+        f'{IMAGES * size / 1e12:,.0f} TB',
+        f'computed: {size / 1e3:.0f} kB an image, measured',
+    )
 
 
 def _disk(million: Record) -> Iterator[Figure]:
