@@ -51,6 +51,7 @@ EXTRAS_REQUIRE = {
     ],
     **{name: [name] for name in ('tensorboard', 'wandb', 'mlflow')},  # `--NAME` of tools/train.py
     'tiff': ['tifffile', 'imagecodecs'],  # bands that OpenCV does not read; LZW and others
+    'faiss': ['faiss-cpu>=1.15,<1.16'],  # tried with 1.15.1; `--search` in many embeddings
     'umap': ['umap-learn'],  # `--plot umap` of tools/extract_features.py
     'dev': [
         'pytest>=8',

@@ -14,8 +14,8 @@ result: `config`, `data`, `metric`, `value` (0 to 1, of the last validation), `p
 `hardware`, `date` and `command`. `tools/check_models.py` writes docs/results/models/timm.json; the
 `--out` of `tools/benchmark.py targets` writes docs/results/speed/targets.json, and on a GPU a file
 of docs/results/speed/gpu; that of `quality` writes the files of docs/results/quality and the rows
-of docs/results/distillation, and `.ci/matrix` docs/results/versions/matrix.json. A table stands
-between its two marks, in whichever file has them.
+of docs/results/distillation, that of `scale` the files of docs/results/scale, and `.ci/matrix`
+docs/results/versions/matrix.json. A table stands between its two marks, in whichever file has them.
 """
 
 import argparse
@@ -33,14 +33,17 @@ import timm
 import torch
 
 from vit_backbones import ViTFeatBackbone
+from vit_backbones.benchmark.projection import extraction_figures, state_figures, training_figures
 from vit_backbones.benchmark.results import (
     Row,
+    heading,
     markdown,
     of_work_dir,
     ordered,
     table_head,
     table_row,
 )
+from vit_backbones.benchmark.scale import step_table
 from vit_backbones.config.loading import load_config
 from vit_backbones.errors import counted
 from vit_backbones.sources.published import published
@@ -264,6 +267,49 @@ def versions(walk: Path = DOCS / 'results/versions/matrix.json') -> str:
     return '\n'.join([f'Tried on {noted["date"]}:', '', *table])
 
 
+def scale(folder: Path = DOCS / 'results/scale') -> str:
+    """What `tools/benchmark.py scale` measured, a table each."""
+    return '\n\n'.join(map(_steps, _runs(folder)))
+
+
+def _steps(noted: dict[str, Any]) -> str:
+    heads = [heading(noted['environment'])]
+    if 'rows' in noted:
+        heads.append(f'{noted["rows"]:,} rows of {noted["dims"]} numbers')
+    else:
+        heads.append(f'{noted["model"]}, images of {"x".join(map(str, noted["size"]))}')
+    heads.append(noted['environment']['date'])
+    return '\n'.join([f'{", ".join(heads)}:', '', *step_table(noted['steps'])])
+
+
+def billion(folder: Path = DOCS / 'results') -> str:
+    """What a billion images would take, computed from measured figures."""
+    million, extraction = (folder / f'scale/{name}.json' for name in ('million', 'extraction'))
+    figures = extraction_figures(
+        json.loads(million.read_text()),
+        json.loads(extraction.read_text()) if extraction.exists() else None,
+        _goals(folder),
+    )
+    return '\n'.join([*table_head(['what', 'figure', 'origin']), *map(table_row, figures)])
+
+
+def training(folder: Path = DOCS / 'results') -> str:
+    """How long trainings would take on several GPUs, computed from measured steps."""
+    heads = ['model', 'images/s of a GPU', 'epochs of COCO', '1 GPU, h', '8, h', '16, h', '64, h']
+    rows = training_figures(_goals(folder))
+    return '\n'.join([*table_head([*heads, 'GPU-hours for a billion']), *map(table_row, rows)])
+
+
+def sharding() -> str:
+    """What FSDP divides among GPUs, computed from numbers of parameters."""
+    heads = ['model', 'parameters', 'GiB on 1 GPU', 'on each of 8', 'of 16', 'of 64']
+    return '\n'.join([*table_head(heads), *map(table_row, state_figures())])
+
+
+def _goals(folder: Path) -> list[dict[str, Any]]:
+    return [goal for run in _runs(folder / 'speed/gpu') for goal in run['goals']]
+
+
 # Each table by its name in the marks: what it is written from, and by what
 BLOCKS = {
     'results': ('docs/results/*.json', table),
@@ -276,6 +322,10 @@ BLOCKS = {
     'distillation': ('docs/results/distillation/*.json', distillation),
     'weights': ('configs/_base_/backbones', weights),
     'reliability': ('docs/results/reliability/*.json', reliability),
+    'scale': ('docs/results/scale/*.json', scale),
+    'billion': ('docs/results/scale/*.json and docs/results/speed/gpu/*.json', billion),
+    'training': ('docs/results/speed/gpu/*.json', training),
+    'sharding': ('vit_backbones/benchmark/projection.py', sharding),
     'versions': ('docs/results/versions/matrix.json', versions),
 }
 

@@ -89,7 +89,7 @@ def test_lock__leaves_only_opencv_python_open(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    'extra', ['install', 'openmmlab', 'transformers', 'lightly', 'peft', 'dev']
+    'extra', ['install', 'openmmlab', 'transformers', 'lightly', 'peft', 'faiss', 'dev']
 )
 def test_setup__ranges_admit_the_lock(metadata: dict[str, Any], extra: str) -> None:
     wanted = {'install': metadata['install_requires'], **metadata['extras_require']}[extra]

@@ -43,7 +43,7 @@ CONFIGS = [block for block in BLOCKS if block.startswith("_base_ = 'mm")]
 TOOLS = {path.stem: path for path in (ROOT / 'tools').glob('[!_]*.py')}
 TOOLS['tables'] = ROOT / 'docs/tables.py'
 ACTIONS = {
-    'benchmark': ['speed', 'step', 'growth', 'quality', 'table', 'targets'],
+    'benchmark': ['speed', 'step', 'growth', 'scale', 'quality', 'table', 'targets'],
     'tables': ['add', 'check'],
 }
 of_each_page = pytest.mark.parametrize(

@@ -26,7 +26,7 @@ ORDER = [
         'cutouts',
     },
     {'environment', 'attention', 'checkpoints', 'images', 'pictures', 'config', 'objects'},
-    {'arguments', 'loaders', 'samples', 'own_data'},
+    {'arguments', 'loaders', 'samples', 'own_data', 'shards'},
     {'readout', 'low_rank', 'hosts', 'transforms'},
     {'necks', 'heads'},
     {'sources', 'mmdet', 'mmseg'},

@@ -73,6 +73,7 @@ WRONG = {
     'analyze': ['gone'],
     'benchmark growth': ['gone.py'],
     'benchmark quality': ['gone', '--models', 'test_vit', '--random-weights', '0'],
+    'benchmark scale': ['gone', *RANDOM, '--folder', 'a'],
     'benchmark speed': ['gone.py'],
     'benchmark step': ['gone.py'],
     'benchmark table': ['gone.json'],

@@ -262,13 +262,14 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_images(parser: argparse.ArgumentParser, *, nargs: str) -> None:
-    """Add IMAGES, as `vit_backbones.images.find_images` takes them."""
+def add_images(parser: argparse.ArgumentParser, *, nargs: str, also: str = '') -> None:
+    """Add IMAGES, as `vit_backbones.images.find_images` takes them; `also` is for the help."""
     parser.add_argument(
         'images',
         nargs=nargs,
         metavar='IMAGES',
-        help='images, folders, patterns, .txt lists and COCO .json files',
+        help='images, folders, patterns, .txt lists and COCO .json files'
+        + f', {also}' * bool(also),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import _command_line as cli
-from _benchmark_steps import add_growth, add_run_options, add_step, size
+from _benchmark_steps import add_growth, add_run_options, add_scale, add_step, size
 from _benchmark_study import add_study
 from _started import module
 
@@ -22,7 +22,8 @@ PEERS = ('timm', 'mmseg', 'mmpretrain', 'transformers', 'torchvision')
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description='Measure the cost and the quality of backbones.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for add in (add_speed, add_step, add_growth, add_targets, add_quality, add_study, add_table):
+    adders = (add_speed, add_step, add_growth, add_scale, add_targets, add_quality)
+    for add in (*adders, add_study, add_table):
         add(commands)
     return parser.parse_args(argv)
 

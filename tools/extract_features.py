@@ -1,4 +1,4 @@
-"""Features of images in one file: `python tools/extract_features.py IMAGES --model NAME ...`."""
+"""Features of images in one file or a data set: `python tools/extract_features.py IMAGES ...`."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,24 +8,35 @@ from typing import TYPE_CHECKING
 import _command_line as cli
 
 if TYPE_CHECKING:
+    from vit_backbones.features.extractor import Extractor
     from vit_backbones.features.job import Extracted
+    from vit_backbones.features.request import Request
+    from vit_backbones.features.shard_job import Shared
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(
         description='Write the features that a backbone makes of images: embeddings into a '
         '.parquet file (path, height, width, embedding), maps and tokens into .npz or .safetensors '
-        '(one array per image, PATH, or PATH:LAYER with several layers). A killed run goes on when '
-        'the command is repeated; under torchrun several processes share the work. The exit code '
-        'is 0 if at least one image could be read; FILE.unreadable.txt lists the others.'
+        '(one array per image, PATH, or PATH:LAYER with several layers), or embeddings into a '
+        'folder, a .parquet file for each shard. A killed run goes on when the command is '
+        'repeated; processes of torchrun share the work, and those of a folder also that of srun '
+        'and of SLURM arrays. The exit code is 0 if at least one image could be read; '
+        'FILE.unreadable.txt or DIR/_unreadable lists the others.'
     )
-    cli.add_images(parser, nargs='*')
+    cli.add_images(parser, nargs='*', also='.tar and .parquet shards for a folder')
     parser.add_argument(
         '--split',
         choices=('train', 'val', 'test'),
         help="the images of the --config's dataset instead",
     )
-    parser.add_argument('--out', required=True, type=Path, metavar='FILE')
+    parser.add_argument('--out', required=True, type=Path, metavar='FILE_OR_DIR')
+    parser.add_argument(
+        '--image-key',
+        metavar='NAME',
+        help="the images of shards: a column of .parquet (default: 'image'), or an extension in "
+        '.tar (default: that of any image)',
+    )
     parser.add_argument(
         '--out-type',
         choices=('featmap', 'cls', 'raw', 'avg_featmap'),
@@ -53,13 +64,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='N',
         help='threads that read ahead (default: 2)',
     )
-    cli.add_flag(parser, '--overwrite', 'replace FILE, and the unfinished run of another command')
+    cli.add_flag(
+        parser,
+        '--overwrite',
+        'replace FILE, the unfinished run of another command, or what other options wrote into DIR',
+    )
     cli.add_backbone_options(parser)
     add_embedding_options(parser)
     args = parser.parse_args(argv)
     asks = args.search or args.plot or args.cluster is not None or args.classify
-    if asks and args.out.suffix != '.parquet':
-        parser.error('--search, --plot, --cluster and --classify need --out FILE.parquet')
+    if asks and args.out.suffix in ('.npz', '.safetensors'):
+        parser.error('--search, --plot, --cluster and --classify need --out FILE.parquet or DIR')
     if (args.images and args.split) or not (args.images or args.split or asks):
         parser.error('name IMAGES, or --split of a --config, or ask what FILE holds: --search, ...')
     if args.split and not args.config:
@@ -70,7 +85,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def add_embedding_options(parser: argparse.ArgumentParser) -> None:
     """Add the questions about embeddings, the fields of `embeddings.answers.Questions`."""
     group = parser.add_argument_group(
-        'questions about the embeddings in FILE, new or of an earlier run'
+        'questions about the embeddings in FILE or DIR, new or of an earlier run'
     )
     group.add_argument('--search', metavar='IMAGE', help='its nearest neighbours: FILE.search.png')
     group.add_argument(
@@ -107,28 +122,88 @@ def closing_line(done: 'Extracted', out: Path) -> str:
     return ' · '.join(pieces)
 
 
+def folder_line(done: 'Shared', out: Path, total: int) -> str:
+    from vit_backbones.errors import counted
+
+    images, shards = counted(done.counts['images'], 'image'), counted(done.mine, 'shard')
+    pieces = [f'process {done.worker.number} of {done.worker.count}'] * (done.worker.count > 1)
+    pieces.append(f'{images} of {shards}, {done.what}')
+    if done.before:
+        pieces.append(f'{counted(done.before, "shard")} from an earlier run')
+    if done.computed:
+        pieces += [f'{done.seconds:.0f} s', f'{done.computed / done.seconds:.1f} images/s']
+    pieces.append(f'{out} has {done.present} of {counted(total, "shard")}')
+    if deep := done.counts['deep']:
+        pieces.append(f'{counted(deep, "image")} of more than 8 bits read as 8-bit')
+    if unreadable := done.counts['unreadable']:
+        pieces.append(f'{counted(unreadable, "image")} unreadable (listed in {done.listed})')
+    for name, why in done.damaged.items():
+        pieces.append(f'left out {name}: {why}')
+    return ' · '.join(pieces)
+
+
+def run_file(args: argparse.Namespace, request: 'Request') -> 'Extractor':
+    """Write one file; its processes talk to each other."""
+    from vit_backbones.config.datasets import dataset_images
+    from vit_backbones.features.job import extract
+    from vit_backbones.features.request import prepare
+    from vit_backbones.models.chosen import Choice
+    from vit_backbones.shards.found import find_shards
+
+    if args.split:
+        paths = dataset_images(args.config, args.cfg_options, args.split)
+    else:
+        shards = find_shards(args.images)
+        if kept := [shard.source for shard in shards if shard.source]:
+            raise ValueError(f'{kept[0]}: the features of shards go to a folder: --out DIR')
+        paths = [path for shard in shards for path in shard.paths]
+    extractor = prepare(Choice.of(args), request)
+    if done := extract(paths, extractor, request):
+        print(closing_line(done, args.out))
+    return extractor
+
+
+def run_folder(args: argparse.Namespace, request: 'Request') -> 'Extractor':
+    """Write the files of this process's shards."""
+    from vit_backbones.config.datasets import dataset_images
+    from vit_backbones.features.request import prepare
+    from vit_backbones.features.shard_job import extract_shards
+    from vit_backbones.features.sharing import this_worker
+    from vit_backbones.models.chosen import Choice
+    from vit_backbones.shards.found import find_shards, groups
+
+    worker = this_worker()
+    if args.split:
+        shards = groups(dataset_images(args.config, args.cfg_options, args.split))
+    else:
+        shards = find_shards(args.images)
+    extractor = prepare(Choice.of(args), request)
+    try:
+        done = extract_shards(shards, extractor, request, worker)
+    except (OSError, RuntimeError, ValueError) as error:
+        error.of_any_process = True
+        raise
+    print(folder_line(done, args.out, len(shards)), flush=True)
+    return extractor
+
+
 @cli.one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from vit_backbones.config.datasets import dataset_images
     from vit_backbones.embeddings.answers import Questions, answers, check_questions
-    from vit_backbones.features.job import check_same, extract
+    from vit_backbones.features.job import check_same
     from vit_backbones.features.request import Request, check_request, prepare
-    from vit_backbones.images import find_images
+    from vit_backbones.features.sharing import this_worker
     from vit_backbones.models.chosen import Choice
 
     request = Request(**{name: getattr(args, name) for name in Request._fields})
     questions = Questions(**{name: getattr(args, name) for name in Questions._fields})
     asks, extractor = check_questions(questions), None
+    if asks and request.is_folder and this_worker().count > 1:
+        raise ValueError('ask --search, --plot, --cluster, --classify when all processes are done')
     if args.images or args.split:
         check_request(request)
-        if args.split:
-            paths = dataset_images(args.config, args.cfg_options, args.split)
-        else:
-            paths = find_images(args.images)
-        extractor = prepare(Choice.of(args), request)
-        if done := extract(paths, extractor, request):
-            print(closing_line(done, args.out))
+        extractor = (run_folder if request.is_folder else run_file)(args, request)
     elif questions.search and (args.model or args.config):
         extractor = prepare(Choice.of(args), request)
         check_same(extractor, args.out)

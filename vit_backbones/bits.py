@@ -81,9 +81,12 @@ def _pages(file: BinaryIO) -> Iterator[dict[str, Any]]:
             return
 
 
-def bits_of(path: str | Path) -> int:
+def bits_of(path: str | Path | BinaryIO) -> int:
     """Bits of a channel of a PNG, TIFF or PNM file; 8 for all else, which is mostly so."""
     try:
+        if not isinstance(path, str | Path):
+            path.seek(0)
+            return _bits(path)
         check_regular(path)
         with open(path, 'rb') as file:
             return _bits(file)

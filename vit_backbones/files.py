@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # short, as the name may be as long as the disk allows
-    draft = path.with_name(f'.{mark(path.name)}.{os.getpid()}')
+    draft = path.with_name(f'.{mark(path.name)}.{mark(platform.node())[:6]}.{os.getpid()}')
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -82,8 +82,11 @@ def _of_coco(path: Path) -> Iterator[Path]:
     return (each[is_below] for each in found)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(H, W) as shown, read only from the header; an `UnreadableImageError` if it is no image."""
+def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
+    """(H, W) as shown, read only from the header; an `UnreadableImageError` if it is no image.
+
+    `path` may be an open file whose text, `str(file)`, is its name.
+    """
     with _opened(path) as image:
         width, height = image.size
         # getexif() of PNG reads the whole file; the size of TIFF is already as shown
@@ -92,9 +95,10 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path | BinaryIO) -> np.ndarray:
     """An image (H, W, 3), uint8 RGB, otherwise as OpenCV's `IMREAD_COLOR` and mmcv read it.
 
+    `path` may be an open file, as for `image_size`.
     It is turned as its EXIF says, without transparency, with the high byte of 16 bits, and grey as
     three equal channels. A file that ends too early is refused, not filled with grey.
 
@@ -126,7 +130,7 @@ def _from_deep(pixels: np.ndarray, path: str | Path) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path | BinaryIO) -> Iterator[Image.Image]:
     """A file as an image; everything that is wrong with it becomes one error."""
     with _one_error(path):
         with warnings.catch_warnings():

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Collection, Iterator
 from typing import TypeVar
@@ -44,6 +46,20 @@ def quiet_prints() -> Iterator[None]:
         yield
     if printed.getvalue():
         MMLogger.get_current_instance().info('\n' + printed.getvalue())
+
+
+@contextlib.contextmanager
+def quiet_streams() -> Iterator[None]:
+    """Hide what a library in C++ prints to the output."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextlib.contextmanager

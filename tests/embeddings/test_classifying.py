@@ -16,7 +16,7 @@ from vit_backbones.embeddings.classifying import (
     match_labels,
     read_labels,
 )
-from vit_backbones.features.feature_files import read_embeddings
+from vit_backbones.features.embedding_tables import read_embeddings
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from sklearn.metrics import silhouette_score
 
 from vit_backbones.embeddings import clustering
 from vit_backbones.embeddings.clustering import as_csv, cluster, rows_of_tiles
-from vit_backbones.features.feature_files import read_embeddings
+from vit_backbones.features.embedding_tables import read_embeddings
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from vit_backbones.embeddings.projecting import project
-from vit_backbones.features.feature_files import read_embeddings
+from vit_backbones.features.embedding_tables import read_embeddings
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vit_backbones.embeddings.search import PathFinder, nearest, rows_of_tiles
-from vit_backbones.features.feature_files import read_embeddings
+from vit_backbones.features.embedding_tables import read_embeddings
 
 
 def cosines(vectors, query):

@@ -9,7 +9,8 @@ from pyarrow import parquet
 from safetensors.numpy import load_file
 
 from vit_backbones.features import feature_files as outputs
-from vit_backbones.features.feature_files import WRITERS, Rows, read_embeddings, read_metadata
+from vit_backbones.features.embedding_tables import read_embeddings
+from vit_backbones.features.feature_files import WRITERS, Rows, read_metadata
 from vit_backbones.features.plan import Item
 
 

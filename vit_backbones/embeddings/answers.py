@@ -1,22 +1,26 @@
 """Questions about the embeddings in a file, and their answers in lines and files."""
 
+import importlib.util
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vit_backbones.embeddings import classifying, clustering, search
+from vit_backbones.embeddings.nearest_index import INSTALL, index_of
 from vit_backbones.embeddings.projecting import project, require_umap
+from vit_backbones.embeddings.store import Store, open_store, scan, unit
 from vit_backbones.embeddings.tiles import readable
 from vit_backbones.errors import require
-from vit_backbones.features.feature_files import Embeddings, read_embeddings
+from vit_backbones.features.embedding_tables import Embeddings, output_beside, read_embeddings
 from vit_backbones.files import write_whole
 from vit_backbones.images import image_size
 from vit_backbones.pictures.canvas import draw_sheet, png
 from vit_backbones.pictures.scatter import draw_scatter
 
 Embed = Callable[[Path], np.ndarray]
+MOST = 100_000  # images that are read at once, and compared one by one
 _METHODS = dict(pca='PCA', tsne='t-SNE', umap='UMAP')
 
 
@@ -58,12 +62,16 @@ def answers(questions: Questions, file: str | Path, embed: Embed | None = None) 
 
     Args:
         questions: Checked by `check_questions`.
-        file: Written by `tools/extract_features.py`.
+        file: Written by `tools/extract_features.py`; or the folder of a data set.
         embed: Gives the embedding (C,) of an image that is not in the file, made as those in it.
 
     Raises:
         OSError, ValueError: For a wrong file, or too few images for a question.
     """
+    store = open_store(file)
+    if store.total > MOST:
+        yield from _of_many(store, questions, embed)
+        return
     embeddings = read_embeddings(file)
     yield from embeddings.notes
     groups: Sequence[str | None] | None = None
@@ -77,24 +85,67 @@ def answers(questions: Questions, file: str | Path, embed: Embed | None = None) 
         yield _plot(embeddings, questions.plot, groups)
 
 
+def _of_many(store: Store, questions: Questions, embed: Embed | None) -> Iterator[str]:
+    """Answer about more embeddings than are read at once."""
+    for name in ('cluster', 'classify', 'plot'):
+        value = getattr(questions, name)
+        if value is not None:
+            raise ValueError(
+                f'{name}={value} takes up to {MOST} images, and {store.place} has {store.total}: '
+                f'ask one of its files'
+            )
+    if questions.search is not None:
+        yield from _search_many(store, questions.search, questions.top, embed)
+
+
+def _search_many(store: Store, query: str, top: int, embed: Embed | None) -> Iterator[str]:
+    row = store.find(query)
+    if row is not None:
+        query, wanted = store.names([row])[0], store.vector(row)
+    else:
+        embedded = _embedded(query, store.place, store.settings, embed)
+        search.check_query(embedded, store.length, store.place, store.settings)
+        wanted = unit(embedded[None])[0]
+    if importlib.util.find_spec('faiss') is None:
+        yield f'compared with all {store.total} images; an index is faster: {INSTALL}'
+        cosines, rows = scan(store, wanted[None], top + 1)
+    else:
+        index = index_of(store)
+        yield index.line
+        cosines, rows = index.search(wanted[None], top + 1)
+    kept = [i for i, each in enumerate(rows[0]) if each >= 0 and each != row][:top]
+    names = store.names(rows[0][kept])
+    pairs = zip(names, cosines[0][kept].tolist(), strict=True)
+    yield from _shown(store.place, query, [search.Neighbour(*pair) for pair in pairs])
+
+
 def _search(embeddings: Embeddings, query: str, top: int, embed: Embed | None) -> Iterator[str]:
     finder = search.PathFinder(embeddings.paths)
     row = finder.exact(query) if Path(query).is_file() else finder.find(query)
     if row is not None:
         query, wanted = embeddings.paths[row], row
     else:
-        image_size(query)  # raises if it is no image
-        if embed is None:
-            raise ValueError(
-                f'{query} is not in {embeddings.file}: name the model that made its embeddings '
-                f'({embeddings.settings.get("model", "unknown")}), as for extracting'
-            )
-        wanted = np.asarray(embed(Path(query)), dtype=np.float32)
-    found = search.nearest(embeddings, wanted, top)
+        wanted = _embedded(query, embeddings.file, embeddings.settings, embed)
+    yield from _shown(embeddings.file, query, search.nearest(embeddings, wanted, top))
+
+
+def _embedded(query: str, file: Path, settings: dict[str, Any], embed: Embed | None) -> np.ndarray:
+    """The embedding (C,) of an image that is not among those of a file."""
+    image_size(query)  # raises if it is no image
+    if embed is None:
+        raise ValueError(
+            f'{query} is not in {file}: name the model that made its embeddings '
+            f'({settings.get("model", "unknown")}), as for extracting'
+        )
+    return np.asarray(embed(Path(query)), dtype=np.float32)
+
+
+def _shown(file: Path, query: str, found: list[search.Neighbour]) -> Iterator[str]:
+    """The neighbours of an image as lines and as a picture."""
     for rank, each in enumerate(found, 1):
         yield f'{rank:3}  {each.similarity:6.3f}  {each.path}'
     sheet = draw_sheet(search.rows_of_tiles(query, found))
-    yield _write(embeddings, 'search.png', png(sheet))
+    yield f'written: {write_whole(output_beside(file, "search.png"), png(sheet))}'
 
 
 def _cluster(embeddings: Embeddings, num_clusters: int) -> Generator[str, None, list[str]]:

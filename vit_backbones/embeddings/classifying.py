@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vit_backbones.embeddings.search import PathFinder
-from vit_backbones.features.feature_files import Embeddings
+from vit_backbones.features.embedding_tables import Embeddings
 
 _SEED = 0
 _MOST_FOLDS = 5

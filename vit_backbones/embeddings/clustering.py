@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vit_backbones.embeddings.tiles import tile_of
-from vit_backbones.features.feature_files import Embeddings
+from vit_backbones.features.embedding_tables import Embeddings
 from vit_backbones.pictures.canvas import Row
 
 _SEED = 0

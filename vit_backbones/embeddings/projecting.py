@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vit_backbones.errors import require
-from vit_backbones.features.feature_files import Embeddings
+from vit_backbones.features.embedding_tables import Embeddings
 
 _SEED = 0
 _FEWEST = 4  # images that differ

@@ -2,14 +2,14 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vit_backbones.embeddings.tiles import tile_of
-from vit_backbones.features.feature_files import Embeddings
+from vit_backbones.features.embedding_tables import Embeddings
 from vit_backbones.pictures.canvas import Row
 
 _COLUMNS = 5
@@ -31,7 +31,7 @@ def nearest(embeddings: Embeddings, query: int | np.ndarray, top: int) -> list[N
 
     others = np.arange(len(embeddings.paths))
     if isinstance(query, np.ndarray):
-        _check(query, embeddings)
+        check_query(query, embeddings.vectors.shape[1], embeddings.file, embeddings.settings)
     else:
         others = np.delete(others, query)
         query = embeddings.vectors[query]
@@ -45,12 +45,12 @@ def nearest(embeddings: Embeddings, query: int | np.ndarray, top: int) -> list[N
     ]
 
 
-def _check(query: np.ndarray, embeddings: Embeddings) -> None:
-    if query.shape != embeddings.vectors.shape[1:]:
+def check_query(query: np.ndarray, length: int, file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse an embedding of another length than those of a file, or one that is not finite."""
+    if query.shape != (length,):
         raise ValueError(
-            f'the embedding of the query has {query.size} numbers, those of {embeddings.file} have '
-            f'{embeddings.vectors.shape[1]}: take the model that made them '
-            f'({embeddings.settings.get("model", "unknown")})'
+            f'the embedding of the query has {query.size} numbers, those of {file} have '
+            f'{length}: take the model that made them ({settings.get("model", "unknown")})'
         )
     if not np.isfinite(query).all():
         raise ValueError('the embedding of the query is not finite')

@@ -8,12 +8,13 @@ from PIL import Image
 
 from vit_backbones.images import UnreadableImageError, read_image
 from vit_backbones.pictures.canvas import Tile, thumbnail, unreadable
+from vit_backbones.shards.found import held_at
 
 
 def readable(path: str | Path) -> np.ndarray | None:
-    """Read an image (H, W, 3), or give `None` if that fails."""
+    """Read an image (H, W, 3) from a file or `SHARD/KEY`, or give `None` if that fails."""
     with contextlib.suppress(UnreadableImageError):
-        return read_image(path)
+        return read_image(path if Path(path).exists() else held_at(str(path)) or path)
     return None
 
 

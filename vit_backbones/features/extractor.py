@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -88,7 +88,7 @@ class Extractor:
         return resized(image, item.size)
 
     def read_ahead(
-        self, batches: Sequence[Sequence[Item]], num_workers: int
+        self, batches: Iterable[Sequence[Item]], num_workers: int
     ) -> Iterator[tuple[Sequence[Item], list[np.ndarray | str]]]:
         """Read the images of batches; `num_workers` threads read the next ones meanwhile."""
         if not num_workers:
@@ -164,6 +164,18 @@ def _arrived(batch: Sequence[Item], futures: Sequence[Any]) -> tuple[Sequence[It
     return batch, [future.result() for future in futures]
 
 
+def computed(
+    batches: Iterable[Sequence[Item]], extractor: Extractor, num_workers: int
+) -> Iterator[tuple[list[tuple[Item, list[np.ndarray]]], dict[int, str]]]:
+    """Compute batches, each of images of one size: arrays by image, and reasons by index."""
+    for batch, images in extractor.read_ahead(batches, num_workers):
+        both = list(zip(batch, images, strict=True))
+        readable = [(item, image) for item, image in both if not isinstance(image, str)]
+        outputs = extractor.run([image for _, image in readable]) if readable else []
+        found = [(item, output) for (item, _), output in zip(readable, outputs, strict=True)]
+        yield found, {item.index: why for item, why in both if isinstance(why, str)}
+
+
 def compute(
     batches: Sequence[Sequence[Item]],
     extractor: Extractor,
@@ -175,17 +187,14 @@ def compute(
     """Compute batches, each of images of one size, and keep the features in `parts`."""
     task = bar.add_task(doing, total=sum(map(len, batches)))
     try:
-        for batch, images in extractor.read_ahead(batches, num_workers):
-            both = list(zip(batch, images, strict=True))
-            readable = [(item, image) for item, image in both if not isinstance(image, str)]
-            outputs = extractor.run([image for _, image in readable]) if readable else []
+        for found, unreadable in computed(batches, extractor, num_workers):
             arrays = {
                 f'{item.index}.{number}': array
-                for (item, _), output in zip(readable, outputs, strict=True)
+                for item, output in found
                 for number, array in enumerate(output)
             }
-            parts.add(arrays, {item.index: why for item, why in both if isinstance(why, str)})
-            bar.advance(task, len(batch))
+            parts.add(arrays, unreadable)
+            bar.advance(task, len(found) + len(unreadable))
     except KeyboardInterrupt:
         parts.flush()
         raise

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import Progress
 
+from vit_backbones.features.embedding_tables import settings_of
 from vit_backbones.features.extractor import Extractor, compute
 from vit_backbones.features.feature_files import WRITERS, Rows, check_header, read_metadata
 from vit_backbones.features.parts import Parts
@@ -71,7 +72,7 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> Ex
     job, out = _fingerprint(paths, extractor, request.batch_size), request.out
     if out.exists() and not request.overwrite:
         _check_job(out, job)
-        there = Extracted(_form(extractor), len(paths), len(paths), {}, _listed(out), None)
+        there = Extracted(form_of(extractor), len(paths), len(paths), {}, _listed(out), None)
         return None if processes.rank else there
     parts = Parts(out.parent / f'.{out.name}.parts', job)
     plan, before = _compute(paths, extractor, request, parts, processes)
@@ -79,7 +80,7 @@ def extract(paths: Sequence[Path], extractor: Extractor, request: Request) -> Ex
         return None
     unreadable, total = _join(plan, paths, extractor, out, parts), len(paths)
     seconds = time.monotonic() - started
-    made = Extracted(_form(extractor), total, before, unreadable, _listed(out), seconds)
+    made = Extracted(form_of(extractor), total, before, unreadable, _listed(out), seconds)
     if len(unreadable) == total:
         why = next(iter(unreadable.values()))
         raise ValueError(
@@ -160,7 +161,7 @@ def check_same(extractor: Extractor, file: Path) -> None:
     """Refuse a file of features that another model, weights, layers or options made."""
     if not file.exists():
         raise FileNotFoundError(f'{file} does not exist')
-    found, made = read_metadata(file), json.loads(json.dumps(_metadata(extractor, '')))
+    found, made = settings_of(file), json.loads(json.dumps(metadata_of(extractor, '')))
     for key in made:
         if key not in ('job', 'version', 'device') and found.get(key) != made[key]:
             raise ValueError(
@@ -229,7 +230,7 @@ def _write(items: Sequence[Item], extractor: Extractor, out: Path, parts: Parts)
         extractor.dtype,
     )
     try:
-        WRITERS[out.suffix](parts.draft, rows, _metadata(extractor, parts.job))
+        WRITERS[out.suffix](parts.draft, rows, metadata_of(extractor, parts.job))
         os.replace(parts.draft, out)
     except OSError as error:  # a full disk does not say where
         parts.draft.unlink(missing_ok=True)
@@ -241,7 +242,8 @@ def _listed(out: Path) -> Path:
     return out.with_name(f'{out.name}.unreadable.txt')
 
 
-def _metadata(extractor: Extractor, job: str) -> dict[str, Any]:
+def metadata_of(extractor: Extractor, job: str) -> dict[str, Any]:
+    """How features are made, as JSON; `job` is a fingerprint of all that they depend on."""
     loaded, vit = extractor.loaded, extractor.loaded.backbone
     return dict(
         model=loaded.name,
@@ -261,7 +263,8 @@ def _metadata(extractor: Extractor, job: str) -> dict[str, Any]:
     )
 
 
-def _form(extractor: Extractor) -> str:
+def form_of(extractor: Extractor) -> str:
+    """The features in words."""
     layers, dims = ', '.join(extractor.layers), extractor.loaded.backbone.out_channels
     place = f'layer{"s" * (len(dims) > 1)} {layers}'
     if extractor.embeds:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from vit_backbones.images import Resize, UnreadableImageError, image_size
 from vit_backbones.position import Grid
+from vit_backbones.shards.contents import HeldFile
 
 _AT_ONCE = 4096  # headers that wait for a thread: a task takes more memory than a path
 
@@ -17,12 +18,13 @@ class Item(NamedTuple):
     """An image to run, by its place among the inputs.
 
     Attributes:
+        path: Its path, or the file itself if it is of a shard.
         shown: (H, W) as viewers show it.
         size: (H, W) at which the model gets it.
     """
 
     index: int
-    path: str
+    path: str | Path | HeldFile
     shown: Grid
     size: Grid
 
@@ -86,6 +88,6 @@ def _size(path: Path, size_of: Callable[[Path], Grid]) -> Grid | str:
         return reason_of(path, error)
 
 
-def reason_of(path: str | Path, error: UnreadableImageError) -> str:
+def reason_of(path: str | Path | HeldFile, error: UnreadableImageError) -> str:
     """Why an image cannot be read, without its path."""
     return str(error).removeprefix(f'{path}: ')

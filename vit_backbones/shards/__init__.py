@@ -1,0 +1,1 @@
+"""Shards: tar files of WebDataset and Parquet files that hold images."""
