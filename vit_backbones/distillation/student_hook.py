@@ -14,11 +14,12 @@ from mmengine.runner import Runner
 from vit_backbones.checks.wiring import bare
 from vit_backbones.files import write_whole
 from vit_backbones.models.weight_files import weight_file
+from vit_backbones.training.runner import QuietRunner
 from vit_backbones.training.seeded_data import seeded
+from vit_backbones.training.stopping import Stop
 
 NOTES = 'distillation'  # in the `meta` of a checkpoint
 STUDENT = 'student.safetensors'  # in the work dir
-
 CROPS, OF_EACH = 256, 4  # in all, and of one image
 
 
@@ -36,19 +37,23 @@ class StartHook(Hook):
     def __init__(self, seed: int, batch_size: int) -> None:
         self.seed, self.batch_size = seed, batch_size
 
-    def before_train(self, runner: Runner) -> None:
-        """Measure."""
-        if runner.iter == 0:
-            bare(runner.model).start(self._batches(runner.train_dataloader.dataset))
-
-    def _batches(self, dataset: Any) -> Iterator[dict[str, Any]]:
+    def before_train(self, runner: QuietRunner) -> None:
+        """Measure; a stop is heeded after each batch."""
+        if runner.iter:
+            return
+        dataset = runner.train_dataloader.dataset
         with seeded(self.seed):
-            order = torch.randperm(len(dataset)).repeat(OF_EACH)[:CROPS]
-        for first in range(0, len(order), self.batch_size):
+            crops = torch.randperm(len(dataset)).repeat(OF_EACH)[:CROPS].tolist()
+        runner.logger.info(f'measuring the features of {len(crops)} crops')
+        bare(runner.model).start(self._batches(dataset, crops, runner.stop))
+
+    def _batches(self, dataset: Any, crops: list[int], stop: Stop) -> Iterator[dict[str, Any]]:
+        for first in range(0, len(crops), self.batch_size):
+            stop.heed()
             batch = []
-            for number, index in enumerate(order[first : first + self.batch_size], first):
+            for number, index in enumerate(crops[first : first + self.batch_size], first):
                 with seeded(self.seed, number):
-                    batch.append(dataset[int(index)])
+                    batch.append(dataset[index])
             yield pseudo_collate(batch)
 
 
