@@ -139,7 +139,7 @@ def test_a_channel_that_is_constant_is_only_centred():
     sample.add(one[20:], other[20:])
     weights = sample.regression()
     assert weights.isfinite().all()
-    assert weights[1].tolist() == weights[:, 1].tolist() == [0, 0, 0]
+    assert max(weights[1].abs().max(), weights[:, 1].abs().max()) < 1e-12
     for index, values in enumerate((one, other)):
         standard = Standard(3)
         standard.set(sample.means[index], sample.deviations[index])
@@ -150,7 +150,7 @@ def test_a_channel_that_is_constant_is_only_centred():
 
 
 def test_patches_of_all_stages_come_on_the_grid_of_the_last():
-    vit = ViTFeatBackbone('swin_tiny_patch4_window7_224', img_size=64, out_type='raw')
+    vit = ViTFeatBackbone('pvt_v2_b0', out_type='raw')
     vit.out_indices = (0, 1, 2, 3)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
