@@ -378,6 +378,16 @@ def test_a_cache_that_is_too_large_is_refused_before_any_of_its_files_is_read(tm
         second.read([(0,)], (4, 4))
 
 
+def test_half_precision_from_a_disk_is_read_in_mixed_precision_too(tmp_path):
+    store = feature_store.FeatureStore(tmp_path / 'a', 2, 'float16', 1.0, {})
+    views, maps = [(0,), (1,)], [torch.randn(2, 3, 1, 1)]
+    kept = store.write(views, (4, 4), maps)
+    with torch.autocast('cpu', torch.bfloat16):
+        (read,) = store.read(views, (4, 4))
+    assert read.dtype == torch.float32
+    assert torch.equal(read, kept[0])
+
+
 def test_a_record_of_the_cache_names_what_it_is_of(data):
     trained(data, 'a', epochs=1)
     (note,) = (data / 'cache').glob('*/about.json')

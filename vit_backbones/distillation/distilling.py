@@ -159,7 +159,8 @@ def _store(plan: Plan, pair: Pair, paths: Sequence[Path], device: str) -> Featur
     """The place for features of these images, crops and teacher; others get another folder."""
     about = dict(teacher=pair.teacher.name, views=plan.views, seed=plan.seed)
     crops = pair.size, pair.teacher_size, pair.with_cls, SCALE, RATIO
-    digest = hashlib.sha256(f'{pair.teacher.fingerprint(crops, about, device)}\n'.encode())
+    layers = pair.teacher.backbone.out_indices
+    digest = hashlib.sha256(f'{pair.teacher.fingerprint(crops, layers, about, device)}\n'.encode())
     for path in paths:
         known = path.stat() if path.exists() else None
         digest.update(f'{path} {known and (known.st_size, known.st_mtime_ns)}\n'.encode())

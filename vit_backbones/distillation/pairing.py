@@ -12,6 +12,7 @@ from vit_backbones.position import Grid
 from vit_backbones.training.seeded_data import seeded
 
 _SIDE = 224  # of the student's images, about, unless asked for otherwise
+_LAYERS = 4  # that are matched
 _MARGIN = 0.9  # patch embeddings and positions let models of one size differ by less
 
 
@@ -62,6 +63,7 @@ def load_pair(
         learner = load_backbone(student, learns=True, out_type='raw', out_indices=-1)
     loaded = load_backbone(teacher, out_type='raw', out_indices=-1)
     _check(loaded, learner)
+    _choose_layers(loaded.backbone, learner.backbone)
     own = _size('size', size, learner, _usual(learner.backbone))
     grid = tuple(a // b for a, b in zip(own, _steps(learner), strict=True))
     equal = tuple(a * b for a, b in zip(grid, _steps(loaded), strict=True))
@@ -89,6 +91,13 @@ def _check(teacher: Loaded, student: Loaded) -> None:
             f'teacher and student are one model with the same weights, {teacher.name}: there is '
             f'nothing to learn; name another student'
         )
+
+
+def _choose_layers(*models: ViTFeatBackbone) -> None:
+    """Let models give the output of blocks at equal parts of their depth, the last one included."""
+    count = min(_LAYERS, *(model.depth for model in models))
+    for model in models:
+        model.out_indices = tuple(i * model.depth // count - 1 for i in range(1, count + 1))
 
 
 def _same(one: ViTFeatBackbone, other: ViTFeatBackbone) -> bool:

@@ -14,13 +14,14 @@ from vit_backbones.position import Grid
 from vit_backbones.training.feature_store import FeatureStore
 from vit_backbones.training.fixed_views import VIEW
 
+_LARGEST = torch.finfo(torch.float16).max
+
 
 class Teacher:
     """A frozen model and the features that it teaches; its weights are in no checkpoint.
 
-    Features lose their mean and scale in each token, as in Wei et al., Contrastive Learning Rivals
-    Masked Image Modeling in Fine-tuning via Feature Distillation, 2022, and are rounded to float16,
-    so that those from a disk are the same. On a GPU the model computes in half precision.
+    Features are rounded to float16, so that those from a disk are the same. On a GPU the model
+    computes in half precision.
 
     Args:
         loaded: The model, in the form `'raw'`.
@@ -35,14 +36,15 @@ class Teacher:
         self.loaded, self.grid, self.with_cls, self.store = loaded, grid, with_cls, store
 
     @property
-    def width(self) -> int:
-        """Channels of the features."""
-        return self.loaded.backbone.out_channels[0]
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the features of each layer."""
+        return self.loaded.backbone.out_channels
 
     def features(self, images: Tensor, samples: Sequence[Any]) -> list[Tensor]:
-        """What is to be learned of a batch (B, 3, H, W).
+        """All that is to be learned of a batch (B, 3, H, W).
 
-        Gives patches (B, h*w, C) of the student's grid and, where it is taught, CLS (B, C).
+        Gives patches (B, h*w, C) of the student's grid for each layer and, where it is taught,
+        CLS (B, C).
         """
         if self.store is None:
             return [each.half().float() for each in self._computed(images)]
@@ -57,24 +59,33 @@ class Teacher:
         model, kind = self.loaded.backbone.to(images.device), images.device.type
         half = getattr(torch, amp_dtype())
         with torch.autocast(kind, half if kind == 'cuda' else None, enabled=kind == 'cuda'):
-            patches, cls = tokens_of(model, images)
-        maps = patches.float().transpose(1, 2).unflatten(2, cells_of(model, images))
-        patches = resampled(maps, self.grid).flatten(2).transpose(1, 2)
-        taught = [patches, cls.float()] if self.with_cls else [patches]
-        return [F.layer_norm(each, each.shape[-1:]) for each in taught]
+            patches, cls = tokens_of(model, images, self.grid)
+        taught = [*patches, cls] if self.with_cls else patches
+        return [each.float().clamp(-_LARGEST, _LARGEST) for each in taught]
 
 
-def tokens_of(model: ViTFeatBackbone, images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Patches (B, h*w, C) of the last block, and the CLS token (B, C) of a model with one."""
-    (tokens,) = model(images)
-    cls = tokens[:, 0] if model.has_cls_token else None
-    return tokens[:, model.num_prefix_tokens :], cls
+def tokens_of(
+    model: ViTFeatBackbone, images: Tensor, grid: Grid
+) -> tuple[list[Tensor], Tensor | None]:
+    """Patches (B, h*w, C) of each layer on a grid, and the last CLS token (B, C), if there is one.
+
+    The images are of whole patches.
+    """
+    layers = model(images)
+    steps = [model.layer_strides[index] for index in model.out_indices]
+    cls = layers[-1][:, 0] if model.has_cls_token else None
+    tokens = [each[:, model.num_prefix_tokens :] for each in layers]
+    size = tuple(images.shape[-2:])
+    return [_on(grid, *each, size) for each in zip(tokens, steps, strict=True)], cls
 
 
-def cells_of(model: ViTFeatBackbone, images: Tensor) -> Grid:
-    """(h, w) of the patches of a batch whose images no model pads."""
-    steps = model.layer_strides[-1]
-    return tuple(side // step for side, step in zip(images.shape[-2:], steps, strict=True))
+def _on(grid: Grid, patches: Tensor, step: Grid, size: Grid) -> Tensor:
+    """Patches (B, h*w, C) of images of a size on another grid."""
+    cells = tuple(side // each for side, each in zip(size, step, strict=True))
+    if cells == tuple(grid):
+        return patches
+    maps = patches.float().transpose(1, 2).unflatten(2, cells)
+    return resampled(maps, grid).flatten(2).transpose(1, 2)
 
 
 def resampled(maps: Tensor, grid: Grid) -> Tensor:

@@ -83,6 +83,7 @@ def as_config(plan: Plan, pair: Pair, num_images: int) -> dict[str, Any]:
             checkpoint=dict(
                 type='CheckpointHook', by_epoch=False, interval=plan.save_every, max_keep_ckpts=1
             ),
+            start=dict(type='StartHook', seed=plan.seed, batch_size=plan.batch_size),
             student=dict(type='StudentHook', notes=notes, metadata=_metadata(pair)),
         ),
         log_processor=dict(by_epoch=False, window_size=SPAN),
@@ -97,8 +98,7 @@ def _optimizer(lr: float) -> dict[str, Any]:
         type='OptimWrapper',
         optimizer=dict(type='AdamW', lr=lr, weight_decay=0.05),
         constructor='ViTLayerDecayConstructor',
-        # The student starts with weights to keep, these with random ones
-        paramwise_cfg=dict(decay_rate=1.0, custom_keys=dict(heads=dict(lr_mult=10.0))),
+        paramwise_cfg=dict(decay_rate=1.0),
         clip_grad=dict(max_norm=3.0),
     )
 
@@ -113,6 +113,7 @@ def _notes(plan: Plan, pair: Pair, num_images: int, iters: int) -> dict[str, Any
         iters=iters,
         size=list(pair.size),
         teacher_size=list(pair.teacher_size),
+        layers=list(pair.student.backbone.out_indices),
         **{name: getattr(plan, name) for name in same},
     )
 

@@ -60,7 +60,7 @@ class FeatureStore:
             return None
         if not self._checked:
             self._check_space(sum(each.nbytes for each in files[0].values()))
-        return [torch.stack([each[name] for each in files]).float() for name in sorted(files[0])]
+        return [torch.stack([each[name].float() for each in files]) for name in sorted(files[0])]
 
     def write(
         self, views: Sequence[View], size: tuple[int, int], maps: Sequence[Tensor]
