@@ -4,6 +4,7 @@
 PYTHON ?= python3
 STACK ?= openmmlab
 VENV ?= .venv$(patsubst %,-%,$(filter-out openmmlab,$(STACK)))
+DOCS_VENV ?= .venv-docs
 HOSTS := $(if $(filter onedl%,$(STACK)),requirements-onedl.txt)
 
 BIN := $(VENV)/bin
@@ -12,8 +13,9 @@ PIP := $(INSTALL) --no-build-isolation
 # The editable install points into this folder, so the folder is part of what was installed.
 KEY := $(shell { echo '$(CURDIR)'; cat requirements.txt $(HOSTS) setup.py pyproject.toml; } | cksum | tr ' ' -)
 OPTIONAL_KEY := $(KEY)-$(shell cksum < requirements-optional.txt | tr ' ' -)
+DOCS_KEY := $(shell cksum < requirements-docs.txt | tr ' ' -)
 
-.PHONY: train test bench lint env env-optional clean
+.PHONY: train test bench lint docs env env-optional env-docs clean
 
 train: env  ## Mask2Former on the built-in data
 	$(BIN)/python tools/train.py configs/mask2former_vit.py
@@ -28,6 +30,10 @@ lint: env
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+docs: env-docs  ## the manual as a site, in site/; fails on any warning, such as a broken link
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs --quiet build --strict
+	@echo 'done: site/index.html'
+
 # A stamp is written last, so a failed or interrupted install is done again.
 env:
 	@test "$$(cat $(VENV)/.stamp 2>/dev/null)" = '$(KEY)' || $(MAKE) --no-print-directory install
@@ -36,13 +42,24 @@ env-optional: env
 	@test "$$(cat $(VENV)/.stamp-optional 2>/dev/null)" = '$(OPTIONAL_KEY)' || { \
 	    $(PIP) -r requirements-optional.txt && echo '$(OPTIONAL_KEY)' > $(VENV)/.stamp-optional; }
 
-.PHONY: install check-python
+env-docs:
+	@test "$$(cat $(DOCS_VENV)/.stamp 2>/dev/null)" = '$(DOCS_KEY)' || \
+	    $(MAKE) --no-print-directory install-docs
+
+.PHONY: install install-docs check-python
 install: check-python
 	@rm -f $(VENV)/.stamp
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(MAKE) --no-print-directory install-$(STACK)
 	$(PIP) -e .
 	@echo '$(KEY)' > $(VENV)/.stamp
+
+install-docs: check-python
+	@rm -rf $(DOCS_VENV)
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install --no-deps \
+	    --only-binary :all: -r requirements-docs.txt
+	@echo '$(DOCS_KEY)' > $(DOCS_VENV)/.stamp
 
 .PHONY: install-openmmlab install-onedl install-onedl-compiled without-hosts
 install-openmmlab:
@@ -79,5 +96,6 @@ check-python:
 	        'or name another Python: PYTHON=python3.11 make ...' >&2; exit 1; }
 
 clean:
-	rm -rf .venv .venv-onedl .venv-onedl-compiled build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-onedl .venv-onedl-compiled .venv-docs build dist site *.egg-info \
+	    .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -72,6 +72,8 @@ _FAULTS = {
     'processes': 'Several processes',
     'stacks': 'Versions',
 }
+# Other ways to compute the same, in files of docs/results/speed/gpu
+_COMPARED = ('explicit softmax', 'written out', 'grid_sample', 'floor', 'mmdet', 'transformers')
 
 
 def result(work_dir: Path, options: str = '', **noted: Any) -> dict[str, Any]:
@@ -159,6 +161,19 @@ def targets(folder: Path = DOCS / 'results/speed') -> str:
 def on_gpus(folder: Path = DOCS / 'results/speed/gpu') -> str:
     """What runs of `tools/benchmark.py targets CASE ...` on GPUs measured, a table each."""
     return '\n\n'.join(map(_judged, _runs(folder)))
+
+
+def gpu_costs(folder: Path = DOCS / 'results/speed/gpu') -> str:
+    """Milliseconds and memory of what the same runs measured, without what was only compared."""
+    lines = ['| what | variant | ms | GiB | GPU | date |', '| --- | --- | --- | --- | --- | --- |']
+    for run in _runs(folder):
+        where = f'{run["environment"]["gpu"]} | {run["environment"]["date"]}'
+        for what, figures in {goal['what']: goal['figures'] for goal in run['goals']}.items():
+            for name in (name for name in figures.get('time', ()) if name not in _COMPARED):
+                used = figures.get('memory', {}).get(name)
+                cells = what, name, f'{figures["time"][name]:.0f}', used and f'{used / 1024:.1f}'
+                lines.append(f'| {" | ".join(cell or "" for cell in cells)} | {where} |')
+    return '\n'.join(lines)
 
 
 def _judged(noted: dict[str, Any], elsewhere: Collection[str] = ()) -> str:
@@ -318,6 +333,7 @@ BLOCKS = {
     'models': ('docs/results/models/timm.json', totals),
     'targets': ('docs/results/speed/targets.json', targets),
     'gpu': ('docs/results/speed/gpu/*.json', on_gpus),
+    'gpu_costs': ('docs/results/speed/gpu/*.json', gpu_costs),
     'quality': ('docs/results/quality/*.json', quality),
     'distillation': ('docs/results/distillation/*.json', distillation),
     'weights': ('configs/_base_/backbones', weights),

@@ -214,13 +214,11 @@ def transformers_model(kind, **more):
     return redraw(model).eval()
 
 
-def mmseg_model(kind, img_size=224, final_norm=True):
+def mmseg_model(kind, img_size=224, final_norm=True, **options):
     """A small redrawn ViT of mmseg, without relative positions."""
     import mmseg.models.backbones
 
-    size = dict(img_size=img_size, embed_dims=24, num_layers=2, num_heads=3)
-    if kind == 'VisionTransformer':
-        size |= dict(patch_bias=True, interpolate_mode='bicubic')
+    size = dict(img_size=img_size, embed_dims=24, num_layers=2, num_heads=3) | options
     build = getattr(mmseg.models.backbones, kind)
     model = redraw(build(**size, norm_cfg=dict(type='LN', eps=1e-6), final_norm=final_norm))
     model.eval()  # gives None

@@ -22,6 +22,7 @@ from trained_models import write_images
 ROOT = Path(__file__).parents[1]
 LOCKS = ('requirements.txt', 'requirements-optional.txt')
 FORKS = 'requirements-onedl.txt'
+DOCS = 'requirements-docs.txt'
 LOCK_LINE = re.compile(r"[A-Za-z0-9_-]+==[0-9][0-9a-z.]*(; platform_system == 'Linux')?")
 
 
@@ -63,13 +64,20 @@ def metadata() -> dict[str, Any]:
     return given
 
 
-@pytest.mark.parametrize('name', [*LOCKS, FORKS])
+@pytest.mark.parametrize('name', [*LOCKS, FORKS, DOCS])
 def test_lock__pins_every_line(name: str) -> None:
     assert [line for line in lock_lines(name) if not LOCK_LINE.fullmatch(line)] == []
 
 
 def test_lock__names_each_package_once() -> None:
     assert len(locked_versions()) == sum(len(lock_lines(name)) for name in LOCKS)
+
+
+def test_lock_of_the_docs__has_the_versions_of_the_others() -> None:
+    locked = locked_versions()
+    pins = [line.split('==') for line in lock_lines(DOCS)]
+    shared = {canonicalize_name(name): version for name, version in pins} | locked
+    assert [pin for pin in pins if shared[canonicalize_name(pin[0])] != pin[1]] == []
 
 
 def test_lock__has_headless_opencv_only() -> None:
@@ -286,7 +294,9 @@ def test_clone__is_inherited_from_by_name(tmp_path: Path) -> None:
     assert "_scope_='vit_backbones'" not in cfg.pretty_text
 
 
-@pytest.mark.parametrize('path', ['.venv/bin/python', 'data/shapes/a.png', 'work_dirs/a/b.pth'])
+@pytest.mark.parametrize(
+    'path', ['.venv/bin/python', 'site/index.html', 'data/shapes/a.png', 'work_dirs/a/b.pth']
+)
 def test_gitignore__covers_what_a_run_writes(path: str, tmp_path: Path) -> None:
     if shutil.which('git') is None:
         pytest.skip('git is not installed')

@@ -214,6 +214,12 @@ def test_figures_of_backbones_are_those_of_results():
     )
 
 
+def test_figures_of_choices_are_those_of_results():
+    runs = [json.loads(path.read_text()) for path in (ROOT / 'docs/results').glob('*.json')]
+    page = (ROOT / 'docs/choose.md').read_text()
+    assert set(re.findall(r'0\.\d{3}', page)) <= {f'{run["value"]:.3f}' for run in runs}
+
+
 @pytest.mark.parametrize('block', CONFIGS, ids=lambda block: block[9:14])
 def test_config_fragment_builds_and_fits(block, tmp_path):
     path = tmp_path / 'config.py'

@@ -38,7 +38,8 @@ ORDER = [
     {'checks'},
     {'training', 'models'},
     {'features', 'evaluation', 'export', 'distillation'},
-    {'embeddings', 'benchmark'},
+    {'embeddings'},
+    {'benchmark'},
     {'__init__', '__main__'},
 ]
 LEVELS = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

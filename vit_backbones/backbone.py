@@ -44,7 +44,7 @@ class ViTFeatBackbone(JointBlocks):
     of `out_indices`, in the order asked for. Images are zero-padded right and bottom to the patch,
     so that maps have h = ceil(H / patch) rows and w = ceil(W / patch) columns.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from vit_backbones import ViTFeatBackbone
         >>> vit = ViTFeatBackbone('vit_tiny_patch16_224', out_indices='even4')

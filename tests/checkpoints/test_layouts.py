@@ -249,11 +249,20 @@ def test_features_equal_torchvisions(log, tmp_path):
         assert error(vit(x)[0], model.encoder(tokens)) <= 1
 
 
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('vit_tiny_patch16_224', dict(patch_bias=True)),
+        ('vit_tiny_patch16_224', dict()),  # what mmseg has by default
+        ('vit_base_patch32_clip_224', dict(pre_norm=True, patch_size=32)),
+    ],
+    ids=['with a bias of the patches', 'without', 'neither has one'],
+)
 @pytest.mark.parametrize('size', [(224, 224), (250, 333)])
 @torch.no_grad()
-def test_features_equal_mmsegs(size, log, tmp_path):
-    model = mmseg_model('VisionTransformer')
-    vit = load(model.state_dict(), tmp_path, out_type='featmap', pos_interp='original')
+def test_features_equal_mmsegs(size, name, options, log, tmp_path):
+    model = mmseg_model('VisionTransformer', **options)
+    vit = load(model.state_dict(), tmp_path, name, out_type='featmap', pos_interp='original')
     check_all_loaded(log, 'mmseg keys')
     x = images(*size)
     assert error(vit(x)[0], model(x)[0]) <= 1

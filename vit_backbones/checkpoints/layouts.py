@@ -188,6 +188,7 @@ DIALECTS = (
         'mmseg',
         (('patch_embed.projection.weight', 'layers.0.attn.attn.in_proj_weight'),),
         renames.OPENMMLAB,
+        after=reshaping.patch_bias,
     ),
     Dialect('torchvision', (('conv_proj.weight', 'encoder.pos_embedding'),), renames.TORCHVISION),
     Dialect(

@@ -41,6 +41,12 @@ def join_qkv(tensors: Tensors) -> Tensors:
     return joined
 
 
+def patch_bias(tensors: Tensors) -> Tensors:
+    """Add the zeros that stand for no bias of the patches, which mmseg's ViT has if asked for."""
+    weight = tensors['patch_embed.proj.weight']
+    return {'patch_embed.proj.bias': weight.new_zeros(len(weight))} | tensors
+
+
 def mask_biases(tensors: Tensors) -> Tensors:
     """Multiply biases by the `..._mask` beside them, as DINOv3 does."""
     masks = {name for name in tensors if name.endswith('.bias_mask')}
@@ -159,6 +165,14 @@ def _biases_of_qkv(tensors: Tensors, names: Collection[str]) -> Tensors:
     return spelled
 
 
+def _bias_of_patches(tensors: Tensors, names: Collection[str]) -> Tensors:
+    """Leave out `patch_embed.proj.bias` where the model has none and it is zero."""
+    name = 'patch_embed.proj.bias'
+    if name in names or name not in tensors or tensors[name].any():
+        return tensors
+    return {each: tensor for each, tensor in tensors.items() if each != name}
+
+
 def _missing_biases(tensors: Tensors, names: Collection[str]) -> Tensors:
     """Add zeros for `attn.qkv.bias` where the model has them, and no block of the file."""
     weights = {name for name in tensors if name.endswith('attn.qkv.weight')}
@@ -211,6 +225,7 @@ _STEPS: tuple[Callable[[Tensors, Collection[str]], Tensors], ...] = (
     _layer_scales,
     _biases_of_qkv,
     _missing_biases,
+    _bias_of_patches,
     _parts_of_qkv,
     _relative_positions,
     _final_norm,

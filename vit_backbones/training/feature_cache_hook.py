@@ -34,7 +34,7 @@ class FeatureCacheHook(Hook):
     backbone, its weights, the data and the pipeline: anything else gets another folder. A training
     that was stopped goes on with the files that are there.
 
-    Example:
+    Examples:
         >>> custom_hooks = [dict(type='FeatureCacheHook', views=4, max_gb=20)]
 
     Args:

@@ -22,7 +22,7 @@ class EoMTOptimWrapperConstructor(ViTLayerDecayConstructor):
     above, and embeddings, positions and prefix tokens with that of the first block. The groups of
     the ViT have a mark, by which `TwoStageWarmupPolyLR` warms them up later.
 
-    Example:
+    Examples:
         >>> optim_wrapper = dict(
         ...     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
         ...     constructor='EoMTOptimWrapperConstructor',

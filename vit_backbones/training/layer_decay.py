@@ -62,7 +62,7 @@ class ViTLayerDecayConstructor(DefaultOptimWrapperConstructor):
     stages instead of blocks. Biases, norms, positions and prefix tokens have no weight decay.
     Frozen parameters are left out.
 
-    Example:
+    Examples:
         >>> optim_wrapper = dict(
         ...     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
         ...     constructor='ViTLayerDecayConstructor',

@@ -23,7 +23,7 @@ class TwoStageWarmupPolyLR(LRSchedulerMixin, _ParamScheduler):
     and rise in the second one. Each group then decays over all updates that it has left. Steps are
     updates of the optimizer: `accumulative_counts` iterations each.
 
-    Example:
+    Examples:
         >>> param_scheduler = [
         ...     dict(type='TwoStageWarmupPolyLR', by_epoch=False, warmup=(500, 1000)),
         ... ]
