@@ -56,7 +56,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     length.add_argument('--epochs', **cli.COUNT, default=20, help='passes (default: 20)')
     length.add_argument('--iters', **cli.COUNT, help='batches, in place of passes')
     group.add_argument('--batch-size', **cli.COUNT, default=32, help='(default: 32)')
-    group.add_argument('--lr', type=float, default=1e-4, help='learning rate (default: 0.0001)')
+    group.add_argument('--lr', type=float, default=3e-4, help='learning rate (default: 0.0003)')
     group.add_argument('--seed', type=cli.not_negative, default=0, help='(default: 0)')
     group.add_argument(
         '--views', **cli.COUNT, help='fixed crops of each image (default: a new one each time)'

@@ -40,8 +40,8 @@ def distill(tmp_path, monkeypatch):
 
 
 def losses(folder):
-    """Those of each iteration, out of the last checkpoint."""
-    (path,) = Path(folder).glob('iter_*.pth')
+    """Those of each iteration, out of the last checkpoint; a kill may leave the one before."""
+    path = max(Path(folder).glob('iter_*.pth'), key=lambda each: int(each.stem[5:]))
     history = torch.load(path, weights_only=False)['message_hub']['log_scalars']
     return history['train/loss'].data[0].tolist()
 

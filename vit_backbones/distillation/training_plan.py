@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     epochs: int = 20
     iters: int | None = None
     batch_size: int = 32
-    lr: float = 1e-4
+    lr: float = 3e-4
     size: Sequence[int] | None = None
     teacher_size: Sequence[int] | None = None
     views: int | None = None
