@@ -2,7 +2,7 @@
 # nuclei differ only in their place, each query has one.
 #   source: Cheng et al., CVPR 2022; Gao et al., ICCV 2021 (the places)
 #   data: Data Science Bowl 2018 nuclei, 500 + 84 images
-#   result: most nuclei are found, several times each
+#   result: far behind Mask R-CNN, and not for objects found twice: docs/results.md
 #   command: in README.md
 _base_ = [
     '../_base_/backbones/vit-ti_augreg.py',
