@@ -90,6 +90,6 @@ def test_a_fault_of_each_kind_ends_make_docs(tmp_path):
         ['make', 'docs', f'DOCS_VENV={VENV}'], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert 'Aborted with 4 warnings in strict mode!' in done.stderr
+    assert 'Aborted with 4 warnings in strict mode!' in done.stdout
     for fault in ('docs/new.md\n', "'gone.md'", "anchor '#gone'", "'../configs/gone'"):
         assert fault in done.stderr
