@@ -30,8 +30,9 @@ lint: env
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+# With --quiet MkDocs counts no warnings, and a strict build passes with any fault.
 docs: env-docs  ## the manual as a site, in site/; fails on any warning, such as a broken link
-	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs --quiet build --strict
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict
 	@echo 'done: site/index.html'
 
 # A stamp is written last, so a failed or interrupted install is done again.
