@@ -43,9 +43,11 @@ def add_study(commands: Any) -> None:
 
 def run_study(args: argparse.Namespace) -> int:
     from vit_backbones.benchmark.results import markdown, write_json
-    from vit_backbones.benchmark.study import finished, read_plan
+    from vit_backbones.benchmark.study import check_configs, finished, read_plan
 
     entries, chosen = read_plan(args.plan), read_plan(args.plan, args.rows)
+    if not args.report:
+        check_configs(chosen, args.plan)
     failed = []
     for entry in () if args.report else chosen:
         failed += run_entry(entry, args.work_dirs)

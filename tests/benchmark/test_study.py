@@ -71,6 +71,8 @@ def test_rows_that_differ_in_their_test_share_trainings_only(tmp_path):
     [
         ([3], 'row 0 must be an object with a "config", got 3'),
         ([dict(seeds=2)], 'row 0 must be an object with a "config"'),
+        ([dict(config='a.py', option=[])], 'row 0: "option" is near to "options"'),
+        ([dict(config='a.py', seed=3)], '"seed" is near to "seeds": write that, or rename it'),
         ([dict(config=1)], '"config" must be a text, got 1'),
         ([dict(config='a.py', seeds=0)], '"seeds" must be at least 1, got 0'),
         ([dict(config='a.py', seeds=True)], '"seeds" must be a number, got true'),

@@ -28,6 +28,7 @@ def test_a_study_goes_on_after_ctrl_c_and_does_nothing_twice(tmp_path):
     more = "default_hooks['checkpoint'].update(by_epoch=False, interval=1)\n"
     more += "train_cfg['max_epochs'] = 15\n"
     config = write_toy_config(tmp_path, 'toy', more=more)
+    (tmp_path / 'nope.py').write_text("model = dict(type='Nope')\n")
     rows = [dict(config=config, seeds=2), dict(config='nope.py')]
     (tmp_path / 'plan.json').write_text(json.dumps(rows))
     first = study(tmp_path, 'plan.json', '--out', 'out.json')
@@ -60,6 +61,7 @@ def test_a_study_goes_on_after_ctrl_c_and_does_nothing_twice(tmp_path):
     ('arguments', 'line'),
     [
         (['nope.json'], 'error: No such file or directory: nope.json'),
+        (['plan.json'], "error: plan.json: config 'a.py' does not exist (looked from"),
         (['plan.json', '--report'], 'error: no row of plan.json has a result in work_dirs/study'),
     ],
 )

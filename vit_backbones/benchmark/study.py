@@ -5,6 +5,7 @@ import json
 import shlex
 import statistics
 from collections.abc import Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +78,9 @@ def _entry(row: Any, where: str) -> Entry:
     if not isinstance(row, dict) or 'config' not in row:
         raise ValueError(f'{where} must be an object with a "config", got {json.dumps(row)[:80]}')
     values = dict(options=[], test_options=[], seeds=1) | row
+    for key in row.keys() - _KEYS.keys():
+        if meant := get_close_matches(key, _KEYS, 1, cutoff=0.8):
+            raise ValueError(f'{where}: "{key}" is near to "{meant[0]}": write that, or rename it')
     for key, kind in _KEYS.items():
         if not isinstance(values[key], kind) or isinstance(values[key], bool):
             name = {str: 'a text', list: 'a list of texts', int: 'a number'}[kind]
@@ -88,6 +92,15 @@ def _entry(row: Any, where: str) -> Entry:
         raise ValueError(f'{where}: "seeds" must be at least 1, got {values["seeds"]}')
     shown = {key: each for key, each in row.items() if key not in _KEYS}
     return Entry(*(values[key] for key in _KEYS), shown)
+
+
+def check_configs(entries: Sequence[Entry], path: Path) -> None:
+    """Refuse rows of the plan in `path` whose config is not there, before anything is trained."""
+    for each in entries:
+        if '::' not in each.config and not Path(each.config).is_file():
+            raise ValueError(
+                f'{path}: config {each.config!r} does not exist (looked from {Path.cwd()})'
+            )
 
 
 def _matches(entry: Entry, pattern: str) -> bool:
