@@ -1,5 +1,6 @@
 """EoMT's recipes have the settings of the release."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def recipe(name):
 
 def test_every_published_recipe_is_in_the_table():
     names = {path.stem.removeprefix('eomt_vit-') for path in FOLDER.glob('*.py')}
-    small = {name for name in names if name.endswith(('camvid', 'nuclei', 'shapes'))}
+    small = {name for name in names if re.search('camvid|nuclei|shapes', name)}
     assert names - small == {row[0] for row in ROWS}
 
 
