@@ -112,8 +112,8 @@ def study(results: Path = DOCS / 'results') -> str:
     backbones = list(dict.fromkeys(row['backbone'] for row in plan))
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in plan:
-        known = next((each for each in found if _same(each, row)), singles.get(row['config']))
-        known = None if known is singles.get(row['config']) and row.get('test_options') else known
+        single = None if row.get('test_options') else singles.get(row['config'])
+        known = next((each for each in found if _same(each, row)), single)
         place = tuple(row[key] for key in ('data', 'head', 'metric'))
         cells.setdefault(place, {})[row['backbone']] = _value(known)
     lines = [*table_head(['data', 'head', 'metric', *backbones])]
@@ -123,11 +123,9 @@ def study(results: Path = DOCS / 'results') -> str:
 
 
 def _same(found: Row, planned: Row) -> bool:
-    options = (shlex.join(planned.get(key, [])) for key in ('options', 'test_options'))
-    return (found['config'], found['options'], found['test_options']) == (
-        planned['config'],
-        *options,
-    )
+    keys = ('options', 'test_options')
+    options = [shlex.join(planned.get(key, [])) for key in keys]
+    return [found['config'], *(found[key] for key in keys)] == [planned['config'], *options]
 
 
 def _value(run: Row | None) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from checked_configs import DETECTOR, SEGMENTER
 from embedding_files import colored_images, grouped_vectors, write_embeddings  # noqa: F401
+from mmengine.logging import MMLogger
 
 from vit_backbones import (  # (mmcv's operators before any test imports mmdet)
     backbone,
@@ -36,14 +37,20 @@ def no_gpu(monkeypatch):
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch):
+def no_loggers():
+    """No logger of an earlier run: MMEngine names them by the second, and hands out an old one."""
+    MMLogger._instance_dict.clear()
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, no_loggers):
     """`tools/train.py`'s main, from an empty folder."""
     monkeypatch.chdir(tmp_path)
     return load_tool('train').main
 
 
 @pytest.fixture
-def evaluate(tmp_path, monkeypatch):
+def evaluate(tmp_path, monkeypatch, no_loggers):
     """`tools/test.py`'s main, from an empty folder."""
     monkeypatch.chdir(tmp_path)
     return load_tool('test').main

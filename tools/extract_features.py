@@ -72,6 +72,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     cli.add_backbone_options(parser)
     add_embedding_options(parser)
     args = parser.parse_args(argv)
+    check_together(args, parser)
+    return args
+
+
+def check_together(args: argparse.Namespace, parser: cli.Parser) -> None:
+    """Refuse arguments that do not go together."""
     asks = args.search or args.plot or args.cluster is not None or args.classify
     if asks and args.out.suffix in ('.npz', '.safetensors'):
         parser.error('--search, --plot, --cluster and --classify need --out FILE.parquet or DIR')
@@ -79,7 +85,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error('name IMAGES, or --split of a --config, or ask what FILE holds: --search, ...')
     if args.split and not args.config:
         parser.error('--split goes with --config')
-    return args
 
 
 def add_embedding_options(parser: argparse.ArgumentParser) -> None:

@@ -49,15 +49,15 @@ def quiet_prints() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet_streams() -> Iterator[None]:
-    """Hide what a library in C++ prints to the output."""
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+def quiet_stream(number: int) -> Iterator[None]:
+    """Hide what libraries in C++ write to the output (1) or to the errors (2)."""
+    (sys.stdout if number == 1 else sys.stderr).flush()
+    kept, nowhere = os.dup(number), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
     try:
         yield
     finally:
-        os.dup2(kept, 1)
+        os.dup2(kept, number)
         os.close(kept)
         os.close(nowhere)
 

@@ -168,4 +168,6 @@ def test_other_metrics_and_other_arguments_are_refused(tmp_path):
 
 
 def test_a_training_with_the_hook_builds_no_test():
-    BootstrapHook().before_run(SimpleNamespace(_test_loop=dict(type='TestLoop')))
+    runner = SimpleNamespace(_test_loop=dict(type='TestLoop'))  # `test_loop` would be an error
+    BootstrapHook().before_run(runner)
+    assert vars(runner) == dict(_test_loop=dict(type='TestLoop'))

@@ -1,6 +1,5 @@
 """Recipes trained with several seeds: a plan, its work dirs, and means with 95 % intervals."""
 
-import hashlib
 import json
 import shlex
 import statistics
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 from scipy.stats import norm, t
 
 from vit_backbones.benchmark.results import WHOLE, Row, of_test
-from vit_backbones.files import json_of
+from vit_backbones.files import json_of, mark
 
 RECORD = 'test.json'
 _LEVEL = 0.975  # two-sided 95 %
@@ -42,8 +41,7 @@ class Entry(NamedTuple):
     @property
     def name(self) -> str:
         """Name of the folder: the config's, and a digest of the options."""
-        text = json.dumps([self.config, self.options])
-        return f'{Path(self.config).stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
+        return f'{Path(self.config).stem}-{_digest([self.config, self.options])}'
 
     def folder(self, root: Path, seed: int) -> Path:
         """Work dir of a training."""
@@ -51,9 +49,12 @@ class Entry(NamedTuple):
 
     def tested(self, root: Path, seed: int) -> Path:
         """Work dir of its test."""
-        text = json.dumps(self.test_options)
-        end = f'-{hashlib.sha256(text.encode()).hexdigest()[:8]}' if self.test_options else ''
+        end = f'-{_digest(self.test_options)}' if self.test_options else ''
         return self.folder(root, seed) / f'test{end}'
+
+
+def _digest(options: list[Any]) -> str:
+    return mark(json.dumps(options))[:8]
 
 
 def read_plan(path: Path, only: Sequence[str] = ()) -> list[Entry]:

@@ -22,7 +22,7 @@ import numpy as np
 from vit_backbones.embeddings.store import Store, scan
 from vit_backbones.errors import require
 from vit_backbones.files import json_of, mark, write_whole
-from vit_backbones.terminal import quiet_streams
+from vit_backbones.terminal import quiet_stream
 
 INSTALL = 'pip install vit_backbones[faiss]'
 _BLOCK = 512 * 2**20  # bytes of a block in half precision
@@ -82,7 +82,7 @@ def index_of(store: Store) -> Index:
     if built:
         noted = _build(store, folder, fingerprint)
     flags = faiss().IO_FLAG_ONDISK_SAME_DIR | faiss().IO_FLAG_READ_ONLY
-    with quiet_streams():
+    with quiet_stream(1):
         index = faiss().read_index(str(folder / _CELLS), flags)
     index.nprobe = noted['searched']
     return Index(index, noted, built)
@@ -142,7 +142,7 @@ def _fill(store: Store, sample: np.ndarray, folder: Path) -> Any:
     index = lib.IndexIVFScalarQuantizer(quantizer, store.length, cells, kind, cosine)
     index.train(sample)
     blocks = list(_written_blocks(store, index, folder))
-    with quiet_streams():
+    with quiet_stream(1):
         ondisk.merge_ondisk(index, blocks, str(folder / _LISTS))
     lib.write_index(index, str(folder / _CELLS))
     for path in blocks:

@@ -1,14 +1,12 @@
 """Other processes that have ended, or do not answer: how it shows, and what they said last."""
 
 import contextlib
-import os
-import sys
-from collections.abc import Iterator
 
 from mmengine.dist import get_rank, is_distributed, is_main_process
 from torch.distributed import DistError, Store, distributed_c10d
 
 from vit_backbones.config.explain import describe
+from vit_backbones.terminal import quiet_stream
 
 # What gloo, NCCL and PyTorch say when another process is gone
 _GONE = (
@@ -53,7 +51,8 @@ def leave_word(error: BaseException) -> None:
     if not is_distributed() or is_main_process() or isinstance(error, LostProcessError):
         return
     word = 'interrupted' if isinstance(error, KeyboardInterrupt) else describe(error)
-    with contextlib.suppress(DistError), _silent():  # the store may be gone with the first process
+    # the store may be gone with the first process
+    with contextlib.suppress(DistError), quiet_stream(2):
         _store().compare_set(_WORD, '', f'process {get_rank()}: {word}')
 
 
@@ -63,20 +62,6 @@ def _left_word() -> str:
         if is_main_process() and _store().check([_WORD]):
             return _store().get(_WORD).decode()
     return ''
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep off stderr what libraries in C++ write."""
-    sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
 
 
 def _store() -> Store:

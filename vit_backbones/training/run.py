@@ -94,8 +94,7 @@ def train(
         KeyboardInterrupt: After Ctrl-C or SIGTERM; it names the last checkpoint.
     """
     flags = dict(amp=amp, compile=compile, deterministic=deterministic, sanity_check=sanity_check)
-    backends = dict(tensorboard=tensorboard, wandb=wandb, mlflow=mlflow)
-    changes = Changes(epochs, scale_lr, ema, early_stopping, trial, **backends)
+    changes = Changes(epochs, scale_lr, ema, early_stopping, trial, tensorboard, wandb, mlflow)
 
     def set_up(cfg: Config) -> AnyRunner:
         for name, value in flags.items():

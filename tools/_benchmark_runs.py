@@ -1,6 +1,7 @@
-"""`tools/benchmark.py study`: recipes with several seeds, as one table."""
+"""`tools/benchmark.py study` and `table`: trained runs, as tables."""
 
 import argparse
+import json
 import shlex
 import signal
 import subprocess
@@ -114,3 +115,58 @@ def _ran(arguments: Sequence[str], failed: list[str]) -> bool:
     if code:
         failed.append(f'{shlex.join(command)} ended with exit code {code}')
     return code == 0
+
+
+def add_table(commands: Any) -> None:
+    parser = commands.add_parser(
+        'table',
+        help='a table and a picture of runs',
+        description='A table of mAP and mIoU, speed, memory and parameters from work dirs of '
+        'tools/train.py and JSON files of this tool.',
+    )
+    parser.set_defaults(run=run_table)
+    parser.add_argument(
+        'runs',
+        nargs='+',
+        type=Path,
+        metavar='WORK_DIR_OR_JSON',
+        help=f'folders of tools/train.py with their configs, or results; {cli.TRUST}',
+    )
+    parser.add_argument('--out', type=Path, metavar='FILE', help='the table as Markdown')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='its rows as JSON')
+    parser.add_argument('--plot', type=Path, metavar='FILE', help='a picture of value against --x')
+    parser.add_argument(
+        '--x',
+        choices=('images_per_second', 'parameters', 'peak_memory_mib'),
+        default='images_per_second',
+        help='(default: images_per_second)',
+    )
+
+
+def run_table(args: argparse.Namespace) -> int:
+    from vit_backbones.benchmark.results import markdown, ordered, read_runs
+    from vit_backbones.files import check_writable, write_whole
+    from vit_backbones.pictures.canvas import check_figure, figure_file
+    from vit_backbones.pictures.scatter import draw_costs
+
+    if args.json is not None:
+        check_writable(args.json)
+    if args.plot is not None:
+        check_figure(args.plot)
+    rows, left_out = read_runs(args.runs)
+    for line in left_out:
+        cli.say(f'left out: {line}', error=True)
+    if not rows:
+        raise ValueError('none of these is a work dir with a record, or a file of results')
+    text = markdown(rows)
+    print(text)
+    contents = {
+        args.plot: lambda: figure_file(draw_costs(ordered(rows), args.x), args.plot.suffix),
+        args.out: lambda: f'{text}\n'.encode(),
+        args.json: lambda: f'{json.dumps(ordered(rows), indent=1)}\n'.encode(),
+    }
+    for path, content in contents.items():
+        if path is not None:
+            write_whole(path, content())
+            print(f'wrote {path}')
+    return 0
