@@ -234,6 +234,12 @@ def test_test__prints_the_metric_and_draws(evaluate, trained, tmp_path, capsys):
     assert json.loads(Path('work_dirs/tested/test.json').read_text())['metrics']['toy/mIoU'] == 30.0
 
 
+def test_test__one_draw_has_no_deviation(evaluate, trained, tmp_path, capsys):
+    checkpoint = str(trained[0] / 'work_dirs/toy/epoch_3.pth')
+    assert evaluate([write_toy_config(tmp_path, 'tested'), checkpoint, '--bootstrap', '1']) == 2
+    assert re.match(r'error: .*bootstrap.* 2.*, got 1', capsys.readouterr().err)
+
+
 def test_test__standard_errors_of_an_unknown_metric_are_one_line(
     evaluate, trained, tmp_path, capsys
 ):

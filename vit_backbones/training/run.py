@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from vit_backbones.arguments import flag
+from vit_backbones.arguments import flag, integer
 from vit_backbones.checks import preflight
 from vit_backbones.checks.channels import channel_findings
 from vit_backbones.checks.coco_files import built, evaluator_findings, kept_findings
@@ -152,7 +152,7 @@ def evaluate(
             pictures = dict(type=ADDED['pictures'], test_dir=os.path.abspath(show_dir))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(pictures=pictures)
         if bootstrap is not None:
-            hook = dict(type='BootstrapHook', draws=bootstrap)
+            hook = dict(type='BootstrapHook', draws=integer('bootstrap', bootstrap, 2))
             cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(bootstrap=hook)
         add_hooks(cfg, ('progress', 'record', 'skip_unreadable'))
         return _compiled(prepare(cfg, ('test',)), compile)
