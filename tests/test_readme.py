@@ -205,11 +205,30 @@ def test_a_backbone_is_that_of_its_file(row):
         )
 
 
+def runs():
+    """All trainings in docs/results."""
+    single = [json.loads(path.read_text()) for path in (ROOT / 'docs/results').glob('*.json')]
+    return single + json.loads((ROOT / 'docs/results/study/results.json').read_text())['rows']
+
+
 def results():
     """Values of all runs in docs/results, as they are written."""
-    runs = [json.loads(path.read_text()) for path in (ROOT / 'docs/results').glob('*.json')]
-    runs += json.loads((ROOT / 'docs/results/study/results.json').read_text())['rows']
-    return {f'{run["value"]:.3f}' for run in runs}
+    return {f'{run["value"]:.3f}' for run in runs()}
+
+
+def test_recipes_are_not_run_where_docs_results_has_none():
+    trained = {run['config'] for run in runs()}
+    folders = [path.parent for path in (ROOT / 'configs').glob('*/README.md')]
+    rows = [
+        (f'configs/{folder.name}/{name}', row)
+        for folder in folders
+        for row, name in re.findall(
+            r'^(\| `(\w[\w.-]*\.py)`.*)$', (folder / 'README.md').read_text(), re.MULTILINE
+        )
+    ]
+    assert len(rows) > 50
+    assert {name for name, row in rows if 'results.md#' in row} == trained & {n for n, _ in rows}
+    assert not [name for name, row in rows if ('not run' in row) == (name in trained)]
 
 
 def test_figures_of_backbones_are_those_of_results():

@@ -136,9 +136,10 @@ def test_a_stopped_run_goes_on_where_it_was(quality, calls, monkeypatch):
 
 
 def test_other_weights_and_sizes_get_features_of_their_own(quality, calls):
-    quality()
+    (own,) = quality()
     quality(seed=1)
-    quality('--size', '48', '64')
+    (resized,) = quality('--size', '48', '64')
+    assert (own['size'], resized['size']) == ('own', '48x64')
     assert calls == [(70, 90)] * 16 + [(48, 64)] * 8
     assert len(list(Path('work_dirs/features').iterdir())) == 3
 

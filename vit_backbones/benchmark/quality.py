@@ -72,10 +72,10 @@ class Comparison(NamedTuple):
     def rows(self, say: Callable[[str], None], command: str = '') -> list[dict[str, Any]]:
         """Run the comparison: a row of results for each backbone.
 
-        Keys: `model`, `weights`, `layers`, `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1),
-        `classes` (IoU of each, `None` where there is none), `penalty`, `parameters`,
-        `feature_seconds`, `probe_seconds`, `images_per_second`, `hardware` and `date`; and the
-        results of the training.
+        Keys: `model`, `weights`, `layers`, `size` (`'HxW'`, or `'own'` for images as they are),
+        `dims`, `data`, `metric` (`'mIoU'`), `value` (0 to 1), `classes` (IoU of each, `None`
+        where there is none), `penalty`, `parameters`, `feature_seconds`, `probe_seconds`,
+        `images_per_second`, `hardware` and `date`; and the results of the training.
         """
         known = self.environment
         threads = '' if self.device.type == 'cuda' else f', {known["threads"]} threads'
@@ -97,6 +97,7 @@ class Comparison(NamedTuple):
             model=loaded.name,
             weights=loaded.weights,
             layers=list(loaded.backbone.out_indices),
+            size='{}x{}'.format(*self.size) if self.size else 'own',
             dims=sum(loaded.backbone.out_channels),
             data=f'{self.data.name} val',
             metric='mIoU',

@@ -28,6 +28,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ('model', 'model', lambda name: f'`{name}`'),
     ('weights', 'weights', lambda name: f'`{Path(name).name}`'),
     ('layers', 'layers', lambda layers: ', '.join(map(str, layers))),
+    ('size', 'size', str),
     ('dims', 'dims', str),
     ('data', 'data', str),
     ('metric', 'metric', str),
