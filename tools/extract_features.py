@@ -130,7 +130,8 @@ def closing_line(done: 'Extracted', out: Path) -> str:
 def folder_line(done: 'Shared', out: Path, total: int) -> str:
     from vit_backbones.errors import counted
 
-    images, shards = counted(done.counts['images'], 'image'), counted(done.mine, 'shard')
+    read = done.mine - len(done.damaged)
+    images, shards = counted(done.counts['images'], 'image'), counted(read, 'shard')
     pieces = [f'process {done.worker.number} of {done.worker.count}'] * (done.worker.count > 1)
     pieces.append(f'{images} of {shards}, {done.what}')
     if done.before:

@@ -263,6 +263,7 @@ def test_damaged_shards_and_images_are_named_and_counted(main, shards, capsys):
     write_tar('shards/004.tar', {'text.png': b'404'})
     assert main(['shards', *MODEL, '--out', 'emb']) == 0
     line = capsys.readouterr().out
+    assert ' images of 5 shards, 64 numbers each ' in line
     assert ' · emb has 5 of 6 shards · 3 images unreadable (listed in emb/_unreadable) · ' in line
     assert line.endswith(' · left out shards/003.tar: it ends too early\n')
     listed = {path.name: path.read_text() for path in Path('emb/_unreadable').iterdir()}
