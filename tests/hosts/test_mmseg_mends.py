@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import mmseg.models.losses.cross_entropy_loss
 import pytest
 import torch
 import torch.nn.functional as F
@@ -141,3 +142,51 @@ def test_images_of_any_number_of_bands_are_normalised(bands):
     image = torch.randint(0, 255, (bands, 4, 4), dtype=torch.uint8)
     found = prepare(dict(inputs=[image], data_samples=[SegDataSample()]))['inputs'][0]
     torch.testing.assert_close(found, (image - means.view(-1, 1, 1)) / stds.view(-1, 1, 1))
+
+
+WEIGHTS = [0.5, 1.0, 3.0, 0.2]
+
+
+def entropy(labels, **options):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 5, 7, requires_grad=True)
+    loss = MODELS.get('mmseg.CrossEntropyLoss')(class_weight=WEIGHTS, **options)
+    value = loss(logits, labels, ignore_index=255)
+    value.backward()
+    return value, logits
+
+
+@pytest.mark.parametrize('share', [0.0, 0.3, 1.0])
+@pytest.mark.parametrize('avg_non_ignore', [True, False])
+def test_classes_with_weights_beside_ignored_pixels_are_averaged_as_by_pytorch(
+    share, avg_non_ignore
+):
+    labels = torch.randint(4, (2, 5, 7), generator=torch.Generator().manual_seed(1))
+    labels[torch.rand(labels.shape, generator=torch.Generator().manual_seed(2)) < share] = 255
+    value, logits = entropy(labels, avg_non_ignore=avg_non_ignore)
+    own = logits.detach().requires_grad_()
+    weighted = F.cross_entropy(
+        own, labels, torch.tensor(WEIGHTS), ignore_index=255, reduction='sum'
+    )
+    number = torch.tensor([*WEIGHTS, 0.0])[labels.clamp(max=4)].sum()
+    expected = weighted / max(number, torch.finfo().eps)
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(logits.grad, own.grad)
+
+
+def test_class_weights_of_sums_and_of_labels_to_ignore_within_range_stay_as_they_are():
+    labels = torch.arange(70).view(2, 5, 7) % 4
+    original = mmseg.models.losses.cross_entropy_loss.cross_entropy.__wrapped__
+    logits = torch.randn(2, 4, 5, 7, generator=torch.Generator().manual_seed(3))
+    weights = torch.tensor(WEIGHTS)
+    for options in (
+        dict(reduction='sum'),
+        dict(reduction='none', ignore_index=2),
+        dict(avg_factor=7.0),
+        dict(ignore_index=2),
+        dict(ignore_index=2, avg_non_ignore=True),
+    ):
+        given = dict(class_weight=weights, **options)
+        ours = mmseg.models.losses.cross_entropy_loss.cross_entropy(logits, labels, **given)
+        torch.testing.assert_close(ours, original(logits, labels, **given))

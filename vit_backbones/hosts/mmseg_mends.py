@@ -4,11 +4,14 @@
   this fails beside test padding (`pad_shape`), and MaskFormer leaves test padding out altogether.
   Here the shape is that of the batch, as in mmseg's other heads.
 - `SegTTAModel` takes the sigmoid twice for heads with one output, so all pixels are foreground.
+- `CrossEntropyLoss` with class weights looks up a weight for ignored pixels (255) too: IndexError.
+  Here they have none, as in PyTorch's own mean of a weighted cross entropy.
 - `SegDataPreProcessor` of onedl-mmsegmentation refuses a mean of other than one or three values,
   which mmseg's takes for images of other bands.
 """
 
 import functools
+import inspect
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -78,6 +81,33 @@ def _mend_tta(module: ModuleType) -> None:
     module.SegTTAModel.merge_preds = merge_preds
 
 
+def _mend_cross_entropy(module: ModuleType) -> None:
+    entropy = module.cross_entropy
+
+    @functools.wraps(entropy)
+    def averaged(
+        pred: torch.Tensor, label: torch.Tensor, *args: Any, **options: Any
+    ) -> torch.Tensor:
+        """Cross entropy of classes (B, C, ...) and labels (B, ...)."""
+        known = inspect.signature(entropy).bind(pred, label, *args, **options)
+        known.apply_defaults()
+        given = known.arguments
+        is_mean = given['reduction'] == 'mean' and given['avg_factor'] is None
+        if is_mean and given['class_weight'] is not None:
+            given['avg_factor'] = _sum_of_weights(label, given)
+        return entropy(**given)
+
+    module.cross_entropy = averaged
+
+
+def _sum_of_weights(label: torch.Tensor, given: dict[str, Any]) -> torch.Tensor:
+    weights = given['class_weight']
+    counted = (label >= 0) & (label < len(weights))
+    if given['avg_non_ignore']:
+        counted &= label != given['ignore_index']
+    return (weights[label.where(counted, 0)] * counted).sum()
+
+
 def _mend_preprocessor(module: ModuleType) -> None:
     if issubclass(module.SegDataPreProcessor, ImgDataPreprocessor):
         _take_any_bands(module.SegDataPreProcessor)
@@ -104,5 +134,6 @@ _MENDS: at_import.Mends = {
     'mmseg.models.data_preprocessor': _mend_preprocessor,
     'mmseg.models.decode_heads.mask2former_head': _mend_mask2former,
     'mmseg.models.decode_heads.maskformer_head': _mend_maskformer,
+    'mmseg.models.losses.cross_entropy_loss': _mend_cross_entropy,
     'mmseg.models.segmentors.seg_tta': _mend_tta,
 }
