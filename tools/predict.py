@@ -4,8 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _command_line as cli
+
+if TYPE_CHECKING:
+    from vit_backbones.evaluation.prediction_files import ResultWriter
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -46,11 +50,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from vit_backbones.checks.coco_files import predicted_label_findings
+    from vit_backbones.errors import counted
     from vit_backbones.evaluation.predicting import predict
-    from vit_backbones.evaluation.prediction_files import ResultWriter
-    from vit_backbones.evaluation.sliding import Slide, check_tiles
+    from vit_backbones.evaluation.prediction_files import FOLDERS, ResultWriter
+    from vit_backbones.evaluation.sliding import Slide, count_tiles
     from vit_backbones.files import check_writable
-    from vit_backbones.images import ImageWalk, find_images
+    from vit_backbones.images import ImageWalk, find_images, outside
     from vit_backbones.loaders import deep_line, reader_of
     from vit_backbones.models.trained import load_trained
     from vit_backbones.terminal import quiet_warnings
@@ -58,26 +63,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = Path(args.out)
     check_writable(out, folder=True)
     with quiet_warnings():
-        paths = find_images(args.images)
+        found = find_images(args.images)
+        paths = outside(found, [out / folder for folder in FOLDERS])
+        if own := len(found) - len(paths):
+            cli.say(f'left out {counted(own, "image")} of earlier results in {out}')
         slide = Slide.given(args.slide, args.merge_thr, args.score_thr)
         trained = load_trained(args.config, args.checkpoint, args.cfg_options, device=args.device)
         for finding in predicted_label_findings(trained.config):
             cli.say(str(finding), error=True)
         reader = reader_of(trained.config)
         if slide and not trained.segments:
-            check_tiles(paths, reader.size, slide)
+            tiles = counted(count_tiles(paths, reader.size, slide), 'tile')
+            cli.say(f'{counted(len(paths), "image")}: {tiles} of up to {slide.crop}x{slide.crop}')
         walk = ImageWalk(paths, 'predicting', reader.read)
         if line := deep_line(paths, reader):
             print(line)
         pictures = not args.no_pictures
         writer = ResultWriter(out, trained, score_thr=args.score_thr, pictures=pictures)
         options = dict(batch_size=args.batch_size, flip=args.flip, slide=slide)
-        for prediction in predict(trained, walk, **options):
-            writer.add(prediction)
+        try:
+            for prediction in predict(trained, walk, **options):
+                writer.add(prediction)
+        except BaseException:
+            if writer.written:
+                cli.say(f'stopped after {closing_line(writer)}', error=True)
+            raise
         unreadable = walk.close(out)
-    written = ', '.join(str(out / name) for name in writer.close())
-    count = len(walk) - len(walk.unreadable)
-    print(f'{count} image{"s" * (count != 1)}: {written}{unreadable}')
+    print(closing_line(writer) + unreadable)
+
+
+def closing_line(writer: 'ResultWriter') -> str:
+    """Write what is left to write, and say what there is."""
+    names = writer.close()
+    return f'{writer.count}: {", ".join(str(writer.out / name) for name in names)}'
 
 
 if __name__ == '__main__':

@@ -242,6 +242,8 @@ def test_wrong_places_are_one_line(folder, tmp_path, monkeypatch):
         (('gone',), f"'gone' is no work dir and no config (from {tmp_path})"),
         (('half/seg.py',), 'half/seg.py: a config needs checkpoint=FILE; or give a whole work dir'),
         (('half', 'gone.pth'), "'gone.pth'"),
+        (('half/seg.py', 'half'), "checkpoint 'half' is a folder: name a file in it"),
+        ((folder / 'seg/seg.pth',), 'seg.pth: no config; of a checkpoint, give its work dir, or '),
         ((None,), 'source=None: takes the path of a work dir or a config'),
     ]:
         with pytest.raises((ValueError, TypeError, OSError)) as caught:

@@ -174,7 +174,7 @@ def test_boxes_of_flips_are_merged(detector, images):
 
 
 def test_windows_must_overlap_or_touch():
-    with pytest.raises(ValueError, match=r'slide=\(32, 48\): STRIDE must be from 1 to CROP'):
+    with pytest.raises(ValueError, match=r'slide=\(32, 48\): CROP and STRIDE are whole'):
         Slide.given((32, 48), None, 0.3)
 
 

@@ -217,7 +217,7 @@ def test_the_tool_writes_a_trained_detectors_objects_of_a_mosaic(
     main = load_tool('predict').main
     arguments = [*trained_files, 'mosaic.png', '--out', 'out', '--score-thr', '0.05']
     assert main([*arguments, '--slide', '64', '64']) == 0
-    assert capsys.readouterr().out == '1 image: out/pictures, out/predictions.json\n'
+    lines = capsys.readouterr().out.splitlines()
     written = json.loads((tmp_path / 'out/predictions.json').read_text())['annotations']
     model, expected = LoadedModel(load_trained(*trained_files, device='cpu')), []
     for i, found in enumerate(model.predict(list(parts), score_thr=0.05)):
@@ -227,6 +227,11 @@ def test_the_tool_writes_a_trained_detectors_objects_of_a_mosaic(
             area = float(found.masks[j].sum())
             expected.append((found.scores[j].item(), found.labels[j] + 1, *boxes[j], area))
     assert len(written) == len(expected) > 20
+    number = f'1 image, {len(expected)} objects of score 0.05 or more'
+    assert lines == [
+        '1 image: 4 tiles of up to 64x64',
+        f'{number}: out/pictures, out/predictions.json',
+    ]
     shown = [(a['score'], a['category_id'], *a['bbox'][:2], a['area']) for a in written]
     assert sorted(shown) == sorted(expected)
     whole = rle.decode(written[0]['segmentation'] | dict(size=[128, 128]))
@@ -238,9 +243,10 @@ def test_what_does_not_suit_tiles_is_one_line(trained_files, tmp_path, monkeypat
     write_images(tmp_path / 'in', (64, 96), (30, 20))
     main, model = load_tool('predict').main, stub()
     for options, line in [
-        (['--slide', '96', '64'], '--slide 96 64: no image is larger than a tile, the largest has '
-         '64x96 pixels; leave it out, or take a smaller CROP'),
-        (['--slide', '8', '9'], '--slide 8 9: STRIDE must be from 1 to CROP'),
+        (['--slide', '96', '64'], '--slide 96 64: no image is larger than a tile, the largest is '
+         '96 pixels wide and 64 high; leave it out, or take a smaller CROP'),
+        (['--slide', '8', '9'], '--slide 8 9: CROP and STRIDE are whole numbers from 1, STRIDE at '
+         'most CROP'),
         (['--merge-thr', '0.4'], '--merge-thr 0.4: goes with --slide CROP STRIDE'),
         (['--slide', '64', '9', '--merge-thr', '1.5'],
          '--merge-thr 1.5: takes a share above 0, up to 1'),

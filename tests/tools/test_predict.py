@@ -11,6 +11,7 @@ from PIL import Image
 from trained_models import write_detector, write_images, write_segmenter
 
 from vit_backbones import files
+from vit_backbones.evaluation import prediction_files
 
 main = load_tool('predict').main
 
@@ -52,7 +53,10 @@ def test_masks_have_the_images_own_sizes(predict):
 def test_objects_become_one_json(predict, tmp_path):
     code, lines, _ = predict('det', '--score-thr', '0')
     assert code == 0
-    assert lines[0].startswith('3 images: out/pictures, out/predictions.json · 1 unreadable')
+    told = (
+        '3 images, 60 objects of score 0 or more: out/pictures, out/predictions.json · 1 unreadab'
+    )
+    assert lines[0].startswith(told)
     content = json.loads((tmp_path / 'out/predictions.json').read_text())
     assert [each['name'] for each in content['categories']] == ['cat', 'dog', 'cow']
     assert [(each['height'], each['width']) for each in content['images']] == [
@@ -99,6 +103,66 @@ def test_results_nest_as_the_images_below_their_shared_folder(
     assert sorted(each['file_name'] for each in listed) == names
 
 
+@pytest.mark.parametrize('out', ['in/out', 'in', 'in/a/../out/'])
+def test_results_below_the_images_are_no_images_of_the_next_run(
+    out, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / 'in', (64, 96), (30, 40))
+    arguments = [str(folder / 'seg.py'), str(folder / 'seg.pth'), '--out', out]
+    assert main([*arguments, 'in']) == 0
+    written = below(Path('in'))
+    capsys.readouterr()
+    assert main([*arguments, 'in']) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == f'left out 4 images of earlier results in {Path(out)}'
+    assert last.startswith('2 images: ')
+    assert below(Path('in')) == written
+    assert main([*arguments, f'{out}/masks', f'{out}/pictures/*']) == 2
+    places = ', '.join(str(Path(out) / name) for name in ('masks', 'panoptic', 'pictures'))
+    assert capsys.readouterr().err == (
+        f'error: all images lie in {places}, where results go: take another --out DIR\n'
+    )
+
+
+@pytest.mark.parametrize('stop', [KeyboardInterrupt, RuntimeError])
+def test_a_stopped_run_writes_the_objects_of_the_images_that_it_did(
+    stop, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / 'in', *[(64, 96)] * 3)
+    draw, drawn = prediction_files.draw_overlay, []
+
+    def stopped(*given):
+        drawn.append(1)
+        if len(drawn) == 3:
+            raise stop('stopped here')
+        return draw(*given)
+
+    monkeypatch.setattr(prediction_files, 'draw_overlay', stopped)
+    arguments = [str(folder / 'det.py'), str(folder / 'det.pth'), 'in', '--out', 'out']
+    assert main([*arguments, '--score-thr', '0']) == (130 if stop is KeyboardInterrupt else 2)
+    content = json.loads(Path('out/predictions.json').read_text())
+    assert [each['file_name'] for each in content['images']] == ['a.png', 'b.png']
+    assert {each['image_id'] for each in content['annotations']} == {1, 2}
+    number = len(content['annotations'])
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line == (
+        f'stopped after 2 images, {number} objects of score 0 or more: '
+        'out/pictures, out/predictions.json'
+    )
+
+
+def test_no_object_is_said(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / 'in', (64, 96))
+    arguments = [str(folder / 'det.py'), str(folder / 'det.pth'), 'in', '--out', 'out']
+    assert main([*arguments, '--score-thr', '1']) == 0
+    assert capsys.readouterr().out.startswith(
+        '1 image, 0 objects of score 1 or more (a lower threshold shows weaker ones): out/pictures'
+    )
+
+
 SHAPES = (1, 400), (400, 1), (1, 1), (5000, 10), (10, 5000), (3, 3)
 
 
@@ -111,7 +175,7 @@ def test_extreme_images_are_read_or_skipped_in_plain_words(
     main([str(folder / f'{name}.py'), str(folder / f'{name}.pth'), 'in', '--out', 'out',
           '--batch-size', batch])  # fmt: skip
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith('3 images: ')
+    assert line.startswith('3 images')
     assert line.endswith(' · 4 unreadable, see out/unreadable.txt')
     why = "it has {}x{} pixels, of which the config's Resize leaves no row or column"
     assert Path('out/unreadable.txt').read_text().splitlines() == [
@@ -135,7 +199,7 @@ def test_extreme_images_that_no_resize_shrinks_are_read(
     sizes = [each for each in SHAPES if max(each) < 1000]
     write_images(tmp_path / 'in', *sizes)
     main(['own.py', str(folder / f'{name}.pth'), 'in', '--out', 'out', *options])
-    assert capsys.readouterr().out.splitlines()[-1].startswith('4 images: ')
+    assert capsys.readouterr().out.splitlines()[-1].startswith('4 images')
     if name == 'seg':
         shown = [Image.open(f'out/masks/{each}.png').size[::-1] for each in 'abcd']
         assert shown == sizes
@@ -144,7 +208,7 @@ def test_extreme_images_that_no_resize_shrinks_are_read(
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
-        ('seg', ['--slide', '8', '9'], 'error: --slide 8 9: STRIDE must be from 1 to CROP'),
+        ('seg', ['--slide', '8', '9'], 'error: --slide 8 9: CROP and STRIDE are '),
         ('det', ['--flip'], 'error: --flip: mmdet merges only boxes'),
         ('seg', ['--cfg-options', 'model.decode_haed=1'], 'error: --cfg-options model.decode_haed'),
         ('none', [], "error: config '"),
@@ -171,7 +235,13 @@ def test_a_full_disk_leaves_whole_files(predict, tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.os, 'replace', full)
     code, _, errors = predict('seg')
-    assert (code, errors) == (2, ['error: No space left on device: out/masks/b.png'])
+    assert (code, errors) == (
+        2,
+        [
+            'stopped after 1 image: out/masks, out/pictures',
+            'error: No space left on device: out/masks/b.png',
+        ],
+    )
     left = sorted(path for path in (tmp_path / 'out').rglob('*') if path.is_file())
     assert [str(path.relative_to(tmp_path)) for path in left] == [
         'out/masks/a.png',

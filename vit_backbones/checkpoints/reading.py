@@ -130,6 +130,8 @@ def _load(path: str | Path, device: str, *, mapped: bool = False) -> object:
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f'checkpoint {str(path)!r} does not exist')
+    if path.is_dir():
+        raise ValueError(f'checkpoint {str(path)!r} is a folder: name a file in it')
     if not path.is_file() or path.suffix not in SUFFIXES:
         raise ValueError(f'checkpoint {str(path)!r} is no {", ".join(SUFFIXES)} file')
     try:

@@ -13,11 +13,12 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from vit_backbones.config.loading import config_file
+from vit_backbones.config.loading import CONFIGS, config_file
+from vit_backbones.errors import counted
 from vit_backbones.evaluation.predicting import Predictor
 from vit_backbones.evaluation.result_arrays import Result, result_of
 from vit_backbones.evaluation.runs import checkpoint_of, config_of, find_runs
-from vit_backbones.evaluation.sliding import Slide, check_tiles
+from vit_backbones.evaluation.sliding import Slide, count_tiles
 from vit_backbones.images import HeldItem, Item, rgb_of
 from vit_backbones.loaders import reader_of
 from vit_backbones.models.trained import Trained, load_trained
@@ -60,6 +61,8 @@ def load_model(
         config, checkpoint = config_of(run), checkpoint or checkpoint_of(run)
     elif not config.exists():
         raise FileNotFoundError(f'{str(source)!r} is no work dir and no config (from {Path.cwd()})')
+    elif config.suffix not in CONFIGS:
+        raise ValueError(f'{source}: no config; of a checkpoint, give its work dir, or both')
     elif checkpoint is None:
         raise ValueError(f'{source}: a config needs checkpoint=FILE; or give a whole work dir')
     with _ONE_AT_A_TIME:
@@ -80,6 +83,10 @@ class LoadedModel:
         self.trained = trained
         self.classes = trained.classes
         self._reader = reader_of(trained.config)
+
+    def __repr__(self) -> str:
+        name = type(self.trained.model).__name__
+        return f'{type(self).__name__}({name}, {counted(len(self.classes), "class")})'
 
     def predict(
         self,
@@ -120,7 +127,7 @@ class LoadedModel:
         windows = Slide.given(slide, merge_thr, score_thr)
         with self._alone():
             if windows and not self.trained.segments:
-                check_tiles(_listed(images), self._size, windows)
+                count_tiles(_listed(images), self._size, windows)
             predictor = Predictor(self.trained, flip=flip, slide=windows)
             made = predictor(items, batch_size)
             found = [result_of(each.sample, self.trained, score_thr) for each in made]

@@ -9,6 +9,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from vit_backbones.cutouts import Cutout
+from vit_backbones.errors import counted
 from vit_backbones.evaluation.predicting import Prediction
 from vit_backbones.files import write_whole
 from vit_backbones.hosts.panoptic_api import id2rgb
@@ -18,13 +19,17 @@ from vit_backbones.pictures.canvas import png
 from vit_backbones.pictures.overlay import draw_overlay, shown_labels, with_legend
 from vit_backbones.samples import PANOPTIC_OFFSET, as_array, marks_of
 
+FOLDERS = ('masks', 'panoptic', 'pictures')
+
 
 class ResultWriter:
     """Writes predictions into a folder, each file whole or not at all.
 
-    `masks/NAME.png`, `panoptic/NAME.png` and `pictures/NAME.png` are written at once,
-    `predictions.json` and `panoptic.json` by `close`; old files are replaced. Instances with a
-    score below `score_thr` are left out.
+    `NAME.png` in `FOLDERS` is written at once, `predictions.json` and `panoptic.json` by `close`;
+    old files are replaced. Instances with a score below `score_thr` are left out.
+
+    Attributes:
+        written: Names of the files and folders that have been written, or will be by `close`.
     """
 
     def __init__(
@@ -38,25 +43,37 @@ class ResultWriter:
         self._segments: list[dict[str, Any]] = []
 
     def add(self, prediction: Prediction) -> None:
-        """Write the prediction of an image, or keep it for `close`."""
+        """Write the prediction of an image, and keep what `close` writes."""
         item, sample = prediction
         height, width = item.pixels.shape[:2]
-        number = len(self._images) + 1
-        image = dict(id=number, file_name=item.file_name, height=height, width=width)
-        self._images.append(image)
+        number, objects, segments = len(self._images) + 1, [], []
         if 'pred_sem_seg' in sample:
             labels = as_array(sample.pred_sem_seg.data).squeeze(0)
             self._write('masks', f'{item.name}.png', index_png(labels, self.trained.palette))
         if 'pred_panoptic_seg' in sample:
             ids = as_array(sample.pred_panoptic_seg.sem_seg).squeeze(0)
-            self._add_panoptic(number, f'{item.name}.png', ids)
+            segments = [self._write_panoptic(number, f'{item.name}.png', ids)]
         if 'pred_instances' in sample:
             found = coco_annotations(sample.pred_instances, number, self.score_thr)
             start = len(self._objects) + 1
-            self._objects += [dict(id=i) | each for i, each in enumerate(found, start)]
+            objects = [dict(id=i) | each for i, each in enumerate(found, start)]
             self.written.add('predictions.json')
         if self.pictures:
             self._draw(prediction)
+        image = dict(id=number, file_name=item.file_name, height=height, width=width)
+        self._images.append(image)
+        self._objects += objects
+        self._segments += segments
+
+    @property
+    def count(self) -> str:
+        """How many images there are, and how many objects in them, in words."""
+        images = counted(len(self._images), 'image')
+        if 'predictions.json' not in self.written:
+            return images
+        objects = counted(len(self._objects), 'object')
+        lower = '' if self._objects else ' (a lower threshold shows weaker ones)'
+        return f'{images}, {objects} of score {self.score_thr:g} or more{lower}'
 
     def close(self) -> list[str]:
         """Write the JSON files; gives the names of all files and folders written."""
@@ -66,11 +83,11 @@ class ResultWriter:
             self._write_json('panoptic.json', self._segments)
         return sorted(self.written)
 
-    def _add_panoptic(self, number: int, name: str, ids: np.ndarray) -> None:
+    def _write_panoptic(self, number: int, name: str, ids: np.ndarray) -> dict[str, Any]:
         void = self.trained.model.panoptic_fusion_head.num_classes
         coloured, segments = panoptic_segments(ids, void)
         self._write('panoptic', name, png(Image.fromarray(id2rgb(coloured))))
-        self._segments.append(dict(image_id=number, file_name=name, segments_info=segments))
+        return dict(image_id=number, file_name=name, segments_info=segments)
 
     def _draw(self, prediction: Prediction) -> None:
         item, sample = prediction

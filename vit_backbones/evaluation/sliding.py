@@ -5,6 +5,7 @@ intersection over the smaller area; here a tile's own objects stay apart, and an
 tile sees whole is taken from that tile alone.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from numbers import Integral
@@ -58,7 +59,9 @@ class Slide(NamedTuple):
             raise ValueError(f'slide={slide!r}: takes two whole numbers, (CROP, STRIDE)')
         found = cls(*slide, merge_thr, score_thr)
         if not 0 < found.stride <= found.crop:
-            raise ValueError(f'{found.name}: STRIDE must be from 1 to CROP')
+            raise ValueError(
+                f'{found.name}: CROP and STRIDE are whole numbers from 1, STRIDE at most CROP'
+            )
         if merge_thr is not None and not 0 < merge_thr <= 1:
             raise ValueError(f'merge_thr={merge_thr}: takes a share above 0, up to 1')
         return found
@@ -79,20 +82,23 @@ def _starts(side: int, slide: Slide) -> list[int]:
     return [*range(0, last, slide.stride), last]
 
 
-def check_tiles(images: Iterable[Any], size_of: Callable[[Any], Grid], slide: Slide) -> None:
-    """Refuse tiles that are larger than all images; `size_of` gives (H, W) of one."""
+def count_tiles(images: Iterable[Any], size_of: Callable[[Any], Grid], slide: Slide) -> int:
+    """How many tiles there are; `size_of` gives (H, W) of an image.
+
+    Raises:
+        ValueError: If the tiles are larger than all images.
+    """
     sizes = []
     for each in images:
         with suppress(UnreadableImageError):  # reported where it is read
             sizes.append(size_of(each))
-            if max(sizes[-1]) > slide.crop:
-                return
-    if sizes:
+    if sizes and max(map(max, sizes)) <= slide.crop:
         height, width = max(sizes, key=max)
         raise ValueError(
-            f'{slide.name}: no image is larger than a tile, the largest has {height}x{width} '
-            f'pixels; leave it out, or take a smaller CROP'
+            f'{slide.name}: no image is larger than a tile, the largest is {width} pixels wide and '
+            f'{height} high; leave it out, or take a smaller CROP'
         )
+    return sum(math.prod(len(_starts(side, slide)) for side in size) for size in sizes)
 
 
 class Part(NamedTuple):
