@@ -272,14 +272,14 @@ def test_every_shipped_config_takes_own_data(name, tmp_path, monkeypatch):
 
 
 def counts(node):
-    """The numbers of classes in a model's config, those that lists of weights are for included."""
+    """The numbers of classes in a model's config; in lists of weights those that weigh 1."""
     if isinstance(node, (list, tuple)):
         return [number for each in node for number in counts(each)]
     if not isinstance(node, dict):
         return []
     found = [number for each in node.values() for number in counts(each)]
     found += [node[key] for key in ('num_classes', 'num_things_classes') if key in node]
-    return found + ([len(node['class_weight']) - 1] if 'class_weight' in node else [])
+    return found + [node.get('class_weight', []).count(1.0)] * ('class_weight' in node)
 
 
 def test_heads_of_two_classes_in_one_channel():
