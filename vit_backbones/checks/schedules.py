@@ -4,7 +4,7 @@ MMEngine builds a schedule with `begin` and `end` as they stand, however long th
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from vit_backbones.checks.findings import Finding, error, warning
@@ -88,7 +88,8 @@ def fitted(schedules: Any, length: Length) -> tuple[Any, list[str]]:
     """A copy in which each warm-up ends within the training, and a line for each changed one.
 
     One that does not gets half of the training, and what begins at its end moves along. MMEngine
-    never raises the rate after a warm-up of one step, so such a one is left out.
+    never raises the rate after a warm-up of one step, so such a one is left out, and so is what
+    lasts less than an iteration.
     """
     if isinstance(schedules, dict) and 'type' not in schedules:  # for several optimizers
         parts = {name: fitted(each, length) for name, each in schedules.items()}
@@ -105,7 +106,48 @@ def fitted(schedules: Any, length: Length) -> tuple[Any, list[str]]:
             each.setdefault('end', whole)  # MMEngine's would be one epoch
         lines += _fit_both(each, place, whole, length)
         lines += _fit(each, place, several, whole, length)
-    return schedules, lines
+    brief = dict(_brief(schedules, length))
+    return without(schedules, brief), [*lines, *brief.values()]
+
+
+def without(schedules: Any, places: Container[str], place: str = 'param_scheduler') -> Any:
+    """The schedules of a config without those at some places."""
+    if isinstance(schedules, (list, tuple)):
+        return [each for i, each in enumerate(schedules) if f'{place}.{i}' not in places]
+    if isinstance(schedules, dict) and 'type' not in schedules:
+        return {name: without(each, places, f'{place}.{name}') for name, each in schedules.items()}
+    return None if place in places else schedules
+
+
+def ended(schedules: Any, length: Length) -> dict[str, str]:
+    """Names of the schedules that begin when they, or the training, have ended, by place."""
+    found = {}
+    for place, each in placed(schedules):
+        end = each.get('end', length.in_steps_of(each))
+        if end is not None and each.get('begin', 0) >= end:
+            found[place] = f'{place} ({type_name(each)})'
+    return found
+
+
+def following(schedules: Any) -> set[str]:
+    """Places of the schedules that begin where a warm-up ends; `fitted` moves them with it."""
+    several = [each for _, each in placed(schedules)]
+    led = [each for one in several if _warms_up(one) for each in _followers(one, several)]
+    return {place for place, each in placed(schedules) if any(each is other for other in led)}
+
+
+def _brief(schedules: Any, length: Length) -> Iterator[tuple[str, str]]:
+    """Place and line of each schedule whose part of an epoch is less than an iteration."""
+    for place, each in placed(schedules):
+        if length.epoch_length is None or not each.get('convert_to_iter_based'):
+            continue
+        begin, end = each.get('begin', 0), each.get('end', length.in_steps_of(each))
+        if begin < end and int(begin * length.epoch_length) == int(end * length.epoch_length):
+            yield (
+                place,
+                f'{place} ({type_name(each)}) goes from epoch {begin:g} to {end:g}, less than an '
+                f'iteration of this training ({length}): it is left out',
+            )
 
 
 def _fit(
@@ -119,11 +161,14 @@ def _fit(
     )
     if is_late := _outlasts(schedule, several, whole):
         _halve(schedule, several, whole, length)
-    if _num_steps(schedule, length) == 1:
+    if (steps := _num_steps(schedule, length)) in (0, 1):
         schedule.update({'start_factor' if 'Linear' in type_name(schedule) else 'factor': 1.0})
+        if not steps:  # MMEngine takes none that is empty
+            schedule.update(by_epoch=False, convert_to_iter_based=False, end=1)
+        why = ', after which the rate would stay low' * steps
         yield (
-            f'{named} has one step in this training ({length}), after which the rate would stay '
-            f'low: it is left out'
+            f'{named} has {("no", "one")[steps]} step in this training ({length}){why}: it is '
+            f'left out'
         )
     elif is_late:
         yield (
