@@ -7,7 +7,8 @@ import torch
 from checked_configs import SEGMENTER, errors_of
 from mmengine.registry import PARAM_SCHEDULERS
 
-from vit_backbones.checks.schedules import Length, fitted, misfits
+from vit_backbones.checks.placed_schedules import Length
+from vit_backbones.checks.schedules import fitted, misfits
 from vit_backbones.checks.training_parts import part_findings
 from vit_backbones.config.facts import Facts, listed
 from vit_backbones.config.loading import load_config, use_scope

@@ -240,8 +240,8 @@ def test_a_trial(train, tmp_path, capsys):
     assert train([path, '--trial']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        'trial: 4 iterations of 2 images, 4 images to validate on, constant learning rates; its '
-        'metric means nothing'
+        'trial: 4 iterations of 2 images, at most 4 images to validate on, constant learning '
+        'rates; its metric means nothing'
     )
     assert not Path('work_dirs/toy').exists()
     record = json.loads(Path('work_dirs/toy_trial/record.json').read_text())
@@ -291,4 +291,6 @@ def test_tensorboard_gets_what_the_log_has(train, tmp_path, monkeypatch):
 def test_a_library_that_is_not_there_is_named(name, train, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     assert train([write_toy_config(tmp_path, 'toy'), f'--{name}']) == 2
-    assert capsys.readouterr().err == f'error: --{name} needs {name}: pip install {name}\n'
+    assert capsys.readouterr().err == (
+        f'error: --{name} needs {name}: pip install vit_backbones[{name}]\n'
+    )

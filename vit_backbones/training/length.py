@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from vit_backbones.arguments import integer
-from vit_backbones.checks.schedules import Length, ended, following, placed, without
+from vit_backbones.checks.placed_schedules import Length, ended, following, placed, without
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import use_scope
 from vit_backbones.errors import counted
@@ -183,4 +183,8 @@ def _few_to_validate(config: Config) -> str:
             dataset['indices'] = min(indices or TRIAL, TRIAL)
         else:
             dataset['indices'] = list(indices)[:TRIAL]
-    return f', {counted(TRIAL, "image")} to validate on' if config.get('val_dataloader') else ''
+    return (
+        f', at most {counted(TRIAL, "image")} to validate on'
+        if config.get('val_dataloader')
+        else ''
+    )
