@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -192,7 +193,7 @@ def test_masks__val_data_of_their_own(own, tmp_path):
 
 def test_masks__classes_and_colours_of_the_files(own, tmp_path):
     data = write_masks(tmp_path / 'd', palette=[1, 2, 3, 40, 50, 60])
-    (data / 'classes.txt').write_text('background\ncrack\n\nspall\n')
+    (data / 'classes.txt').write_text('background\ncrack\nspall\n\n \n')
     cfg, _ = own(SEGMENTER, data)
     assert build(cfg, 'val').metainfo['classes'] == ['background', 'crack', 'spall']
     (data / 'classes.txt').unlink()
@@ -433,6 +434,7 @@ def test_a_mask_counts_beside_a_file_of_its_name_in_capitals(tmp_path):
     assert read_masks(tmp_path, None, folder=tmp_path).num_images == {'train': 4, 'val': 1}
 
 
+NONE = r'cannot be read \(no image, or a damaged one\): write it anew, or remove it and its'
 # One mistake each in a folder of masks, given with one of its masks
 SPOIL = {
     'no mask': lambda data, mask: (data / 'masks/03.png').unlink(),
@@ -444,7 +446,16 @@ SPOIL = {
     'size': lambda data, mask: save(np.ascontiguousarray(mask.T), data),
     'gap': lambda data, mask: save(mask * 0 + 3, data),
     'broken': lambda data, mask: (data / 'masks/03.png').write_bytes(b'no image'),
+    'text for an image': lambda data, mask: (data / 'images/03.png').write_text('no image'),
+    'an empty image': lambda data, mask: (data / 'images/03.png').write_text(''),
+    'text for a TIFF': lambda data, mask: (
+        [path.rename(path.with_suffix('.tif')) for path in (data / 'images').iterdir()]
+        and (data / 'images/03.tif').write_bytes(b'II*\0no image')
+    ),
     'one': lambda data, mask: (data / 'classes.txt').write_text('crack'),
+    'twice': lambda data, mask: (data / 'classes.txt').write_text('a\nb \nc\n b'),
+    'blank': lambda data, mask: (data / 'classes.txt').write_text('a\n\nb\n\n'),
+    'blank first': lambda data, mask: (data / 'classes.txt').write_text('\na\nb'),
     'text': lambda data, mask: (data / 'classes.txt').write_bytes(b'\xff'),
     'few': lambda data, mask: (
         (data / 'classes.txt').write_text('a\nb') and save(mask * 0 + 2, data)
@@ -466,7 +477,26 @@ SPOIL = {
         ('numbers', "mask '.*/03.png' holds colours or numbers beyond 255; a mask must have one"),
         ('size', "mask '.*/03.png' has 64x96 pixels, its image 96x64: make them equal"),
         ('gap', "the masks in '.*' hold 0, 1, 3, and no pixel is 2: number the classes from 0 wit"),
-        ('broken', r"'.*/03.png' cannot be read \("),
+        (
+            'broken',
+            rf"'/\S+/masks/03.png' {NONE} image",
+        ),
+        (
+            'text for an image',
+            rf"'/\S+/images/03.png' {NONE} mask",
+        ),
+        ('an empty image', rf"'/\S+/images/03.png' {NONE} mask"),
+        ('text for a TIFF', r"'/\S+/images/03.tif' cannot be read \([^/]+\): write it anew, or"),
+        (
+            'twice',
+            "'/.*/classes.txt': lines 2 and 4 are both 'b': give each class a name of its own",
+        ),
+        (
+            'blank',
+            "'/.*/classes.txt': line 2 is blank, and the classes below it would have other "
+            'numbers: name a class there, or remove the line',
+        ),
+        ('blank first', "'/.*/classes.txt': line 1 is blank, and the classes below it would"),
         (
             'one',
             "'.*classes.txt' names 1 class; at least two classes are needed, counting the b",
@@ -554,14 +584,42 @@ def test_masks_of_0_and_255_alone_are_refused(own, tmp_path):
         own(SEGMENTER, write_masks(tmp_path / 'd', labels=(0, 255)))
 
 
+MASKS = (
+    'add images/, and masks/ with a .png of class numbers for each image; docs/own_data.md shows '
+    'all layouts\n'
+)
+OBJECTS = (
+    'add a COCO .json, labels/*.txt of YOLO with a data.yaml or classes.txt, or Annotations/*.xml '
+    'of Pascal VOC; docs/own_data.md shows all layouts\n'
+)
+
+
 @pytest.mark.parametrize(
     ('config', 'data', 'message'),
     [
         ('det.py', 'none', "'none' does not exist"),
         ('seg.py', 'none', "'none' does not exist"),
-        ('det.py', 'empty', "folder 'empty' has no COCO file of 'train', .* 0 .json files: name"),
-        ('seg.py', 'empty', "'empty' has no folder images"),
-        ('det.py', 'masks', "folder 'masks' has no COCO file .* for mmseg's configs, such as"),
+        ('seg.py', 'empty', f"'empty' is empty: {MASKS}"),
+        ('seg.py', 'masks/masks', f"'masks/masks' has no folder images: {MASKS}"),
+        ('det.py', 'empty', f"'empty' is empty: {OBJECTS}"),
+        ('det.py', 'bare', f"'bare' holds 11 images and no labels: {OBJECTS}"),
+        (
+            'det.py',
+            'names',
+            f"'names' holds 11 images and no labels (labels/ has no .txt): {OBJECTS}",
+        ),
+        (
+            'det.py',
+            'masks',
+            "'masks' holds 11 images, 11 masks and no objects, and masks are for mmseg's configs, "
+            f'such as those of configs/upernet: take one, or {OBJECTS}',
+        ),
+        (
+            'det.py',
+            'two',
+            "folder 'two' has 2 .json files (objects.json, other.json), and none is called "
+            'train.json or instances_train.json: name the file itself',
+        ),
         ('seg.py', 'a.json', "'a.json' is a file, and mmseg's .* for mmdet's configs, such as"),
         (CONFIGS / PANOPTIC, 'a.json', 'the config learns panoptic .* such as .*coco-instance.py'),
     ],
@@ -572,8 +630,16 @@ def test_data_that_do_not_suit_the_config_are_one_line(config, data, message, tr
     Path('empty').mkdir()
     write_masks(Path('masks'))
     write_coco(Path('a.json'))
+    for folder in ('bare', 'names'):
+        shutil.copytree('images', f'{folder}/images')
+    Path('names/labels').mkdir()
+    Path('names/classes.txt').write_text('cat')
+    for name in ('objects', 'other'):
+        write_coco(Path(f'two/{name}.json'))
     assert train([str(config), '--dataset', data]) == 2
-    assert re.fullmatch(f'error: .*{message}.*\n', capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert said.startswith(f'error: {message}') or re.fullmatch(f'error: .*{message}.*\n', said)
+    assert said.count('\n') == 1
     assert not Path('work_dirs').exists()
 
 

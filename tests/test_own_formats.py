@@ -495,8 +495,6 @@ YOLO = {
     'nc': (change(nc=3), 'nc is 3, and names has 2: correct one'),
     'nc of text': (change(nc='two'), "nc is 'two', and names has 2"),
     'a number twice': (yaml('names: {0: a, "0": b}\ntrain: images'), 'names has one number twice,'),
-    'classes.txt': (line('cat\ndog', 'classes.txt'), "other classes, 2 and 2; .* are 'dog' and \""),
-    'fewer in classes.txt': (line('cat', 'labels/classes.txt'), '1 and 2; the first to differ are'),
     'class beyond': (line('0 .5 .5 .1 .1\n2 .5 .5 .1 .1'), '/03.txt:2: class 2 is none of the 2 n'),
     'class below': (line('-1 .5 .5 .1 .1'), '/03.txt:1: class -1 is none of the 2 names .*, 0 to '),
     'half a class': (line('0.5 .5 .5 .1 .1'), '/03.txt:1: class 0.5 is none of'),

@@ -103,7 +103,7 @@ def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
 
     `path` may be an open file whose text, `str(file)`, is its name.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         width, height = image.size
         # getexif() of PNG reads the whole file; the size of TIFF is already as shown
         exif = {} if image.format == 'TIFF' else Image.Image.getexif(image)
@@ -121,7 +121,7 @@ def read_image(path: str | Path | BinaryIO) -> np.ndarray:
     Raises:
         UnreadableImageError: If it cannot be read.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return _rgb(image, path)
 
 
@@ -146,7 +146,7 @@ def _from_deep(pixels: np.ndarray, path: str | Path) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path | BinaryIO) -> Iterator[Image.Image]:
+def opened(path: str | Path | BinaryIO) -> Iterator[Image.Image]:
     """A file as an image; everything that is wrong with it becomes one error."""
     with _one_error(path):
         with warnings.catch_warnings():

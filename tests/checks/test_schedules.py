@@ -7,7 +7,8 @@ import torch
 from checked_configs import SEGMENTER, errors_of
 from mmengine.registry import PARAM_SCHEDULERS
 
-from vit_backbones.checks.schedules import Length, fitted, misfits
+from vit_backbones.checks.placed_schedules import Length
+from vit_backbones.checks.schedules import fitted, misfits
 from vit_backbones.checks.training_parts import part_findings
 from vit_backbones.config.facts import Facts, listed
 from vit_backbones.config.loading import load_config, use_scope
@@ -101,6 +102,36 @@ def test_a_warm_up_of_one_step_would_hold_the_rate_down(schedules, number, epoch
     ends = 'which the rate would stay low: it is left out'
     assert line.endswith(ends) or line.endswith(HALF)
     assert line.endswith(ends) == (found[0] == 1.0)
+
+
+def part(kind, begin, end, **more):
+    return dict(type=kind, begin=begin, end=end, convert_to_iter_based=True, **more)
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'said'),
+    [
+        (part('LinearLR', 0, 0.4), 'warms up until epoch 0.4, and has no step in'),
+        (part('ConstantLR', 0, 0.3, factor=0.1), 'warms up until epoch 0.3, and has no step in'),
+        (part('PolyLR', 0.2, 0.4), 'goes from epoch 0.2 to 0.4, less than an iteration of'),
+        (part('ConstantLR', 0.3, 0.9), 'goes from epoch 0.3 to 0.9, less than an iteration of'),
+    ],
+)
+@pytest.mark.parametrize('epoch_length', [1, 2])
+def test_what_is_shorter_than_an_iteration_is_left_out(schedule, said, epoch_length):
+    """MMEngine refuses it: end should be larger than begin."""
+    length = of_epochs(4, epoch_length)
+    rest = dict(type='CosineAnnealingLR', begin=schedule['end'], convert_to_iter_based=True)
+    shown, lines = fitted([schedule, rest], length)
+    name = f'param_scheduler.0 ({schedule["type"]})'
+    if int(schedule['begin'] * epoch_length) == int(schedule['end'] * epoch_length):
+        its = f'{4 * epoch_length} iterations'
+        assert lines == [
+            f'{name} {said} this training (train_cfg.max_epochs=4, {its}): it is left out'
+        ]
+        assert rates(shown, length, epoch_length) == rates([rest], length, epoch_length)
+    else:
+        assert (shown, lines) == ([schedule, rest], [])
 
 
 @pytest.mark.parametrize(('schedules', 'top'), [(TEN, 10), (FOUR, 60)], ids=['10e', '4e'])

@@ -235,7 +235,10 @@ def test_masks_of_another_size_than_the_image_are_one_line(main, capsys):
             ['blocks', '--models', 'test_vit', '--random-weights', '0', '--cfg-options', 'a=1'],
             '--cfg-options change a config, and blocks is a folder',
         ),
-        (['empty', '--models', 'test_vit', '--random-weights', '0'], 'has no folder images'),
+        (
+            ['empty', '--models', 'test_vit', '--random-weights', '0'],
+            "'empty' is empty: add images/",
+        ),
         (
             ['blocks', '--models', 'test_vit', '--random-weights', '0', '--layers', '99'],
             'out_indices',

@@ -13,6 +13,7 @@ from mmengine.logging import MessageHub
 from toy_task import write_toy_config
 
 from vit_backbones.config.loading import load_config
+from vit_backbones.errors import counted
 from vit_backbones.training.changes import average_weights, stop_early
 from vit_backbones.training.length import set_epochs
 from vit_backbones.training.patience_hook import PatienceHook
@@ -43,6 +44,15 @@ def config(tmp_path, epochs=None, **options):
         (dict(periods=(4, 8), step_size=3), dict(periods=(17, 33), step_size=12)),
         (dict(warmup=(500, 1000), by_epoch=False), dict(warmup=(2083, 4167))),
         (dict(gamma=0.1, factor=0.3), dict(gamma=0.1, factor=0.3)),
+        # MMEngine multiplies these by the length of an epoch, and a part of a step never comes
+        (
+            dict(milestones=[8, 11], step_size=1, convert_to_iter_based=True),
+            dict(milestones=[33, 46], step_size=4),
+        ),
+        (
+            dict(periods=[3, 3, 3, 3], total_steps=12, convert_to_iter_based=True),
+            dict(periods=[12, 13, 13, 12], total_steps=50),
+        ),
     ],
 )
 def test_schedules_follow_the_epochs(schedule, scaled):
@@ -52,6 +62,55 @@ def test_schedules_follow_the_epochs(schedule, scaled):
     assert cfg.param_scheduler[0] == {**schedule, **scaled}
     told = '; schedules scaled by 4.17' if schedule.keys() - {'gamma', 'factor'} else ''
     assert line == f'length: 50 epochs{told}'
+
+
+LAST = dict(type='ConstantLR', factor=0.1, begin=11, end=12)
+GONE = '; param_scheduler.1 (ConstantLR) would have no step, and is left out'
+WARM = dict(type='LinearLR', end=1)
+
+
+@pytest.mark.parametrize(
+    ('schedules', 'kept', 'told'),
+    [
+        ([WARM, LAST], [WARM], GONE),
+        ([WARM, dict(type='ConstantLR', begin=9, end=12)], [WARM], GONE),
+        ([WARM, dict(type='ConstantLR', begin=11)], [WARM], GONE),
+        ([WARM, dict(LAST, begin=0)], [WARM, dict(LAST, begin=0, end=1)], ''),
+        ([WARM, dict(LAST, begin=1)], [WARM, dict(LAST, begin=1, end=1)], ''),  # `fitted` mends it
+        (dict(a=[WARM, LAST]), dict(a=[WARM]), GONE.replace('scheduler.1', 'scheduler.a.1')),
+        # An error of the config, which the checks name
+        ([WARM, dict(LAST, end=11)], [WARM, dict(LAST, begin=1, end=1)], ''),
+    ],
+)
+def test_a_schedule_without_a_step_is_left_out(schedules, kept, told):
+    cfg = Config(dict(train_cfg=dict(max_epochs=12), param_scheduler=schedules))
+    assert set_epochs(cfg, 1) == f'length: 1 epoch; schedules scaled by 0.0833{told}'
+    assert cfg.param_scheduler == kept
+
+
+@pytest.mark.parametrize('epochs', [1, 2, 5])
+def test_few_epochs_of_few_images_begin_with_the_whole_rate(epochs, train, tmp_path, capsys):
+    """The warm-up of our recipes for ten epochs is then shorter than an iteration."""
+    path = write_toy_config(tmp_path, f'few{epochs}')
+    Path(path).write_text(
+        Path(path).read_text()
+        + """
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=1)
+train_dataloader['batch_size'] = 8
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', begin=1, eta_min=0.0, convert_to_iter_based=True),
+]
+"""
+    )
+    assert train([path, '--epochs', str(epochs)]) == 0
+    iters = counted(epochs, 'iteration')
+    assert (
+        f'param_scheduler.0 (LinearLR) warms up until epoch {epochs / 10}, and has no step in this '
+        f'training (train_cfg.max_epochs={epochs}, {iters}): it is left out\n'
+    ) in capsys.readouterr().out
+    rates = [line['lr'] for line in logged(f'few{epochs}') if 'lr' in line]
+    assert (len(rates), rates[0]) == (epochs, 0.05)
 
 
 @pytest.mark.parametrize(('drop_last', 'processes', 'length'), [(False, 1, 2), (False, 3, 1)])
@@ -181,8 +240,8 @@ def test_a_trial(train, tmp_path, capsys):
     assert train([path, '--trial']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        'trial: 4 iterations of 2 images, 4 images to validate on, constant learning rates; its '
-        'metric means nothing'
+        'trial: 4 iterations of 2 images, at most 4 images to validate on, constant learning '
+        'rates; its metric means nothing'
     )
     assert not Path('work_dirs/toy').exists()
     record = json.loads(Path('work_dirs/toy_trial/record.json').read_text())
@@ -232,4 +291,6 @@ def test_tensorboard_gets_what_the_log_has(train, tmp_path, monkeypatch):
 def test_a_library_that_is_not_there_is_named(name, train, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     assert train([write_toy_config(tmp_path, 'toy'), f'--{name}']) == 2
-    assert capsys.readouterr().err == f'error: --{name} needs {name}: pip install {name}\n'
+    assert capsys.readouterr().err == (
+        f'error: --{name} needs {name}: pip install vit_backbones[{name}]\n'
+    )

@@ -4,14 +4,21 @@ MMEngine builds a schedule with `begin` and `end` as they stand, however long th
 """
 
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 from vit_backbones.checks.findings import Finding, error, warning
+from vit_backbones.checks.placed_schedules import (
+    Length,
+    followers,
+    placed,
+    warms_up,
+    when,
+    without,
+)
 from vit_backbones.config.facts import Facts, listed, type_name
-from vit_backbones.errors import counted, some
+from vit_backbones.errors import some
 
-Placed = tuple[str, dict[str, Any]]  # a schedule's place in the config, and its dict
 COME_DOWN = (
     'CosineAnnealing',
     'Poly',
@@ -21,49 +28,6 @@ COME_DOWN = (
 _HALF = 2  # of the training, at most, is a warm-up that would not end within it
 
 
-class Length(NamedTuple):
-    """Epochs of a training, `None` where iterations are counted; iterations where known.
-
-    `epoch_length` is the number of iterations of an epoch, where known, and `accumulated` that
-    of an update.
-    """
-
-    epochs: int | None
-    iters: int | None
-    epoch_length: int | None = None
-    accumulated: int = 1
-
-    @classmethod
-    def of(
-        cls,
-        train_cfg: Mapping[str, Any] | None,
-        epoch_length: int | None = None,
-        optim_wrapper: Mapping[str, Any] | None = None,
-    ) -> 'Length':
-        """The length in a config, whose epochs have so many iterations."""
-        accumulated = (optim_wrapper or {}).get('accumulative_counts', 1)
-        epochs, iters = ((train_cfg or {}).get(key) for key in ('max_epochs', 'max_iters'))
-        if isinstance(epochs, int):
-            iters = epochs * epoch_length if epoch_length else None
-            return cls(epochs, iters, epoch_length, accumulated)
-        return cls(None, iters if isinstance(iters, int) else None, epoch_length, accumulated)
-
-    def in_steps_of(self, schedule: Mapping[str, Any]) -> float | None:
-        """In the steps of a schedule."""
-        if not schedule.get('by_epoch', True):
-            return self.iters
-        if self.epochs is None and self.iters and self.epoch_length:
-            return self.iters / self.epoch_length
-        return self.epochs
-
-    def __str__(self) -> str:
-        """As the config names it."""
-        if self.epochs is None:
-            return f'train_cfg.max_iters={self.iters}'
-        iters = '' if self.iters is None else f', {counted(self.iters, "iteration")}'
-        return f'train_cfg.max_epochs={self.epochs}{iters}'
-
-
 def schedule_findings(facts: Facts) -> Iterator[Finding]:
     """Schedules that begin or end elsewhere than the training, as far as the config shows."""
     length = Length.of(facts.config.get('train_cfg'))
@@ -71,24 +35,12 @@ def schedule_findings(facts: Facts) -> Iterator[Finding]:
     yield from misfits(schedules, length)
 
 
-def placed(schedules: Any, place: str = 'param_scheduler') -> Iterator[Placed]:
-    """The schedules of a config, in which there may be one, several, or some of each optimizer."""
-    if isinstance(schedules, dict) and 'type' not in schedules:
-        for name, each in schedules.items():
-            yield from placed(each, f'{place}.{name}')
-    elif isinstance(schedules, (list, tuple)):
-        for index, each in enumerate(schedules):
-            if isinstance(each, dict):
-                yield f'{place}.{index}', each
-    elif isinstance(schedules, dict):
-        yield place, schedules
-
-
 def fitted(schedules: Any, length: Length) -> tuple[Any, list[str]]:
     """A copy in which each warm-up ends within the training, and a line for each changed one.
 
     One that does not gets half of the training, and what begins at its end moves along. MMEngine
-    never raises the rate after a warm-up of one step, so such a one is left out.
+    never raises the rate after a warm-up of one step, so such a one is left out, and so is what
+    lasts less than an iteration.
     """
     if isinstance(schedules, dict) and 'type' not in schedules:  # for several optimizers
         parts = {name: fitted(each, length) for name, each in schedules.items()}
@@ -105,25 +57,41 @@ def fitted(schedules: Any, length: Length) -> tuple[Any, list[str]]:
             each.setdefault('end', whole)  # MMEngine's would be one epoch
         lines += _fit_both(each, place, whole, length)
         lines += _fit(each, place, several, whole, length)
-    return schedules, lines
+    brief = dict(_brief(schedules, length))
+    return without(schedules, brief), [*lines, *brief.values()]
+
+
+def _brief(schedules: Any, length: Length) -> Iterator[tuple[str, str]]:
+    """Place and line of each schedule whose part of an epoch is less than an iteration."""
+    for place, each in placed(schedules):
+        if length.epoch_length is None or not each.get('convert_to_iter_based'):
+            continue
+        begin, end = each.get('begin', 0), each.get('end', length.in_steps_of(each))
+        if begin < end and int(begin * length.epoch_length) == int(end * length.epoch_length):
+            yield (
+                place,
+                f'{place} ({type_name(each)}) goes from epoch {begin:g} to {end:g}, less than an '
+                f'iteration of this training ({length}): it is left out',
+            )
 
 
 def _fit(
     schedule: dict[str, Any], place: str, several: list[dict[str, Any]], whole: int, length: Length
 ) -> Iterator[str]:
     """Let a warm-up end within the training; a line if it did not."""
-    if not _warms_up(schedule):
+    if not warms_up(schedule):
         return
-    named = (
-        f'{place} ({type_name(schedule)}) warms up until {_step(schedule, schedule["end"])}, and'
-    )
+    named = f'{place} ({type_name(schedule)}) warms up until {when(schedule, schedule["end"])}, and'
     if is_late := _outlasts(schedule, several, whole):
         _halve(schedule, several, whole, length)
-    if _num_steps(schedule, length) == 1:
+    if (steps := _num_steps(schedule, length)) in (0, 1):
         schedule.update({'start_factor' if 'Linear' in type_name(schedule) else 'factor': 1.0})
+        if not steps:  # MMEngine takes none that is empty
+            schedule.update(by_epoch=False, convert_to_iter_based=False, end=1)
+        why = ', after which the rate would stay low' * steps
         yield (
-            f'{named} has one step in this training ({length}), after which the rate would stay '
-            f'low: it is left out'
+            f'{named} has {("no", "one")[steps]} step in this training ({length}){why}: it is '
+            f'left out'
         )
     elif is_late:
         yield (
@@ -143,7 +111,7 @@ def misfits(schedules: Any, length: Length) -> Iterator[Finding]:
         end = each.get('end', whole)
         if begin >= whole:
             yield (error if end <= begin else warning)(
-                f'{named} begins at {_step(each, begin)}, when the training has ended ({length}): '
+                f'{named} begins at {when(each, begin)}, when the training has ended ({length}): '
                 f'set its begin lower, or train longer'
             )
         elif late := [at for at in listed(each.get('milestones')) if at >= whole]:
@@ -152,7 +120,7 @@ def misfits(schedules: Any, length: Length) -> Iterator[Finding]:
                 f'({length}): the rate does not drop there; move them, or train longer'
             )
         elif _comes_down(each):
-            yield from _ends_elsewhere(each, named, whole, length, bool(_followers(each, nodes)))
+            yield from _ends_elsewhere(each, named, whole, length, bool(followers(each, nodes)))
 
 
 def _never_steps(schedule: dict[str, Any], place: str, length: Length) -> Iterator[Finding]:
@@ -174,25 +142,15 @@ def _ends_elsewhere(
     key = 'T_max' if schedule.get('T_max') else 'end'
     if max(lowest, end) > whole:
         yield warning(
-            f'{named} comes down until {_step(schedule, max(lowest, end))}, and the training ends '
+            f'{named} comes down until {when(schedule, max(lowest, end))}, and the training ends '
             f'before ({length}): the rate does not get there; leave its {key} out, and it ends '
             f'with the training'
         )
     elif end < whole and not is_followed:
         yield warning(
-            f'{named} ends at {_step(schedule, end)}, and the training later ({length}): the rest '
+            f'{named} ends at {when(schedule, end)}, and the training later ({length}): the rest '
             f'has the rate that is reached there; leave its end out, and it ends with the training'
         )
-
-
-def _warms_up(schedule: dict[str, Any]) -> bool:
-    """Whether the rate begins low and is whole at the end of a schedule."""
-    kind, end = type_name(schedule), schedule.get('end')
-    if schedule.get('begin', 0) or not isinstance(end, (int, float)):
-        return False
-    if kind.startswith('Linear'):
-        return schedule.get('start_factor', 1 / 3) < schedule.get('end_factor', 1.0) == 1.0
-    return kind.startswith('Constant') and schedule.get('factor', 1 / 3) < 1.0
 
 
 def _fit_both(schedule: dict[str, Any], place: str, whole: int, length: Length) -> Iterator[str]:
@@ -207,7 +165,7 @@ def _fit_both(schedule: dict[str, Any], place: str, whole: int, length: Length) 
         if not by_epoch:
             schedule['warmup'] = [int(part) for part in schedule['warmup']]
         yield (
-            f'{place} ({type_name(schedule)}) warms up until {_step(schedule, late)}, and the '
+            f'{place} ({type_name(schedule)}) warms up until {when(schedule, late)}, and the '
             f'training ends no later ({length}): its warm-ups are shortened to half of the training'
         )
 
@@ -215,7 +173,7 @@ def _fit_both(schedule: dict[str, Any], place: str, whole: int, length: Length) 
 def _outlasts(schedule: dict[str, Any], several: list[dict[str, Any]], whole: int) -> bool:
     """Whether the training does not see the end of a warm-up, or nothing behind it."""
     end = schedule['end']
-    return end > whole or (end == whole and bool(_followers(schedule, several)))
+    return end > whole or (end == whole and bool(followers(schedule, several)))
 
 
 def _halve(
@@ -223,7 +181,7 @@ def _halve(
 ) -> None:
     """End a warm-up at half of the training; in one of a single iteration nothing comes later."""
     single = length.iters == 1
-    for follower in _followers(schedule, several):
+    for follower in followers(schedule, several):
         _move(follower, 'begin', 0 if single else whole)
     _move(schedule, 'end', 2 if single else whole)
 
@@ -242,24 +200,8 @@ def _comes_down(schedule: dict[str, Any]) -> bool:
     return kind.startswith(COME_DOWN) or (kind.startswith('Linear') and falls)
 
 
-def _followers(schedule: dict[str, Any], several: list[Any]) -> list[dict[str, Any]]:
-    """Those that begin where a schedule ends."""
-    by_epoch = schedule.get('by_epoch', True)
-    return [
-        each
-        for each in several
-        if isinstance(each, dict)
-        and each.get('by_epoch', True) == by_epoch
-        and each.get('begin', 0) == schedule.get('end')
-    ]
-
-
 def _move(schedule: dict[str, Any], key: str, whole: int) -> None:
     """Set `begin` or `end` to half of so many steps, of an epoch too."""
     schedule[key] = whole // _HALF
     if schedule.get('by_epoch', True) and (whole % _HALF or schedule.get('convert_to_iter_based')):
         schedule.update({key: whole / _HALF, 'by_epoch': True, 'convert_to_iter_based': True})
-
-
-def _step(schedule: dict[str, Any], step: float) -> str:
-    return f'{"epoch" if schedule.get("by_epoch", True) else "iteration"} {step:g}'

@@ -9,7 +9,8 @@ from mmengine.registry import HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS
 from torch import nn
 
 from vit_backbones.checks.findings import Finding, error, warning
-from vit_backbones.checks.schedules import Length, fitted, placed
+from vit_backbones.checks.placed_schedules import Length, placed
+from vit_backbones.checks.schedules import fitted
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import Facts, listed, type_name
 from vit_backbones.config.options import refusal

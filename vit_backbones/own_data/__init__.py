@@ -5,6 +5,7 @@ them as configs do; `rewriting` puts it into a config. Images stay where they ar
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from vit_backbones.files import write_whole
 from vit_backbones.objects import taken
 from vit_backbones.own_data.bands import keeps_bands, put_bands
 from vit_backbones.own_data.common import OwnData
-from vit_backbones.own_data.kinds import check_masks, labels_of
+from vit_backbones.own_data.kinds import check_masks, labels_of, unused_in
 from vit_backbones.own_data.masks import read_masks
 from vit_backbones.own_data.object_splits import own_objects
 from vit_backbones.own_data.replaced_options import asked_values, check_asked
@@ -73,6 +74,8 @@ def use_own_data(
         own = _read_masks(facts, data, val_data, folder)
     else:
         raise ValueError('images=... is for COCO files; beside masks, images lie in images/')
+    others = [unused_in(each, has_masks=toolbox == 'mmseg') for each in (data, val_data) if each]
+    own = own._replace(unused=list(dict.fromkeys(chain.from_iterable(others))))
     put_data(facts, own)
     left_out = put_bands(cfg, own.bands) if own.bands else []
     check_asked(cfg, asked)

@@ -14,8 +14,8 @@ from mmengine.config import Config
 
 from vit_backbones.bits import Tiff, tiff_of
 from vit_backbones.config.facts import model_chain, nodes, type_name
-from vit_backbones.errors import counted, require, some
-from vit_backbones.own_data.common import Bands
+from vit_backbones.errors import counted, one_line, require, some
+from vit_backbones.own_data.common import Bands, unreadable
 from vit_backbones.terminal import progress
 
 _SUFFIXES = ('.tif', '.tiff')
@@ -62,7 +62,8 @@ def banded(path: Path) -> Tiff | None:
         if tiff is not None and None in tiff.size:
             raise ValueError('it says no size')
     except Exception as error:  # Pillow has many for broken files
-        raise ValueError(f'{str(path)!r} cannot be read ({error or "damaged"})') from error
+        reason = getattr(error, 'strerror', None) or str(error) or 'it is damaged'
+        raise unreadable(path, reason, 'mask') from error
     if tiff is None or (tiff.photometric not in (_RGB, *_GREY)):
         return None
     usual = {_RGB: 3}.get(tiff.photometric, 1)
@@ -146,7 +147,7 @@ def _moments(load: LoadImageFromFile, path: Path, tiff: Tiff) -> _Moments:
     try:
         image = load(dict(img_path=str(path)))['img']
     except Exception as error:  # each decoder has its own
-        raise ValueError(f'{str(path)!r} cannot be read ({error})') from error
+        raise unreadable(path, one_line(error), 'mask') from error
     image = image if image.ndim == 3 else image[..., None]
     if image.shape != (*tiff.size, tiff.bands):
         raise ValueError(f'{str(path)!r} of {tiff.bands} bands is read as {image.shape}')

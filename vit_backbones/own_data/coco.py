@@ -6,7 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vit_backbones.errors import some
+from vit_backbones.own_data.absent import no_objects
 from vit_backbones.own_data.common import Labels, counted, sizes_of
+from vit_backbones.own_data.masks import MASKS, mask_files
 from vit_backbones.own_data.mending import parsed_coco
 
 # Where a folder has its COCO file of a split, the first that exists: COCO, Roboflow
@@ -22,7 +25,6 @@ _TURNED = (
     'orientation if the labels fit the stored pixels, else exchange width and height'
 )
 _RESIZED = ': the labels are in the pixels of other files; take those, or scale the labels'
-_MASKS_GO_TO = 'configs/upernet'  # configs that take masks
 
 
 def coco_labels(data: Path, val_data: Path | None, images: Path | None) -> dict[str, Labels]:
@@ -68,11 +70,12 @@ def _find(data: Path, split: str) -> Path:
     every = _files_in(data)
     if len(every) == 1:
         return every[0]
+    if not every:
+        raise ValueError(no_objects(data, sum(len(mask_files(data / name)) for name in MASKS)))
     raise ValueError(
-        f'folder {str(data)!r} has no COCO file of {split!r}, such as {split}.json or '
-        f'annotations/instances_{split}.json, but {counted(len(every), ".json file")}: name the '
-        f"file itself; nor has it YOLO's data.yaml, or XML of Pascal VOC; folders of masks are for "
-        f"mmseg's configs, such as those of {_MASKS_GO_TO}"
+        f'folder {str(data)!r} has {len(every)} .json files '
+        f'({some(path.relative_to(data) for path in every)}), and none is called {split}.json or '
+        f'instances_{split}.json: name the file itself'
     )
 
 

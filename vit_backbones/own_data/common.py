@@ -78,6 +78,7 @@ class OwnData(NamedTuple):
     warnings: Sequence[str] = ()  # lines on what is left out, mended, or may be wrong
     kind: str = ''  # format of the source, where there are several
     bands: Bands | None = None  # of the images, where they are no 8-bit RGB
+    unused: Sequence[str] = ()  # labels of other kinds in the folder, with their kind
 
     def summary(self) -> str:
         """One line with the data, the number of images and objects, and the classes."""
@@ -85,12 +86,13 @@ class OwnData(NamedTuple):
         objects = f' and {_share(*self.objects)} objects' if self.objects else ''
         held = ' (every fifth, held out)' if self.held_out else ''
         bands = f'; {self.bands.shown}' if self.bands else ''
+        unused = ''.join(f'; {each} is not used' for each in self.unused)
         kind = f' ({self.kind})' if self.kind else ''
         named = ', '.join(self.classes[:5]) + (', ...' if len(self.classes) > 5 else '')
         return (
             f'data: {self.source}{kind}, {numbers["train"]} images{objects} to train on, '
             f'{numbers["val"]} to validate on{held}; '
-            f'{counted(len(self.classes), "class")}: {named}{bands}'
+            f'{counted(len(self.classes), "class")}: {named}{bands}{unused}'
         )
 
 
@@ -111,6 +113,13 @@ def sizes_of(paths: Sequence[Path]) -> list[Grid | None]:
     with progress() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         sizes = pool.map(_shown_size, paths)
         return list(bar.track(sizes, len(paths), description='reading sizes'))
+
+
+def unreadable(path: Path, reason: str, partner: str) -> ValueError:
+    """The error of an image or a mask that cannot be read; the other of both is its partner."""
+    return ValueError(
+        f'{str(path)!r} cannot be read ({reason}): write it anew, or remove it and its {partner}'
+    )
 
 
 def given_sizes(source: Path, images: Sequence[Path]) -> list[Grid]:

@@ -1,11 +1,13 @@
 """The format of your own data: COCO, YOLO or Pascal VOC for objects, else a folder of masks."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
+from vit_backbones.own_data.class_names import CLASSES
 from vit_backbones.own_data.coco import coco_file_in, coco_labels
 from vit_backbones.own_data.common import Labels
 from vit_backbones.own_data.masks import MASKS, OBJECTS_GO_TO, mask_files
@@ -90,6 +92,32 @@ def check_masks(data: Path) -> None:
         )
 
 
+def unused_in(data: Path, *, has_masks: bool) -> list[str]:
+    """Labels that a folder holds beside those that a config takes, such as `x.json (COCO)`.
+
+    Args:
+        data: A folder of objects or, with `has_masks`, of masks.
+        has_masks: Masks are taken, and objects are not.
+    """
+    if not data.is_dir():
+        return []
+    masks = [name for name in MASKS if mask_files(data / name)]
+    if not has_masks:
+        return [f'{name}/ (masks)' for name in masks]
+    found = []
+    with contextlib.suppress(OSError, ValueError):  # what is wrong with them does not matter
+        found = list(_found_in(data))
+    return [f'{_place(data, each)} ({each.name})' for each in found]
+
+
+def _place(data: Path, kind: Kind) -> str:
+    """The file that shows a kind, or the folder of the files of one per image."""
+    shown = kind.shown.relative_to(data)
+    if kind.name == 'Pascal VOC' and len(shown.parts) > 1:
+        shown = shown.parents[-2]
+    return f'{shown}/' if (data / shown).is_dir() else str(shown)
+
+
 def _found_in(data: Path) -> Iterator[Kind]:
     if (path := _yolo_in(data)) is not None:
         shown = path if path.is_file() else data / 'labels'
@@ -113,8 +141,8 @@ def _yolo_in(data: Path) -> Path | None:
     if chosen:
         return chosen[0]
     labels = data / 'labels'
-    written = (p for p in labels.rglob('*') if p.suffix.lower() == '.txt')
-    return data if next(written, None) else None
+    written = {p for p in labels.rglob('*') if p.suffix.lower() == '.txt'}
+    return data if written - {data / name for name in CLASSES} else None
 
 
 def _is_yolo(path: Path) -> bool:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
-from vit_backbones.bits import check_regular
+from vit_backbones.images import UnreadableImageError, opened
 from vit_backbones.own_data.bands import banded
+from vit_backbones.own_data.common import unreadable
 from vit_backbones.terminal import progress
 
 IGNORED = 255  # the label that mmseg ignores
@@ -36,7 +37,7 @@ def read_all(images: Sequence[Path], paths: Sequence[Path]) -> list[Mask]:
 
 def _read(image_path: Path, path: Path) -> Mask:
     width, height, turned = _shown(image_path)
-    with _reading(path) as mask:
+    with _reading(path, 'image') as mask:
         array = np.asarray(mask)
         palette = np.reshape(mask.getpalette() or [], (-1, 3)).astype(int).tolist()
     if array.ndim != 2 or array.dtype.kind not in 'bui' or array.max(initial=0) > IGNORED:
@@ -61,16 +62,15 @@ def _shown(path: Path) -> tuple[int, int, bool]:
     """Width and height of an image as it is shown, and whether EXIF turns it."""
     if (tiff := banded(path)) is not None:
         return *tiff.size[::-1], False
-    with _reading(path) as image:
+    with _reading(path, 'mask') as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return *(image.size[::-1] if turned else image.size), turned
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Image.Image]:
+def _reading(path: Path, partner: str) -> Iterator[Image.Image]:
     try:
-        check_regular(path)
-        with Image.open(path) as image:
+        with opened(path) as image:
             yield image
-    except Exception as error:  # Pillow has many for broken files
-        raise ValueError(f'{str(path)!r} cannot be read ({error})') from error
+    except UnreadableImageError as error:
+        raise unreadable(path, str(error).removeprefix(f'{path}: '), partner) from error

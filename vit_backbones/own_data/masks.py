@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vit_backbones.errors import counted, some
+from vit_backbones.own_data.absent import no_masks
 from vit_backbones.own_data.bands import bands_of
-from vit_backbones.own_data.common import SPLITS, OwnData, colours, hold_out, text_lines
+from vit_backbones.own_data.class_names import check_classes, class_names
+from vit_backbones.own_data.common import SPLITS, OwnData, colours, hold_out
 from vit_backbones.own_data.mask_reading import IGNORED, Mask, read_all
 
 _IMAGES = ('images',)
@@ -65,6 +67,8 @@ def read_masks(
     number = {split: len(each.names) for split, each in pairs.items()}
     every = [mask for split in ('train', 'val') for mask in masks[split]]
     classes = _classes(data, every)
+    if val_data is not None:
+        check_classes(data, val_data, classes)
     _check_learnable(data, masks['train'])
     bands = None
     if measures_bands:
@@ -124,7 +128,7 @@ def _find(data: Path, split: str) -> Pairs:
 def _subfolder(data: Path, names: Sequence[str], split: str) -> Path:
     folder = next((data / name for name in names if (data / name).is_dir()), None)
     if folder is None:
-        raise FileNotFoundError(f'{str(data)!r} has no folder {" or ".join(names)}')
+        raise FileNotFoundError(no_masks(data, ' or '.join(names)))
     places = {s: next((p for n in SPLITS[s] if (p := folder / n).is_dir()), None) for s in SPLITS}
     if split == 'train' and places['val'] and not places['train']:
         raise FileNotFoundError(f'{str(folder)!r} has {places["val"].name}, but no train')
@@ -174,7 +178,7 @@ def _classes(data: Path, masks: Sequence[Mask]) -> list[str]:
     """Names from `classes.txt`, else one for each label found."""
     path = data / 'classes.txt'
     if path.is_file():
-        names = text_lines(path)
+        names = class_names(path)
         where = f'{str(path)!r} names {counted(len(names), "class")}'
     else:
         found = sorted(set().union(*(mask.labels for mask in masks)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from vit_backbones.objects import Kept, Survey, kept_of, taken
 from vit_backbones.own_data.categories import join_categories, odd_categories
+from vit_backbones.own_data.class_names import check_classes
 from vit_backbones.own_data.common import Labels, OwnData, colours, counted, hold_out
 from vit_backbones.own_data.mending import mended
 
@@ -51,6 +52,8 @@ def own_objects(
     warnings += [f'{paths["train"]}: {line}' for line in odd_categories(contents['train'])]
     categories = contents['train']['categories']
     classes = [each['name'] for each in categories]
+    for path in paths.values():
+        check_classes(paths['train'], path, classes)
     number = {split: len(content['images']) for split, content in contents.items()}
     in_val = len(taken(number['val'], filters['val']['indices']))
     return OwnData(

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 from vit_backbones.errors import counted
+from vit_backbones.own_data.class_names import CLASSES, class_names
 from vit_backbones.own_data.coco import check_sizes
-from vit_backbones.own_data.common import Labels, given_sizes, placed, text_lines
+from vit_backbones.own_data.common import Labels, given_sizes, placed
 from vit_backbones.own_data.voc_layout import Photo, photos_of
 from vit_backbones.own_data.xml_reading import xml_of
 
@@ -77,8 +78,8 @@ def _names(
     data: Path, found: Mapping[str, Sequence[Photo]], read: Mapping[str, Sequence[Annotated]]
 ) -> dict[str, int]:
     """Numbers of classes from 1: in the order of `classes.txt`, else of the alphabet."""
-    path = data / 'classes.txt'
-    names = text_lines(path) if path.is_file() else None
+    path = next((path for name in CLASSES if (path := data / name).is_file()), None)
+    names = None if path is None else class_names(path)
     for split, photos in found.items():
         for photo, each in zip(photos, read[split], strict=True):
             unknown = [thing.name for thing in each.things if thing.name not in (names or ())]

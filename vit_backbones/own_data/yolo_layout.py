@@ -10,10 +10,10 @@ import yaml
 from vit_backbones.bits import check_regular
 from vit_backbones.errors import counted
 from vit_backbones.images import SUFFIXES, find_images
+from vit_backbones.own_data.class_names import CLASSES, class_names
 from vit_backbones.own_data.common import SPLITS, text_lines
 
 _EXAMPLE = 'names: [cat, dog]'
-_CLASSES = ('classes.txt', 'labels/classes.txt')  # of LabelImg and Label Studio
 _ABOVE = '../'
 
 
@@ -38,7 +38,6 @@ def layout_of(path: Path) -> Layout:
 def _of_yaml(path: Path) -> Layout:
     content, warnings = _content(path), []
     names = _names(path, content)
-    _check_classes(path, names)
     root = path.parent
     if (given := content.get('path')) is not None:
         root = path.parent / _text(path, 'path', given)
@@ -59,13 +58,13 @@ def _of_yaml(path: Path) -> Layout:
 
 def _of_folder(data: Path) -> Layout:
     """A layout without `data.yaml`."""
-    listed = next((path for name in _CLASSES if (path := data / name).is_file()), None)
+    listed = next((path for name in CLASSES if (path := data / name).is_file()), None)
     if listed is None:
         raise FileNotFoundError(
             f'{str(data)!r} has labels of YOLO and no names of classes: write {_EXAMPLE} and '
             f'train: images into data.yaml there, or a name per line into classes.txt'
         )
-    names = dict(enumerate(text_lines(listed)))
+    names = dict(enumerate(class_names(listed)))
     base = (data / 'images').absolute()
     if not base.is_dir():
         raise FileNotFoundError(f'{str(data)!r} has labels of YOLO, but no folder images')
@@ -122,19 +121,6 @@ def _names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
         given = number if isinstance(number, int | str) else type(number).__name__
         raise ValueError(f'{str(path)!r}: nc is {given!r}, and names has {len(names)}: correct one')
     return names
-
-
-def _check_classes(path: Path, names: dict[int, str]) -> None:
-    """Refuse a `classes.txt` beside the labels that says otherwise."""
-    for name in _CLASSES:
-        listed = path.parent / name
-        if listed.is_file() and (found := text_lines(listed)) != list(names.values()):
-            pairs = zip([*found, None], [*names.values(), None], strict=False)
-            first, other = next((a, b) for a, b in pairs if a != b)
-            raise ValueError(
-                f'{str(listed)!r} and {str(path)!r} name other classes, {len(found)} and '
-                f'{len(names)}; the first to differ are {first!r} and {other!r}: make them agree'
-            )
 
 
 def _text(path: Path, key: str, given: Any) -> str:

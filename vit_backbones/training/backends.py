@@ -26,7 +26,7 @@ def follow(config: Config, names: Sequence[str]) -> None:
     for name in names:
         module, kind = BACKENDS[name]
         if importlib.util.find_spec(module) is None:
-            raise ImportError(f'{name}=True needs {name}: pip install {name}')
+            raise ImportError(f'{name}=True needs {name}: pip install vit_backbones[{name}]')
         visualizer = dict(config.get('visualizer') or dict(type='Visualizer'))
         backends = list(visualizer.get('vis_backends') or [dict(type='LocalVisBackend')])
         if all(each.get('type') != kind for each in backends):

@@ -2,13 +2,15 @@
 
 import math
 import os
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from vit_backbones.arguments import integer
-from vit_backbones.checks.schedules import placed
+from vit_backbones.checks.placed_schedules import Length, ended, following, placed, without
 from vit_backbones.config.facts import Facts
 from vit_backbones.config.loading import use_scope
 from vit_backbones.errors import counted
@@ -19,6 +21,7 @@ _TRIAL_BATCH = 2
 _PROCESSES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 # What counts steps in MMEngine's schedules and ours
 _STEPS = ('begin', 'end', 'T_max', 'total_steps', 'step_size', 'milestones', 'warmup', 'periods')
+_WHOLE = ('total_steps', 'step_size', 'milestones', 'periods')  # MMEngine takes no parts of epochs
 
 
 def set_epochs(config: Config, epochs: int) -> str:
@@ -34,6 +37,7 @@ def set_epochs(config: Config, epochs: int) -> str:
         ValueError: If the config has no length, or an epoch has no batch.
     """
     epochs, train = integer('epochs', epochs, 1), config.get('train_cfg') or {}
+    given = dict(train)
     before = train.get('max_epochs', train.get('max_iters'))
     if not isinstance(before, int):
         raise ValueError('epochs=... is for a config with train_cfg.max_epochs or max_iters')
@@ -56,19 +60,26 @@ def set_epochs(config: Config, epochs: int) -> str:
             f'{counted(epochs, "epoch")} = {counted(train.max_iters, "iteration")} '
             f'({counted(images, "image")}, {batch} a batch)'
         )
-    changed = _scale_schedules(config, ratio)
-    return f'length: {line}{f"; schedules scaled by {ratio:.3g}" if changed else ""}'
+    return f'length: {line}{_scale_schedules(config, ratio, Length.of(given))}'
 
 
-def _scale_schedules(config: Config, ratio: float) -> bool:
-    """Scale what counts steps; whether anything was."""
-    changed = False
-    for _, schedule in placed(config.get('param_scheduler')):
+def _scale_schedules(config: Config, ratio: float, before: Length) -> str:
+    """Scale what counts steps, and leave out what has none then; what to say of it."""
+    schedules, changed = config.get('param_scheduler'), False
+    kept = {*ended(schedules, before), *following(schedules)}  # checks and runner see to these
+    for _, schedule in placed(schedules):
         for key in set(_STEPS) & schedule.keys():
-            scaled = _scaled(schedule[key], ratio, exact=_is_exact(schedule))
+            exact = _is_exact(schedule) and key not in _WHOLE
+            scale = _scaled_periods if key == 'periods' else _scaled
+            scaled = scale(schedule[key], ratio, exact=exact)
             changed |= scaled != schedule[key]
             schedule[key] = scaled
-    return changed
+    over = ended(schedules, Length.of(config.train_cfg))
+    if gone := {place: name for place, name in over.items() if place not in kept}:
+        config.param_scheduler = without(schedules, gone)
+    return f'; schedules scaled by {ratio:.3g}' * changed + ''.join(
+        f'; {name} would have no step, and is left out' for name in gone.values()
+    )
 
 
 def _is_exact(schedule: dict[str, Any]) -> bool:
@@ -82,6 +93,12 @@ def _scaled(value: Any, ratio: float, *, exact: bool) -> Any:
     if not isinstance(value, (int, float)) or value == 0 or math.isinf(value):
         return value
     return value * ratio if exact else max(1, round(value * ratio))
+
+
+def _scaled_periods(value: Sequence[float], ratio: float, *, exact: bool) -> Sequence[float]:
+    """Periods that together are as long as the training."""
+    ends = [_scaled(end, ratio, exact=exact) for end in accumulate(value)]
+    return type(value)(max(1, end - start) for start, end in pairwise([0, *ends]))
 
 
 def _scale_intervals(config: Config, ratio: float) -> None:
@@ -166,4 +183,8 @@ def _few_to_validate(config: Config) -> str:
             dataset['indices'] = min(indices or TRIAL, TRIAL)
         else:
             dataset['indices'] = list(indices)[:TRIAL]
-    return f', {counted(TRIAL, "image")} to validate on' if config.get('val_dataloader') else ''
+    return (
+        f', at most {counted(TRIAL, "image")} to validate on'
+        if config.get('val_dataloader')
+        else ''
+    )

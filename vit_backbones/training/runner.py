@@ -17,7 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from vit_backbones.arguments import choice
-from vit_backbones.checks.schedules import COME_DOWN, Length, fitted, misfits, placed
+from vit_backbones.checks.placed_schedules import Length, placed
+from vit_backbones.checks.schedules import COME_DOWN, fitted, misfits
 from vit_backbones.checks.wiring import bare
 from vit_backbones.own_data.rewriting import FIRST_PART
 from vit_backbones.terminal import quiet_prints
