@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -285,6 +286,29 @@ def test_tensorboard_gets_what_the_log_has(train, tmp_path, monkeypatch):
     lines = [(line['step'], line['loss']) for line in logged('toy') if 'loss' in line]
     assert losses == [(step, pytest.approx(value)) for step, value in lines]
     assert len([name for name, *_ in writer.scalars if name == 'toy/mIoU']) == 3
+
+
+@pytest.mark.parametrize('server', [None, 'http://tracking:5000'])
+def test_mlflow_gets_losses_where_its_variable_says_else_in_the_work_dir(
+    server, train, tmp_path, monkeypatch
+):
+    module = MagicMock(__spec__=SimpleNamespace(name='mlflow'))
+    module.get_experiment_by_name.return_value = None
+    monkeypatch.setitem(sys.modules, 'mlflow', module)
+    monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
+    if server:
+        monkeypatch.setenv('MLFLOW_TRACKING_URI', server)
+    assert (
+        train([write_toy_config(tmp_path, 'toy'), '--mlflow', '--work-dir', 'work_dirs/one']) == 0
+    )
+    folder = Path('work_dirs/one').absolute()
+    module.set_tracking_uri.assert_called_once_with(server or f'sqlite:///{folder}/mlflow.db')
+    files = None if server else f'file://{folder}/mlflow'
+    module.create_experiment.assert_called_once_with('one', artifact_location=files)
+    sent = [call.args for call in module.log_metrics.call_args_list]
+    losses = [(step, values['loss']) for values, step in sent if 'loss' in values]
+    assert losses == [(line['step'], line['loss']) for line in logged('one') if 'loss' in line]
+    assert losses
 
 
 @pytest.mark.parametrize('name', ['tensorboard', 'wandb', 'mlflow'])
