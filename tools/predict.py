@@ -52,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vit_backbones.checks.coco_files import predicted_label_findings
     from vit_backbones.errors import counted
     from vit_backbones.evaluation.predicting import predict
-    from vit_backbones.evaluation.prediction_files import FOLDERS, ResultWriter
+    from vit_backbones.evaluation.prediction_files import ResultWriter, without_results
     from vit_backbones.evaluation.sliding import Slide, count_tiles
     from vit_backbones.files import check_writable
-    from vit_backbones.images import ImageWalk, find_images, outside
+    from vit_backbones.images import ImageWalk, find_images
     from vit_backbones.loaders import deep_line, reader_of
     from vit_backbones.models.trained import load_trained
     from vit_backbones.terminal import quiet_warnings
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_writable(out, folder=True)
     with quiet_warnings():
         found = find_images(args.images)
-        paths = outside(found, [out / folder for folder in FOLDERS])
+        paths = without_results(found, out)
         if own := len(found) - len(paths):
             cli.say(f'left out {counted(own, "image")} of earlier results in {out}')
         slide = Slide.given(args.slide, args.merge_thr, args.score_thr)

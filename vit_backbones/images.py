@@ -41,22 +41,6 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def outside(paths: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
-    """The images that do not lie in the folders of an earlier run's results.
-
-    Raises:
-        ValueError: If all of them do.
-    """
-    places = [folder.resolve() for folder in folders]
-    kept = [path for path in paths if not any(map(path.resolve().is_relative_to, places))]
-    if not kept:
-        raise ValueError(
-            f'all images lie in {", ".join(map(str, folders))}, where results go: take another '
-            f'out=DIR'
-        )
-    return kept
-
-
 def _of_input(given: str) -> list[Path]:
     path = Path(given).expanduser()
     if path.is_dir():

@@ -155,7 +155,7 @@ def saved(name):
 @pytest.mark.parametrize(
     ('name', 'make', 'message'),
     [
-        ('a.pth', lambda path: path.mkdir(), 'is no .pth'),
+        ('a.pth', lambda path: path.mkdir(), 'is a folder: name a file in it'),
         (
             'a.npy',
             lambda path: path.touch(),

@@ -1,6 +1,8 @@
 """Predictions as files: index masks, COCO's JSON for objects, COCO's panoptic format, pictures."""
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,24 @@ from vit_backbones.pictures.overlay import draw_overlay, shown_labels, with_lege
 from vit_backbones.samples import PANOPTIC_OFFSET, as_array, marks_of
 
 FOLDERS = ('masks', 'panoptic', 'pictures')
+
+
+def without_results(paths: Sequence[Path], out: Path) -> list[Path]:
+    """The images that are no results of an earlier run into the folder `out`.
+
+    Raises:
+        ValueError: If all of them are.
+    """
+    folders = [Path(os.path.abspath(out / name)) for name in FOLDERS]
+    places = [Path(os.path.abspath(path)) for path in paths]
+    pairs = zip(paths, places, strict=True)
+    kept = [path for path, place in pairs if not any(map(place.is_relative_to, folders))]
+    if not kept:
+        raise ValueError(
+            f'all images lie in {", ".join(str(out / name) for name in FOLDERS)}, where results '
+            f'go: take another out=DIR'
+        )
+    return kept
 
 
 class ResultWriter:
