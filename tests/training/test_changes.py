@@ -288,9 +288,10 @@ def test_tensorboard_gets_what_the_log_has(train, tmp_path, monkeypatch):
     assert len([name for name, *_ in writer.scalars if name == 'toy/mIoU']) == 3
 
 
-@pytest.mark.parametrize('server', [None, 'http://tracking:5000'])
+# Of two names: MMEngine gives trainings of one name and one second the same visualizer
+@pytest.mark.parametrize(('name', 'server'), [('local', None), ('served', 'http://tracking:5000')])
 def test_mlflow_gets_losses_where_its_variable_says_else_in_the_work_dir(
-    server, train, tmp_path, monkeypatch
+    name, server, train, tmp_path, monkeypatch
 ):
     module = MagicMock(__spec__=SimpleNamespace(name='mlflow'))
     module.get_experiment_by_name.return_value = None
@@ -298,9 +299,7 @@ def test_mlflow_gets_losses_where_its_variable_says_else_in_the_work_dir(
     monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
     if server:
         monkeypatch.setenv('MLFLOW_TRACKING_URI', server)
-    assert (
-        train([write_toy_config(tmp_path, 'toy'), '--mlflow', '--work-dir', 'work_dirs/one']) == 0
-    )
+    assert train([write_toy_config(tmp_path, name), '--mlflow', '--work-dir', 'work_dirs/one']) == 0
     folder = Path('work_dirs/one').absolute()
     module.set_tracking_uri.assert_called_once_with(server or f'sqlite:///{folder}/mlflow.db')
     files = None if server else f'file://{folder}/mlflow'
