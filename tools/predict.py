@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vit_backbones.errors import counted
     from vit_backbones.evaluation.predicting import predict
     from vit_backbones.evaluation.prediction_files import ResultWriter, without_results
-    from vit_backbones.evaluation.sliding import Slide, count_tiles
+    from vit_backbones.evaluation.sliding import Slide, check_tiles, count_tiles
     from vit_backbones.files import check_writable
     from vit_backbones.images import ImageWalk, find_images
     from vit_backbones.loaders import deep_line, reader_of
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cli.say(str(finding), error=True)
         reader = reader_of(trained.config)
         if slide and not trained.segments:
+            check_tiles(paths, reader.size, slide)
             tiles = counted(count_tiles(paths, reader.size, slide), 'tile')
             cli.say(f'{counted(len(paths), "image")}: {tiles} of up to {slide.crop}x{slide.crop}')
         walk = ImageWalk(paths, 'predicting', reader.read)

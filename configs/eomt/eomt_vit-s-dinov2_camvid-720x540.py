@@ -1,5 +1,5 @@
-# EoMT on CamVid with DINOv2 ViT-S, at one and a half times CamVid's own size: poles and signs are
-# about as wide as a patch there. Crops stay as large as before, so a training step costs the same.
+# EoMT on CamVid with DINOv2 ViT-S, at one and a half times CamVid's own size, where thin
+# classes cover more of a patch. Crops stay as large as before, so a training step costs the same.
 #   command: in README.md
 _base_ = 'eomt_vit-s-dinov2_camvid.py'
 scale = (720, 540)

@@ -1,6 +1,6 @@
 # A linear head on four layers of a fine-tuned DINOv2 ViT-S, at one and a half times CamVid's own
-# size: poles and signs are about as wide as a patch there. Blocks learn at rates that fall from the
-# head down, and rare classes weigh more.
+# size, where thin classes cover more of a patch. Blocks learn at rates that fall from the head
+# down, and rare classes weigh more.
 #   command: in README.md
 _base_ = 'linear-finetuned_vit-s-dinov2_camvid.py'
 scale = (720, 540)

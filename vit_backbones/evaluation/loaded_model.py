@@ -18,7 +18,7 @@ from vit_backbones.errors import counted
 from vit_backbones.evaluation.predicting import Predictor
 from vit_backbones.evaluation.result_arrays import Result, result_of
 from vit_backbones.evaluation.runs import checkpoint_of, config_of, find_runs
-from vit_backbones.evaluation.sliding import Slide, count_tiles
+from vit_backbones.evaluation.sliding import Slide, check_tiles
 from vit_backbones.images import HeldItem, Item, rgb_of
 from vit_backbones.loaders import reader_of
 from vit_backbones.models.trained import Trained, load_trained
@@ -127,7 +127,7 @@ class LoadedModel:
         windows = Slide.given(slide, merge_thr, score_thr)
         with self._alone():
             if windows and not self.trained.segments:
-                count_tiles(_listed(images), self._size, windows)
+                check_tiles(_listed(images), self._size, windows)
             predictor = Predictor(self.trained, flip=flip, slide=windows)
             made = predictor(items, batch_size)
             found = [result_of(each.sample, self.trained, score_thr) for each in made]

@@ -82,23 +82,31 @@ def _starts(side: int, slide: Slide) -> list[int]:
     return [*range(0, last, slide.stride), last]
 
 
-def count_tiles(images: Iterable[Any], size_of: Callable[[Any], Grid], slide: Slide) -> int:
-    """How many tiles there are; `size_of` gives (H, W) of an image.
-
-    Raises:
-        ValueError: If the tiles are larger than all images.
-    """
+def check_tiles(images: Iterable[Any], size_of: Callable[[Any], Grid], slide: Slide) -> None:
+    """Refuse tiles that are larger than all images; `size_of` gives (H, W) of one."""
     sizes = []
-    for each in images:
-        with suppress(UnreadableImageError):  # reported where it is read
-            sizes.append(size_of(each))
-    if sizes and max(map(max, sizes)) <= slide.crop:
+    for size in _sizes(images, size_of):
+        if max(size) > slide.crop:
+            return
+        sizes.append(size)
+    if sizes:
         height, width = max(sizes, key=max)
         raise ValueError(
             f'{slide.name}: no image is larger than a tile, the largest is {width} pixels wide and '
             f'{height} high; leave it out, or take a smaller CROP'
         )
+
+
+def count_tiles(images: Iterable[Any], size_of: Callable[[Any], Grid], slide: Slide) -> int:
+    """How many tiles the images are cut into; the arguments are those of `check_tiles`."""
+    sizes = _sizes(images, size_of)
     return sum(math.prod(len(_starts(side, slide)) for side in size) for size in sizes)
+
+
+def _sizes(images: Iterable[Any], size_of: Callable[[Any], Grid]) -> Iterator[Grid]:
+    for each in images:
+        with suppress(UnreadableImageError):  # reported where it is read
+            yield size_of(each)
 
 
 class Part(NamedTuple):

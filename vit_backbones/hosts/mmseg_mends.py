@@ -82,14 +82,14 @@ def _mend_tta(module: ModuleType) -> None:
 
 
 def _mend_cross_entropy(module: ModuleType) -> None:
-    entropy = module.cross_entropy
+    entropy, signature = module.cross_entropy, inspect.signature(module.cross_entropy)
 
     @functools.wraps(entropy)
     def averaged(
         pred: torch.Tensor, label: torch.Tensor, *args: Any, **options: Any
     ) -> torch.Tensor:
         """Cross entropy of classes (B, C, ...) and labels (B, ...)."""
-        known = inspect.signature(entropy).bind(pred, label, *args, **options)
+        known = signature.bind(pred, label, *args, **options)
         known.apply_defaults()
         given = known.arguments
         is_mean = given['reduction'] == 'mean' and given['avg_factor'] is None
