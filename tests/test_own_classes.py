@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,36 @@ def test_masks_beside_objects_are_named(used):
     write_coco(Path('d/objects.json'))
     line = used(DETECTOR, 'd')
     assert re.search(r"2 classes: cat, bird's; masks/ \(masks\) is not used$", line)
+
+
+WEIGHED = SEGMENTER + "\nmodel['decode_head']['loss_decode']['class_weight'] = [0.5, 2.0]"
+PLACE = 'model.decode_head.loss_decode.class_weight'
+
+
+def weights_of(text, tmp_path, monkeypatch, options=()):
+    """The weights that own data of three classes leave in a config, and the lines on them."""
+    monkeypatch.chdir(tmp_path)
+    Path('a.py').write_text(text)
+    cfg = load_config('a.py', options)
+    data = write_masks(Path(tempfile.mkdtemp(dir=tmp_path)), labels=(0, 1, 2))
+    lines = use_own_data(cfg, data, folder='lists', options=options).warnings
+    loss = cfg.model.decode_head.loss_decode
+    return loss.get('class_weight'), [line for line in lines if 'weight' in line]
+
+
+def test_weights_that_are_asked_for_stay(tmp_path, monkeypatch):
+    for text in (SEGMENTER, WEIGHED):
+        options = [f'{PLACE}=[1,5,0.5]']
+        assert weights_of(text, tmp_path, monkeypatch, options) == ([1, 5, 0.5], [])
+
+
+def test_weights_of_the_recipes_classes_are_left_out_with_a_line(tmp_path, monkeypatch):
+    weights, (line,) = weights_of(WEIGHED, tmp_path, monkeypatch)
+    assert weights == [1.0] * 3
+    assert line == (
+        f"{PLACE}: the recipe's weights are for its own classes, so yours weigh 1 each; set 3 "
+        f'values there to change that'
+    )
+    assert weights_of(SEGMENTER, tmp_path, monkeypatch) == (None, [])
+    equal = WEIGHED.replace('0.5, 2.0', '1.0, 1')
+    assert weights_of(equal, tmp_path, monkeypatch) == ([1.0] * 3, [])

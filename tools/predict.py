@@ -10,6 +10,7 @@ import _command_line as cli
 
 if TYPE_CHECKING:
     from vit_backbones.evaluation.prediction_files import ResultWriter
+    from vit_backbones.images import ImageWalk
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from vit_backbones.checks.coco_files import predicted_label_findings
     from vit_backbones.errors import counted
-    from vit_backbones.evaluation.predicting import predict
+    from vit_backbones.evaluation.predicting import Predictor, predict
     from vit_backbones.evaluation.prediction_files import ResultWriter, without_results
-    from vit_backbones.evaluation.sliding import Slide, check_tiles, count_tiles
+    from vit_backbones.evaluation.sliding import Slide, count_tiles
     from vit_backbones.files import check_writable
     from vit_backbones.images import ImageWalk, find_images
     from vit_backbones.loaders import deep_line, reader_of
@@ -72,8 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for finding in predicted_label_findings(trained.config):
             cli.say(str(finding), error=True)
         reader = reader_of(trained.config)
+        predictor = Predictor(trained, flip=args.flip, slide=slide)
+        if slide:
+            predictor.check_slide(paths, reader.size, reader.item)
         if slide and not trained.segments:
-            check_tiles(paths, reader.size, slide)
             tiles = counted(count_tiles(paths, reader.size, slide), 'tile')
             cli.say(f'{counted(len(paths), "image")}: {tiles} of up to {slide.crop}x{slide.crop}')
         walk = ImageWalk(paths, 'predicting', reader.read)
@@ -81,22 +84,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(line)
         pictures = not args.no_pictures
         writer = ResultWriter(out, trained, score_thr=args.score_thr, pictures=pictures)
-        options = dict(batch_size=args.batch_size, flip=args.flip, slide=slide)
         try:
-            for prediction in predict(trained, walk, **options):
+            for prediction in predict(predictor, walk, args.batch_size):
                 writer.add(prediction)
         except BaseException:
             if writer.written:
-                cli.say(f'stopped after {closing_line(writer)}', error=True)
+                cli.say(f'stopped after {closing_line(writer, walk)}', error=True)
             raise
-        unreadable = walk.close(out)
-    print(closing_line(writer) + unreadable)
+        line = closing_line(writer, walk)
+    print(line)
 
 
-def closing_line(writer: 'ResultWriter') -> str:
+def closing_line(writer: 'ResultWriter', walk: 'ImageWalk') -> str:
     """Write what is left to write, and say what there is."""
-    names = writer.close()
-    return f'{writer.count}: {", ".join(str(writer.out / name) for name in names)}'
+    names, unreadable = writer.close(), walk.close(writer.out)
+    return f'{writer.count}: {", ".join(str(writer.out / name) for name in names)}{unreadable}'
 
 
 if __name__ == '__main__':

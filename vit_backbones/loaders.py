@@ -17,7 +17,13 @@ from vit_backbones.config.datasets import pipeline_of
 from vit_backbones.config.explain import describe
 from vit_backbones.config.facts import type_name
 from vit_backbones.config.loading import use_scope
-from vit_backbones.images import UnreadableImageError, as_picture, image_size, read_image
+from vit_backbones.images import (
+    Item,
+    UnreadableImageError,
+    as_picture,
+    image_size,
+    read_image,
+)
 from vit_backbones.position import Grid
 
 DEEP_FIX = "color_type='unchanged', to_float32=True"
@@ -40,6 +46,10 @@ class Reader(NamedTuple):
     def in_8_bits(self) -> bool:
         """Whether deeper files lose their low bits."""
         return not any(map(_keeps_bits, self.steps))
+
+    def item(self, path: Path) -> Item:
+        """An image that is no part of a walk."""
+        return Item(path, str(path), path.stem, self.read(path))
 
 
 RGB_READER = Reader()

@@ -12,7 +12,7 @@ from trained_models import write_detector, write_images, write_segmenter
 
 from vit_backbones.config.facts import type_name
 from vit_backbones.evaluation.image_pipeline import pipeline_for_images
-from vit_backbones.evaluation.predicting import _with_flips, predict
+from vit_backbones.evaluation.predicting import Predictor, _with_flips, predict
 from vit_backbones.evaluation.sliding import Slide
 from vit_backbones.images import ImageWalk
 from vit_backbones.models.trained import load_trained
@@ -47,8 +47,9 @@ def trained(segmenter):
     return load_trained(*segmenter, device='cpu')
 
 
-def run(trained, images, **options):
-    return [each.sample for each in predict(trained, ImageWalk(images, 'predicting'), **options)]
+def run(trained, images, batch_size=1, **options):
+    walk = ImageWalk(images, 'predicting')
+    return [each.sample for each in predict(Predictor(trained, **options), walk, batch_size)]
 
 
 def labels(sample):
@@ -136,7 +137,7 @@ def test_what_the_pipeline_cannot_take_counts_as_unreadable(trained, images):
     loader = dict(type='LoadImageFromFile', imdecode_backend='none')
     config.test_dataloader = dict(dataset=dict(pipeline=[loader]))
     walk = ImageWalk(images[:1], 'predicting')
-    assert list(predict(trained._replace(config=config), walk)) == []
+    assert list(predict(Predictor(trained._replace(config=config)), walk)) == []
     assert 'backend: none is not supported' in walk.unreadable[images[0]]
 
 

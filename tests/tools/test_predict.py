@@ -131,6 +131,7 @@ def test_a_stopped_run_writes_the_objects_of_the_images_that_it_did(
 ):
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / 'in', *[(64, 96)] * 3)
+    (tmp_path / 'in/aa.png').write_bytes(b'no image')
     draw, drawn = prediction_files.draw_overlay, []
 
     def stopped(*given):
@@ -149,7 +150,7 @@ def test_a_stopped_run_writes_the_objects_of_the_images_that_it_did(
     line = capsys.readouterr().err.splitlines()[0]
     assert line == (
         f'stopped after 2 images, {number} objects of score 0 or more: '
-        'out/pictures, out/predictions.json'
+        'out/pictures, out/predictions.json · 1 unreadable, see out/unreadable.txt'
     )
 
 
@@ -209,6 +210,17 @@ def test_extreme_images_that_no_resize_shrinks_are_read(
     ('name', 'options', 'message'),
     [
         ('seg', ['--slide', '8', '9'], 'error: --slide 8 9: CROP and STRIDE are '),
+        (
+            'seg',
+            ['--slide', '2', '1'],
+            "error: --slide 2 1: CROP must be at least the ViT's patch, ",
+        ),
+        (
+            'seg',
+            ['--slide', '2000', '64'],
+            "error: --slide 2000 64: no image is larger than a window after the config's Resize, "
+            'the largest is ',
+        ),
         ('det', ['--flip'], 'error: --flip: mmdet merges only boxes'),
         ('seg', ['--cfg-options', 'model.decode_haed=1'], 'error: --cfg-options model.decode_haed'),
         ('none', [], "error: config '"),

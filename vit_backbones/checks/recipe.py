@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from vit_backbones.checks.class_weights import class_weight_findings
 from vit_backbones.checks.data import drawn_findings
 from vit_backbones.checks.findings import Finding, error, note, warning
 from vit_backbones.checks.keys import unknown_findings
@@ -63,6 +64,7 @@ def model_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
     if 'train' in facts.datasets:
         yield from load_from_findings(facts, model)
         yield from weight_findings(facts, model)
+        yield from class_weight_findings(_counted_heads(model))
         yield from weight_decay_findings(facts, model)
         yield from amp_findings(facts, model)
         yield from _auxiliary_findings(facts, model)
@@ -206,7 +208,8 @@ def class_findings(facts: Facts, model: nn.Module) -> Iterator[Finding]:
         if isinstance(classes, str):
             yield error(f'{place}.metainfo.classes is the text {classes!r}: write ({classes!r},)')
             continue
-        for name, number in heads if classes else ():
+        for name, head in heads if classes else ():
+            number = head.num_classes
             if number == 1 and name in MMSEG_HEADS:  # `one_output_findings` has a line on it
                 continue
             of_things = 'thing_classes' in metainfo and not name.endswith(_OF_ALL)
@@ -240,15 +243,15 @@ def class_order_findings(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _counted_heads(model: nn.Module) -> Iterator[tuple[str, int]]:
-    """Heads below a detector or segmenter that have a number of classes, with that number."""
+def _counted_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Heads below a detector or segmenter that have a number of classes, with their names."""
     for prefix, owner in (('', model), ('roi_head.', getattr(model, 'roi_head', None))):
         for name in _HEADS:
             for head in parts_of(owner, name):
                 number = getattr(head, 'num_classes', None)
                 other = type(head).__name__ in OTHER_HEADS or getattr(head, 'class_agnostic', False)
                 if isinstance(number, int) and not other:
-                    yield prefix + name, number
+                    yield prefix + name, head
 
 
 def _fix(head: str, number: int) -> str:

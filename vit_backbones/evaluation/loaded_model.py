@@ -18,7 +18,7 @@ from vit_backbones.errors import counted
 from vit_backbones.evaluation.predicting import Predictor
 from vit_backbones.evaluation.result_arrays import Result, result_of
 from vit_backbones.evaluation.runs import checkpoint_of, config_of, find_runs
-from vit_backbones.evaluation.sliding import Slide, check_tiles
+from vit_backbones.evaluation.sliding import Slide
 from vit_backbones.images import HeldItem, Item, rgb_of
 from vit_backbones.loaders import reader_of
 from vit_backbones.models.trained import Trained, load_trained
@@ -126,9 +126,9 @@ class LoadedModel:
             raise ValueError(f'score_thr={score_thr}: takes numbers from 0 to 1')
         windows = Slide.given(slide, merge_thr, score_thr)
         with self._alone():
-            if windows and not self.trained.segments:
-                check_tiles(_listed(images), self._size, windows)
             predictor = Predictor(self.trained, flip=flip, slide=windows)
+            if windows:
+                predictor.check_slide(_listed(images), self._size, self._item)
             made = predictor(items, batch_size)
             found = [result_of(each.sample, self.trained, score_thr) for each in made]
         return found if _are_many(images) else found[0]
@@ -170,11 +170,10 @@ class LoadedModel:
                 raise TypeError(f'{name} is of {type(each).__name__}: takes {_KINDS}')
         return map(self._item, given, names)
 
-    def _item(self, given: AnImage, name: str) -> Item:
+    def _item(self, given: AnImage, name: str = 'the image') -> Item:
         if isinstance(given, np.ndarray | Image.Image):
             return HeldItem(Path(name), name, name, self._pixels(given, name))
-        path = Path(given)
-        return Item(path, str(path), path.stem, self._reader.read(path))
+        return self._reader.item(Path(given))
 
     def _pixels(self, given: np.ndarray | Image.Image, name: str) -> np.ndarray:
         """(H, W, C), as the reader would give it of a file."""

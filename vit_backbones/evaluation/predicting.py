@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -13,9 +13,17 @@ from torch import nn
 
 from vit_backbones.checks.wiring import vit_of
 from vit_backbones.evaluation.image_pipeline import ImagePipeline, Results, shapes_of
-from vit_backbones.evaluation.sliding import Slide, instances_of, merged, parts_of, tile_places
+from vit_backbones.evaluation.sliding import (
+    Slide,
+    check_tiles,
+    instances_of,
+    merged,
+    parts_of,
+    tile_places,
+)
 from vit_backbones.images import ImageWalk, Item, UnreadableImageError
 from vit_backbones.models.trained import Trained
+from vit_backbones.position import Grid
 
 # As in mmdet's configs for flips
 _BOXES = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
@@ -31,20 +39,26 @@ class Prediction(NamedTuple):
     sample: BaseDataElement
 
 
-def predict(
-    trained: Trained,
-    walk: ImageWalk,
-    *,
-    batch_size: int = 1,
-    flip: bool = False,
-    slide: Slide | None = None,
-) -> Iterator[Prediction]:
+def predict(predictor: 'Predictor', walk: ImageWalk, batch_size: int = 1) -> Iterator[Prediction]:
     """Run a model on images; gives predictions in their order.
 
+    An image that the config's pipeline cannot load counts as unreadable.
+    """
+
+    def leave_out(item: Item, error: UnreadableImageError) -> None:
+        walk.unreadable[item.path] = str(error)
+
+    yield from predictor(walk, batch_size, leave_out)
+
+
+def _refuse(item: Item, error: UnreadableImageError) -> NoReturn:
+    raise error
+
+
+class Predictor:
+    """A model with the transforms that its config tests with.
+
     Args:
-        walk: The images; an image that the config's pipeline cannot load counts as unreadable.
-        batch_size: Images (tiles, with a detector's `slide`) at a time, consecutive and of equal
-            size, so that none is padded because of another.
         flip: Average with the mirrored images, by mmseg's `SegTTAModel` or mmdet's `DetTTAModel`.
         slide: Go over images in windows: mmseg's, of the resized image, whose scores are averaged;
             with a detector tiles of the image itself, whose objects are merged.
@@ -53,19 +67,6 @@ def predict(
         ValueError: If the config has no pipeline for tests, or the model cannot use `flip` or
             `slide`.
     """
-
-    def leave_out(item: Item, error: UnreadableImageError) -> None:
-        walk.unreadable[item.path] = str(error)
-
-    yield from Predictor(trained, flip=flip, slide=slide)(walk, batch_size, leave_out)
-
-
-def _refuse(item: Item, error: UnreadableImageError) -> NoReturn:
-    raise error
-
-
-class Predictor:
-    """A model with the transforms that its config tests with; arguments as those of `predict`."""
 
     def __init__(self, trained: Trained, *, flip: bool = False, slide: Slide | None = None) -> None:
         if slide is not None:
@@ -81,7 +82,11 @@ class Predictor:
         batch_size: int = 1,
         leave_out: Callable[[Item, UnreadableImageError], None] = _refuse,
     ) -> Iterator[Prediction]:
-        """Predictions of images in their order; `leave_out` is called for unreadable ones."""
+        """Predictions of images in their order; `leave_out` is called for unreadable ones.
+
+        `batch_size` counts images (tiles, with a detector's `slide`) at a time, consecutive and of
+        equal size, so that none is padded because of another.
+        """
         tiled = self._slide is not None and not self._trained.segments
         make = self._in_tiles(batch_size) if tiled else self._tensors
         made = _made(items, make, leave_out)
@@ -93,6 +98,26 @@ class Predictor:
                 samples = self._step([data for _, data in batch])
                 for (item, _), sample in zip(batch, samples, strict=True):
                     yield Prediction(item, sample)
+
+    def check_slide(
+        self, images: Sequence[Any], size_of: Callable[[Any], Grid], item_of: Callable[[Any], Item]
+    ) -> None:
+        """Refuse windows that are larger than all images, as `slide` cuts them.
+
+        Args:
+            images: Whatever the two functions take.
+            size_of: Gives (H, W) of one.
+            item_of: Reads one.
+        """
+        if self._trained.segments:
+            check_tiles(
+                images, lambda each: self._resized(item_of(each)), self._slide, resized=True
+            )
+        else:
+            check_tiles(images, size_of, self._slide)
+
+    def _resized(self, item: Item) -> Grid:
+        return shapes_of(self._tensors(item, 0))[0][1:]
 
     def _tensors(self, item: Item, number: int) -> Results:
         return self.pipeline.tensors(self.pipeline.load(item, number), item)
@@ -146,8 +171,10 @@ def _batches(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _check_slide(trained: Trained, slide: Slide) -> None:
-    model = trained.model
-    name = type(model).__name__
+    model, vit = trained.model, vit_of(trained.model)
+    name, patch = type(model).__name__, max(vit.patch_size) if vit else 1
+    if slide.crop < patch:
+        raise ValueError(f"{slide.name}: CROP must be at least the ViT's patch, {patch} pixels")
     if trained.segments:
         if not hasattr(model, 'slide_inference'):
             raise ValueError(f'{slide.name}: {name} has no slide_inference, as mmseg names it')

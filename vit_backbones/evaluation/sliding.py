@@ -82,8 +82,13 @@ def _starts(side: int, slide: Slide) -> list[int]:
     return [*range(0, last, slide.stride), last]
 
 
-def check_tiles(images: Iterable[Any], size_of: Callable[[Any], Grid], slide: Slide) -> None:
-    """Refuse tiles that are larger than all images; `size_of` gives (H, W) of one."""
+def check_tiles(
+    images: Iterable[Any], size_of: Callable[[Any], Grid], slide: Slide, *, resized: bool = False
+) -> None:
+    """Refuse tiles that are larger than all images.
+
+    `size_of` gives (H, W) of one, `resized` if as the config resizes it.
+    """
     sizes = []
     for size in _sizes(images, size_of):
         if max(size) > slide.crop:
@@ -91,8 +96,9 @@ def check_tiles(images: Iterable[Any], size_of: Callable[[Any], Grid], slide: Sl
         sizes.append(size)
     if sizes:
         height, width = max(sizes, key=max)
+        where = "than a window after the config's Resize" if resized else 'than a tile'
         raise ValueError(
-            f'{slide.name}: no image is larger than a tile, the largest is {width} pixels wide and '
+            f'{slide.name}: no image is larger {where}, the largest is {width} pixels wide and '
             f'{height} high; leave it out, or take a smaller CROP'
         )
 

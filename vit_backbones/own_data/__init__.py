@@ -16,6 +16,7 @@ from vit_backbones.files import write_whole
 from vit_backbones.objects import taken
 from vit_backbones.own_data.bands import keeps_bands, put_bands
 from vit_backbones.own_data.common import OwnData
+from vit_backbones.own_data.kept_weights import class_weights, settle_class_weights
 from vit_backbones.own_data.kinds import check_masks, labels_of, unused_in
 from vit_backbones.own_data.masks import read_masks
 from vit_backbones.own_data.object_splits import own_objects
@@ -76,8 +77,10 @@ def use_own_data(
         raise ValueError('images=... is for COCO files; beside masks, images lie in images/')
     others = [unused_in(each, has_masks=toolbox == 'mmseg') for each in (data, val_data) if each]
     own = own._replace(unused=list(dict.fromkeys(chain.from_iterable(others))))
+    weights = class_weights(cfg)
     put_data(facts, own)
-    left_out = put_bands(cfg, own.bands) if own.bands else []
+    left_out = settle_class_weights(cfg, weights, asked, len(own.classes))
+    left_out += put_bands(cfg, own.bands) if own.bands else []
     check_asked(cfg, asked)
     for path, content in own.files.items():
         write_whole(path, content)
