@@ -220,8 +220,11 @@ def started(built: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedPr
         (['tran'], "error: no command 'tran': did you mean train? Choose list, analyze, "),
         (['_targets'], "error: no command '_targets': Choose list, analyze, benchmark, "),
         (['a\nb', '--out'], r"error: no command 'a\nb': Choose list, analyze, benchmark, "),
-        (['train'], 'python -m vit_backbones train: error: the following arguments are requ'),
-        (['benchmark', 'spee'], 'python -m vit_backbones benchmark: error: argument COMMAND: inv'),
+        (['train'], 'error: the following arguments are required: CONFIG; see --help'),
+        (
+            ['benchmark', 'spee'],
+            "error: argument COMMAND: invalid choice: 'spee' (choose from 'speed', ",
+        ),
     ],
 )
 def test_wheel__answers_a_wrong_command_at_once(
@@ -231,7 +234,7 @@ def test_wheel__answers_a_wrong_command_at_once(
     told = [each for each in done.stderr.splitlines() if not each.startswith('import time:')]
     assert (done.returncode, done.stdout) == (2, '')
     assert told[-1].startswith(line)
-    assert len(told) == 1 or told[0].startswith('usage: python -m vit_backbones ')
+    assert len(told) == 1
     assert not re.search(r'\| +(torch|numpy|mmengine)$', done.stderr, re.MULTILINE)
 
 

@@ -44,6 +44,10 @@ class Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         return as_typed(super().format_help())
 
+    def error(self, message: str) -> NoReturn:
+        """End with one line, without the usage."""
+        self.exit(2, as_typed(f'error: {message}; see --help\n'))
+
     def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[argparse.Namespace, list[str]]:
         parsed, rest = super().parse_known_args(*args, **kwargs)
         for action in self._actions:
