@@ -36,9 +36,10 @@ FROZEN = re.compile('linear_vit-b-dinov2_ade20k|plain-mask_vit-[sbl]-dinov3|-fro
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """Weights for `VIT_TINY` and `DINOV2_SMALL`, random ones."""
+    """Weights for the variables that name files of them, random ones."""
     folder = tmp_path_factory.mktemp('weights')
-    models = dict(VIT_TINY='vit_tiny_patch16_224', DINOV2_SMALL='vit_small_patch14_dinov2')
+    small = 'vit_small_patch14_dinov2'
+    models = dict(VIT_TINY='vit_tiny_patch16_224', DINOV2_SMALL=small, CAMVID_DINOV2=small)
     for variable, name in models.items():
         save_file(timm.create_model(name).state_dict(), folder / f'{variable}.safetensors')
     return {variable: str(folder / f'{variable}.safetensors') for variable in models}

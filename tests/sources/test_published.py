@@ -17,6 +17,7 @@ from vit_backbones.sources.published import published, where_to_get
 ROOT = Path(__file__).parents[2]
 TINY = 'timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k'
 TAGGED = 'vit_tiny_patch16_224.augreg_in21k_ft_in1k'
+OF_TRAINING = '; a training writes files of such names: run that one first, or give another file'
 DOWNLOAD = f'hf download {TINY} model.safetensors --local-dir'
 
 
@@ -144,5 +145,10 @@ def test_a_checkpoint_of_a_training_is_published_nowhere(capsys):
     options = ['--config', config, '--checkpoint', 'epoch_1.pth', '--out', 'a.npz']
     Path('a.png').write_bytes((ROOT / 'docs/benchmark_table.png').read_bytes())
     assert load_tool('extract_features').main(['a.png', *options]) == 2
-    line = "error: checkpoint 'epoch_1.pth' does not exist"
+    line = f"error: checkpoint 'epoch_1.pth' does not exist{OF_TRAINING}"
     assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize('name', ['epoch_10.pth', 'iter_40000.pth', 'best_mIoU_epoch_2.pth'])
+def test_a_trainings_file_is_no_published_one(name):
+    assert where_to_get('timm', 'vit_tiny_patch16_224', f'work_dirs/a/{name}') == OF_TRAINING

@@ -1,6 +1,7 @@
 """Where published weights come from: a repository of the Hugging Face hub, and a file in it."""
 
 import contextlib
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ _SAPIENS = {
     'sapiens_1b': 'sapiens_1b_epoch_173_clean.pth',
     'sapiens_2b': 'sapiens_2b_epoch_660_clean.pth',
 }
+
+_OF_TRAINING = re.compile(r'(best_\w+_)?(epoch|iter)_\d+\.pth')  # as MMEngine names its checkpoints
 
 
 class Published(NamedTuple):
@@ -49,6 +52,8 @@ def where_to_get(source: object, model_name: object, path: str | Path) -> str:
 
     The file gets the name of `path` only if that is the model's own.
     """
+    if _OF_TRAINING.fullmatch(Path(path).name):
+        return '; a training writes files of such names: run that one first, or give another file'
     if (found := published(source, model_name)) is None:
         return ''
     path, own = Path(path), Path(found.file)
