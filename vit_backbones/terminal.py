@@ -104,7 +104,30 @@ def progress(*, silent: bool = False) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=hidden)
 
 
+_tracked: list[Progress] = []  # the bars of `track` that go on
+
+
 def track(items: Collection[_T], doing: str) -> Iterator[_T]:
     """Go through items beside a bar that names the work (`doing`)."""
     with progress() as bar:
-        yield from bar.track(items, description=doing)
+        _tracked.append(bar)
+        try:
+            yield from bar.track(items, description=doing)
+        finally:
+            _tracked.remove(bar)
+
+
+def track_parts(parts: Collection[_T], doing: str) -> Iterator[_T]:
+    """Go through the parts of an item that `track` is at, beside a second bar if they are many.
+
+    Without `track` around it there is none.
+    """
+    if not _tracked or len(parts) < 2:
+        yield from parts
+        return
+    bar = _tracked[-1]
+    task = bar.add_task(doing, total=len(parts))
+    try:
+        yield from bar.track(parts, task_id=task)
+    finally:
+        bar.remove_task(task)

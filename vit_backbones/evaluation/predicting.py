@@ -24,6 +24,7 @@ from vit_backbones.evaluation.sliding import (
 from vit_backbones.images import ImageWalk, Item, UnreadableImageError
 from vit_backbones.models.trained import Trained
 from vit_backbones.position import Grid
+from vit_backbones.terminal import track_parts
 
 # As in mmdet's configs for flips
 _BOXES = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
@@ -130,9 +131,10 @@ class Predictor:
             tiles = (self.pipeline.tile(results, place) for place in places)
             data = (self.pipeline.tensors(tile, item) for tile in tiles)
             samples = (each for batch in _batches(data, batch_size) for each in self._step(batch))
-            for tile, sample in enumerate(samples):
+            tracked = track_parts(places, 'tiles')
+            for tile, (place, sample) in enumerate(zip(tracked, samples, strict=True)):
                 instances = sample.pred_instances
-                parts += parts_of(instances, tile, places[tile], size, slide.score_thr)
+                parts += parts_of(instances, tile, place, size, slide.score_thr)
             found = merged(parts, places, slide.merge_thr)
             metainfo = dict(img_path=str(item.path), ori_shape=size, img_shape=size)
             whole = type(sample)(metainfo=metainfo)
