@@ -166,7 +166,8 @@ def make_trial(config: Config) -> str:
     hooks = dict(config.get('default_hooks') or {})
     logger = dict(interval=1, log_metric_by_epoch=False)
     hooks['logger'] = dict(hooks.get('logger') or dict(type='LoggerHook')) | logger
-    hooks['checkpoint'] = dict(type='CheckpointHook', by_epoch=False, interval=TRIAL)
+    saving = dict(by_epoch=False, interval=TRIAL, save_param_scheduler=False)
+    hooks['checkpoint'] = dict(type='CheckpointHook', **saving)
     hooks['sanity_check'] = None
     config.default_hooks = hooks
     validated = _few_to_validate(config)
