@@ -169,3 +169,12 @@ def test_weights_of_the_recipes_classes_are_left_out_with_a_line(tmp_path, monke
     assert weights_of(SEGMENTER, tmp_path, monkeypatch) == (None, [])
     equal = WEIGHED.replace('0.5, 2.0', '1.0, 1')
     assert weights_of(equal, tmp_path, monkeypatch) == ([1.0] * 3, [])
+
+
+def test_the_recipes_weights_stay_for_its_own_classes(tmp_path, monkeypatch):
+    text = SEGMENTER.replace('num_classes=2', 'num_classes=3')
+    text += "\nmodel['decode_head']['loss_decode']['class_weight'] = [0.5, 2.0, 1.0]"
+    for names, kept in [('class_0', [0.5, 2.0, 1.0]), ('road', [1.0] * 3)]:
+        classes = (names, 'class_1', 'class_2')
+        own = f"\ntrain_dataloader['dataset']['metainfo'] = dict(classes={classes})"
+        assert weights_of(text + own, tmp_path, monkeypatch)[0] == kept

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from vit_backbones.config.datasets import metainfo_of
 from vit_backbones.config.facts import Facts, learns_masks, nodes
 from vit_backbones.files import write_whole
 from vit_backbones.objects import taken
@@ -77,9 +78,11 @@ def use_own_data(
         raise ValueError('images=... is for COCO files; beside masks, images lie in images/')
     others = [unused_in(each, has_masks=toolbox == 'mmseg') for each in (data, val_data) if each]
     own = own._replace(unused=list(dict.fromkeys(chain.from_iterable(others))))
-    weights = class_weights(cfg)
+    (_, train), weights = facts.datasets['train'][0], class_weights(cfg)
+    is_same = tuple(metainfo_of(train, facts.scope).get('classes', ())) == tuple(own.classes)
     put_data(facts, own)
-    left_out = settle_class_weights(cfg, weights, asked, len(own.classes))
+    kept = weights if is_same else asked
+    left_out = settle_class_weights(cfg, weights, kept, len(own.classes))
     left_out += put_bands(cfg, own.bands) if own.bands else []
     check_asked(cfg, asked)
     for path, content in own.files.items():

@@ -15,32 +15,32 @@ def class_weights(cfg: Config) -> Weights:
     return {f'{each.place}.class_weight': each.content.get('class_weight') for each in found}
 
 
-def settle_class_weights(cfg: Config, before: Weights, asked: Weights, number: int) -> list[str]:
-    """Keep the weights that were asked for, and say which others are left out.
+def settle_class_weights(cfg: Config, before: Weights, kept: Weights, number: int) -> list[str]:
+    """Keep the weights at some places, and say which others are left out.
 
     Args:
         cfg: Of which own data replaced the weights; changed in place.
         before: The weights that it had.
-        asked: Values of explicit changes.
+        kept: Its keys are the places: explicit changes, or all where the classes are the same.
         number: Of classes.
 
     Returns:
         A line on the recipe's weights, if they weighed its classes.
 
     Raises:
-        ValueError: If other than `number` weights were asked for, without that of a background.
+        ValueError: If weights to keep are not `number`, without that of a background.
     """
     dropped = []
     for each in nodes(cfg.model, 'model'):
         key = f'{each.place}.class_weight'
         had, weights = before[key], each.content.get('class_weight')
-        if key not in asked:
+        if key not in kept:
             if isinstance(had, str) or (
                 had and set(had[: len(had) - len(weights) + number]) != {1}
             ):
                 dropped.append(key)
-        elif isinstance(had, list | tuple):
-            if not number <= len(had) <= number + 1:
+        elif had is not None:
+            if not isinstance(had, str) and not number <= len(had) <= number + 1:
                 raise ValueError(
                     f'options={key}: {len(had)} values are asked for, and own data have {number} '
                     f'classes: give {number} values, one more for a head that counts the background'
