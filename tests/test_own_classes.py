@@ -167,6 +167,11 @@ def test_weights_of_the_recipes_classes_are_left_out_with_a_line(tmp_path, monke
         f'values there to change that'
     )
     assert weights_of(SEGMENTER, tmp_path, monkeypatch) == (None, [])
+    for one_for_all in (
+        WEIGHED.replace('[0.5, 2.0]', '1.0'),
+        WEIGHED.replace('[0.5, 2.0]', 'None'),
+    ):
+        assert weights_of(one_for_all, tmp_path, monkeypatch)[1] == []
     equal = WEIGHED.replace('0.5, 2.0', '1.0, 1')
     assert weights_of(equal, tmp_path, monkeypatch) == ([1.0] * 3, [])
 

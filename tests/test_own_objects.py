@@ -350,7 +350,7 @@ def test_check_config_shows_the_warnings(check, tmp_path, monkeypatch):
         (
             'seg',
             'model.decode_head.loss_decode.class_weight=[1,5]',
-            '2 values are asked for, and own data have 3 classes: give 3 values, one more for a h',
+            'has 2 values, and the data have 3 classes: give 3 values$',
         ),
     ],
 )

@@ -89,7 +89,8 @@ def run_entry(entry: Any, root: Path) -> list[str]:
         if not (folder / 'record.json').exists():
             resume = ['--resume'] if find_last_checkpoint(folder) else []
             given = [entry.config, '--work-dir', str(folder), '--seed', str(seed), *resume]
-            if not _ran(['train', *given, *entry.options], failed):
+            options = [each.replace('{work_dirs}', str(root)) for each in entry.options]
+            if not _ran(['train', *given, *options], failed):
                 continue
         config = folder / Path(entry.config.split('::')[-1]).name
         given = [str(config), str(find_last_checkpoint(folder)), '--work-dir', str(tested)]

@@ -20,8 +20,8 @@ model = dict(
         channels=channels,
         num_convs=1,
         norm_cfg=dict(type='LN2d'),
-        # The inverse of each class's IoU under the linear head: a pixel then counts for a class
-        # as soon as that raises its IoU
+        # The inverse of each class's IoU under the linear head, on the validation images: a pixel
+        # then counts for a class as soon as that raises its IoU
         loss_decode=dict(
             class_weight=[1.1, 1.1, 5.0, 1.0, 1.1, 1.1, 1.9, 1.5, 1.1, 2.0, 1.3],
         ),

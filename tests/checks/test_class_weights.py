@@ -27,6 +27,13 @@ def test_those_of_a_segmenter(losses, wrong, check):
     assert code == bool(wrong)
 
 
+def test_they_are_not_negative(check):
+    Path('a.py').write_text(SEGMENTER)
+    code, lines = check('a.py', 'model.decode_head.loss_decode.class_weight=[1,-2]')
+    text = 'error: model.decode_head.loss_decode.class_weight holds -2: give numbers from 0'
+    assert (code, lines[0]) == (1, text)
+
+
 @pytest.mark.parametrize(('weights', 'wrong'), [('[1,1,1,0.1]', False), ('[1,1,1]', True)])
 def test_those_of_a_detector_and_its_background(weights, wrong, check):
     Path('a.py').write_text(DETECTOR)

@@ -72,3 +72,15 @@ def test_what_is_not_there_is_one_line(tmp_path, arguments, line, monkeypatch, c
     Path('plan.json').write_text(json.dumps([dict(config='a.py')]))
     assert benchmark.main(['study', *arguments]) == 2
     assert capsys.readouterr().err.startswith(line)
+
+
+def test_a_row_may_start_from_the_work_dir_of_another(tmp_path, monkeypatch):
+    import _benchmark_runs
+
+    from vit_backbones.benchmark.study import Entry
+
+    started = []
+    monkeypatch.setattr(_benchmark_runs, '_ran', lambda given, failed: started.append(given))
+    options = ['--cfg-options', 'model.backbone.checkpoint={work_dirs}/a-1/seed_0/epoch_1.pth']
+    _benchmark_runs.run_entry(Entry('b.py', options, [], 1, {}), tmp_path)
+    assert started[0][-1] == f'model.backbone.checkpoint={tmp_path}/a-1/seed_0/epoch_1.pth'

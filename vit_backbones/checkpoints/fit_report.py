@@ -99,6 +99,7 @@ class Report:
         dialect: Layout of the file's keys, if it is not timm's or the library's own.
         copy: The copy of the model that was taken, in a few words, if the file holds several.
         sizes: Width and depth, if they are not the model's.
+        unread: Parts of a trained detector or segmenter beside the backbone.
     """
 
     matched: dict[str, Tensor] = field(default_factory=dict)
@@ -109,12 +110,16 @@ class Report:
     dialect: str | None = None
     copy: str | None = None
     sizes: Sizes = field(default_factory=Sizes)
+    unread: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         source = f', from {self.dialect}' if self.dialect else ''
         copy = f'; took {self.copy}' if self.copy else ''
         counts = f'loaded {len(self.matched)} of {self.total} tensors, resized {len(self.resized)}'
-        return f'{counts}{source}{copy}'
+        unread = (
+            f'; of a trained model, without its {", ".join(self.unread)}' if self.unread else ''
+        )
+        return f'{counts}{source}{copy}{unread}'
 
     @property
     def total(self) -> int:

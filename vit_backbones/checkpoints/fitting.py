@@ -110,6 +110,8 @@ def match(
     pruned = set(built) - set(model)
     shapes = sizes(own, model, built, patch_embed)
     report, misfits = Report(dialect=dialect, copy=noted([prefix, *copies]), sizes=shapes), []
+    if prefix.startswith('backbone.'):
+        report.unread = sorted({name.split('.')[0] for name in tensors} - {'backbone'})
     if shapes.width:  # no library converts these
         report.missing = list(model)
         return report

@@ -12,11 +12,16 @@ def class_weight_findings(heads: Iterable[tuple[str, nn.Module]]) -> Iterator[Fi
     for name, head in heads:
         for place, loss, outputs in _losses(head):
             weights = getattr(loss, 'class_weight', None)
-            if isinstance(weights, list | tuple) and len(weights) != outputs:
+            where = f'model.{name}.{place}.class_weight'
+            if not isinstance(weights, list | tuple):
+                continue
+            if len(weights) != outputs:
                 yield error(
-                    f'model.{name}.{place}.class_weight has {len(weights)} values, and the head '
-                    f'has {outputs} outputs{_background(outputs, head)}: give one value for each'
+                    f'{where} has {len(weights)} values, and the head has {outputs} outputs'
+                    f'{_background(outputs, head)}: give one value for each'
                 )
+            if wrong := [each for each in weights if not each >= 0]:
+                yield error(f'{where} holds {wrong[0]}: give numbers from 0')
 
 
 def _losses(head: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:

@@ -34,21 +34,27 @@ def settle_class_weights(cfg: Config, before: Weights, kept: Weights, number: in
     for each in nodes(cfg.model, 'model'):
         key = f'{each.place}.class_weight'
         had, weights = before[key], each.content.get('class_weight')
-        if key not in kept:
-            if isinstance(had, str) or (
-                had and set(had[: len(had) - len(weights) + number]) != {1}
-            ):
-                dropped.append(key)
-        elif had is not None:
-            if not isinstance(had, str) and not number <= len(had) <= number + 1:
-                raise ValueError(
-                    f'options={key}: {len(had)} values are asked for, and own data have {number} '
-                    f'classes: give {number} values, one more for a head that counts the background'
-                )
+        if not isinstance(had, str | list | tuple):  # one number is DETR's for all classes
+            continue
+        if key in kept:
+            if not isinstance(had, str):
+                _check_number(key, len(had), number)
             each.content['class_weight'] = had
+        elif isinstance(had, str) or set(had[: len(had) - len(weights) + number]) != {1}:
+            dropped.append(key)
     if not dropped:
         return []
     return [
         f"{', '.join(dropped)}: the recipe's weights are for its own classes, so yours weigh 1 "
         f'each; set {number} values there to change that'
     ]
+
+
+def _check_number(key: str, given: int, number: int) -> None:
+    with_background = 'loss_decode' not in key  # mmdet's rule
+    if given not in (number, number + with_background):
+        also = f', or {number + 1} with the background last' if with_background else ''
+        raise ValueError(
+            f'options={key}: has {given} values, and the data have {number} classes: give {number} '
+            f'values{also}'
+        )
