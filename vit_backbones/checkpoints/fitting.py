@@ -29,6 +29,10 @@ KNOWN_HEADS = re.compile(
 GRID_KEY, LAYOUT_KEY = 'position_grid', 'weights_layout'
 ALPHA_KEY = 'lora_alpha'  # by which, over their rank, LoRA's updates are scaled
 RECORDS = (GRID_KEY, LAYOUT_KEY, ALPHA_KEY)  # older files lack them
+# Parts of detectors and segmenters beside the backbone
+_TRAINED = (
+    'neck decode_head auxiliary_head rpn_head roi_head bbox_head mask_head panoptic_head'.split()
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,9 @@ def match(
     shapes = sizes(own, model, built, patch_embed)
     report, misfits = Report(dialect=dialect, copy=noted([prefix, *copies]), sizes=shapes), []
     if prefix.startswith('backbone.'):
-        report.unread = sorted({name.split('.')[0] for name in tensors} - {'backbone'})
+        report.unread = [
+            part for part in _TRAINED if any(n.startswith(f'{part}.') for n in tensors)
+        ]
     if shapes.width:  # no library converts these
         report.missing = list(model)
         return report
