@@ -52,6 +52,8 @@ def weights(tmp_path_factory):
 def test_shipped_configs_pass(name, check, weights, monkeypatch):
     for variable, path in weights.items():
         monkeypatch.setenv(variable, path)
+    for variable in ('CAMVID_ROOT', 'NUCLEI_ROOT'):
+        monkeypatch.delenv(variable, raising=False)
     place = 'model.backbone' + '.backbone' * name.startswith('vit_adapter')
     options = [f'{place}.pretrained=False']
     if FROZEN.search(name):  # random and frozen would be an error

@@ -52,7 +52,7 @@ def test_updates_before_weights_of_zero_are_named(more, number, check):
 
 
 def test_a_step_that_fails_is_told(check):
-    code, lines = check('seg.py', 'model.decode_head.loss_decode.class_weight=[1.0]')
+    code, lines = check('seg.py', 'model.decode_head.loss_decode.loss_weight=much')
     assert lines_of(lines, 'error: a training step on two drawn images fails: ')
     assert code == 1
 
@@ -173,4 +173,4 @@ def test_a_step_is_tried_with_detectors_and_segmenters_alone(check, folder):
 
 def test_a_head_that_a_training_leaves_out_at_first_is_tried(check):
     config = str(ROOT / 'configs/upernet_vit.py')
-    assert lines_of(check(config, 'model.decode_head.loss_decode.class_weight=[1.0]')[1], 'error: ')
+    assert lines_of(check(config, 'model.decode_head.loss_decode.loss_weight=much')[1], 'error: ')
