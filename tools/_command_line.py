@@ -21,10 +21,9 @@ from typing import Any, ClassVar, NoReturn
 from _spelling import with_flags
 from _started import as_typed, module
 
-# Threads of GNU OpenMP spin for milliseconds before they sleep. Beside other busy processes that
-# takes the cores from the very threads they wait for: a step of 0.9 s takes 6.7 s beside three
-# busy processes on two cores. With this count it takes 2.6 s, and no longer than before without
-# them. PyTorch reads it as it is imported.
+# Threads of GNU OpenMP spin before they sleep, and take the cores from those they wait for: a step
+# of 0.9 s takes 6.7 s beside three busy processes on two cores. With this count it takes 2.6 s, and
+# no longer than before without them. PyTorch reads it as it is imported.
 if 'OMP_WAIT_POLICY' not in os.environ:
     os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
@@ -45,7 +44,6 @@ class Parser(argparse.ArgumentParser):
         return as_typed(super().format_help())
 
     def error(self, message: str) -> NoReturn:
-        """End with one line, without the usage."""
         self.exit(2, as_typed(f'error: {message}; see --help\n'))
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[argparse.Namespace, list[str]]:
@@ -180,7 +178,7 @@ def _share(text: str) -> float:
     return _number(float, text, 0, 1)
 
 
-def _number(kind: type, text: str, low: int, high: float = math.inf) -> Any:
+def _number(kind: type, text: str, low: float, high: float = math.inf) -> Any:
     with contextlib.suppress(ValueError):
         if low <= (number := kind(text)) <= high:
             return number

@@ -110,12 +110,9 @@ class Predictor:
             size_of: Gives (H, W) of one.
             item_of: Reads one.
         """
-        if self._trained.segments:
-            check_tiles(
-                images, lambda each: self._resized(item_of(each)), self._slide, resized=True
-            )
-        else:
-            check_tiles(images, size_of, self._slide)
+        resized = self._trained.segments
+        sizes = (lambda each: self._resized(item_of(each))) if resized else size_of
+        check_tiles(images, sizes, self._slide, resized=resized)
 
     def _resized(self, item: Item) -> Grid:
         return shapes_of(self._tensors(item, 0))[0][1:]
